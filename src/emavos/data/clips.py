@@ -1,0 +1,36 @@
+"""Real video with a mask for every frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from emavos.data.static import load_pair
+
+
+class Clips:
+    """A DAVIS-like tree: `root/JPEGImages/480p/SEQUENCE/NAME.jpg` with `root/Annotations/480p/...png`.
+
+    leave_out: names of sequences that are not to be used.
+    """
+
+    def __init__(self, root: str | Path, leave_out: Sequence[str] = ()) -> None:
+        images = Path(root) / "JPEGImages" / "480p"
+        self.masks = Path(root) / "Annotations" / "480p"
+        folders = sorted(path for path in images.glob("*") if path.is_dir())
+        if unknown := set(leave_out) - {folder.name for folder in folders}:
+            raise ValueError(f"{images} has no {', '.join(sorted(unknown))} to leave out")
+        self.sequences = [sorted(f.glob("*.jpg")) for f in folders if f.name not in leave_out]
+        if not self.sequences or not all(self.sequences):
+            raise ValueError(f"{images} holds no sequence, or one without frames")
+
+    def __len__(self) -> int:
+        """The number of sequences."""
+        return len(self.sequences)
+
+    def load(self, sequence: int, frame: int) -> tuple[Tensor, Tensor]:
+        """Image (3, H, W) uint8 and mask (H, W) uint8 of ids."""
+        image = self.sequences[sequence][frame]
+        return load_pair(image, self.masks / image.parent.name / f"{image.stem}.png")

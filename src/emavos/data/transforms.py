@@ -1,0 +1,129 @@
+"""Random views of pictures: drawn once from a generator, then applied alike to image and mask."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A small change of the picture in its own coordinates ([-1, 1] across): affine, then a smooth warp."""
+
+    matrix: Tensor  # (2, 3)
+    warp: Tensor  # (2, n, n), moves of a grid of control points
+
+    @classmethod
+    def still(cls) -> Motion:
+        return cls(torch.eye(2, 3), torch.zeros(2, 4, 4))
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, strength: float = 1.0) -> Motion:
+        """Up to 20 degrees of rotation and shear, a quarter of scale, 15 % of the view of shift, at strength 1."""
+        angle, shear = strength * np.radians(rng.uniform(-20, 20, 2))
+        sx, sy = np.exp(strength * (rng.uniform(-0.2, 0.2) + rng.uniform(-0.1, 0.1, 2)))
+        rotate = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        linear = rotate @ np.array([[sx, np.tan(shear) * sy], [0, sy]])
+        shift = strength * rng.uniform(-0.3, 0.3, (2, 1))
+        warp = strength * rng.normal(0, 0.04, (2, 4, 4))
+        return cls(
+            torch.from_numpy(np.concatenate([linear, shift], axis=1)).float(), torch.from_numpy(warp).float()
+        )
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """(S, S, 2) regular points of [-1, 1] x [-1, 1] -> where they come from."""
+        moved = points @ self.matrix[:, :2].T + self.matrix[:, 2]
+        size = points.shape[0]
+        warp = functional.interpolate(self.warp[None], (size, size), mode="bicubic", align_corners=True)
+        return moved + warp[0].permute(1, 2, 0)
+
+
+@dataclass(frozen=True)
+class View:
+    """A square window on a picture: its centre and half its side in pixels, mirrored or not."""
+
+    centre: tuple[float, float]  # x, y
+    half: tuple[float, float]
+    mirrored: bool
+
+    def sample(self, image: Tensor, mask: Tensor, motion: Motion, size: int) -> tuple[Tensor, Tensor]:
+        """What is seen of (3, H, W) uint8 and (H, W): (3, size, size) float in [0, 1] and (size, size) ids.
+
+        Outside the picture: its mean colour, and no object.
+        """
+        height, width = mask.shape
+        source = motion(regular_points(size)) * torch.tensor(self.half)
+        if self.mirrored:
+            source[..., 0] *= -1
+        source = source + torch.tensor(self.centre)
+        grid = (source / torch.tensor([width, height]) * 2 - 1)[None]
+        pixels = image.float() / 255
+        mean = pixels.mean(dim=(1, 2), keepdim=True)
+        seen = functional.grid_sample((pixels - mean)[None], grid, align_corners=False)[0] + mean
+        ids = functional.grid_sample(mask[None, None].float(), grid, mode="nearest", align_corners=False)
+        return seen, ids[0, 0].to(torch.uint8)
+
+
+def regular_points(size: int) -> Tensor:
+    """(size, size, 2): x and y of the centres of the pixels of [-1, 1] x [-1, 1]."""
+    line = (torch.arange(size) + 0.5) / size * 2 - 1
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    return torch.stack([x, y], dim=-1)
+
+
+def draw_view(mask: Tensor, rng: np.random.Generator, zoom: tuple[float, float]) -> View:
+    """A window that holds a random pixel of the object of a mask (H, W) of bool, not in its margin.
+
+    zoom: least and most of the picture's short side that the window's side takes.
+    """
+    height, width = mask.shape
+    side = min(height, width) * math.exp(rng.uniform(math.log(zoom[0]), math.log(zoom[1])))
+    stretch = math.exp(rng.uniform(-0.12, 0.12))
+    half = (side / 2 * stretch, side / 2 / stretch)
+    pixels = mask.nonzero()
+    y, x = pixels[rng.integers(len(pixels))].tolist() if len(pixels) else (height / 2, width / 2)
+    centre = []
+    for position, extent, reach in ((x, width, half[0]), (y, height, half[1])):
+        c = position + rng.uniform(-0.7, 0.7) * reach
+        low, high = min(reach, extent / 2), max(extent - reach, extent / 2)
+        centre.append(min(max(c, low), high))
+    return View((centre[0], centre[1]), half, bool(rng.random() < 0.5))
+
+
+def draw_object_view(mask: Tensor, rng: np.random.Generator) -> View:
+    """A window around the object of a mask (H, W) of bool, which fills 0.25 to 0.8 of it, off the middle."""
+    y, x = mask.nonzero(as_tuple=True)
+    low = (x.min().item(), y.min().item())
+    high = (x.max().item() + 1, y.max().item() + 1)
+    half = max(high[0] - low[0], high[1] - low[1], 8) / 2 / math.exp(rng.uniform(math.log(0.25), math.log(0.8)))
+    centre = [(a + b) / 2 + rng.uniform(-0.6, 0.6) * half for a, b in zip(low, high, strict=True)]
+    return View((centre[0], centre[1]), (half, half), bool(rng.random() < 0.5))
+
+
+@dataclass(frozen=True)
+class Colour:
+    """Brightness, contrast, saturation and a colour cast."""
+
+    brightness: float
+    contrast: float
+    saturation: float
+    cast: Tensor  # (3, 1, 1)
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, strength: float = 1.0) -> Colour:
+        b, c, s = np.exp(strength * rng.uniform(-0.35, 0.35, 3))
+        cast = torch.from_numpy(strength * rng.uniform(-0.05, 0.05, (3, 1, 1))).float()
+        return cls(float(b), float(c), 0.0 if rng.random() < 0.05 * strength else float(s), cast)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(3, S, S) in [0, 1] -> the same."""
+        gray = image.mean(dim=0, keepdim=True)
+        image = gray + (image - gray) * self.saturation
+        mean = image.mean()
+        image = (image - mean) * self.contrast + mean * self.brightness + self.cast
+        return image.clamp(0, 1)

@@ -1,0 +1,70 @@
+"""One frame: from what a user holds to the tensor that the network takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406])
+IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225])
+
+
+def to_frame(frame: object) -> Tensor:
+    """A picture as (3, H, W) float32 in [0, 1].
+
+    frame: a PIL image; an array (H, W, 3) of uint8; or a tensor (3, H, W), uint8 or float in [0, 1].
+    Raises ValueError that says what was given where it is anything else.
+    """
+    if isinstance(frame, Image.Image):
+        frame = np.asarray(frame.convert("RGB"))
+    if isinstance(frame, np.ndarray):
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            raise ValueError(
+                f"an array frame is (H, W, 3) of uint8, not {frame.shape} of {frame.dtype}; "
+                "convert it to 8-bit RGB"
+            )
+        frame = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)
+    if not isinstance(frame, Tensor):
+        raise ValueError(
+            "a frame is a PIL image, an array (H, W, 3) of uint8 or a tensor (3, H, W), "
+            f"not {type(frame).__name__}"
+        )
+    if frame.ndim != 3 or frame.shape[0] != 3:
+        raise ValueError(f"a tensor frame is (3, H, W), not {tuple(frame.shape)}")
+    if min(frame.shape) == 0:
+        raise ValueError(f"a frame has at least one pixel, not {tuple(frame.shape[1:])}")
+    if frame.dtype == torch.uint8:
+        return frame.float() / 255
+    if not frame.is_floating_point():
+        raise ValueError(f"a tensor frame is uint8, or float in [0, 1], not {frame.dtype}")
+    frame = frame.float()
+    if not bool(((frame >= 0) & (frame <= 1)).all()):  # NaN too
+        low, high = frame.min().item(), frame.max().item()
+        raise ValueError(f"a float frame is in [0, 1], not {low:g} to {high:g}; divide by 255, do not normalise")
+    return frame
+
+
+def normalize(frame: Tensor) -> Tensor:
+    """(..., 3, H, W) in [0, 1], minus ImageNet's mean, over its standard deviation."""
+    mean = IMAGENET_MEAN.to(frame.device).view(3, 1, 1)
+    std = IMAGENET_STD.to(frame.device).view(3, 1, 1)
+    return (frame - mean) / std
+
+
+def working_size(height: int, width: int, size: int | None) -> tuple[int, int]:
+    """Height and width whose shorter is `size`, in the same proportion; None keeps them."""
+    if size is None:
+        return height, width
+    scale = size / min(height, width)
+    return max(round(height * scale), 1), max(round(width * scale), 1)
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear (C, H, W) -> (C, *size), averaging where it shrinks; itself where the size is right."""
+    if x.shape[1:] == size:
+        return x
+    shrinks = size[0] < x.shape[1]
+    return functional.interpolate(x[None], size, mode="bilinear", align_corners=False, antialias=shrinks)[0]

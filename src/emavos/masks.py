@@ -1,0 +1,81 @@
+"""Masks: ids to one-hot and back, soft aggregation, padding to the stride of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import EllipsisType
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+Crop = tuple[EllipsisType, slice, slice]
+
+
+def to_mask(mask: object, size: tuple[int, int]) -> Tensor:
+    """A mask as (H, W) int32 of ids, 0 for the background.
+
+    mask: an array or a tensor (H, W) of integers or bool, or a PIL image of palette, gray or 1-bit kind.
+    size: (H, W) of its frame. Raises ValueError that says what was given where it does not fit.
+    """
+    if isinstance(mask, Image.Image):
+        if mask.mode not in ("P", "L", "1", "I", "I;16"):
+            raise ValueError(
+                f"a mask image holds ids, as palette or gray, not colours ({mask.mode}); "
+                "save it as a palette PNG, or map its colours to ids"
+            )
+        mask = np.array(mask)
+    if isinstance(mask, np.ndarray) and mask.dtype.kind in "buif":
+        mask = torch.from_numpy(mask.astype(np.int64) if mask.dtype.kind in "bui" else np.array(mask))
+    if not isinstance(mask, Tensor):
+        raise ValueError(f"a mask is a PIL image, an array or a tensor, not {type(mask).__name__}")
+    if mask.is_floating_point() or mask.is_complex():
+        raise ValueError(f"a mask holds whole ids, not {mask.dtype}; threshold probabilities first")
+    if mask.ndim != 2:
+        raise ValueError(f"a mask is (H, W) of ids, not {tuple(mask.shape)}")
+    if tuple(mask.shape) != size:
+        given, wanted = "x".join(map(str, mask.shape)), "x".join(map(str, size))
+        raise ValueError(f"mask is {given} but frame is {wanted} (height x width); resize one of them")
+    if mask.numel() and not (-(2**31) <= int(mask.min()) and int(mask.max()) < 2**31):
+        raise ValueError("ids are 32-bit integers")
+    return mask.to(torch.int32)
+
+
+def one_hot(mask: Tensor, ids: Sequence[int]) -> Tensor:
+    """One plane for each object: (H, W) of ids -> (O, H, W) float32 of 0 and 1, in the order of `ids`."""
+    return (mask == torch.tensor(ids, device=mask.device).view(-1, 1, 1)).float()
+
+
+def ids_of(mask: Tensor) -> tuple[int, ...]:
+    """The objects of a mask (H, W): its values other than 0, sorted."""
+    return tuple(i for i in mask.unique().tolist() if i != 0)
+
+
+def aggregate(prob: Tensor) -> Tensor:
+    """Soft aggregation of STM (Oh et al., ICCV 2019): independent objects become one distribution.
+
+    prob: (..., O, H, W), each object's own probability in [0, 1].
+    Returns (..., 1 + O, H, W), background first, which sums to one over that axis.
+    """
+    return aggregate_logits(prob).softmax(dim=-3)
+
+
+def aggregate_logits(prob: Tensor) -> Tensor:
+    """The log-odds whose softmax is `aggregate(prob)`: what the training loss is taken of."""
+    prob = prob.float()  # 1 - 1e-7 is 1 in half precision
+    background = (1 - prob).prod(dim=-3, keepdim=True)
+    return torch.cat([background, prob], dim=-3).clamp(1e-7, 1 - 1e-7).logit()
+
+
+def pad_to_stride(x: Tensor, stride: int = 16) -> tuple[Tensor, Crop]:
+    """Zeros around (..., H, W) until both are multiples of `stride`; an odd pixel goes right or below.
+
+    Returns the padded tensor and the index that undoes it: `padded[crop]` is x.
+    """
+    height, width = x.shape[-2:]
+    top, left = (-height % stride) // 2, (-width % stride) // 2
+    bottom, right = -height % stride - top, -width % stride - left
+    crop = (..., slice(top, top + height), slice(left, left + width))
+    return functional.pad(x, (left, right, top, bottom)), crop

@@ -1,0 +1,16 @@
+"""The network and its parts; needs torch and torchvision alone."""
+
+from emavos.models.attention import ExternalAttention, MultiHeadExternalAttention, SelfAttention
+from emavos.models.encoders import Features
+from emavos.models.stcn import PRESETS, STCN, STRIDE, STCNConfig
+
+__all__ = [
+    "PRESETS",
+    "STCN",
+    "STRIDE",
+    "ExternalAttention",
+    "Features",
+    "MultiHeadExternalAttention",
+    "STCNConfig",
+    "SelfAttention",
+]

@@ -1,0 +1,102 @@
+"""EfficientNet-Lite0 (Tan and Le, ICML 2019, without squeeze-excitation) up to stride 16."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+# Of each block: input channels, output channels, expansion, kernel, stride. Stride 32 is left out.
+_BLOCKS = (
+    (32, 16, 1, 3, 1),
+    (16, 24, 6, 3, 2),
+    (24, 24, 6, 3, 1),
+    (24, 40, 6, 5, 2),
+    (40, 40, 6, 5, 1),
+    (40, 80, 6, 3, 2),
+    (80, 80, 6, 3, 1),
+    (80, 80, 6, 3, 1),
+    (80, 112, 6, 5, 1),
+    (112, 112, 6, 5, 1),
+    (112, 112, 6, 5, 1),
+)
+_OUT4, _OUT8 = 2, 4  # the blocks whose outputs are taken at strides 4 and 8
+
+
+class EfficientNetLiteTrunk(nn.Module):
+    """Lite0 without its last stage: feature maps at strides 4, 8 and 16.
+
+    Padding is symmetric, where the ImageNet weights were trained with one more pixel on the right and below.
+    That equals the same network on a picture moved by 15 pixels: away from the border nothing changes, and
+    cell i is centred on pixel 16 i, where the decoder's bilinear steps expect it.
+    """
+
+    channels = (24, 40, 112)
+
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__()
+        self.stem = ConvNorm(in_channels, 32, 3, 2, relu=True)
+        self.blocks = nn.ModuleList(MBConv(*block) for block in _BLOCKS)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, in_channels, H, W) -> features at strides 4, 8, 16."""
+        x = self.stem(x)
+        for block in self.blocks[: _OUT4 + 1]:
+            x = block(x)
+        f4 = x
+        for block in self.blocks[_OUT4 + 1 : _OUT8 + 1]:
+            x = block(x)
+        f8 = x
+        for block in self.blocks[_OUT8 + 1 :]:
+            x = block(x)
+        return f4, f8, x
+
+
+class MBConv(nn.Module):
+    """Expand, depthwise convolution, project; plus the input where the shapes agree."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, expansion: int, kernel: int, stride: int
+    ) -> None:
+        super().__init__()
+        hidden = in_channels * expansion
+        self.expand = ConvNorm(in_channels, hidden, 1, relu=True) if expansion > 1 else nn.Identity()
+        self.depthwise = ConvNorm(hidden, hidden, kernel, stride, groups=hidden, relu=True)
+        self.project = ConvNorm(hidden, out_channels, 1)
+        self.residual = in_channels == out_channels and stride == 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.project(self.depthwise(self.expand(x)))
+        return x + out if self.residual else out
+
+
+class ConvNorm(nn.Module):
+    """Convolution and batch norm as one convolution, then ReLU6 where wanted.
+
+    Batch norm is frozen, so it is a scale and a shift of the convolution's output; scaling the weights instead
+    is the same function with the same gradients, and saves passes over the largest maps of the network.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        relu: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels, eps=1e-3)
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm, conv = self.norm, self.conv
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        weight = conv.weight * scale.view(-1, 1, 1, 1)
+        bias = norm.bias - norm.running_mean * scale
+        x = functional.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups)  # type: ignore[arg-type]
+        return functional.relu6(x, inplace=True) if self.relu else x

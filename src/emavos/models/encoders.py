@@ -1,0 +1,78 @@
+"""The two encoders of STCN: keys of the frame alone, values of the frame and the objects' masks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from emavos.models.blocks import FeatureFusion
+from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
+from emavos.models.resnet import ResNetTrunk
+
+Trunk = ResNetTrunk | EfficientNetLiteTrunk
+
+
+class Features(NamedTuple):
+    """What the key encoder says of frames; all that is later asked of them is asked of this."""
+
+    key: Tensor  # (B, Ck, h, w), h w at stride 16: query of this frame, key once it is memory
+    context: Tensor  # (B, Cc, h, w)
+    f16: Tensor  # (B, C16, h, w)
+    f8: Tensor  # (B, C8, 2h, 2w)
+    f4: Tensor  # (B, C4, 4h, 4w)
+
+
+class KeyEncoder(nn.Module):
+    """Trunk, attention on its last map, then the projections to key and context."""
+
+    def __init__(
+        self, trunk: Trunk, attention: nn.Module, key_channels: int, context_channels: int
+    ) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.attention = attention
+        self.key_proj = nn.Conv2d(trunk.channels[2], key_channels, 3, padding=1)
+        self.context_proj = nn.Conv2d(trunk.channels[2], context_channels, 3, padding=1)
+        # STCN, section 3.3: keys that start orthogonal spread over the space of the L2 similarity
+        nn.init.orthogonal_(self.key_proj.weight)
+        nn.init.zeros_(self.key_proj.bias)
+
+    def forward(self, frames: Tensor) -> Features:
+        f4, f8, f16 = self.trunk(frames)
+        f16 = self.attention(f16)
+        return Features(self.key_proj(f16), self.context_proj(f16), f16, f8, f4)
+
+
+class ValueEncoder(nn.Module):
+    """Trunk on frame, mask and the others' mask; attention on its last map; fusion with the key's features."""
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        attention: nn.Module,
+        key_feature_channels: int,
+        value_channels: int,
+        skip_kernel: int = 3,
+    ) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.attention = attention
+        channels = trunk.channels[2] + key_feature_channels
+        self.fusion = FeatureFusion(channels, value_channels, skip_kernel)
+
+    def forward(self, frames: Tensor, f16: Tensor, prob: Tensor) -> Tensor:
+        """frames: (B, 3, H, W). f16: (B, C16, h, w). prob: (B, O, H, W). Returns (B, O, Cv, h, w)."""
+        objects = prob.shape[1]
+        others = prob.sum(dim=1, keepdim=True) - prob
+        planes = torch.stack([prob, others], dim=2)  # (B, O, 2, H, W)
+        x = torch.cat([_per_object(frames, objects), planes.flatten(0, 1)], dim=1)
+        value = self.attention(self.trunk(x)[2])
+        value = self.fusion(torch.cat([value, _per_object(f16, objects)], dim=1))
+        return value.unflatten(0, (-1, objects))
+
+
+def _per_object(x: Tensor, objects: int) -> Tensor:
+    """(B, ...) -> (B * objects, ...), each frame repeated for its objects."""
+    return x.unsqueeze(1).expand(-1, objects, *x.shape[1:]).flatten(0, 1)

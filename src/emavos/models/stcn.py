@@ -1,0 +1,185 @@
+"""STCN with attention: the network, stateless, and the config that says which one."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+
+from emavos.models.attention import ExternalAttention, Form, SelfAttention
+from emavos.models.decoder import Decoder
+from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
+from emavos.models.encoders import Features, KeyEncoder, Trunk, ValueEncoder
+from emavos.models.resnet import ResNetTrunk
+
+Attention = Literal["none", "self", "external"]
+TrunkName = Literal["resnet", "efficientnet-lite0"]
+
+STRIDE = 16  # of keys and values; frames come in multiples of it
+
+
+@dataclass(frozen=True)
+class STCNConfig:
+    """Which STCN. The defaults are the paper's baseline; `PRESETS` names the variants of its tables."""
+
+    trunk: TrunkName = "resnet"  # resnet: 50 for keys and 18 for values
+    key_channels: int = 64
+    value_channels: int = 512
+    context_channels: int = 512
+    decoder_channels: tuple[int, int, int] = (512, 256, 256)  # at strides 16, 8, 4
+    skip_kernel: int = 3  # of the convolutions beside the main path
+    key_attention: Attention = "none"  # on the key encoder's last map
+    value_attention: Attention = "none"  # on the value encoder's last map, before the fusion
+    attention_form: Form = "block"  # of external attention; "equation" where the map is not a ReLU's
+    slots: int = 64  # of each external memory
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+        object.__setattr__(self, "decoder_channels", tuple(self.decoder_channels))
+        if len(self.decoder_channels) != 3:
+            raise ValueError(f"decoder_channels holds three numbers, not {len(self.decoder_channels)}")
+        sizes = {name: getattr(self, name) for name in _SIZES} | {
+            f"decoder_channels[{i}]": n for i, n in enumerate(self.decoder_channels)
+        }
+        for name, value in sizes.items():
+            if type(value) is not int or not 1 <= value <= 4096:
+                raise ValueError(f"{name} is a whole number from 1 to 4096, not {value!r}")
+        if self.value_channels < 16:
+            raise ValueError(f"value_channels is at least 16, not {self.value_channels}")
+        if self.skip_kernel % 2 == 0:
+            raise ValueError(f"skip_kernel is odd, not {self.skip_kernel}")
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> STCNConfig:
+        """The config of a dictionary, as read from JSON. A field that does not exist is an error."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(fields) - known):
+            raise ValueError(f"unknown config fields: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        return cls(**fields)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_dict` undoes it."""
+        return dataclasses.asdict(self)
+
+
+_CHOICES = {
+    "trunk": get_args(TrunkName),
+    "key_attention": get_args(Attention),
+    "value_attention": get_args(Attention),
+    "attention_form": get_args(Form),
+}
+_SIZES = ("key_channels", "value_channels", "context_channels", "skip_kernel", "slots")
+
+PRESETS: Mapping[str, STCNConfig] = {
+    "stcn": STCNConfig(),
+    "stcn-self-key": STCNConfig(key_attention="self"),
+    "stcn-self-value": STCNConfig(value_attention="self"),
+    "stcn-self-both": STCNConfig(key_attention="self", value_attention="self"),
+    "stcn-external-key": STCNConfig(key_attention="external"),
+    "stcn-external-value": STCNConfig(value_attention="external"),
+    "stcn-external-both": STCNConfig(key_attention="external", value_attention="external"),
+    "stcn-tiny": STCNConfig(
+        trunk="efficientnet-lite0",
+        value_channels=128,
+        context_channels=128,
+        decoder_channels=(128, 64, 32),
+        skip_kernel=1,
+        key_attention="external",
+        value_attention="external",
+        attention_form="equation",  # the trunk ends in a linear layer, not in a ReLU
+    ),
+}
+
+
+class STCN(nn.Module):
+    """Space-time correspondence network (Cheng et al., NeurIPS 2021) with optional attention (Kim and Hong, 2023).
+
+    It remembers nothing of any video: frames in, features out. Frames are (B, 3, H, W), float, normalised by
+    `emavos.frames.normalize`, H and W multiples of 16; h = H / 16, w = W / 16.
+
+    >>> model = STCN(PRESETS["stcn-tiny"])
+    >>> features = model.encode_key(torch.zeros(1, 3, 96, 160))
+    >>> features.key.shape
+    torch.Size([1, 64, 6, 10])
+    """
+
+    def __init__(self, config: STCNConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = STCNConfig() if config is None else config
+        key_trunk, value_trunk = _trunks(config)
+        c4, c8, c16 = key_trunk.channels
+        self.key_encoder = KeyEncoder(
+            key_trunk,
+            _attention(config.key_attention, c16, config),
+            config.key_channels,
+            config.context_channels,
+        )
+        self.value_encoder = ValueEncoder(
+            value_trunk,
+            _attention(config.value_attention, value_trunk.channels[2], config),
+            c16,
+            config.value_channels,
+            config.skip_kernel,
+        )
+        self.decoder = Decoder(
+            config.value_channels + config.context_channels,
+            (c4, c8),
+            config.decoder_channels,
+            config.skip_kernel,
+        )
+        self.train(self.training)  # freezes batch norm
+
+    def encode_key(self, frames: Tensor) -> Features:
+        """Key, context and the decoder's skip features of frames (B, 3, H, W)."""
+        features: Features = self.key_encoder(frames)
+        return features
+
+    def encode_value(self, frames: Tensor, features: Features, prob: Tensor) -> Tensor:
+        """Values (B, O, Cv, h, w) of O objects whose probabilities in the frames are prob (B, O, H, W)."""
+        values: Tensor = self.value_encoder(frames, features.f16, prob)
+        return values
+
+    def decode(self, readout: Tensor, features: Features) -> Tensor:
+        """Logits (B, O, H, W) of each object by itself from what was read for it (B, O, Cv, h, w)."""
+        logits: Tensor = self.decoder(readout, features)
+        return logits
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str] | None = None, **hub: Any) -> STCN:
+        """A trained model: see `emavos.hub.load_model`."""
+        from emavos.hub import load_model
+
+        return load_model(name_or_path, **hub)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write `config.json` and `model.safetensors` into a folder."""
+        from emavos.hub import save_model
+
+        save_model(self, folder)
+
+    def train(self, mode: bool = True) -> STCN:
+        """As nn.Module.train, but batch norm stays in evaluation mode always, as STCN trains it."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+
+def _trunks(config: STCNConfig) -> tuple[Trunk, Trunk]:
+    """For keys (the image) and for values (the image, the object's mask, the others' mask)."""
+    if config.trunk == "resnet":
+        return ResNetTrunk(50), ResNetTrunk(18, in_channels=5)
+    return EfficientNetLiteTrunk(), EfficientNetLiteTrunk(in_channels=5)
+
+
+def _attention(kind: Attention, channels: int, config: STCNConfig) -> nn.Module:
+    if kind == "external":
+        return ExternalAttention(channels, config.slots, form=config.attention_form)
+    return SelfAttention(channels) if kind == "self" else nn.Identity()

@@ -1,0 +1,100 @@
+"""A model and its settings, ready for any number of videos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from emavos.hub import load_model
+from emavos.io import open_frames, read_mask
+from emavos.memory import MemoryPolicy
+from emavos.models import STCN
+from emavos.session import Result, Session
+
+
+class Predictor:
+    """Gives the masks of objects in every frame of a video from their mask in one.
+
+    It remembers nothing of any video: one predictor serves many, in turn or in threads.
+
+    model: in evaluation mode, on the device where frames are to be processed.
+    policy: what the memory keeps.
+    size: the short side, in pixels, at which frames are processed; None keeps theirs. Results have the size
+        of the frames whatever it is.
+
+    >>> predictor = Predictor.from_pretrained()
+    >>> for result in predictor.propagate("video/", "first.png"):
+    ...     print(result.index, result.ids, result.mask.shape)
+    """
+
+    def __init__(self, model: STCN, policy: MemoryPolicy | None = None, size: int | None = 480) -> None:
+        if size is not None and (type(size) is not int or size < 16):
+            raise ValueError(f"size is a whole number of pixels of at least 16, or None, not {size!r}")
+        self.model = model
+        self.policy = MemoryPolicy() if policy is None else policy
+        self.size = size
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str] | None = None,
+        *,
+        device: str | torch.device = "auto",
+        policy: MemoryPolicy | None = None,
+        size: int | None = 480,
+        **hub: Any,
+    ) -> Predictor:
+        """A predictor with trained weights.
+
+        name_or_path: nothing or "tiny", the model inside this package; a folder of `config.json` and
+            `model.safetensors`; or a repository of the Hugging Face Hub, "user/name".
+        device: "auto" takes an accelerator where torch has one, otherwise the CPU.
+        hub: revision, cache_dir, token, local_files_only; of the Hub.
+        """
+        model = load_model(name_or_path, **hub).to(_device(device))
+        return cls(model, policy, size)
+
+    def session(self) -> Session:
+        """A new video, to be fed a frame at a time."""
+        return Session(self.model, self.policy, self.size)
+
+    def propagate(
+        self, frames: str | os.PathLike[str] | int | Iterable[Any], mask: Any
+    ) -> Iterator[Result]:
+        """The masks of every frame, one at a time; nothing but the memory bank is held between them.
+
+        frames: a folder of images; a video file (extra `video`); a camera, "camera:0"; or any iterable of PIL
+            images, arrays (H, W, 3) of uint8 or tensors (3, H, W).
+        mask: of the first frame, (H, W) of ids with 0 for the background: a path, a PIL image, an array or a
+            tensor. A dict {frame index: mask} gives masks of several frames: objects that appear later are
+            introduced there, objects followed already are corrected.
+
+        Raises ValueError as `Session.step` does, and at the end where a mask belongs to a frame that never came.
+        """
+        masks = {int(index): _read(m) for index, m in (mask if isinstance(mask, Mapping) else {0: mask}).items()}
+        if not masks or min(masks) < 0:
+            raise ValueError(f"masks are given for frames {sorted(masks)}; give at least one, of a frame from 0")
+        return self._propagate(open_frames(frames), masks)
+
+    def _propagate(self, frames: Iterable[Any], masks: dict[int, Any]) -> Iterator[Result]:
+        session = self.session()
+        for index, frame in enumerate(frames):
+            yield session.step(frame, masks.get(index))
+        if late := sorted(index for index in masks if index >= session.index):
+            raise ValueError(f"a mask is given for frame {late[0]} but the video has {session.index} frames")
+
+
+def _read(mask: Any) -> Any:
+    if mask is None:
+        raise ValueError("mask is None; give the mask of the first frame, or a dict {frame index: mask}")
+    return read_mask(mask) if isinstance(mask, (str, os.PathLike)) else mask
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device != "auto":
+        return torch.device(device)
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return torch.device("cpu") if found is None else found

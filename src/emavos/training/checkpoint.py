@@ -1,0 +1,41 @@
+"""A run on disk: weights, optimiser and where it stands, in one safetensors file, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from emavos.models import STCN
+from emavos.training.config import TrainConfig
+
+_STATE = ("exp_avg", "exp_avg_sq", "step")  # what AdamW keeps of each parameter
+
+
+def save_checkpoint(
+    path: Path, model: STCN, optimiser: torch.optim.Optimizer, iteration: int, config: TrainConfig
+) -> None:
+    """All that goes on from here: `iteration` is the next one to run."""
+    tensors = {f"model.{key}": tensor for key, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for field in _STATE:
+            tensors[f"{field}.{name}"] = optimiser.state[parameter][field]
+    tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
+    partial = path.with_name(f".{path.name}.partial")
+    save_file(tensors, partial, metadata={"iteration": str(iteration), "config": config.to_json()})
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: Path, model: STCN, optimiser: torch.optim.Optimizer) -> int:
+    """Put back what `save_checkpoint` wrote; returns the next iteration."""
+    with safe_open(path, "pt") as file:
+        keys = list(file.keys())
+        state = {key: file.get_tensor(key) for key in keys}
+        iteration = int(file.metadata()["iteration"])
+    model.load_state_dict({key[6:]: tensor for key, tensor in state.items() if key.startswith("model.")})
+    for name, parameter in model.named_parameters():
+        optimiser.state[parameter] = {field: state[f"{field}.{name}"] for field in _STATE}
+    return iteration

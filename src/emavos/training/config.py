@@ -1,0 +1,69 @@
+"""What a training run is: everything that its result depends on, saved with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One stage of training. The defaults make the first stage of the embedded model.
+
+    The learning rate rises over `warmup` iterations, stays, and falls linearly to zero from `decay_from` to
+    `iterations`, so that a run can be made longer up to the point where the fall begins.
+    """
+
+    preset: str = "stcn-tiny"
+    iterations: int = 3000
+    batch: int = 4
+    size: int = 224  # side of the square clips
+    frames: int = 3
+    max_gap: int = 12
+    real: float = 0.5
+    two_objects: float = 0.35
+    occluder: float = 0.3
+    zoom: tuple[float, float] = (0.45, 1.0)
+    leave_out: tuple[str, ...] = ()  # sequences never trained on
+    lr: float = 4e-4
+    trunk_lr: float = 1.3e-4  # the trunks start from ImageNet
+    weight_decay: float = 1e-2
+    clip_grad: float = 5.0
+    warmup: int = 100
+    decay_from: int = 3000
+    all_pixels_until: int = 300  # then the loss takes the hardest fraction of the pixels,
+    hardest_from: int = 1800  # which falls linearly to its least at this iteration
+    least_fraction: float = 0.15
+    dice: float = 0.5  # weight of the soft Dice loss beside the cross-entropy
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "zoom", tuple(self.zoom))
+        object.__setattr__(self, "leave_out", tuple(self.leave_out))
+        if not 0 <= self.all_pixels_until <= self.hardest_from:
+            raise ValueError("all_pixels_until comes before hardest_from")
+        if self.size % 16:
+            raise ValueError(f"size is a multiple of 16, not {self.size}")
+        if self.frames < 2:
+            raise ValueError(f"a clip has at least 2 frames, not {self.frames}")
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainConfig:
+        fields: Mapping[str, Any] = json.loads(text)
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(fields) - known):
+            raise ValueError(f"unknown training fields: {', '.join(unknown)}")
+        return cls(**fields)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    def learning_rate(self, iteration: int) -> float:
+        """The factor on `lr` and `trunk_lr` at an iteration, counted from 0."""
+        rise = min((iteration + 1) / self.warmup, 1.0) if self.warmup else 1.0
+        if iteration < self.decay_from:
+            return rise
+        return rise * (self.iterations - iteration) / (self.iterations - self.decay_from)

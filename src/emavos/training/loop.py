@@ -1,0 +1,131 @@
+"""The training loop: resumable at any saved iteration, to the bit."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from emavos.data import ClipSamples, Clips, Sample, StaticImages
+from emavos.models import STCN
+from emavos.training.checkpoint import load_checkpoint, save_checkpoint
+from emavos.training.clip import clip_logits
+from emavos.training.config import TrainConfig
+from emavos.training.losses import bootstrapped_cross_entropy, dice_loss, hardest_fraction
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What one iteration did."""
+
+    iteration: int
+    loss: float
+    overlap: float  # mean soft Dice of the clips' objects, 1 is perfect
+    learning_rate: float
+    seconds: float
+
+
+def train(
+    model: STCN,
+    data: str | Path,
+    out: str | Path,
+    config: TrainConfig,
+    *,
+    workers: int = 1,
+    save_every: int = 100,
+    report: Callable[[Progress], None] | None = None,
+) -> STCN:
+    """Train a model in place on `data/static` and `data/clips`; returns it.
+
+    out: a folder for `checkpoint.safetensors`, from which the same call goes on, and `log.csv`.
+    workers: processes that make samples; they do not change what is drawn.
+    report: called after each iteration.
+    """
+    data, out = Path(data), Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    samples = ClipSamples(
+        StaticImages(data / "static"),
+        Clips(data / "clips", config.leave_out),
+        count=config.iterations * config.batch,
+        batch=config.batch,
+        size=config.size,
+        frames=config.frames,
+        max_gap=config.max_gap,
+        real=config.real,
+        two_objects=config.two_objects,
+        occluder=config.occluder,
+        zoom=config.zoom,
+        seed=config.seed,
+    )
+    model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = make_optimiser(model, config)
+    checkpoint = out / "checkpoint.safetensors"
+    start = load_checkpoint(checkpoint, model, optimiser) if checkpoint.exists() else 0
+    left = Subset(samples, range(start * config.batch, len(samples)))
+    loader = DataLoader(left, config.batch, num_workers=workers, persistent_workers=workers > 0)
+    device = next(model.parameters()).device
+    for iteration, sample in enumerate(loader, start):
+        began = time.perf_counter()
+        sample = Sample(*(x.to(device) for x in sample))
+        loss, overlap = step(model, optimiser, sample, iteration, config)
+        progress = Progress(
+            iteration, loss, overlap, config.learning_rate(iteration), time.perf_counter() - began
+        )
+        _log(out / "log.csv", progress)
+        if report is not None:
+            report(progress)
+        if (iteration + 1) % save_every == 0 or iteration + 1 == config.iterations:
+            save_checkpoint(checkpoint, model, optimiser, iteration + 1, config)
+    return model.eval()
+
+
+def make_optimiser(model: STCN, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW; the trunks have their own learning rate."""
+    trunks = [p for name, p in model.named_parameters() if ".trunk." in name]
+    others = [p for name, p in model.named_parameters() if ".trunk." not in name]
+    groups = [{"params": others, "base": config.lr}, {"params": trunks, "base": config.trunk_lr}]
+    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+
+
+def step(
+    model: STCN, optimiser: torch.optim.Optimizer, sample: Sample, iteration: int, config: TrainConfig
+) -> tuple[float, float]:
+    """One iteration; returns its loss and the mean overlap. A loss that is not finite raises RuntimeError."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["base"] * config.learning_rate(iteration)
+    fraction = hardest_fraction(
+        iteration, config.all_pixels_until, config.hardest_from, config.least_fraction
+    )
+    frames, masks = sample  # (B, T, 3, S, S), (B, T, O, S, S)
+    all_logits = clip_logits(model, frames, masks[:, 0])
+    losses, dices = [], []
+    for t, logits in enumerate(all_logits, 1):
+        objects = torch.arange(1, 1 + masks.shape[2], device=masks.device).view(1, -1, 1, 1)
+        target = (masks[:, t] * objects).sum(dim=1).long()  # (B, S, S)
+        losses.append(bootstrapped_cross_entropy(logits, target, fraction))
+        dices.append(dice_loss(logits.softmax(dim=1)[:, 1:], masks[:, t]))
+    dice = torch.stack(dices).mean()
+    loss = torch.stack(losses).mean() + config.dice * dice
+    if not bool(loss.isfinite()):
+        raise RuntimeError(f"the loss of iteration {iteration} is {loss.item()}")
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)
+    optimiser.step()
+    return loss.item(), 1 - dice.item()
+
+
+def _log(path: Path, progress: Progress) -> None:
+    row = asdict(progress)
+    new = not os.path.exists(path)
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        if new:
+            writer.writeheader()
+        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})

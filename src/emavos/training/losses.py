@@ -1,0 +1,40 @@
+"""The losses of training, on the log-odds that soft aggregation gives."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+
+def hardest_fraction(iteration: int, start: int = 20_000, end: int = 70_000, least: float = 0.15) -> float:
+    """The share of pixels that count: all until `start`, then falling linearly to `least` at `end`.
+
+    The defaults are STCN's.
+    """
+    if iteration < start:
+        return 1.0
+    if iteration >= end:
+        return least
+    return 1.0 - (1.0 - least) * (iteration - start) / (end - start)
+
+
+def bootstrapped_cross_entropy(logits: Tensor, target: Tensor, fraction: float) -> Tensor:
+    """Cross-entropy of the hardest pixels.
+
+    logits: (B, 1 + O, H, W). target: (B, H, W) of class indices. fraction: in (0, 1], taken in each clip
+    by itself. Returns a scalar.
+    """
+    loss = functional.cross_entropy(logits, target, reduction="none").flatten(1)  # (B, H * W)
+    if fraction < 1:
+        loss = loss.topk(int(loss.shape[1] * fraction), dim=1).values
+    return loss.mean()
+
+
+def dice_loss(prob: Tensor, target: Tensor) -> Tensor:
+    """One minus the soft Dice overlap, so that a small object weighs as much as a large one.
+
+    prob, target: (B, O, H, W) in [0, 1]. Returns a scalar.
+    """
+    overlap = (prob * target).sum(dim=(2, 3))
+    total = prob.sum(dim=(2, 3)) + target.sum(dim=(2, 3))
+    return 1 - ((2 * overlap + 1) / (total + 1)).mean()
