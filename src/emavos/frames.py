@@ -26,7 +26,7 @@ def to_frame(frame: object) -> Tensor:
                 f"an array frame is (H, W, 3) of uint8, not {frame.shape} of {frame.dtype}; "
                 "convert it to 8-bit RGB"
             )
-        frame = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)
+        frame = torch.from_numpy(np.array(frame)).permute(2, 0, 1)
     if not isinstance(frame, Tensor):
         raise ValueError(
             "a frame is a PIL image, an array (H, W, 3) of uint8 or a tensor (3, H, W), "

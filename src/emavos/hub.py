@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from emavos.models import STCN, STCNConfig
@@ -57,10 +57,11 @@ def save_model(model: STCN, folder: str | os.PathLike[str], dtype: torch.dtype =
     folder.mkdir(parents=True, exist_ok=True)
     state = {key: x.to(dtype) if x.is_floating_point() else x for key, x in model.state_dict().items()}
     state = {key: x.cpu().contiguous() for key, x in state.items()}
-    partial = folder / f".{WEIGHTS_NAME}.partial"
-    save_file(state, partial)
-    os.replace(partial, folder / WEIGHTS_NAME)
-    (folder / CONFIG_NAME).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
+    config = json.dumps(model.config.to_dict(), indent=2) + "\n"
+    for name, content in ((WEIGHTS_NAME, save(state)), (CONFIG_NAME, config.encode())):
+        partial = folder / f".{name}.partial"
+        partial.write_bytes(content)
+        os.replace(partial, folder / name)
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

@@ -68,6 +68,11 @@ class Session:
         """The objects followed, in the order they were introduced."""
         return tuple(id for group in self._groups for id in group.ids)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the memory banks take."""
+        return sum(group.bank.nbytes for group in self._groups)
+
     def step(self, frame: object, mask: object = None) -> Result:
         """The masks of the next frame.
 

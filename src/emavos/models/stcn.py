@@ -41,9 +41,9 @@ class STCNConfig:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is one of {', '.join(allowed)}, not {getattr(self, name)!r}")
-        object.__setattr__(self, "decoder_channels", tuple(self.decoder_channels))
-        if len(self.decoder_channels) != 3:
-            raise ValueError(f"decoder_channels holds three numbers, not {len(self.decoder_channels)}")
+        if not isinstance(self.decoder_channels, (tuple, list)) or len(self.decoder_channels) != 3:
+            raise ValueError(f"decoder_channels holds three numbers, not {self.decoder_channels!r}")
+        object.__setattr__(self, "decoder_channels", tuple(self.decoder_channels))  # JSON knows lists alone
         sizes = {name: getattr(self, name) for name in _SIZES} | {
             f"decoder_channels[{i}]": n for i, n in enumerate(self.decoder_channels)
         }

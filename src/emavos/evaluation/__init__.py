@@ -1,0 +1,15 @@
+"""J and F, and the score of DAVIS."""
+
+from emavos.evaluation.davis import DavisScore, ObjectScore, evaluate_davis, score_sequence
+from emavos.evaluation.metrics import Statistics, boundary_accuracy, region_similarity, statistics
+
+__all__ = [
+    "DavisScore",
+    "ObjectScore",
+    "Statistics",
+    "boundary_accuracy",
+    "evaluate_davis",
+    "region_similarity",
+    "score_sequence",
+    "statistics",
+]

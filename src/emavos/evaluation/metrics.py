@@ -1,0 +1,146 @@
+"""The two measures of DAVIS, and what it reports of a series of them.
+
+J and F are from Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object
+Segmentation", CVPR 2016. F compares outlines as Martin, Fowlkes and Malik did in "Learning to Detect Natural
+Image Boundaries", PAMI 2004, with a tolerance in place of their matching.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+BoolMask: TypeAlias = NDArray[np.bool_]  # (H, W)
+
+
+def region_similarity(pred: BoolMask, truth: BoolMask, void: BoolMask | None = None) -> float:
+    """J of DAVIS: intersection over union of two masks, in [0, 1]; two empty masks agree, J = 1.
+
+    pred, truth: bool (H, W). void: bool (H, W), pixels that do not count.
+    """
+    pred, truth = _without_void(pred, truth, void)
+    union = np.count_nonzero(pred | truth)
+    return np.count_nonzero(pred & truth) / union if union else 1.0
+
+
+def boundary_accuracy(
+    pred: BoolMask, truth: BoolMask, tolerance: float = 0.008, void: BoolMask | None = None
+) -> float:
+    """F of DAVIS: how well the outlines of two masks agree, in [0, 1]; two masks without outline: F = 1.
+
+    A pixel of an outline is right where the other outline passes within the tolerance. F is the harmonic mean
+    of the right share of `pred` (precision) and of `truth` (recall). The border of the frame is no outline,
+    so an empty mask has none, nor has a full one.
+
+    pred, truth: bool (H, W). void: bool (H, W), pixels that belong to neither mask.
+    tolerance: below 1 a fraction of the diagonal, rounded up to whole pixels; from 1 on a number of pixels.
+    """
+    pred, truth = _without_void(pred, truth, void)
+    radius = _radius(tolerance, truth.shape)
+    box = _box_with_outlines(pred | truth)
+    pred_edge, truth_edge = boundary(pred[box]), boundary(truth[box])
+    found, wanted = np.count_nonzero(pred_edge), np.count_nonzero(truth_edge)
+    if not found or not wanted:
+        return float(found == wanted)
+    precision = np.count_nonzero(pred_edge & dilate(truth_edge, radius)) / found
+    recall = np.count_nonzero(truth_edge & dilate(pred_edge, radius)) / wanted
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What DAVIS reports of a measure."""
+
+    mean: float
+    recall: float  # share of the frames above 0.5
+    decay: float  # mean of the first quarter minus mean of the last: what is lost over time
+
+
+def statistics(series: Sequence[float] | NDArray[np.float64]) -> Statistics:
+    """Mean, recall and decay of one object's J or F, frame by frame.
+
+    The quarters of the decay share the frame where they meet, so one frame is enough: it decays by 0. A NaN
+    stands for a frame without score: it keeps its place in time and counts nowhere. Where nothing is left to
+    count, as in an empty series, the answer is NaN.
+
+    The official code numbers the frames in 8 bits, so that its decay is NaN from 256 frames on; not so here.
+    """
+    values = np.asarray(series, dtype=np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"series has shape {values.shape}; pass the values of one object, one per frame")
+    last = len(values) - 1
+    first_end, last_start = (last + 2) // 4, (3 * last + 2) // 4  # a quarter and three of the way, rounded
+    scored = values[~np.isnan(values)]
+    return Statistics(
+        mean=_mean(scored),
+        recall=_mean(scored > 0.5),
+        decay=_mean(values[: first_end + 1]) - _mean(values[last_start:]),
+    )
+
+
+def boundary(mask: BoolMask) -> BoolMask:
+    """The pixels of a mask (H, W) that differ from their right, lower or lower right neighbour."""
+    edge = np.zeros_like(mask)
+    edge[:, :-1] |= mask[:, :-1] ^ mask[:, 1:]
+    edge[:-1] |= mask[:-1] ^ mask[1:]
+    edge[:-1, :-1] |= mask[:-1, :-1] ^ mask[1:, 1:]
+    return edge
+
+
+def dilate(mask: BoolMask, radius: float) -> BoolMask:
+    """Every pixel of a mask (H, W) whose distance to a set pixel is at most `radius`."""
+    height, width = mask.shape
+    gap = math.floor(radius)
+    stride = width + gap  # so much empty space ends each line that no shift below meets another line
+    source = np.pad(mask, ((0, 0), (0, gap))).ravel()
+    grown = np.zeros_like(source)
+    # A disk is a stack of chords. Every set pixel becomes one, widening from the disk's pole to its middle.
+    chord, reach = source.copy(), 0
+    for dy in range(min(gap, height - 1), -1, -1):
+        while (reach + 1) ** 2 + dy**2 <= radius**2:
+            reach += 1
+            chord[reach:] |= source[:-reach]
+            chord[:-reach] |= source[reach:]
+        shift = dy * stride
+        grown[shift:] |= chord[: chord.size - shift]
+        grown[: chord.size - shift] |= chord[shift:]
+    return grown.reshape(height, stride)[:, :width]
+
+
+def _without_void(pred: BoolMask, truth: BoolMask, void: BoolMask | None) -> tuple[BoolMask, BoolMask]:
+    masks = {"truth": truth, "pred": pred} | ({} if void is None else {"void": void})
+    for name, mask in masks.items():
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+            kind = getattr(mask, "dtype", type(mask).__name__)
+            raise ValueError(f"{name} is {kind}; pass a boolean numpy array, such as `ids == 1`")
+        if mask.ndim != 2:
+            raise ValueError(f"{name} has shape {mask.shape}; pass one mask (H, W)")
+        if mask.shape != truth.shape:
+            have, want = ("{}x{}".format(*shape) for shape in (mask.shape, truth.shape))
+            raise ValueError(f"{name} is {have} but truth is {want}; resize one of them")
+    return (pred, truth) if void is None else (pred & ~void, truth & ~void)
+
+
+def _radius(tolerance: float, shape: tuple[int, ...]) -> float:
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(f"tolerance is {tolerance}; pass a share of the diagonal (below 1) or pixels")
+    height, width = shape
+    return tolerance if tolerance >= 1 else math.ceil(tolerance * math.sqrt(height**2 + width**2))
+
+
+def _box_with_outlines(mask: BoolMask) -> tuple[slice, slice]:
+    """The bounding box of a mask, one pixel wider on each side: outlines in it are those in the frame."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return slice(0), slice(0)
+    return slice(max(rows[0] - 1, 0), rows[-1] + 2), slice(max(columns[0] - 1, 0), columns[-1] + 2)
+
+
+def _mean(values: NDArray[np.float64] | BoolMask) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else math.nan

@@ -1,0 +1,129 @@
+"""Masks for the eye: coloured overlays and contact sheets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from emavos.io import IdMask, Pixels
+
+PAPER, INK = (250, 250, 248), (70, 72, 78)  # of contact sheets
+_COLOURS = (
+    (255, 84, 92),  # coral
+    (38, 156, 255),  # azure
+    (70, 214, 105),  # green
+    (255, 202, 48),  # amber
+    (176, 102, 255),  # violet
+    (0, 208, 204),  # turquoise
+    (255, 110, 196),  # pink
+    (255, 142, 38),  # orange
+)
+
+
+def overlay(
+    frame: Pixels,
+    mask: IdMask,
+    ids: Sequence[int] | None = None,
+    alpha: float = 0.5,
+    contour: bool = True,
+) -> Pixels:
+    """The frame with its objects in colour, (H, W, 3) of uint8.
+
+    frame: (H, W, 3) of uint8. mask: (H, W) of ids. ids: the objects to show; None, all but the background.
+    alpha: how much of the colour is seen, from 0 to 1. contour: outline each object, inside its border.
+    An object has one colour in all frames and videos, that of its id.
+    """
+    if frame.shape != (*mask.shape, 3):
+        given, wanted = ("x".join(map(str, x.shape[:2])) for x in (mask, frame))
+        raise ValueError(f"mask is {given} but frame is {wanted} (height x width); resize one of them")
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is from 0 to 1, not {alpha}")
+    present, indices = np.unique(mask, return_inverse=True)
+    indices = indices.reshape(mask.shape)
+    shown = np.array([i != 0 and (ids is None or i in ids) for i in present.tolist()], dtype=bool)
+    colours = np.array([colour(i) for i in present.tolist()], dtype=np.float32)  # (ids, 3)
+    paint, weight = colours[indices], (alpha * shown).astype(np.float32)[indices]
+    if contour:
+        lines = _contours(indices, max(1, round(min(mask.shape) / 240))) & shown[indices]
+        paint[lines] += 0.3 * (255 - paint[lines])
+        weight[lines] = 1
+    return np.rint(frame + weight[..., None] * (paint - frame)).astype(np.uint8)
+
+
+def colour(id: int) -> tuple[int, int, int]:
+    """The colour of an object, by its id: eight vivid ones, then the same darker, then paler, and again."""
+    towards = (None, 0, 255)[(id - 1) // len(_COLOURS) % 3]
+    red, green, blue = _COLOURS[(id - 1) % len(_COLOURS)]
+    if towards is None:
+        return red, green, blue
+    return (2 * red + towards) // 3, (2 * green + towards) // 3, (2 * blue + towards) // 3
+
+
+def contact_sheet(
+    images: Sequence[Pixels],
+    labels: Sequence[str] | None = None,
+    columns: int = 4,
+    width: int = 1280,
+) -> Pixels:
+    """Small copies of images in rows, with a label under each, on paper: (H, width, 3) of uint8.
+
+    images: (H, W, 3) of uint8 each; rows are as high as their highest.
+    """
+    if not images:
+        raise ValueError("a contact sheet has at least one image")
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"there are {len(labels)} labels for {len(images)} images")
+    columns = min(columns, len(images))
+    margin = max(4, width // 80)
+    side = (width - margin * (columns + 1)) // columns
+    if columns < 1 or side < 8:
+        raise ValueError(f"{columns} columns do not fit on {width} pixels")
+    small = [_fit(image, side) for image in images]
+    size = max(10, min(16, side // 16))
+    caption = 0 if labels is None else size + margin // 2
+    rows = [small[i : i + columns] for i in range(0, len(small), columns)]
+    heights = [max(image.height for image in row) + caption for row in rows]
+    sheet = Image.new("RGB", (width, sum(heights) + margin * (len(rows) + 1)), PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size)
+    left = (width - columns * side - (columns - 1) * margin) // 2  # what the division left over
+    y = margin
+    for r, (row, height) in enumerate(zip(rows, heights, strict=True)):
+        for c, image in enumerate(row):
+            x = left + c * (side + margin)
+            sheet.paste(image, (x, y))
+            if labels is not None:
+                text = _shorten(labels[r * columns + c], side, font)
+                draw.text((x + 1, y + image.height + margin // 4), text, INK, font)
+        y += height + margin
+    return np.array(sheet)
+
+
+def _contours(indices: NDArray[Any], width: int) -> NDArray[np.bool_]:
+    """Pixels within `width` of one that is not of their object; the border of the image is no contour."""
+    edge = np.zeros(indices.shape, dtype=bool)
+    for distance in range(1, width + 1):
+        for near, far in (
+            (np.s_[distance:], np.s_[:-distance]),
+            (np.s_[:, distance:], np.s_[:, :-distance]),
+        ):
+            differs = indices[near] != indices[far]
+            edge[near] |= differs
+            edge[far] |= differs
+    return edge
+
+
+def _fit(image: Pixels, width: int) -> Image.Image:
+    height = max(1, round(width * image.shape[0] / image.shape[1]))
+    return Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3)
+
+
+def _shorten(text: str, width: int, font: Any) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

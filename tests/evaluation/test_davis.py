@@ -1,0 +1,330 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emavos.evaluation import (
+    boundary_accuracy,
+    evaluate_davis,
+    region_similarity,
+    score_sequence,
+    statistics,
+)
+
+SIZE = (24, 36)
+
+
+def video(frames, objects=2, speed=1):
+    """Masks of boxes side by side that move down."""
+    masks = np.zeros((frames, *SIZE), np.int32)
+    for t in range(frames):
+        for i in range(1, objects + 1):
+            masks[t, 2 + speed * t : 10 + speed * t, 10 * i - 8 : 10 * i] = i
+    return masks
+
+
+def write(path, mask):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.asarray(mask, np.uint8))
+    if mask.max() <= 3:
+        image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
+    image.save(path)
+
+
+def write_video(folder, masks):
+    for t, mask in enumerate(masks):
+        write(folder / f"{t:05d}.png", mask)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A DAVIS tree of two sequences, and results for it in the folder beside it."""
+    lists = tmp_path / "DAVIS" / "ImageSets" / "2017"
+    lists.mkdir(parents=True)
+    (lists / "val.txt").write_text("cow\nape\n\n")
+    (lists / "train.txt").write_text("ape\n")
+    for sequence, objects in (("cow", 2), ("ape", 1)):
+        write_video(tmp_path / "DAVIS" / "Annotations" / "480p" / sequence, video(6, objects))
+        write_video(tmp_path / "results" / sequence, video(6, objects, speed=0))
+    return tmp_path
+
+
+def evaluate(tree, **settings):
+    return evaluate_davis(tree / "DAVIS", tree / "results", **settings)
+
+
+def change(path, edit):
+    mask = np.array(Image.open(path))
+    edit(mask)
+    write(path, mask)
+
+
+def test_a_small_tree_has_the_official_score(parity):
+    mini = parity / "real" / "davis_mini"
+    expected = json.loads((parity / "real" / "davis_mini_expected.json").read_text())
+    score = evaluate_davis(mini / "DAVIS", mini / "results")
+    ours = {
+        "J&F-Mean": score.JF,
+        **{
+            f"{m}-{s.title()}": getattr(getattr(score, m), s)
+            for m in "JF"
+            for s in ("mean", "recall", "decay")
+        },
+    }
+    each = {
+        f"{sequence}_{i}": {"J": one.J.mean, "F": one.F.mean}
+        for sequence, objects in score.sequences.items()
+        for i, one in objects.items()
+    }
+    assert ours == pytest.approx(expected["global_"], rel=0, abs=1e-6)
+    assert each.keys() == expected["per_object"].keys()
+    for name, one in each.items():
+        assert one == pytest.approx(expected["per_object"][name], rel=0, abs=1e-6), name
+
+
+def test_frames_are_scored_but_the_first_and_the_last():
+    truth, pred = video(6), video(6, speed=0)
+    score = score_sequence(truth, pred)
+    assert list(score) == [1, 2]
+    for i, one in score.items():
+        pairs = list(zip(pred[1:-1] == i, truth[1:-1] == i, strict=True))
+        assert one.J_frames == tuple(region_similarity(*pair) for pair in pairs)
+        assert one.F_frames == tuple(boundary_accuracy(*pair) for pair in pairs)
+        assert statistics(one.J_frames) == one.J
+        assert statistics(one.F_frames) == one.F
+
+
+def test_the_first_and_the_last_frame_do_not_change_the_score():
+    truth, pred = video(6), video(6, speed=0)
+    changed = pred.copy()
+    changed[0], changed[-1] = 255, 0
+    assert score_sequence(truth, changed) == score_sequence(truth, pred)
+
+
+def test_a_perfect_result_scores_one():
+    score = score_sequence(video(5), video(5))
+    assert all(one.J.mean == one.F.mean == one.J.recall == 1 and one.J.decay == 0 for one in score.values())
+
+
+def test_masks_may_come_one_at_a_time_and_in_any_integer_type():
+    truth, pred = video(6), video(6, speed=0)
+    lazy = score_sequence(iter(truth.astype(np.uint8)), (mask.astype(np.int64) for mask in pred))
+    assert lazy == score_sequence(truth, pred)
+
+
+def test_a_mask_of_one_object_may_be_boolean():
+    truth, pred = video(6, 1), video(6, 1, speed=0)
+    assert score_sequence(truth > 0, pred > 0) == score_sequence(truth, pred)
+
+
+def test_objects_are_those_of_the_first_ground_truth():
+    truth = video(6, 3)
+    truth[0][truth[0] == 3] = 0
+    pred = truth.copy()
+    pred[pred == 3] = 0
+    assert list(score_sequence(truth, pred)) == [1, 2]
+
+
+def test_an_id_that_the_first_ground_truth_skips_counts_as_an_object():
+    truth = video(6, 3)
+    truth[truth == 2] = 0
+    assert [one.J.mean for one in score_sequence(truth, truth).values()] == [1, 1, 1]
+    assert [one.J.mean for one in score_sequence(truth, video(6, 3)).values()] == [1, 0, 1]
+
+
+def test_an_object_that_the_result_lost_scores_zero():
+    pred = video(6)
+    pred[2:][pred[2:] == 2] = 0
+    assert score_sequence(video(6), pred)[2].J_frames == (1, 0, 0, 0)
+
+
+def test_255_in_the_ground_truth_is_background():
+    truth = video(6)
+    marked = truth.copy()
+    marked[:, 20:, :] = np.where(truth[:, 20:, :] == 0, 255, truth[:, 20:, :])
+    assert score_sequence(marked, truth) == score_sequence(truth, truth)
+    assert score_sequence(marked.astype(np.uint8), truth) == score_sequence(truth, truth)
+
+
+def test_binary_masks_are_one_object_however_they_are_written():
+    truth, pred = video(6), video(6, speed=0)
+    expected = score_sequence(truth > 0, pred > 0)
+    assert list(expected) == [1]
+    assert score_sequence((truth > 0) * 255, pred, binary=True) == expected
+    assert score_sequence(truth, (pred > 0) * 255, binary=True) == expected
+
+
+@pytest.mark.parametrize("foreign", [3, 255, -1])
+def test_an_id_that_the_ground_truth_does_not_have_is_refused(foreign):
+    pred = video(6)
+    pred[2, 0, 0] = foreign
+    with pytest.raises(ValueError, match=rf"frame 2: pred has id {foreign} but truth has objects 1 to 2"):
+        score_sequence(video(6), pred)
+
+
+def test_a_mask_of_another_size_is_refused():
+    pred = [*video(3), np.zeros((12, 18), np.int32), *video(2)]
+    with pytest.raises(ValueError, match="frame 3: pred is 12x18 but truth is 24x36"):
+        score_sequence(video(6), pred)
+
+
+@pytest.mark.parametrize(("frames", "ended"), [(5, "pred"), (7, "truth")])
+def test_videos_of_different_length_are_refused(frames, ended):
+    with pytest.raises(ValueError, match=f"frame {min(frames, 6)}: {ended} has ended, the other has not"):
+        score_sequence(video(6), video(frames))
+
+
+@pytest.mark.parametrize("frames", [0, 1, 2])
+def test_a_video_without_a_frame_that_counts_is_refused(frames):
+    with pytest.raises(ValueError, match="three frames or more"):
+        score_sequence(video(frames), video(frames))
+
+
+def test_what_is_no_array_of_ids_is_refused():
+    with pytest.raises(ValueError, match=r"frame 0: pred is ndarray \(24, 36\) of float64; give integer"):
+        score_sequence(video(6), video(6) / 2)
+    with pytest.raises(ValueError, match=r"frame 0: truth is ndarray \(24, 36, 1\) of int32"):
+        score_sequence(video(6)[..., None], video(6))
+    with pytest.raises(ValueError, match=r"frame 0: pred is list \(1, 2\) of int"):
+        score_sequence(video(6), [[[0, 1]]])
+
+
+def test_a_ground_truth_without_object_is_refused():
+    with pytest.raises(ValueError, match="frame 0: truth has no object"):
+        score_sequence(np.zeros((6, *SIZE), np.int32), video(6))
+    with pytest.raises(ValueError, match="binary=True"):
+        score_sequence(255 * video(6, 1), video(6, 1))
+
+
+def test_a_folder_is_scored_as_its_masks_are(tree):
+    score = evaluate(tree)
+    assert score.sequences == {
+        "cow": score_sequence(video(6), video(6, speed=0)),
+        "ape": score_sequence(video(6, 1), video(6, 1, speed=0)),
+    }
+    assert score.extra == ()
+
+
+def test_the_score_is_the_mean_over_objects(tree):
+    score = evaluate(tree)
+    objects = [score.sequences["cow"][1], score.sequences["cow"][2], score.sequences["ape"][1]]
+    assert score.objects == tuple(objects)
+    for measure in "JF":
+        for name in ("mean", "recall", "decay"):
+            each = [getattr(getattr(one, measure), name) for one in objects]
+            assert getattr(getattr(score, measure), name) == pytest.approx(sum(each) / 3)
+    assert pytest.approx((score.J.mean + score.F.mean) / 2) == score.JF
+
+
+def test_a_split_names_the_sequences(tree):
+    assert list(evaluate(tree, split="2017/train").sequences) == ["ape"]
+
+
+def test_another_resolution_is_another_folder(tree):
+    annotations = tree / "DAVIS" / "Annotations"
+    annotations.joinpath("480p").rename(annotations / "Full-Resolution")
+    assert list(evaluate(tree, resolution="Full-Resolution").sequences) == ["cow", "ape"]
+
+
+@pytest.mark.parametrize("foreground", [1, 255])
+def test_a_davis_2016_tree_is_scored(tree, foreground):
+    annotations = tree / "DAVIS" / "Annotations" / "480p"
+    for sequence in ("cow", "ape"):
+        write_video(annotations / sequence, (video(6) > 0) * foreground)
+        write_video(tree / "results" / sequence, (video(6, speed=0) > 0) * 255)
+    lines = [
+        f"/JPEGImages/480p/{sequence}/{t:05d}.jpg /Annotations/480p/{sequence}/{t:05d}.png\n"
+        for sequence in ("cow", "ape")
+        for t in range(6)
+    ]
+    (tree / "DAVIS" / "ImageSets" / "480p").mkdir()
+    (tree / "DAVIS" / "ImageSets" / "480p" / "val.txt").write_text("".join(lines))
+    expected = score_sequence(video(6) > 0, video(6, speed=0) > 0)
+    assert evaluate(tree, split="480p/val", binary=True).sequences == {"cow": expected, "ape": expected}
+
+
+def test_the_first_frame_was_given_and_needs_no_result(tree):
+    expected = evaluate(tree).sequences
+    (tree / "results" / "cow" / "00000.png").unlink()
+    assert evaluate(tree).sequences == expected
+
+
+def test_frames_are_in_the_order_of_their_numbers(tree):
+    expected = score_sequence(video(12, 1), video(12, 1, speed=0))
+    for folder, speed in (("DAVIS/Annotations/480p", 1), ("results", 0)):
+        shutil.rmtree(tree / folder / "ape")
+        for t, mask in enumerate(video(12, 1, speed)):
+            write(tree / folder / "ape" / f"{t}.png", mask)
+    assert evaluate(tree).sequences["ape"] == expected
+
+
+@pytest.mark.parametrize("frame", ["00001.png", "00003.png", "00005.png"])
+def test_a_missing_frame_is_an_error_with_its_name(tree, frame):
+    (tree / "results" / "ape" / frame).unlink()
+    with pytest.raises(ValueError, match=f"results lacks ape/{frame}; every frame but the first"):
+        evaluate(tree)
+
+
+def test_many_missing_frames_are_named_in_part(tree):
+    shutil.rmtree(tree / "results")
+    with pytest.raises(ValueError, match=r"lacks ape/00001.png, .*, cow/00005.png;"):
+        evaluate(tree)
+    write_video(tree / "DAVIS" / "Annotations" / "480p" / "cow", video(9))
+    with pytest.raises(ValueError, match=r"lacks ape/00001.png, .*, cow/00005.png and 3 more;"):
+        evaluate(tree)
+
+
+def test_what_is_missing_is_found_before_anything_is_scored(tree):
+    (tree / "results" / "ape" / "00005.png").unlink()
+    (tree / "results" / "cow" / "00001.png").write_text("not a picture")
+    with pytest.raises(ValueError, match=r"lacks ape/00005.png"):
+        evaluate(tree)
+
+
+def test_a_frame_without_ground_truth_is_named_and_not_scored(tree):
+    expected = evaluate(tree).sequences
+    write(tree / "results" / "ape" / "00006.png", np.zeros((2, 2), np.uint8))
+    score = evaluate(tree)
+    assert score.extra == ("ape/00006.png",)
+    assert score.sequences == expected
+
+
+def test_files_that_no_one_wrote_on_purpose_are_no_frames(tree):
+    (tree / "results" / "ape" / "._00001.png").write_text("left by a file manager")
+    (tree / "DAVIS" / "Annotations" / "480p" / "ape" / "._00001.png").write_text("left by a file manager")
+    assert evaluate(tree).extra == ()
+
+
+@pytest.mark.parametrize("frame", ["00002.png", "00005.png"])
+def test_a_frame_of_another_size_is_an_error_with_its_name(tree, frame):
+    write(tree / "results" / "cow" / frame, np.zeros((12, 18), np.uint8))
+    with pytest.raises(ValueError, match=f"cow/{frame}: pred is 12x18 but truth is 24x36"):
+        evaluate(tree)
+
+
+@pytest.mark.parametrize("frame", ["00002.png", "00005.png"])
+def test_a_foreign_id_is_an_error_with_the_name_of_its_file(tree, frame):
+    change(tree / "results" / "cow" / frame, lambda mask: mask.__setitem__((0, 0), 3))
+    with pytest.raises(ValueError, match=f"cow/{frame}: pred has id 3 but truth has objects 1 to 2"):
+        evaluate(tree)
+
+
+def test_an_unknown_split_is_an_error_that_names_the_known_ones(tree):
+    with pytest.raises(ValueError, match=r"val.txt is not a file; the splits there: 2017/train, 2017/val"):
+        evaluate(tree, split="val")
+    with pytest.raises(ValueError, match="the splits there: none"):
+        evaluate_davis(tree / "nowhere", tree / "results")
+
+
+def test_an_empty_split_is_an_error(tree):
+    (tree / "DAVIS" / "ImageSets" / "2017" / "val.txt").write_text("\n")
+    with pytest.raises(ValueError, match=r"val.txt is empty"):
+        evaluate(tree)
+
+
+def test_a_sequence_without_ground_truth_is_an_error_with_its_name(tree):
+    shutil.rmtree(tree / "DAVIS" / "Annotations" / "480p" / "ape")
+    with pytest.raises(ValueError, match=r"480p has no \*.png of ape;"):
+        evaluate(tree)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from emavos.memory import MemoryBank, MemoryPolicy, topk_readout
+
+
+def frame(number, objects=2):
+    g = torch.Generator().manual_seed(number)
+    return torch.randn(4, 3, 5, generator=g), torch.randn(objects, 6, 3, 5, generator=g)
+
+
+def read_of(bank, numbers, query):
+    """What a bank that holds just these frames says."""
+    keys = torch.cat([frame(n)[0].flatten(1).T for n in numbers])
+    values = torch.cat([frame(n)[1].flatten(2).permute(2, 0, 1) for n in numbers])
+    return topk_readout(query.flatten(1), keys, values, bank.policy.top_k).unflatten(2, query.shape[1:])
+
+
+def filled(policy, kinds):
+    bank = MemoryBank(policy)
+    for number, kind in enumerate(kinds):
+        bank.add(*frame(number), kind)
+    return bank
+
+
+QUERY = frame(99)[0]
+
+
+def test_a_bank_reads_all_that_was_added():
+    bank = filled(MemoryPolicy(max_frames=None), ["given"] + ["kept"] * 8)
+    assert len(bank) == 9
+    torch.testing.assert_close(bank.read(QUERY), read_of(bank, range(9), QUERY))
+
+
+def test_the_oldest_kept_frame_goes_first():
+    bank = filled(MemoryPolicy(max_frames=4), ["given"] + ["kept"] * 5)
+    assert len(bank) == 4
+    torch.testing.assert_close(bank.read(QUERY), read_of(bank, [0, 3, 4, 5], QUERY))
+
+
+def test_given_frames_never_go():
+    bank = filled(MemoryPolicy(max_frames=2), ["given", "kept", "given", "given", "kept", "kept"])
+    assert len(bank) == 4
+    torch.testing.assert_close(bank.read(QUERY), read_of(bank, [0, 2, 3, 5], QUERY))
+
+
+def test_the_temporary_frame_goes_at_the_next_addition():
+    policy = MemoryPolicy(include_last=True, max_frames=3)
+    bank = filled(policy, ["given", "kept", "temporary", "temporary"])
+    torch.testing.assert_close(bank.read(QUERY), read_of(bank, [0, 1, 3], QUERY))
+    bank.add(*frame(4), "kept")
+    torch.testing.assert_close(bank.read(QUERY), read_of(bank, [0, 1, 4], QUERY))
+
+
+def test_a_temporary_frame_costs_no_kept_one():
+    bank = filled(MemoryPolicy(include_last=True, max_frames=2), ["given", "kept", "temporary"])
+    torch.testing.assert_close(bank.read(QUERY), read_of(bank, [0, 1, 2], QUERY))
+
+
+def test_a_bounded_bank_stops_growing():
+    bank = filled(MemoryPolicy(max_frames=6), ["given"] + ["kept"] * 6)
+    size = bank.nbytes
+    for number in range(7, 60):
+        bank.add(*frame(number))
+    assert bank.nbytes == size
+    assert len(bank) == 6
+
+
+def test_growth_is_by_doubling():
+    bank = MemoryBank(MemoryPolicy(max_frames=None))
+    sizes = set()
+    for number in range(40):
+        bank.add(*frame(number))
+        sizes.add(bank.nbytes)
+    assert len(sizes) == 5  # 4, 8, 16, 32, 64 frames
+
+
+def test_what_is_stored_does_not_change_with_what_was_given():
+    bank = MemoryBank()
+    key, values = frame(0)
+    bank.add(key, values, "given")
+    before = bank.read(QUERY)
+    key.zero_()
+    values.zero_()
+    torch.testing.assert_close(bank.read(QUERY), before)
+
+
+@pytest.mark.parametrize("field", ["every", "top_k", "max_frames"])
+@pytest.mark.parametrize("value", [0, -3, 2.5, "5", True])
+def test_a_wrong_policy_says_which_field(field, value):
+    with pytest.raises(ValueError, match=f"{field} is a whole number"):
+        MemoryPolicy(**{field: value})

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from golden import reference
+
+from emavos.frames import normalize, to_frame
+from emavos.masks import aggregate, one_hot, pad_to_stride
+from emavos.models import PRESETS, STCN, Features, STCNConfig
+
+
+def thinned(x, golden, name):
+    stride = golden["meta"]["stride"][name]
+    return x[:, :: stride["channel"], ..., :: stride["spatial"], :: stride["spatial"]]
+
+
+@pytest.mark.parametrize("name", ["encoders_96x160", "encoders_120x215"])
+def test_encoders_agree_with_the_reference(name):
+    golden = reference.load(name)
+    model = reference.model()
+    mask = torch.from_numpy(golden["mask"])
+    objects = len(golden["value"])
+    with torch.inference_mode():
+        frame, _ = pad_to_stride(normalize(to_frame(golden["frame"]))[None])
+        prob, _ = pad_to_stride(one_hot(mask, range(1, objects + 1))[None])
+        features = model.encode_key(frame)
+        outputs = {
+            "k16": features.key,
+            "f16_thin": features.context,
+            "f16": features.f16,
+            "f8": features.f8,
+            "f4": features.f4,
+            "value": model.encode_value(frame, features, prob)[0].unsqueeze(2),
+            "value_single": model.encode_value(frame, features, prob[:, :1])[0].unsqueeze(2),
+        }
+    for key, output in outputs.items():
+        assert reference.relative_error(thinned(output, golden, key), golden[key]) <= 2e-5, key
+        checksum = golden["meta"]["checksums"][key]
+        assert list(output.shape) == checksum["shape"], key
+        assert float(output.double().abs().sum()) == pytest.approx(checksum["abs_sum"], rel=2e-5), key
+
+
+def test_decoder_agrees_with_the_reference():
+    golden = reference.load("decoder_6x10")
+    tensors = {key: torch.from_numpy(golden[key]).float() for key in ("mem", "f16_thin", "f8", "f4")}
+    empty = torch.empty(0)
+    features = Features(empty, tensors["f16_thin"], empty, tensors["f8"], tensors["f4"])
+    with torch.inference_mode():
+        logits = reference.model().decode(tensors["mem"][None], features)[0]
+        prob = aggregate(logits.sigmoid())
+    step = golden["stride"]
+    logits, prob = logits[:, None, ::step, ::step], prob[:, None, ::step, ::step]
+    assert reference.relative_error(logits, golden["logits"]) <= 1e-5
+    assert np.abs(prob.numpy() - golden["aggregate_keep_bg"]).max() <= 1e-4
+
+
+def test_seven_variants_and_the_small_model_are_presets():
+    placements = {(c.key_attention, c.value_attention) for name, c in PRESETS.items() if name != "stcn-tiny"}
+    kinds = [("none", "none")]
+    for kind in ("self", "external"):
+        kinds += [(kind, "none"), ("none", kind), (kind, kind)]
+    assert placements == set(kinds)
+    assert len(PRESETS) == 8
+
+
+@pytest.mark.parametrize("name", ["stcn-self-both", "stcn-external-both"])
+def test_fresh_attention_leaves_a_trained_network_unchanged(name):
+    base = reference.model()
+    model = STCN(PRESETS[name])
+    model.load_state_dict(base.state_dict(), strict=False)
+    model.eval()
+    frame = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    prob = torch.rand(1, 2, 32, 48, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        features, wanted = model.encode_key(frame), base.encode_key(frame)
+        torch.testing.assert_close(features.key, wanted.key)
+        torch.testing.assert_close(
+            model.encode_value(frame, features, prob), base.encode_value(frame, wanted, prob)
+        )
+
+
+def test_objects_of_a_batch_do_not_depend_on_their_place():
+    torch.manual_seed(0)
+    model = STCN(PRESETS["stcn-tiny"]).eval()
+    frames = torch.randn(2, 3, 32, 48)
+    prob = torch.rand(2, 3, 32, 48)
+    with torch.inference_mode():
+        features = model.encode_key(frames)
+        values = model.encode_value(frames, features, prob)
+        logits = model.decode(values, features)
+        order = [2, 0, 1]
+        swapped = model.encode_value(frames, features, prob[:, order])
+        torch.testing.assert_close(swapped, values[:, order])
+        torch.testing.assert_close(model.decode(swapped, features), logits[:, order])
+        second = Features(*(x[1:] for x in features))
+        torch.testing.assert_close(model.decode(values[1:], second), logits[1:])
+
+
+def test_batch_norm_stays_frozen_in_training():
+    model = STCN(PRESETS["stcn-tiny"]).train()
+    before = {key: x.clone() for key, x in model.named_buffers()}
+    model.encode_key(torch.randn(2, 3, 32, 32))
+    assert model.training
+    assert all(torch.equal(x, before[key]) for key, x in model.named_buffers())
+
+
+def test_config_survives_json():
+    for config in PRESETS.values():
+        assert STCNConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_config_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        STCNConfig().slots = 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"key_atention": "self"}, "unknown config fields: key_atention"),
+        ({"key_attention": "extern"}, "key_attention is one of none, self, external, not 'extern'"),
+        ({"trunk": "vit"}, "trunk is one of"),
+        ({"trunk": ["resnet"]}, "trunk is one of"),
+        ({"value_channels": -1}, "value_channels is a whole number from 1 to 4096, not -1"),
+        ({"value_channels": 8}, "at least 16"),
+        ({"key_channels": 64.0}, "whole number"),
+        ({"key_channels": True}, "whole number"),
+        ({"decoder_channels": [1, 2]}, "three numbers"),
+        ({"decoder_channels": 5}, "three numbers"),
+        ({"decoder_channels": [64, "x", 3]}, r"decoder_channels\[1\]"),
+        ({"skip_kernel": 2}, "odd"),
+        ({"slots": 10**9}, "slots is a whole number from 1 to 4096"),
+    ],
+)
+def test_a_wrong_config_says_which_field(fields, message):
+    with pytest.raises(ValueError, match=message):
+        STCNConfig.from_dict(fields)

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from golden import reference
+from golden.fill import fill_state_dict, fill_tensor
+
+from emavos.convert import from_stcn, load_efficientnet_lite
+from emavos.models import PRESETS
+from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
+
+
+def published(**changes):
+    return {key: changes.get(key, shape) for key, shape in reference.shapes().items()}
+
+
+def test_the_test_weights_are_those_of_the_reference():
+    for key, expected in json.loads((reference.HERE / "weights_spotcheck.json").read_text()).items():
+        tensor = fill_tensor(key, reference.shapes()[key])
+        assert float(tensor.double().sum()) == pytest.approx(expected["sum"], rel=1e-6)
+        assert float(tensor.double().norm()) == pytest.approx(expected["l2"], rel=1e-6)
+        assert tensor.flatten()[:4].tolist() == pytest.approx(expected["first"])
+
+
+def test_every_published_tensor_finds_its_place():
+    model = reference.model()
+    biases = sum(
+        1
+        for key in reference.shapes()
+        if key.startswith("value_encoder.") and key.endswith(".bias") and "fuser" not in key and "bn" not in key
+    )
+    folded = biases - sum(1 for key in reference.shapes() if key.endswith("downsample.1.bias") and "value" in key)
+    assert len(model.state_dict()) == len(reference.shapes()) - folded
+
+
+def test_prefixes_of_parallel_training_are_taken_off():
+    state = fill_state_dict(reference.shapes())
+    model = from_stcn({f"module.{key}": tensor for key, tensor in state.items()})
+    expected = reference.model().state_dict()
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in model.state_dict().items())
+
+
+def test_a_checkpoint_without_the_others_mask_gets_a_channel_of_zeros():
+    shapes = published(**{"value_encoder.conv1.weight": (64, 4, 7, 7)})
+    weight = from_stcn(fill_state_dict(shapes)).state_dict()["value_encoder.trunk.conv1.weight"]
+    assert weight.shape == (64, 5, 7, 7)
+    assert not weight[:, 4].any()
+    assert weight[:, :4].any()
+
+
+def test_attention_can_be_added_to_a_checkpoint():
+    model = from_stcn(fill_state_dict(reference.shapes()), PRESETS["stcn-external-both"])
+    assert model.config == PRESETS["stcn-external-both"]
+    assert not model.state_dict()["key_encoder.attention.norm.weight"].any()
+
+
+def test_something_else_is_refused_and_what_differs_is_listed():
+    state = fill_state_dict(reference.shapes())
+    del state["decoder.pred.bias"]
+    with pytest.raises(ValueError, match=r"not a published STCN checkpoint: missing decoder\.pred\.bias"):
+        from_stcn(state)
+    with pytest.raises(ValueError, match="and .* more"):
+        from_stcn({"conv.weight": torch.zeros(1)})
+
+
+def test_imagenet_weights_of_another_network_are_refused(tmp_path):
+    torch.save({"_conv_stem.weight": torch.zeros(32, 3, 3, 3), "_bn0.running_mean": torch.zeros(32)}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="does not hold EfficientNet-Lite0: missing"):
+        load_efficientnet_lite(EfficientNetLiteTrunk(), tmp_path / "x.pth")
+
+
+class Payload:
+    def __reduce__(self):
+        import os
+
+        return os.system, ("touch payload-has-run",)
+
+
+def test_a_malicious_pickle_does_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"_conv_stem.weight": Payload()}, tmp_path / "x.pth")
+    with pytest.raises(Exception, match="(?i)weights"):
+        load_efficientnet_lite(EfficientNetLiteTrunk(), tmp_path / "x.pth")
+    assert not (tmp_path / "payload-has-run").exists()

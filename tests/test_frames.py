@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from emavos.frames import normalize, resize, to_frame, working_size
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        PIXELS,
+        np.asfortranarray(PIXELS),
+        PIXELS[:, ::-1][:, ::-1],
+        Image.fromarray(PIXELS),
+        torch.from_numpy(PIXELS).permute(2, 0, 1),
+        torch.from_numpy(PIXELS).permute(2, 0, 1).float() / 255,
+        torch.from_numpy(PIXELS).permute(2, 0, 1).double() / 255,
+    ],
+)
+def test_frames_of_many_kinds_are_the_same_frame(frame):
+    expected = torch.from_numpy(PIXELS).permute(2, 0, 1).float() / 255
+    torch.testing.assert_close(to_frame(frame), expected)
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (PIXELS.astype(np.float32), r"\(H, W, 3\) of uint8, not \(5, 7, 3\) of float32"),
+        (PIXELS[..., 0], r"not \(5, 7\) of uint8"),
+        (np.zeros((5, 7, 4), np.uint8), "8-bit RGB"),
+        (torch.zeros(5, 7, 3), r"is \(3, H, W\), not \(5, 7, 3\)"),
+        (torch.zeros(1, 3, 5, 7), r"is \(3, H, W\)"),
+        (torch.zeros(3, 0, 7), "at least one pixel"),
+        (torch.zeros(3, 5, 7, dtype=torch.int64), "uint8, or float"),
+        (torch.full((3, 5, 7), 2.0), "do not normalise"),
+        (torch.full((3, 5, 7), torch.nan), r"in \[0, 1\]"),
+        ("frame.jpg", "not str"),
+        (None, "not NoneType"),
+    ],
+)
+def test_a_wrong_frame_says_what_was_given(frame, message):
+    with pytest.raises(ValueError, match=message):
+        to_frame(frame)
+
+
+def test_normalised_mean_is_zero():
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1).expand(3, 2, 2)
+    assert normalize(mean).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("given", "size", "wanted"),
+    [
+        ((480, 854), 480, (480, 854)),
+        ((1080, 1920), 480, (480, 853)),
+        ((1920, 1080), 480, (853, 480)),
+        ((240, 426), 480, (480, 852)),
+        ((96, 160), None, (96, 160)),
+        ((1, 1), 16, (16, 16)),
+    ],
+)
+def test_the_short_side_becomes_the_working_size(given, size, wanted):
+    assert working_size(*given, size) == wanted
+
+
+def test_resizing_to_the_same_size_is_nothing():
+    x = torch.rand(3, 5, 7)
+    assert resize(x, (5, 7)) is x
+
+
+def test_shrinking_averages():
+    x = (torch.arange(64).view(1, 8, 8) % 2).float().expand(3, 8, 8)  # stripes that sampling would alias
+    assert (resize(x, (2, 2)) - 0.5).abs().max() < 0.1

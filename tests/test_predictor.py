@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import itertools
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from emavos import MemoryPolicy, Predictor
+from emavos.demo import synthetic_clip
+from emavos.evaluation import region_similarity
+from emavos.io import write_mask
+
+FRAMES, MASKS = synthetic_clip(frames=6, size=(96, 128))
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return Predictor.from_pretrained(size=None)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i, frame in enumerate(FRAMES):
+        Image.fromarray(frame).save(tmp_path / f"{i:05d}.png")
+    return tmp_path
+
+
+def masks_of(results):
+    return np.stack([result.mask for result in results])
+
+
+def test_the_embedded_model_follows_the_objects_of_a_clip(predictor):
+    frames, truth = synthetic_clip(frames=12)
+    masks = masks_of(predictor.propagate(frames, truth[0]))
+    overlaps = [
+        region_similarity(masks[t] == id, truth[t] == id) for t in range(1, 12) for id in np.unique(truth[0])[1:]
+    ]
+    assert np.mean(overlaps) > 0.8
+
+
+def test_folder_file_list_and_stream_give_the_same_masks(predictor, folder):
+    expected = masks_of(predictor.propagate(FRAMES, MASKS[0]))
+    write_mask(folder.parent / "first.png", MASKS[0])
+    tensors = [torch.from_numpy(frame).permute(2, 0, 1) for frame in FRAMES]
+    cases = {
+        "folder": (folder, folder.parent / "first.png"),
+        "text": (str(folder), str(folder.parent / "first.png")),
+        "pictures": ([Image.fromarray(frame) for frame in FRAMES], Image.open(folder.parent / "first.png")),
+        "tensors": (tensors, torch.from_numpy(MASKS[0])),
+        "stream": ((frame for frame in FRAMES), {0: MASKS[0]}),
+    }
+    for name, (frames, mask) in cases.items():
+        assert np.array_equal(masks_of(predictor.propagate(frames, mask)), expected), name
+
+
+def test_a_video_file_gives_the_masks_of_its_decoded_frames(predictor, tmp_path):
+    av = pytest.importorskip("av", reason="the extra 'video' is not installed")
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 96, 128, "yuv420p"
+        for frame in FRAMES:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    expected = masks_of(predictor.propagate(decoded, MASKS[0]))
+    assert np.array_equal(masks_of(predictor.propagate(tmp_path / "clip.mp4", MASKS[0])), expected)
+
+
+def test_propagation_takes_frames_one_at_a_time(predictor):
+    taken = []
+
+    def stream():
+        for i, frame in enumerate(FRAMES):
+            taken.append(i)
+            yield frame
+
+    results = predictor.propagate(stream(), MASKS[0])
+    assert taken == []
+    next(results)
+    next(results)
+    assert taken == [0, 1]
+
+
+def test_an_endless_stream_can_be_left(predictor):
+    results = predictor.propagate(itertools.cycle(FRAMES), MASKS[0])
+    assert [result.index for result in itertools.islice(results, 9)] == list(range(9))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss has other units elsewhere")
+def test_two_thousand_frames_take_no_more_memory_than_two_hundred():
+    resource = pytest.importorskip("resource")
+    predictor = Predictor.from_pretrained(size=32, policy=MemoryPolicy(every=2, max_frames=8))
+    frames, masks = synthetic_clip(frames=8, size=(32, 48))
+    taken = []
+    for result in predictor.propagate(itertools.islice(itertools.cycle(frames), 2000), masks[0]):
+        if result.index in (199, 1999):
+            taken.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # kB on Linux, the peak so far
+    assert taken[1] - taken[0] < 8 << 10  # a frame's result alone is 24 kB: 1,800 of them would be 43 MB
+
+
+def test_masks_at_several_frames_introduce_objects_where_they_appear(predictor):
+    ids = np.unique(MASKS[0])[1:]
+    first, later = np.where(MASKS[0] == ids[0], ids[0], 0), np.where(MASKS[2] == ids[1], ids[1], 0)
+    results = list(predictor.propagate(FRAMES, {0: first, 2: later}))
+    assert [result.ids for result in results] == [(ids[0],)] * 2 + [(ids[0], ids[1])] * 4
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (None, "mask is None"),
+        ({}, "at least one"),
+        ({-1: MASKS[0]}, "of a frame from 0"),
+    ],
+)
+def test_wrong_masks_are_refused_before_the_first_frame(predictor, mask, message):
+    with pytest.raises(ValueError, match=message):
+        predictor.propagate(FRAMES, mask)
+
+
+def test_a_mask_of_a_frame_that_never_comes_is_an_error(predictor):
+    results = predictor.propagate(FRAMES, {0: MASKS[0], 6: MASKS[0]})
+    with pytest.raises(ValueError, match="a mask is given for frame 6 but the video has 6 frames"):
+        list(results)
+
+
+@pytest.mark.parametrize("size", [0, -480, 15, 480.0, "480", True])
+def test_a_wrong_size_is_refused(predictor, size):
+    with pytest.raises(ValueError, match="size is a whole number of pixels"):
+        Predictor(predictor.model, size=size)
+
+
+def test_the_device_is_that_of_the_parameters():
+    predictor = Predictor.from_pretrained(device="cpu")
+    assert next(predictor.model.parameters()).device.type == "cpu"

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from golden import reference
+from PIL import Image
+
+from emavos import MemoryPolicy, Predictor, Session
+from emavos.evaluation import region_similarity
+from emavos.models import STCN
+
+
+@pytest.fixture(scope="module")
+def model():
+    return STCN.from_pretrained()
+
+
+BOXES = {1: (4, 4, 20, 20), 2: (10, 32, 30, 52), 3: (40, 12, 58, 30)}
+COLOURS = {1: (200, 60, 40), 2: (40, 90, 210), 3: (230, 210, 60)}
+
+
+def video(frames=6, height=64, width=72, seed=0):
+    """Three squares of different colours that drift right over a soft background."""
+    rng = np.random.default_rng(seed)
+    soft = rng.integers(90, 160, (5, 5, 3), dtype=np.uint8)
+    background = np.asarray(Image.fromarray(soft).resize((width, height), Image.Resampling.BICUBIC))
+    video = []
+    for t in range(frames):
+        picture = background.copy()
+        for id, box in BOXES.items():
+            picture[mask_of({id: box}, height, width, shift=t) == id] = COLOURS[id]
+        video.append(picture)
+    return video
+
+
+def mask_of(boxes, height=64, width=72, shift=0):
+    mask = np.zeros((height, width), np.int32)
+    for id, (top, left, bottom, right) in boxes.items():
+        mask[top:bottom, left + shift : right + shift] = id
+    return mask
+
+
+FIRST = mask_of({1: BOXES[1], 2: BOXES[2]})
+
+
+def run(model, frames, masks, policy=None, size=None):
+    session = Session(model, policy, size)
+    return [session.step(frame, masks.get(i)) for i, frame in enumerate(frames)]
+
+
+def assert_same(ours, theirs):
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.ids == b.ids
+        torch.testing.assert_close(a.prob, b.prob)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "e2e_A_96x160_K3",
+        "e2e_B_96x160_K3_last",
+        "e2e_C_120x215_K3",
+        "e2e_D_120x215_K1_last",
+        "yv_E_96x160_K4",
+        "yv_F_96x160_K2_req",
+    ],
+)
+def test_masks_agree_with_the_references_inference(name):
+    golden = reference.load(name)
+    meta, step = golden["meta"], golden["stride"]
+    if "mask" in golden:
+        masks = {0: golden["mask"]}
+    else:
+        masks = dict(zip(meta["ann_frames"], golden["annotations"], strict=True))
+    policy = MemoryPolicy(every=meta["mem_every"], include_last=meta["include_last"], top_k=meta["top_k"])
+    results = run(reference.model(), golden["frames"], masks, policy)
+    errors, differing = [], []
+    for t in meta.get("req_frames") or range(meta["T"]):
+        expected = golden["prob"][t][: 1 + len(results[t].ids)]
+        errors.append(np.abs(results[t].prob[:, ::step, ::step].numpy() - expected))
+        differing.append((results[t].mask != golden["argmax"][t]).mean())
+    assert np.mean([error.mean() for error in errors]) <= 3e-5
+    assert max(error.max() for error in errors) <= 5e-2
+    assert np.mean(differing) <= 1e-4
+
+
+def test_results_have_the_size_of_the_frames_and_sum_to_one(model):
+    results = run(model, video(), {0: FIRST}, size=32)
+    for i, result in enumerate(results):
+        assert result.index == i
+        assert result.prob.shape == (3, 64, 72)
+        assert result.prob.dtype == torch.float32
+        assert result.mask.shape == (64, 72)
+        assert result.mask.dtype == np.int32
+        assert set(np.unique(result.mask)) <= {0, 1, 2}
+        torch.testing.assert_close(result.prob.sum(0), torch.ones(64, 72))
+
+
+@pytest.mark.parametrize("size", [None, 32, 64])
+def test_a_given_frame_comes_back_as_it_was_given(model, size):
+    (result,) = run(model, video(1), {0: FIRST}, size=size)
+    assert np.array_equal(result.mask, FIRST)
+
+
+def test_ids_of_any_value_are_kept(model):
+    ids = {1: -7, 2: 90_000}
+    renamed = np.vectorize(lambda i: ids.get(i, 0))(FIRST)
+    plain, other = run(model, video(), {0: FIRST}), run(model, video(), {0: renamed})
+    for a, b in zip(plain, other, strict=True):
+        assert b.ids == (-7, 90_000)
+        assert np.array_equal(np.vectorize(lambda i: ids.get(i, 0))(a.mask), b.mask)
+
+
+def test_the_names_of_objects_do_not_change_their_masks(model):
+    swapped = np.choose(FIRST, [0, 2, 1])
+    for a, b in zip(run(model, video(), {0: FIRST}), run(model, video(), {0: swapped}), strict=True):
+        torch.testing.assert_close(a.prob[[0, 2, 1]], b.prob, atol=1e-5, rtol=1e-4)
+
+
+def test_a_late_object_does_not_change_earlier_frames(model):
+    late = mask_of({9: BOXES[3]}, shift=3)
+    alone, joined = run(model, video(), {0: FIRST}), run(model, video(), {0: FIRST, 3: late})
+    assert_same(alone[:3], joined[:3])
+    assert joined[3].ids == (1, 2, 9)
+    assert (joined[3].mask[late == 9] == 9).all()
+    elsewhere = late == 0
+    assert np.array_equal(joined[3].mask[elsewhere], alone[3].mask[elsewhere])
+
+
+def test_frames_before_the_first_mask_are_background(model):
+    results = run(model, video(), {2: FIRST})
+    assert results[1].ids == ()
+    assert not results[1].mask.any()
+    assert results[1].prob.shape == (1, 64, 72)
+    shifted = run(model, video()[2:], {0: FIRST})
+    for a, b in zip(results[2:], shifted, strict=True):
+        torch.testing.assert_close(a.prob, b.prob)
+
+
+def test_objects_are_followed(model):
+    for t, result in enumerate(run(model, video(10), {0: FIRST}, size=192)):
+        truth = mask_of({1: BOXES[1], 2: BOXES[2]}, shift=t)
+        for id in (1, 2):
+            assert region_similarity(result.mask == id, truth == id) > 0.6
+
+
+def test_a_mask_of_followed_objects_corrects_them_and_the_frames_that_follow(model):
+    other = mask_of({1: BOXES[3]}, shift=3)  # object 1 is said to be the third square
+    before, after = (run(model, video(8), {0: FIRST} | late, size=192) for late in ({}, {3: other}))
+    assert_same(before[:3], after[:3])
+    assert after[3].ids == (1, 2)
+    assert np.array_equal(after[3].mask == 1, other == 1)
+    for t in range(3, 8):
+        third = mask_of({3: BOXES[3]}, shift=t) == 3
+        assert (before[t].mask[third] == 1).mean() < 0.1
+        assert (after[t].mask[third] == 1).mean() > 0.6
+        assert ((before[t].mask == 2) == (after[t].mask == 2)).mean() > 0.98
+
+
+def test_two_videos_in_turn_equal_each_alone(model):
+    predictor = Predictor(model, size=None)
+    videos = [video(seed=1), video(seed=2)]
+    sessions = [predictor.session() for _ in videos]
+    results = [[], []]
+    for t in range(6):
+        for session, frames, out in zip(sessions, videos, results, strict=True):
+            out.append(session.step(frames[t], FIRST if t == 0 else None))
+    for frames, out in zip(videos, results, strict=True):
+        assert_same(out, run(model, frames, {0: FIRST}))
+
+
+def test_two_videos_in_threads_equal_each_alone(model):
+    predictor = Predictor(model, size=None)
+    videos = [video(seed=1), video(seed=2)]
+    results = [[], []]
+
+    def follow(i):
+        results[i].extend(predictor.propagate(videos[i], FIRST))
+
+    threads = [threading.Thread(target=follow, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for frames, out in zip(videos, results, strict=True):
+        assert_same(out, run(model, frames, {0: FIRST}))
+
+
+def test_the_memory_of_a_long_stream_is_flat(model):
+    session = Session(model, MemoryPolicy(every=2, max_frames=6), None)
+    frames = video(4)
+    sizes = []
+    for t in range(60):
+        session.step(frames[t % 4], FIRST if t == 0 else None)
+        sizes.append(session.nbytes)
+    assert sizes[-1] == sizes[20] > 0
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_callers_grad_mode_and_autocast_change_nothing_and_are_left_alone(model, autocast):
+    expected = run(model, video(3), {0: FIRST})
+    with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        results = run(model, video(3), {0: FIRST})
+        assert torch.is_grad_enabled()
+        assert torch.is_autocast_enabled("cpu") == autocast
+    assert_same(results, expected)
+    assert not results[0].prob.requires_grad
+
+
+def test_a_mask_covering_the_whole_frame_leaves_no_background(model):
+    (result,) = run(model, video(1), {0: np.full((64, 72), 5)})
+    assert (result.mask == 5).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 50), (17, 16)])
+def test_frames_smaller_than_a_cell_are_followed(model, size):
+    frames = video(3, *size)
+    mask = np.ones(size, np.uint8)
+    assert all(result.mask.shape == size for result in run(model, frames, {0: mask}))
+
+
+def test_a_frame_of_another_size_is_refused_by_number(model):
+    session = Session(model, size=None)
+    session.step(video(1)[0], FIRST)
+    with pytest.raises(ValueError, match=r"frame 1 is 64x73 but the video began with 64x72"):
+        session.step(video(1, width=73)[0])
+
+
+def test_an_empty_mask_is_refused_by_number(model):
+    session = Session(model, size=None)
+    with pytest.raises(ValueError, match="mask of frame 0 is empty"):
+        session.step(video(1)[0], np.zeros((64, 72), np.uint8))
+
+
+def test_a_refused_frame_changes_nothing(model):
+    session = Session(model, size=None)
+    frames = video(4)
+    session.step(frames[0], FIRST)
+    with pytest.raises(ValueError, match="mask is 3x3"):
+        session.step(frames[1], np.ones((3, 3), np.uint8))
+    results = [session.step(frame) for frame in frames[1:]]
+    assert_same(results, run(model, frames, {0: FIRST})[1:])
