@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from golden import reference
-from golden.fill import fill_state_dict, fill_tensor
 
 from emavos.convert import from_stcn, load_efficientnet_lite
 from emavos.models import PRESETS
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
+from golden import reference
+from golden.fill import fill_state_dict, fill_tensor
 
 
 def published(**changes):
@@ -29,9 +29,14 @@ def test_every_published_tensor_finds_its_place():
     biases = sum(
         1
         for key in reference.shapes()
-        if key.startswith("value_encoder.") and key.endswith(".bias") and "fuser" not in key and "bn" not in key
+        if key.startswith("value_encoder.")
+        and key.endswith(".bias")
+        and "fuser" not in key
+        and "bn" not in key
     )
-    folded = biases - sum(1 for key in reference.shapes() if key.endswith("downsample.1.bias") and "value" in key)
+    folded = biases - sum(
+        1 for key in reference.shapes() if key.endswith("downsample.1.bias") and "value" in key
+    )
     assert len(model.state_dict()) == len(reference.shapes()) - folded
 
 
@@ -61,12 +66,15 @@ def test_something_else_is_refused_and_what_differs_is_listed():
     del state["decoder.pred.bias"]
     with pytest.raises(ValueError, match=r"not a published STCN checkpoint: missing decoder\.pred\.bias"):
         from_stcn(state)
-    with pytest.raises(ValueError, match="and .* more"):
+    with pytest.raises(ValueError, match=r"and .* more"):
         from_stcn({"conv.weight": torch.zeros(1)})
 
 
 def test_imagenet_weights_of_another_network_are_refused(tmp_path):
-    torch.save({"_conv_stem.weight": torch.zeros(32, 3, 3, 3), "_bn0.running_mean": torch.zeros(32)}, tmp_path / "x.pth")
+    torch.save(
+        {"_conv_stem.weight": torch.zeros(32, 3, 3, 3), "_bn0.running_mean": torch.zeros(32)},
+        tmp_path / "x.pth",
+    )
     with pytest.raises(ValueError, match="does not hold EfficientNet-Lite0: missing"):
         load_efficientnet_lite(EfficientNetLiteTrunk(), tmp_path / "x.pth")
 
@@ -81,6 +89,6 @@ class Payload:
 def test_a_malicious_pickle_does_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"_conv_stem.weight": Payload()}, tmp_path / "x.pth")
-    with pytest.raises(Exception, match="(?i)weights"):
+    with pytest.raises(Exception, match=r"(?i)weights"):
         load_efficientnet_lite(EfficientNetLiteTrunk(), tmp_path / "x.pth")
     assert not (tmp_path / "payload-has-run").exists()

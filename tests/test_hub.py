@@ -114,7 +114,7 @@ def test_weights_that_do_not_fit_are_refused_and_listed(folder, change, message)
 
 def test_a_long_list_of_differences_is_cut(folder):
     edit_weights(folder, lambda state: [state.pop(key) for key in list(state) if key.startswith("decoder")])
-    with pytest.raises(ValueError, match="and .* more"):
+    with pytest.raises(ValueError, match=r"and .* more"):
         load_model(folder)
 
 

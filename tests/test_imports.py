@@ -75,11 +75,13 @@ def test_importing_the_library_loads_no_extra_and_changes_no_global_state():
 import random, sys, warnings
 import numpy, torch
 def state():
-    return (torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype(), list(warnings.filters),
-            torch.get_rng_state().tolist(), random.getstate(), numpy.random.get_state()[1].tolist())
+    return (torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype(),
+            list(warnings.filters), torch.get_rng_state().tolist(), random.getstate(),
+            numpy.random.get_state()[1].tolist())
 import torchvision
 before = state()
 import emavos
+emavos.Predictor
 assert state() == before
 loaded = {name.split(".")[0] for name in sys.modules}
 print(*sorted(loaded & {EXTRAS}))

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from golden import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from emavos.masks import aggregate, ids_of, one_hot, pad_to_stride, to_mask
+from golden import reference
 
 
 def test_aggregation_agrees_with_the_reference():

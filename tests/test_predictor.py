@@ -36,7 +36,9 @@ def test_the_embedded_model_follows_the_objects_of_a_clip(predictor):
     frames, truth = synthetic_clip(frames=12)
     masks = masks_of(predictor.propagate(frames, truth[0]))
     overlaps = [
-        region_similarity(masks[t] == id, truth[t] == id) for t in range(1, 12) for id in np.unique(truth[0])[1:]
+        region_similarity(masks[t] == id, truth[t] == id)
+        for t in range(1, 12)
+        for id in np.unique(truth[0])[1:]
     ]
     assert np.mean(overlaps) > 0.8
 

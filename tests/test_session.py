@@ -5,12 +5,12 @@ import threading
 import numpy as np
 import pytest
 import torch
-from golden import reference
 from PIL import Image
 
 from emavos import MemoryPolicy, Predictor, Session
 from emavos.evaluation import region_similarity
 from emavos.models import STCN
+from golden import reference
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,29 @@
 """Semi-supervised video object segmentation: STCN with external memory attention."""
 
-from emavos.memory import MemoryPolicy
-from emavos.predictor import Predictor
-from emavos.session import Result, Session
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emavos.memory import MemoryPolicy
+    from emavos.predictor import Predictor
+    from emavos.session import Result, Session
 
 __version__ = "0.1.0"
 
 __all__ = ["MemoryPolicy", "Predictor", "Result", "Session", "__version__"]
+
+_HOMES = {"MemoryPolicy": "memory", "Predictor": "predictor", "Result": "session", "Session": "session"}
+_PARTS = ("convert", "evaluation", "hub", "io", "memory", "models", "training", "visualize")
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first asked for: torch takes seconds, and `emavos --help` should not."""
+    if name in _PARTS:
+        return import_module(f"emavos.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'emavos' has no attribute {name!r}")
+    return getattr(import_module(f"emavos.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_PARTS})

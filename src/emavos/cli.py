@@ -1,4 +1,4 @@
-"""The command line: `emavos segment` and `emavos demo`.
+"""The command line: `emavos segment`, `demo`, `evaluate` and `train`.
 
 A command is two functions: one adds its parser, the other runs it and raises ValueError, OSError or
 ImportError for a user's mistakes, which `main` turns into one line and an exit code.
@@ -73,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_segment(commands)
     _add_demo(commands)
+    _add_evaluate(commands)
+    _add_train(commands)
     return parser
 
 
@@ -107,13 +109,7 @@ def _add_segment(commands: Commands) -> None:
     )
     _add_output_arguments(parser)
     _add_model_arguments(parser, size=480)
-    memory = parser.add_argument_group("memory")
-    memory.add_argument("--every", type=_whole(1), default=5, metavar="N", help="keep every Nth frame (5)")
-    memory.add_argument("--top-k", type=_whole(1), default=20, metavar="K", help="cells read by each (20)")
-    memory.add_argument("--include-last", action="store_true", help="read the previous frame as well")
-    memory.add_argument(
-        "--max-frames", type=_whole(0), default=32, metavar="N", help="frames kept at most; 0: no bound (32)"
-    )
+    _add_memory_arguments(parser)
 
 
 def _segment(args: argparse.Namespace) -> None:
@@ -131,13 +127,7 @@ def _segment(args: argparse.Namespace) -> None:
         show = None
         if args.overlay is not None:
             show = stack.enter_context(_overlay_writer(args.overlay, args.force, frames.fps or FPS))
-        predictor = _load_predictor(
-            args,
-            every=args.every,
-            top_k=args.top_k,
-            include_last=args.include_last,
-            max_frames=args.max_frames or None,
-        )
+        predictor = _load_predictor(args, **_policy(args))
         for frame, result in _follow(predictor, frames, mask, args.quiet):
             name = frames.name(result.index)
             write_mask(folder / f"{name}.png", result.mask)
@@ -243,6 +233,102 @@ def _demo(args: argparse.Namespace) -> None:
         print(f"mean J of {len(truths) - 1} frames, 3 objects: {sum(scores) / len(scores):.3f}")
 
 
+# evaluate
+
+
+def _add_evaluate(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="segment a DAVIS-like data set and score it",
+        description="Follow the objects of the first ground truth of each sequence of a DAVIS-like tree, "
+        "write the masks, and print J and F. Sequences that are there already are only scored.",
+    )
+    parser.set_defaults(run=_evaluate)
+    parser.add_argument("data", type=Path, metavar="DIR", help="has JPEGImages/480p and Annotations/480p")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the masks")
+    parser.add_argument("--split", metavar="NAME", help="a list of DIR/ImageSets, such as 2017/val (all)")
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the table")
+    _add_model_arguments(parser, size=480)
+    _add_memory_arguments(parser)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from emavos.evaluation import evaluate_davis, list_sequences
+    from emavos.io import list_images, open_frames, read_mask, write_mask
+
+    predictor = None
+    for sequence in list_sequences(args.data, args.split):
+        frames = open_frames(args.data / "JPEGImages" / "480p" / sequence)
+        first = read_mask(list_images(args.data / "Annotations" / "480p" / sequence)[0])
+        if (args.out / sequence).is_dir():
+            continue
+        predictor = predictor or _load_predictor(args, **_policy(args))
+        with _staged(args.out / sequence, force=False) as folder:
+            for _, result in _follow(predictor, frames, first, args.quiet):
+                write_mask(folder / f"{frames.name(result.index)}.png", result.mask)
+    score = evaluate_davis(args.data, args.out, args.split)
+    print(f"{'sequence':24} {'object':>6} {'J':>6} {'F':>6} {'J&F':>6}")
+    for sequence, objects in score.sequences.items():
+        for id, one in objects.items():
+            j, f = one.J.mean, one.F.mean
+            print(f"{sequence:24} {id:6} {j:6.3f} {f:6.3f} {(j + f) / 2:6.3f}")
+    print(f"{'mean over objects':24} {'':6} {score.J.mean:6.3f} {score.F.mean:6.3f} {score.JF:6.3f}")
+    for name in score.extra:
+        print(f"emavos: not scored, as no ground truth asks for it: {name}", file=sys.stderr)
+
+
+# train
+
+
+def _add_train(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train a model on still images and clips",
+        description="Run a stage of training; the same command goes on with a run that was stopped.",
+    )
+    parser.set_defaults(run=_train)
+    parser.add_argument("--stage", required=True, metavar="NAME", help="tiny-1 or tiny-2")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="has static/ and clips/")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "--init", metavar="NAME|DIR", help="model to start from (ImageNet trunks; extra: train)"
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)"
+    )
+    parser.add_argument("--iterations", type=_whole(1), metavar="N", help="stop early (the stage's)")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+
+
+def _train(args: argparse.Namespace) -> None:
+    import torch
+
+    from emavos.hub import load_model, save_model
+    from emavos.predictor import choose_device
+    from emavos.training import STAGES, Progress, start_from_imagenet, train
+
+    if args.stage not in STAGES:
+        raise ValueError(f"there is no stage {args.stage}; the stages are {', '.join(STAGES)}")
+    config = STAGES[args.stage]
+    model = start_from_imagenet(config.preset, config.seed) if args.init is None else load_model(args.init)
+
+    def report(progress: Progress) -> None:
+        if not args.quiet and (progress.iteration + 1) % 20 == 0:
+            print(
+                f"{progress.iteration + 1}/{config.iterations}  loss {progress.loss:.3f}  "
+                f"overlap {progress.overlap:.3f}  {progress.seconds:.2f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    model = train(
+        model.to(choose_device(args.device)), args.data, args.out, config, stop=args.iterations, report=report
+    )
+    save_model(model, args.out / "model", dtype=torch.float16)
+    if not args.quiet:
+        print(f"the model is in {args.out / 'model'}")
+
+
 # what the commands share
 
 
@@ -268,6 +354,25 @@ def _add_model_arguments(parser: argparse.ArgumentParser, size: int) -> None:
         metavar="N",
         help=f"short side while working; 0: the source's ({size})",
     )
+
+
+def _add_memory_arguments(parser: argparse.ArgumentParser) -> None:
+    memory = parser.add_argument_group("memory")
+    memory.add_argument("--every", type=_whole(1), default=5, metavar="N", help="keep every Nth frame (5)")
+    memory.add_argument("--top-k", type=_whole(1), default=20, metavar="K", help="cells read by each (20)")
+    memory.add_argument("--include-last", action="store_true", help="read the previous frame as well")
+    memory.add_argument(
+        "--max-frames", type=_whole(0), default=32, metavar="N", help="frames kept at most; 0: no bound (32)"
+    )
+
+
+def _policy(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "every": args.every,
+        "top_k": args.top_k,
+        "include_last": args.include_last,
+        "max_frames": args.max_frames or None,
+    }
 
 
 def _whole(least: int) -> Callable[[str], int]:

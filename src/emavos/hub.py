@@ -52,7 +52,10 @@ def load_model(
 
 
 def save_model(model: STCN, folder: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
-    """Write `config.json` and `model.safetensors` into a folder, made if need be. dtype: of the stored weights."""
+    """Write `config.json` and `model.safetensors` into a folder, which is made if need be.
+
+    dtype: of the stored weights; they are loaded as float32 whatever it is.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {key: x.to(dtype) if x.is_floating_point() else x for key, x in model.state_dict().items()}
@@ -65,7 +68,10 @@ def save_model(model: STCN, folder: str | os.PathLike[str], dtype: torch.dtype =
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Load all of a state and nothing else; or raise a ValueError that begins with `what` and lists what differs."""
+    """Load all of a state and nothing else.
+
+    Raises ValueError that begins with `what` and lists what differs.
+    """
     wanted = model.state_dict()
     wrong = [f"missing {key}" for key in sorted(wanted.keys() - state.keys())]
     wrong += [f"unknown {key}" for key in sorted(state.keys() - wanted.keys())]
@@ -118,7 +124,7 @@ def _download(
                 repository,
                 name,
                 revision=revision,
-                cache_dir=cache_dir,
+                cache_dir=None if cache_dir is None else Path(cache_dir),
                 token=token,
                 local_files_only=local_files_only,
             )

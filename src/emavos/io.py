@@ -24,6 +24,8 @@ PathLike = str | os.PathLike[str]
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 IdMask = NDArray[np.int32]  # (H, W), 0 the background
 
+_NO_VIDEO = "is no video, or is cut off: no frames could be read"
+
 
 class FrameSource:
     """Frames in the order of the video, one in memory at a time, and their names.
@@ -299,7 +301,7 @@ class _Video(FrameSource):
             except self._av.FFmpegError as error:
                 raise self._truncated(read) from error
             if not read:
-                raise ValueError(f"{self.path} holds no frames that can be read")
+                raise ValueError(f"{self.path} {_NO_VIDEO}")
             if broken or end < 0.9 * _declared_end(container):
                 raise self._truncated(read)
 
@@ -307,12 +309,10 @@ class _Video(FrameSource):
         try:
             container = self._av.open(str(self.path))
         except self._av.FFmpegError as error:
-            raise ValueError(
-                f"{self.path} is not a video, or is cut off: no frames could be read ({error.strerror})"
-            ) from error
+            raise ValueError(f"{self.path} {_NO_VIDEO} ({error.strerror})") from error
         if not container.streams.video:
             container.close()
-            raise ValueError(f"{self.path} has no pictures in it")
+            raise ValueError(f"{self.path} {_NO_VIDEO}")
         return container
 
     def _truncated(self, read: int) -> ValueError:
@@ -374,11 +374,20 @@ def _read_image(path: PathLike) -> Image.Image:
 
 def _looks_antialiased(mask: NDArray[Any]) -> bool:
     """Many ids, most of which lie on edges alone: no pixel of theirs has its own id on all four sides."""
-    ids = np.unique(mask)
+    ids = _distinct(mask)
+    if len(ids) <= 16:
+        return False
     centre = mask[1:-1, 1:-1]
     same = (centre == mask[:-2, 1:-1]) & (centre == mask[2:, 1:-1])
     same &= (centre == mask[1:-1, :-2]) & (centre == mask[1:-1, 2:])
-    return len(ids) > 16 and len(np.unique(centre[same])) < len(ids) / 2
+    return len(_distinct(centre[same])) < len(ids) / 2
+
+
+def _distinct(mask: NDArray[Any]) -> NDArray[Any]:
+    """`np.unique`, ten times faster for small ids."""
+    if mask.size and mask.min() >= 0 and mask.max() < 1 << 16:
+        return np.bincount(mask.ravel()).nonzero()[0]
+    return np.unique(mask)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch.nn import functional
 Crop = tuple[EllipsisType, slice, slice]
 
 
-def to_mask(mask: object, size: tuple[int, int]) -> Tensor:
+def to_mask(mask: object, size: tuple[int, ...]) -> Tensor:
     """A mask as (H, W) int32 of ids, 0 for the background.
 
     mask: an array or a tensor (H, W) of integers or bool, or a PIL image of palette, gray or 1-bit kind.
@@ -38,7 +38,7 @@ def to_mask(mask: object, size: tuple[int, int]) -> Tensor:
     if tuple(mask.shape) != size:
         given, wanted = "x".join(map(str, mask.shape)), "x".join(map(str, size))
         raise ValueError(f"mask is {given} but frame is {wanted} (height x width); resize one of them")
-    if mask.numel() and not (-(2**31) <= int(mask.min()) and int(mask.max()) < 2**31):
+    if mask.numel() and not (int(mask.min()) >= -(2**31) and int(mask.max()) < 2**31):
         raise ValueError("ids are 32-bit integers")
     return mask.to(torch.int32)
 

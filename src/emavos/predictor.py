@@ -54,16 +54,14 @@ class Predictor:
         device: "auto" takes an accelerator where torch has one, otherwise the CPU.
         hub: revision, cache_dir, token, local_files_only; of the Hub.
         """
-        model = load_model(name_or_path, **hub).to(_device(device))
+        model = load_model(name_or_path, **hub).to(choose_device(device))
         return cls(model, policy, size)
 
     def session(self) -> Session:
         """A new video, to be fed a frame at a time."""
         return Session(self.model, self.policy, self.size)
 
-    def propagate(
-        self, frames: str | os.PathLike[str] | int | Iterable[Any], mask: Any
-    ) -> Iterator[Result]:
+    def propagate(self, frames: str | os.PathLike[str] | int | Iterable[Any], mask: Any) -> Iterator[Result]:
         """The masks of every frame, one at a time; nothing but the memory bank is held between them.
 
         frames: a folder of images; a video file (extra `video`); a camera, "camera:0"; or any iterable of PIL
@@ -72,11 +70,15 @@ class Predictor:
             tensor. A dict {frame index: mask} gives masks of several frames: objects that appear later are
             introduced there, objects followed already are corrected.
 
-        Raises ValueError as `Session.step` does, and at the end where a mask belongs to a frame that never came.
+        Raises ValueError as `Session.step` does, and at the end where the frame of a mask never came.
         """
-        masks = {int(index): _read(m) for index, m in (mask if isinstance(mask, Mapping) else {0: mask}).items()}
+        masks = {
+            int(index): _read(m) for index, m in (mask if isinstance(mask, Mapping) else {0: mask}).items()
+        }
         if not masks or min(masks) < 0:
-            raise ValueError(f"masks are given for frames {sorted(masks)}; give at least one, of a frame from 0")
+            raise ValueError(
+                f"masks are given for frames {sorted(masks)}; give at least one, of a frame from 0"
+            )
         return self._propagate(open_frames(frames), masks)
 
     def _propagate(self, frames: Iterable[Any], masks: dict[int, Any]) -> Iterator[Result]:
@@ -93,7 +95,8 @@ def _read(mask: Any) -> Any:
     return read_mask(mask) if isinstance(mask, (str, os.PathLike)) else mask
 
 
-def _device(device: str | torch.device) -> torch.device:
+def choose_device(device: str | torch.device) -> torch.device:
+    """The device of a name; "auto" is an accelerator where torch has one, otherwise the CPU."""
     if device != "auto":
         return torch.device(device)
     found = torch.accelerator.current_accelerator(check_available=True)

@@ -21,7 +21,9 @@ class Result:
 
     index: int  # of the frame, from 0
     ids: tuple[int, ...]  # the objects followed so far, in the order they were introduced
-    prob: Tensor = field(repr=False)  # (1 + O, H, W) float32, background first, then in the order of ids; sums to one
+    prob: Tensor = field(
+        repr=False
+    )  # (1 + O, H, W) float32, background first, then in the order of ids; sums to one
 
     @cached_property
     def mask(self) -> np.ndarray:
@@ -78,8 +80,8 @@ class Session:
 
         frame: a PIL image, an array (H, W, 3) of uint8, or a tensor (3, H, W), uint8 or float in [0, 1].
         mask: what is known of this frame, (H, W) of ids with 0 where nothing is: an array, a tensor, a PIL
-            image of palette, gray or 1-bit kind. Ids not yet followed are introduced; ids followed already are
-            corrected. Objects take their pixels from the others.
+            image of palette, gray or 1-bit kind. Ids not yet followed are introduced; ids followed already
+            are corrected. Objects take their pixels from the others.
 
         Raises ValueError where frame or mask are of another kind or size, or the mask holds no object.
         """
@@ -87,7 +89,7 @@ class Session:
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
             pixels = to_frame(frame).to(device)
             self._check_size(pixels)
-            given = None if mask is None else to_mask(mask, self._frame_size).to(device)
+            given = None if mask is None else to_mask(mask, tuple(pixels.shape[1:])).to(device)
             if given is not None and not given.any():
                 raise ValueError(f"the mask of frame {self.index} is empty: every pixel is 0, the background")
             result = self._step(pixels, given)
@@ -124,7 +126,7 @@ class Session:
             self._groups.append(_Group(new, MemoryBank(self.policy)))
 
     def _overwrite(self, prob: Tensor, known: tuple[int, ...], planes: Tensor) -> Tensor:
-        """prob (1 + O, H, W), with the planes (G, H, W) of the known objects put in and taken from the others."""
+        """prob (1 + O, H, W) with the known objects as their planes (G, H, W), taken from the others."""
         rest = 1 - planes.sum(dim=0)
         objects = dict(zip(self.ids, prob[1:] * rest, strict=False)) | dict(zip(known, planes, strict=True))
         return aggregate(torch.stack([objects[id] for id in self.ids]))

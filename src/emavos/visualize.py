@@ -79,7 +79,7 @@ def contact_sheet(
         raise ValueError(f"there are {len(labels)} labels for {len(images)} images")
     columns = min(columns, len(images))
     margin = max(4, width // 80)
-    side = (width - margin * (columns + 1)) // columns
+    side = (width - margin * (columns + 1)) // max(columns, 1)
     if columns < 1 or side < 8:
         raise ValueError(f"{columns} columns do not fit on {width} pixels")
     small = [_fit(image, side) for image in images]

@@ -1,7 +1,7 @@
 """Weights for tests: every tensor of a state dict, made from its key and shape alone.
 
-The recipe of the reference outputs beside this file: a generator seeded with the CRC of "<salt>:<key>", scaled
-by what kind of tensor it is, so that the untrained network gives masks that are not trivial.
+The recipe of the reference outputs beside this file: a generator seeded with the CRC of "<salt>:<key>",
+scaled by what kind of tensor it is, so that the untrained network gives masks that are not trivial.
 """
 
 from __future__ import annotations

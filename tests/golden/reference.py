@@ -1,4 +1,4 @@
-"""Reference outputs: the full files where `EMAVOS_PARITY` names their folder, the reduced ones here otherwise."""
+"""Reference outputs: the full files where `EMAVOS_PARITY` names their folder, otherwise the reduced ones."""
 
 from __future__ import annotations
 

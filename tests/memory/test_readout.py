@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from golden import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emavos.memory import full_readout, topk_readout
 from emavos.memory import readout as module
+from golden import reference
 
 
 def dense(query, keys, values, top_k):

@@ -5,9 +5,9 @@ import pickle
 
 import pytest
 import torch
-from golden import reference
 
 from emavos.models import ExternalAttention, MultiHeadExternalAttention, SelfAttention
+from golden import reference
 
 MODULES = [
     lambda **kw: ExternalAttention(32, **kw),
@@ -132,7 +132,10 @@ def test_any_size_and_half_precision(make, size):
 def test_the_two_memories_share_no_storage():
     attention = ExternalAttention(32)
     assert attention.key_memory.data_ptr() != attention.value_memory.data_ptr()
-    assert attention.key_memory.untyped_storage().data_ptr() != attention.value_memory.untyped_storage().data_ptr()
+    assert (
+        attention.key_memory.untyped_storage().data_ptr()
+        != attention.value_memory.untyped_storage().data_ptr()
+    )
 
 
 @pytest.mark.parametrize("make", MODULES, ids=NAMES)

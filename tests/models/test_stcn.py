@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from golden import reference
 
 from emavos.frames import normalize, to_frame
 from emavos.masks import aggregate, one_hot, pad_to_stride
 from emavos.models import PRESETS, STCN, Features, STCNConfig
+from golden import reference
 
 
 def thinned(x, golden, name):

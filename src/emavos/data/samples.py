@@ -52,7 +52,9 @@ class ClipSamples(Dataset[Sample]):
         return self.count
 
     def __getitem__(self, index: int) -> Sample:
-        objects = 1 + int(np.random.default_rng((self.seed, 1, index // self.batch)).random() < self.two_objects)
+        objects = 1 + int(
+            np.random.default_rng((self.seed, 1, index // self.batch)).random() < self.two_objects
+        )
         rng = np.random.default_rng((self.seed, 0, index))
         for _ in range(_TRIES):
             frames, ids = self._draw(rng, objects)

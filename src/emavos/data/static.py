@@ -21,7 +21,9 @@ class StaticImages(Sequence[tuple[Tensor, Tensor]]):
         self.root = Path(root)
         self.names = sorted(path.stem for path in (self.root / "masks").glob("*.png"))
         if not self.names:
-            raise ValueError(f"{self.root / 'masks'} holds no PNG; expected images/NAME.jpg and masks/NAME.png")
+            raise ValueError(
+                f"{self.root / 'masks'} holds no PNG; expected images/NAME.jpg and masks/NAME.png"
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -32,7 +34,7 @@ class StaticImages(Sequence[tuple[Tensor, Tensor]]):
 
 
 def load_pair(image: Path, mask: Path) -> tuple[Tensor, Tensor]:
-    """A picture (3, H, W) uint8 and its mask (H, W) uint8; an error names the pair where their sizes differ."""
+    """A picture (3, H, W) uint8 and its mask (H, W) uint8. Raises ValueError where sizes differ."""
     with Image.open(image) as file:
         pixels = torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1)
     with Image.open(mask) as file:

@@ -24,7 +24,7 @@ class Motion:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, strength: float = 1.0) -> Motion:
-        """Up to 20 degrees of rotation and shear, a quarter of scale, 15 % of the view of shift, at strength 1."""
+        """At strength 1 up to 20 degrees of rotation and shear, a third of scale, 15 % of shift."""
         angle, shear = strength * np.radians(rng.uniform(-20, 20, 2))
         sx, sy = np.exp(strength * (rng.uniform(-0.2, 0.2) + rng.uniform(-0.1, 0.1, 2)))
         rotate = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -100,7 +100,9 @@ def draw_object_view(mask: Tensor, rng: np.random.Generator) -> View:
     y, x = mask.nonzero(as_tuple=True)
     low = (x.min().item(), y.min().item())
     high = (x.max().item() + 1, y.max().item() + 1)
-    half = max(high[0] - low[0], high[1] - low[1], 8) / 2 / math.exp(rng.uniform(math.log(0.25), math.log(0.8)))
+    half = (
+        max(high[0] - low[0], high[1] - low[1], 8) / 2 / math.exp(rng.uniform(math.log(0.25), math.log(0.8)))
+    )
     centre = [(a + b) / 2 + rng.uniform(-0.6, 0.6) * half for a, b in zip(low, high, strict=True)]
     return View((centre[0], centre[1]), (half, half), bool(rng.random() < 0.5))
 

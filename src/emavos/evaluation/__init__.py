@@ -1,6 +1,6 @@
 """J and F, and the score of DAVIS."""
 
-from emavos.evaluation.davis import DavisScore, ObjectScore, evaluate_davis, score_sequence
+from emavos.evaluation.davis import DavisScore, ObjectScore, evaluate_davis, list_sequences, score_sequence
 from emavos.evaluation.metrics import Statistics, boundary_accuracy, region_similarity, statistics
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Statistics",
     "boundary_accuracy",
     "evaluate_davis",
+    "list_sequences",
     "region_similarity",
     "score_sequence",
     "statistics",

@@ -64,7 +64,7 @@ class DavisScore:
 def evaluate_davis(
     data: str | PathLike[str],
     results: str | PathLike[str],
-    split: str = "2017/val",
+    split: str | None = "2017/val",
     *,
     resolution: str = "480p",
     binary: bool = False,
@@ -72,7 +72,8 @@ def evaluate_davis(
     """The score of `results/<sequence>/<frame>.png`, masks of object ids, on a split of a DAVIS tree.
 
     data: the tree, with its ground truth in `data/Annotations/<resolution>/<sequence>/<frame>.png`.
-    split: names the list of sequences `data/ImageSets/<split>.txt`; DAVIS 2016 has "480p/val".
+    split: names the list of sequences `data/ImageSets/<split>.txt`; DAVIS 2016 has "480p/val". None: all that
+        have a ground truth.
     binary: as for `score_sequence`; DAVIS 2016 needs it where its masks are 0 and 255.
 
     Every frame of the ground truth but the first, which was given, needs a mask of its size. One that lacks
@@ -83,7 +84,7 @@ def evaluate_davis(
         print(score.JF, score.J.mean, score.sequences["judo"][1].F.decay)
     """
     annotations, results = Path(data) / "Annotations" / resolution, Path(results)
-    frames = {name: _frames(annotations / name) for name in _sequences(Path(data) / "ImageSets", split)}
+    frames = {name: _frames(annotations / name) for name in list_sequences(data, split, resolution)}
     if empty := [sequence for sequence, names in frames.items() if not names]:
         raise ValueError(f"{annotations} has no *.png of {_some(empty)}; complete it or take another split")
 
@@ -137,7 +138,16 @@ def score_sequence(
     return {i: ObjectScore(*zip(*each, strict=True)) for i, each in enumerate(series, start=1)}
 
 
-def _sequences(lists: Path, split: str) -> list[str]:
+def list_sequences(data: str | PathLike[str], split: str | None, resolution: str = "480p") -> list[str]:
+    """The names of a split's sequences, as `evaluate_davis` reads them."""
+    lists, annotations = Path(data) / "ImageSets", Path(data) / "Annotations" / resolution
+    if split is None:
+        names = sorted(path.name for path in annotations.glob("*") if path.is_dir())
+        if not names:
+            raise ValueError(
+                f"{annotations} holds no sequences; a DAVIS tree has Annotations/{resolution}/NAME/"
+            )
+        return names
     path = lists / f"{split}.txt"
     if not path.is_file():
         known = sorted(file.relative_to(lists).with_suffix("").as_posix() for file in lists.rglob("*.txt"))

@@ -76,7 +76,7 @@ class MemoryBank:
         return readout.unflatten(2, query.shape[1:])
 
     def _place(self) -> int:
-        """The slot that the next frame takes: the temporary one, a new one, or that of the oldest kept frame."""
+        """The slot of the next frame: the temporary one, a new one, or that of the oldest kept frame."""
         for place, slot in enumerate(self._slots):
             if slot.kind == "temporary":
                 return place
@@ -94,7 +94,10 @@ class MemoryBank:
         capacity = max(frames, 2 * capacity, 4)
         if self.policy.max_frames is not None:
             capacity = max(frames, min(capacity, self.policy.max_frames))
-        grown_keys, grown_values = keys.new_empty(capacity, *keys.shape), rows.new_empty(capacity, *rows.shape)
+        grown_keys, grown_values = (
+            keys.new_empty(capacity, *keys.shape),
+            rows.new_empty(capacity, *rows.shape),
+        )
         held = len(self._slots)
         if held:
             grown_keys[:held] = self._keys[:held]

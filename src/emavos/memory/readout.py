@@ -55,7 +55,7 @@ def full_readout(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 def _topk(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of each row and where they are, in no promised order.
 
-    Two levels: the k largest cells of a row lie in the k groups of largest maximum, so only those are searched.
+    The k largest cells of a row lie in the k groups of largest maximum, so only those are searched.
     """
     cells = similarity.shape[1]
     groups = cells // _GROUP

@@ -18,7 +18,7 @@ Form = Literal["equation", "block"]
 class ExternalAttention(nn.Module):
     """External attention: every position looks up two small memories that are learned, not computed.
 
-        A = Norm(F M_k^T),  F_out = A M_v            (Guo et al., 2021, eqs. 5 and 6; Kim and Hong, 2023, eq. 3)
+        A = Norm(F M_k^T),  F_out = A M_v        (Guo et al., 2021, eqs. 5 and 6; Kim and Hong, 2023, eq. 3)
 
     F: (N, C) features. M_k, M_v: (S, C) learned. Norm is a softmax over the positions, then an L1
     normalisation over the slots. The cost is linear in N: 2 N C S multiplications.
@@ -104,7 +104,9 @@ class MultiHeadExternalAttention(nn.Module):
     ) -> None:
         super().__init__()
         if min(channels, heads, slots, expansion) < 1 or channels % heads:
-            raise ValueError(f"channels must be a multiple of heads, not {channels} of {heads}; all at least 1")
+            raise ValueError(
+                f"channels must be a multiple of heads, not {channels} of {heads}; all at least 1"
+            )
         self.channels = channels
         self.heads = heads * expansion
         self.residual = residual

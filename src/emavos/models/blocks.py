@@ -61,9 +61,7 @@ class FeatureFusion(nn.Module):
 class UpBlock(nn.Module):
     """Twice the size, plus the skip features of the key encoder at that size."""
 
-    def __init__(
-        self, skip_channels: int, in_channels: int, out_channels: int, skip_kernel: int = 3
-    ) -> None:
+    def __init__(self, skip_channels: int, in_channels: int, out_channels: int, skip_kernel: int = 3) -> None:
         super().__init__()
         self.skip_conv = nn.Conv2d(skip_channels, in_channels, skip_kernel, padding=skip_kernel // 2)
         self.block = ResBlock(in_channels, out_channels, skip_kernel)

@@ -54,9 +54,7 @@ class EfficientNetLiteTrunk(nn.Module):
 class MBConv(nn.Module):
     """Expand, depthwise convolution, project; plus the input where the shapes agree."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, expansion: int, kernel: int, stride: int
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, expansion: int, kernel: int, stride: int) -> None:
         super().__init__()
         hidden = in_channels * expansion
         self.expand = ConvNorm(in_channels, hidden, 1, relu=True) if expansion > 1 else nn.Identity()
@@ -72,8 +70,8 @@ class MBConv(nn.Module):
 class ConvNorm(nn.Module):
     """Convolution and batch norm as one convolution, then ReLU6 where wanted.
 
-    Batch norm is frozen, so it is a scale and a shift of the convolution's output; scaling the weights instead
-    is the same function with the same gradients, and saves passes over the largest maps of the network.
+    Batch norm is frozen, so it is a scale and a shift of the convolution's output. Scaling the weights
+    instead is the same function with the same gradients, and saves passes over the largest maps.
     """
 
     def __init__(
@@ -87,7 +85,9 @@ class ConvNorm(nn.Module):
         relu: bool = False,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False
+        )
         self.norm = nn.BatchNorm2d(out_channels, eps=1e-3)
         self.relu = relu
 
@@ -98,5 +98,5 @@ class ConvNorm(nn.Module):
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         weight = conv.weight * scale.view(-1, 1, 1, 1)
         bias = norm.bias - norm.running_mean * scale
-        x = functional.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups)  # type: ignore[arg-type]
+        x = functional.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups)
         return functional.relu6(x, inplace=True) if self.relu else x

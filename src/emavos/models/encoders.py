@@ -27,9 +27,7 @@ class Features(NamedTuple):
 class KeyEncoder(nn.Module):
     """Trunk, attention on its last map, then the projections to key and context."""
 
-    def __init__(
-        self, trunk: Trunk, attention: nn.Module, key_channels: int, context_channels: int
-    ) -> None:
+    def __init__(self, trunk: Trunk, attention: nn.Module, key_channels: int, context_channels: int) -> None:
         super().__init__()
         self.trunk = trunk
         self.attention = attention
@@ -37,7 +35,6 @@ class KeyEncoder(nn.Module):
         self.context_proj = nn.Conv2d(trunk.channels[2], context_channels, 3, padding=1)
         # STCN, section 3.3: keys that start orthogonal spread over the space of the L2 similarity
         nn.init.orthogonal_(self.key_proj.weight)
-        nn.init.zeros_(self.key_proj.bias)
 
     def forward(self, frames: Tensor) -> Features:
         f4, f8, f16 = self.trunk(frames)
@@ -46,7 +43,7 @@ class KeyEncoder(nn.Module):
 
 
 class ValueEncoder(nn.Module):
-    """Trunk on frame, mask and the others' mask; attention on its last map; fusion with the key's features."""
+    """Trunk on frame, mask and others' mask; attention on its last map; fusion with the key's features."""
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from emavos.models.attention import ExternalAttention, Form, SelfAttention
@@ -60,7 +61,9 @@ class STCNConfig:
         """The config of a dictionary, as read from JSON. A field that does not exist is an error."""
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(fields) - known):
-            raise ValueError(f"unknown config fields: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+            raise ValueError(
+                f"unknown config fields: {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+            )
         return cls(**fields)
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,7 +101,7 @@ PRESETS: Mapping[str, STCNConfig] = {
 
 
 class STCN(nn.Module):
-    """Space-time correspondence network (Cheng et al., NeurIPS 2021) with optional attention (Kim and Hong, 2023).
+    """Space-time correspondence network (Cheng et al., NeurIPS 2021), with attention (Kim and Hong, 2023).
 
     It remembers nothing of any video: frames in, features out. Frames are (B, 3, H, W), float, normalised by
     `emavos.frames.normalize`, H and W multiples of 16; h = H / 16, w = W / 16.
@@ -134,21 +137,19 @@ class STCN(nn.Module):
             config.skip_kernel,
         )
         self.train(self.training)  # freezes batch norm
+        self.to(memory_format=torch.channels_last)  # on a CPU about twice as fast
 
     def encode_key(self, frames: Tensor) -> Features:
         """Key, context and the decoder's skip features of frames (B, 3, H, W)."""
-        features: Features = self.key_encoder(frames)
-        return features
+        return self.key_encoder(frames)
 
     def encode_value(self, frames: Tensor, features: Features, prob: Tensor) -> Tensor:
         """Values (B, O, Cv, h, w) of O objects whose probabilities in the frames are prob (B, O, H, W)."""
-        values: Tensor = self.value_encoder(frames, features.f16, prob)
-        return values
+        return self.value_encoder(frames, features.f16, prob)
 
     def decode(self, readout: Tensor, features: Features) -> Tensor:
         """Logits (B, O, H, W) of each object by itself from what was read for it (B, O, Cv, h, w)."""
-        logits: Tensor = self.decoder(readout, features)
-        return logits
+        return self.decoder(readout, features)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike[str] | None = None, **hub: Any) -> STCN:

@@ -1,7 +1,8 @@
-"""A run on disk: weights, optimiser and where it stands, in one safetensors file, written whole or not at all."""
+"""A run on disk: weights, optimiser and where it stands, in one safetensors file that is always whole."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -29,13 +30,29 @@ def save_checkpoint(
     os.replace(partial, path)
 
 
-def load_checkpoint(path: Path, model: STCN, optimiser: torch.optim.Optimizer) -> int:
-    """Put back what `save_checkpoint` wrote; returns the next iteration."""
+def load_checkpoint(path: Path, model: STCN, optimiser: torch.optim.Optimizer, config: TrainConfig) -> int:
+    """Put back what `save_checkpoint` wrote; returns the next iteration.
+
+    Raises ValueError where the run was begun with another config. Its end alone may have been moved, and the
+    place where the learning rate begins to fall, if the run has not come to it.
+    """
     with safe_open(path, "pt") as file:
         keys = list(file.keys())
         state = {key: file.get_tensor(key) for key in keys}
         iteration = int(file.metadata()["iteration"])
+        begun = TrainConfig.from_json(file.metadata()["config"])
+    _check_same(path, begun, config, iteration)
     model.load_state_dict({key[6:]: tensor for key, tensor in state.items() if key.startswith("model.")})
     for name, parameter in model.named_parameters():
         optimiser.state[parameter] = {field: state[f"{field}.{name}"] for field in _STATE}
     return iteration
+
+
+def _check_same(path: Path, begun: TrainConfig, config: TrainConfig, iteration: int) -> None:
+    ours, theirs = dataclasses.asdict(config), dataclasses.asdict(begun)
+    if iteration <= min(begun.decay_from, config.decay_from):
+        for name in ("iterations", "decay_from"):
+            del ours[name], theirs[name]
+    differing = [f"{name} was {theirs[name]}, is {ours[name]}" for name in ours if ours[name] != theirs[name]]
+    if differing:
+        raise ValueError(f"{path} was begun with another config: {'; '.join(differing)}")

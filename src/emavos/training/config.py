@@ -67,3 +67,29 @@ class TrainConfig:
         if iteration < self.decay_from:
             return rise
         return rise * (self.iterations - iteration) / (self.iterations - self.decay_from)
+
+
+HELD_OUT = ("breakdance-flare", "drift-turn", "horsejump-low", "mallard-water")  # of DAVIS 2016 train
+
+STAGES: Mapping[str, TrainConfig] = {  # of the embedded model; each goes on from the one before
+    "tiny-1": TrainConfig(
+        iterations=2000,
+        decay_from=2000,
+        all_pixels_until=200,
+        hardest_from=1600,
+        leave_out=HELD_OUT,
+    ),
+    "tiny-2": TrainConfig(
+        iterations=700,
+        decay_from=100,
+        warmup=50,
+        size=320,
+        max_gap=20,
+        real=0.65,
+        zoom=(0.5, 1.0),
+        all_pixels_until=0,
+        hardest_from=0,
+        leave_out=HELD_OUT,
+        seed=1,
+    ),
+}

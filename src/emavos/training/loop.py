@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, Subset
 
-from emavos.data import ClipSamples, Clips, Sample, StaticImages
+from emavos.data import Clips, ClipSamples, Sample, StaticImages
 from emavos.models import STCN
 from emavos.training.checkpoint import load_checkpoint, save_checkpoint
 from emavos.training.clip import clip_logits
@@ -39,12 +39,15 @@ def train(
     *,
     workers: int = 1,
     save_every: int = 100,
+    stop: int | None = None,
     report: Callable[[Progress], None] | None = None,
 ) -> STCN:
     """Train a model in place on `data/static` and `data/clips`; returns it.
 
     out: a folder for `checkpoint.safetensors`, from which the same call goes on, and `log.csv`.
     workers: processes that make samples; they do not change what is drawn.
+    save_every: iterations between checkpoints; the last one is always saved.
+    stop: end after this iteration, to go on later; the config's `iterations` unless told.
     report: called after each iteration.
     """
     data, out = Path(data), Path(out)
@@ -63,11 +66,12 @@ def train(
         zoom=config.zoom,
         seed=config.seed,
     )
-    model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.train()
     optimiser = make_optimiser(model, config)
     checkpoint = out / "checkpoint.safetensors"
-    start = load_checkpoint(checkpoint, model, optimiser) if checkpoint.exists() else 0
-    left = Subset(samples, range(start * config.batch, len(samples)))
+    start = load_checkpoint(checkpoint, model, optimiser, config) if checkpoint.exists() else 0
+    end = config.iterations if stop is None else min(stop, config.iterations)
+    left = Subset(samples, range(start * config.batch, end * config.batch))
     loader = DataLoader(left, config.batch, num_workers=workers, persistent_workers=workers > 0)
     device = next(model.parameters()).device
     for iteration, sample in enumerate(loader, start):
@@ -80,7 +84,7 @@ def train(
         _log(out / "log.csv", progress)
         if report is not None:
             report(progress)
-        if (iteration + 1) % save_every == 0 or iteration + 1 == config.iterations:
+        if (iteration + 1) % save_every == 0 or iteration + 1 == end:
             save_checkpoint(checkpoint, model, optimiser, iteration + 1, config)
     return model.eval()
 
@@ -128,4 +132,6 @@ def _log(path: Path, progress: Progress) -> None:
         writer = csv.DictWriter(file, row)
         if new:
             writer.writeheader()
-        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+        writer.writerow(
+            {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
+        )

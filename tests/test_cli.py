@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import builtins
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emavos import MemoryPolicy, Predictor, __version__
+from emavos.cli import _parser, main
+from emavos.io import open_frames, read_frame, read_mask, write_mask, write_video
+from emavos.models import STCN
+
+
+@pytest.fixture(scope="module")
+def clip():
+    """Five frames of a square that goes right, and the mask of the first, with an id that is not 1."""
+    background = np.random.default_rng(0).integers(90, 130, (48, 64, 3), dtype=np.uint8)
+    frames = [background.copy() for _ in range(5)]
+    for i, frame in enumerate(frames):
+        frame[10:34, 6 + 4 * i : 30 + 4 * i] = 220, 60, 40
+    mask = np.zeros((48, 64), np.int32)
+    mask[10:34, 6:30] = 7
+    return frames, mask
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, clip):
+    """A folder of frames `clip` and a mask `first.png`, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    frames, mask = clip
+    (tmp_path / "clip").mkdir()
+    for i, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / "clip" / f"img{8 + i}.png")
+    write_mask(tmp_path / "first.png", mask)
+    return tmp_path
+
+
+def segment(*more, video="clip", mask="first.png", out="out"):
+    return main(["segment", video, "--mask", mask, "--out", out, "--size", "0", "--device", "cpu", *more])
+
+
+def names(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+
+
+def refused(capsys, folder, *words):
+    """One line on stderr that has these words, nothing on stdout, and no file more than the input."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("emavos: error: ")
+    assert err.count("\n") == 1
+    for word in words:
+        assert word in err
+    assert not [n for n in names(folder) if n.startswith("out") or "partial" in n]
+
+
+def test_masks_are_named_as_the_frames_and_equal_those_of_the_predictor(here, capsys, clip):
+    assert segment() == 0
+    assert names(here / "out") == ["img10.png", "img11.png", "img12.png", "img8.png", "img9.png"]
+    results = Predictor.from_pretrained(device="cpu", size=None).propagate(*clip)
+    for number, result in zip(range(8, 13), results, strict=True):
+        with Image.open(here / "out" / f"img{number}.png") as image:
+            assert image.mode == "P"
+            np.testing.assert_array_equal(np.array(image), result.mask)
+    out, err = capsys.readouterr()
+    assert "5 frames, 1 objects" in out
+    assert err == ""  # no bar where nobody looks
+    assert names(here)[0] == "clip"  # no hidden folder is left
+
+
+def test_quiet_is_quiet(here, capsys):
+    assert segment("--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_sees_a_progress_bar(here, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert segment() == 0
+    assert "] 5/5 " in capsys.readouterr().err
+
+
+def test_a_video_gives_numbered_masks_and_an_overlay_at_its_rate(here, clip):
+    pytest.importorskip("av")
+    write_video("clip.mp4", clip[0], fps=10)
+    assert segment("--overlay", "shown/overlay.mp4", "--quiet", video="clip.mp4") == 0
+    assert names(here / "out") == [f"0000{i}.png" for i in range(5)]
+    shown = open_frames("shown/overlay.mp4")
+    assert (shown.fps, len(list(shown)), names(here / "shown")) == (10.0, 5, ["overlay.mp4"])
+
+
+def test_an_overlay_can_be_a_folder_of_images(here, clip):
+    assert segment("--overlay", "out/overlay", "--quiet") == 0
+    assert len(names(here / "out")) == 5 + 1 + 5
+    shown = read_frame("out/overlay/img8.png")
+    np.testing.assert_array_equal(shown[clip[1] == 0], clip[0][0][clip[1] == 0])
+    assert (shown != clip[0][0]).any()
+
+
+def test_a_folder_of_masks_introduces_objects_later(here, clip):
+    late = np.zeros_like(clip[1])
+    late[36:46, 40:60] = 9
+    (here / "masks").mkdir()
+    write_mask("masks/img9.png", clip[1])
+    write_mask("masks/img11.png", late)
+    assert segment("--quiet", mask="masks") == 0
+    ids = [set(np.unique(read_mask(f"out/img{n}.png"))) for n in range(8, 13)]
+    assert ids[0] == {0}
+    assert 7 in ids[1]
+    assert not any(9 in i for i in ids[:3])
+    assert 9 in ids[3]
+
+
+def test_a_model_can_be_a_folder_and_its_memory_set(here):
+    STCN.from_pretrained().save_pretrained(here / "model")
+    options = ["--model", "model", "--every", "2", "--top-k", "4", "--include-last", "--max-frames", "0"]
+    assert segment(*options, "--quiet") == 0
+
+
+def test_defaults_of_the_memory_are_those_of_the_library():
+    args = _parser().parse_args(["segment", "clip", "--mask", "m.png", "--out", "o"])
+    policy = MemoryPolicy(args.every, args.include_last, args.top_k, args.max_frames)
+    assert policy == MemoryPolicy()
+
+
+def test_files_are_not_written_over_without_force(here, capsys):
+    assert segment("--quiet") == 0
+    before = (here / "out" / "img9.png").read_bytes()
+    (here / "out" / "img9.png").write_bytes(b"old")
+    (here / "out" / "notes.txt").write_text("mine")
+    assert segment() == 1
+    assert "out is not empty" in capsys.readouterr().err
+    assert (here / "out" / "img9.png").read_bytes() == b"old"
+    assert segment("--force", "--quiet") == 0
+    assert (here / "out" / "img9.png").read_bytes() == before
+    assert (here / "out" / "notes.txt").read_text() == "mine"
+    assert len(names(here / "out")) == 6
+
+
+def test_inputs_are_never_written_over(here, capsys):
+    before = {name: (here / name).read_bytes() for name in names(here) if name.endswith(".png")}
+    for options in (
+        {"out": "clip"},
+        {"out": "other", "more": ["--overlay", "clip/../clip"]},
+        {"out": "same", "more": ["--overlay", "same"]},
+    ):
+        assert segment("--force", *options.pop("more", []), **options) == 1
+        assert "choose another place" in capsys.readouterr().err
+    assert before == {name: (here / name).read_bytes() for name in names(here) if name.endswith(".png")}
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ("", ["COMMAND"]),
+        ("dance", ["dance"]),
+        ("segment clip", ["--mask", "--out"]),
+        ("segment clip --mask first.png --out out --every 0", ["--every", "at least 1"]),
+        ("segment clip --mask first.png --out out --size 8", ["--size", "at least 16"]),
+        ("segment clip --mask first.png --out out --device tpu", ["--device", "tpu"]),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(here, capsys, argv, words):
+    assert main(argv.split()) == 2
+    refused(capsys, here, *words)
+
+
+def test_missing_files_are_named(here, capsys):
+    assert segment(video="nothing.mp4") == 1
+    refused(capsys, here, "nothing.mp4 does not exist")
+    assert segment(mask="nothing.png") == 1
+    refused(capsys, here, "nothing.png does not exist")
+
+
+def test_an_empty_folder_is_refused(here, capsys):
+    (here / "empty").mkdir()
+    assert segment(video="empty") == 1
+    refused(capsys, here, "empty holds no images")
+
+
+def test_a_frame_that_cannot_be_read_is_named_and_nothing_is_written(here, capsys):
+    (here / "clip" / "img11.png").write_bytes(b"not an image")
+    assert segment("--overlay", "out2") == 1
+    refused(capsys, here, "img11.png is not an image", "nothing was written")
+
+
+def test_a_frame_of_another_size_is_named_and_nothing_is_written(here, capsys):
+    Image.new("RGB", (32, 32)).save(here / "clip" / "img10.png")
+    assert segment() == 1
+    refused(capsys, here, "frame 2 is 32x32", "48x64", "nothing was written")
+
+
+def test_a_mask_that_does_not_do_is_refused(here, capsys):
+    with Image.open("first.png") as image:
+        mask = image.copy()
+    mask.resize((20, 20)).save("small.png")
+    mask.convert("RGB").save("colours.png")
+    Image.new("P", (64, 48)).save("empty.png")
+    soft = mask.convert("L").point(lambda x: 255 if x else 0).rotate(30)
+    soft.resize((640, 480)).resize((64, 48), Image.Resampling.LANCZOS).save("soft.png")
+    Image.fromarray(np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))).save("ramp.png")
+    for name, word in {
+        "small": "mask is 20x20 but frame is 48x64",
+        "colours": "RGB mask of 2 colours",
+        "empty": "empty",
+        "soft": "anti-aliased",
+        "ramp": "anti-aliased",
+    }.items():
+        assert segment(mask=f"{name}.png") == 1
+        refused(capsys, here, word)
+
+
+def test_a_mask_named_as_no_frame_is_refused(here, capsys, clip):
+    (here / "masks").mkdir()
+    write_mask("masks/img99.png", clip[1])
+    assert segment(mask="masks") == 1
+    refused(capsys, here, "img99.png is named as no frame", "img8.png")
+
+
+def test_a_video_that_is_cut_off_says_so_and_nothing_is_written(here, capsys):
+    pytest.importorskip("av")
+    write_video("clip.mp4", np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), np.uint8), fps=25)
+    (here / "clip.mp4").write_bytes((here / "clip.mp4").read_bytes()[:-20000])
+    assert segment("--overlay", "out.mp4", video="clip.mp4") == 1
+    refused(capsys, here, "clip.mp4 is damaged or cut off", "of 20 frames", "nothing was written")
+
+
+def test_a_video_without_pyav_names_the_extra(here, capsys, monkeypatch):
+    real = builtins.__import__
+
+    def without_av(name, *args, **kwargs):
+        if name == "av":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_av)
+    (here / "clip.mp4").write_bytes(b"")
+    assert segment(video="clip.mp4") == 1
+    refused(capsys, here, 'pip install "emavos[video]"')
+    assert segment("--overlay", "out.mp4") == 1
+    refused(capsys, here, 'pip install "emavos[video]"')
+
+
+def test_an_output_that_cannot_be_is_refused(here, capsys):
+    (here / "file").write_text("mine")
+    assert segment(out="file") == 1
+    refused(capsys, here, "file is a file")
+    assert segment(out="file/below") == 1
+    refused(capsys, here, "below cannot be written")
+    assert segment("--overlay", "shown.avi") == 1
+    refused(capsys, here, "shown.avi", ".mp4")
+
+
+def test_an_unknown_model_is_refused_with_those_that_are_known(here, capsys):
+    assert segment("--model", "huge") == 1
+    refused(capsys, here, "huge", "tiny")
+
+
+def test_a_camera_is_for_python(here, capsys):
+    assert segment(video="camera:0") == 1
+    refused(capsys, here, "Predictor.session()")
+
+
+def test_ctrl_c_leaves_nothing_behind(here, capsys, monkeypatch):
+    monkeypatch.setattr(Predictor, "_propagate", lambda self, frames, masks: _stop_after(frames))
+    assert segment() == 130
+    refused(capsys, here, "interrupted; nothing was written")
+
+
+def _stop_after(frames):
+    next(iter(frames))
+    raise KeyboardInterrupt
+    yield
+
+
+def test_the_version_and_the_help_are_shown(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"emavos {__version__}\n"
+    assert main(["segment", "--help"]) == 0
+    assert "--max-frames" in capsys.readouterr().out
+
+
+def test_the_demo_writes_all_that_it_says(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("av")
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--frames", "3", "--device", "cpu", "--size", "96"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "mean J of 2 frames, 3 objects: 0." in out
+    made = names(tmp_path / "demo")
+    for folder in ("frames", "masks", "overlay"):
+        assert [n for n in made if n.startswith(f"{folder}/")] == [f"{folder}/0000{i}.png" for i in range(3)]
+    assert {"contact_sheet.png", "overlay.mp4"} < set(made)
+    assert (
+        main(["segment", "demo/frames", "--mask", "demo/masks/00000.png", "--out", "again", "--size", "96"])
+        == 0
+    )
+    for i in range(3):
+        again, first = (read_mask(f"{folder}/0000{i}.png") for folder in ("again", "demo/masks"))
+        assert (again == first).mean() > 0.99
+    capsys.readouterr()
+    assert main(["demo", "--frames", "3"]) == 1
+    assert "demo is not empty" in capsys.readouterr().err

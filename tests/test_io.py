@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+import builtins
+import struct
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from emavos.io import (
+    VideoWriter,
+    list_images,
+    open_frames,
+    palette,
+    read_frame,
+    read_mask,
+    write_mask,
+    write_video,
+)
+
+
+def picture(level=0, height=32, width=48):
+    """Gray, with a red corner on the top left."""
+    frame = np.full((height, width, 3), level, np.uint8)
+    frame[:10, :20] = 255, 0, 0
+    return frame
+
+
+def disc(smooth, height=64, width=64):
+    """A white disc on black, with soft borders or with hard ones."""
+    big = Image.new("L", (width * 8, height * 8))
+    ImageDraw.Draw(big).ellipse((40, 60, 400, 420), fill=255)
+    return big.resize((width, height), Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST)
+
+
+def video(path, count=30):
+    """Noise, which compresses badly, so that a cut through the file cuts frames."""
+    random = np.random.default_rng(0)
+    write_video(path, random.integers(0, 256, (count, 32, 48, 3), dtype=np.uint8), fps=25)
+    return path
+
+
+# folders
+
+
+def test_frames_of_a_folder_come_in_natural_order_with_their_names(tmp_path):
+    for number in (10, 2, 1):
+        Image.fromarray(picture(number)).save(tmp_path / f"{number}.png")
+    frames = open_frames(tmp_path)
+    assert frames.count == 3
+    assert [int(f[-1, -1, 0]) for f in frames] == [1, 2, 10]
+    assert [frames.name(i) for i in range(3)] == ["1", "2", "10"]
+    assert [frames.find(name) for name in ("10", "1", "3")] == [2, 0, None]
+
+
+def test_a_folder_can_be_read_twice(tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    frames = open_frames(str(tmp_path))
+    assert len(list(frames)) == len(list(frames)) == 1
+
+
+def test_hidden_files_and_files_that_are_no_images_are_passed_over(tmp_path):
+    for name in ("a.png", ".b.png", "._a.png"):
+        Image.fromarray(picture()).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("hello")
+    assert [p.name for p in list_images(tmp_path)] == ["a.png"]
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no images"):
+        open_frames(tmp_path)
+
+
+def test_two_images_of_one_name_are_refused(tmp_path):
+    for name in ("a.png", "a.bmp"):
+        Image.fromarray(picture()).save(tmp_path / name)
+    with pytest.raises(ValueError, match=r"both a\.bmp and a\.png"):
+        open_frames(tmp_path)
+
+
+def test_frames_are_read_one_at_a_time(tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "1.png")
+    (tmp_path / "2.png").write_bytes(b"not an image")
+    frames = iter(open_frames(tmp_path))
+    assert next(frames).shape == (32, 48, 3)
+    with pytest.raises(ValueError, match=r"2\.png is not an image"):
+        next(frames)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_images_of_every_kind_become_rgb(tmp_path, mode):
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    Image.new("RGB", (48, 32), "white").convert(mode).save(path)
+    frame = read_frame(path)
+    assert frame.shape == (32, 48, 3)
+    assert frame.dtype == np.uint8
+    assert (frame == 255).all()
+
+
+def test_sixteen_bits_become_eight_without_clipping(tmp_path):
+    Image.fromarray(np.linspace(0, 65535, 256).astype(np.uint16)[None]).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_frame(tmp_path / "a.png")[0, :, 1], np.arange(256))
+
+
+def test_thirty_two_bits_are_refused(tmp_path):
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match="32 bits"):
+        read_frame(tmp_path / "a.tif")
+
+
+def test_what_is_transparent_is_black(tmp_path):
+    Image.new("RGBA", (4, 4), (255, 255, 255, 0)).save(tmp_path / "a.png")
+    assert not read_frame(tmp_path / "a.png").any()
+
+
+def test_a_photograph_is_turned_as_the_camera_was_held(tmp_path):
+    image = Image.fromarray(picture())
+    exif = image.getexif()
+    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    image.save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_frame(tmp_path / "a.png"), np.rot90(picture(), -1))
+
+
+def test_a_truncated_image_is_named(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"a\.png is not an image that can be read"):
+        read_frame(tmp_path / "a.png")
+
+
+# other sources
+
+
+def test_an_iterable_passes_through_unchanged():
+    items = [picture(), torch.zeros(3, 4, 4), Image.new("L", (4, 4))]
+    frames = open_frames(items)
+    assert all(a is b for a, b in zip(frames, items, strict=True))
+    assert frames.count == 3
+    assert open_frames(iter(items)).count is None
+    assert (frames.name(7), frames.find("00007"), frames.find("7")) == ("00007", 7, None)
+    assert open_frames(frames) is frames
+
+
+def test_a_source_that_is_none_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        open_frames(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="not float"):
+        open_frames(1.5)
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="is one image"):
+        open_frames(tmp_path / "a.png")
+
+
+def test_a_video_without_pyav_names_the_extra(tmp_path, monkeypatch):
+    (tmp_path / "a.mp4").write_bytes(b"")
+    real = builtins.__import__
+
+    def without_av(name, *args, **kwargs):
+        if name == "av":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_av)
+    for use in (lambda: open_frames(tmp_path / "a.mp4"), lambda: VideoWriter(tmp_path / "b.mp4", 25)):
+        with pytest.raises(ImportError, match=r'pip install "emavos\[video\]"'):
+            use()
+
+
+def test_a_camera_that_is_not_there_is_an_error():
+    pytest.importorskip("av")
+    with pytest.raises(ValueError, match="camera 97 cannot be opened"):
+        next(iter(open_frames("camera:97")))
+
+
+# videos
+
+
+def test_a_video_that_was_written_reads_back(tmp_path):
+    pytest.importorskip("av")
+    write_video(tmp_path / "a.mp4", (picture(8 * i) for i in range(10)), fps=12.5)
+    frames = open_frames(tmp_path / "a.mp4")
+    assert (frames.count, frames.fps, frames.name(3), frames.find("00003")) == (10, 12.5, "00003", 3)
+    for _ in range(2):
+        levels = [float(f[20:, 30:].mean()) for f in frames]
+        np.testing.assert_allclose(levels, np.arange(10) * 8, atol=4)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_odd_sides_get_one_more_pixel(tmp_path):
+    pytest.importorskip("av")
+    write_video(tmp_path / "a.mp4", [picture(100, 33, 47)], fps=25)
+    (frame,) = open_frames(tmp_path / "a.mp4")
+    assert frame.shape == (34, 48, 3)
+    np.testing.assert_allclose(frame[-1, 30:].astype(float), 100, atol=4)
+
+
+def test_a_video_that_fails_leaves_nothing_behind(tmp_path):
+    pytest.importorskip("av")
+    with pytest.raises(ValueError, match="began with 32x48"):
+        write_video(tmp_path / "a.mp4", [picture(), picture(height=16)], fps=25)
+    with pytest.raises(ValueError, match="has no frames"):
+        write_video(tmp_path / "a.mp4", [], fps=25)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=r"not named \.mp4"):
+        VideoWriter(tmp_path / "a.avi", 25)
+
+
+def test_a_video_is_turned_as_its_container_says(tmp_path):
+    pytest.importorskip("av")
+    write_video(tmp_path / "a.mp4", [picture()], fps=25)
+    content = bytearray((tmp_path / "a.mp4").read_bytes())
+    matrix = content.find(b"tkhd") + 4 + 4 + 20 + 8 + 8  # past version and flags, times and ids, layers
+    assert struct.unpack_from(">9i", content, matrix) == (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    struct.pack_into(">9i", content, matrix, 0, 65536, 0, -65536, 0, 0, 32 << 16, 0, 1 << 30)
+    (tmp_path / "a.mp4").write_bytes(content)
+    (frame,) = open_frames(tmp_path / "a.mp4")
+    assert frame.shape == (48, 32, 3)
+    assert frame[5, -5, 0] > 200  # the red corner is on the right now
+    assert frame[5, 5, 0] < 50
+
+
+@pytest.mark.parametrize("share", [0.5, 0.97])
+def test_a_video_that_is_cut_off_says_how_many_frames_came(tmp_path, share):
+    pytest.importorskip("av")
+    path = video(tmp_path / "a.mp4")
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    came = []
+    with pytest.raises(ValueError, match=r"a\.mp4 is damaged or cut off: \d+ of 30 frames") as error:
+        came.extend(open_frames(path))
+    assert 0 < len(came) < 30
+    assert f" {len(came)} of 30" in str(error.value)
+
+
+def test_a_container_that_ends_early_between_two_frames_is_noticed(tmp_path):
+    av = pytest.importorskip("av")
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for frame in np.random.default_rng(0).integers(0, 256, (30, 32, 48, 3), dtype=np.uint8):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    assert len(list(open_frames(path))) == 30
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match="cut off"):
+        list(open_frames(path))
+
+
+def test_a_video_without_an_index_or_of_another_kind_is_refused(tmp_path):
+    pytest.importorskip("av")
+    for content in (b"", b"text, not a video", video(tmp_path / "whole.mp4", 2).read_bytes()[:100]):
+        (tmp_path / "a.mp4").write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.mp4 is no video, or is cut off: no frames"):
+            open_frames(tmp_path / "a.mp4")
+
+
+# masks
+
+
+@pytest.mark.parametrize("high", [1, 3, 255, 256, 65535])
+def test_a_mask_that_was_written_reads_back(tmp_path, high):
+    mask = np.zeros((6, 8), np.int32)
+    mask[1:3, 2:4], mask[4:, 5:] = 1, high
+    write_mask(tmp_path / "a.png", mask)
+    read = read_mask(tmp_path / "a.png")
+    assert read.dtype == np.int32
+    np.testing.assert_array_equal(read, mask)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode.startswith("P" if high <= 255 else "I")
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.int64])
+def test_masks_of_any_integers_are_written_with_the_colours_of_davis(tmp_path, kind):
+    mask = np.eye(6, 8).astype(kind)
+    write_mask(tmp_path / "a.png", mask)
+    with Image.open(tmp_path / "a.png") as image:
+        np.testing.assert_array_equal(np.array(image.convert("RGB")), palette()[mask.astype(int)])
+
+
+def test_the_palette_is_that_of_voc():
+    assert palette()[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+    assert palette()[[8, 64, 255]].tolist() == [[64, 0, 0], [32, 0, 0], [224, 224, 192]]
+    assert len(np.unique(palette(), axis=0)) == 256
+
+
+@pytest.mark.parametrize("id", [-1, 65536])
+def test_an_id_that_a_png_cannot_hold_is_named(tmp_path, id):
+    with pytest.raises(ValueError, match=f"id {id} "):
+        write_mask(tmp_path / "a.png", np.full((4, 4), id))
+    with pytest.raises(ValueError, match="of integers"):
+        write_mask(tmp_path / "a.png", np.zeros((4, 4)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_equal_masks_give_equal_files(tmp_path):
+    mask = np.arange(64, dtype=np.int32).reshape(8, 8)
+    for name in ("a.png", "b.png", "b.png"):  # over another, too
+        write_mask(tmp_path / name, mask)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
+    write_mask(tmp_path / "a.png", np.zeros((4, 4), int))
+    before = (tmp_path / "a.png").read_bytes()
+
+    def fail(self, file, **_):
+        file.write_bytes(b"half")
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(OSError, match="full"):
+        write_mask(tmp_path / "a.png", np.ones((4, 4), int))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_gray_and_black_and_white_masks_hold_their_values(tmp_path):
+    hard = disc(smooth=False)
+    hard.save(tmp_path / "gray.png")
+    hard.convert("1").save(tmp_path / "bits.png")
+    assert np.unique(read_mask(tmp_path / "gray.png")).tolist() == [0, 255]
+    assert np.unique(read_mask(tmp_path / "bits.png")).tolist() == [0, 1]
+
+
+def test_an_empty_mask_is_read(tmp_path):
+    Image.new("P", (8, 8)).save(tmp_path / "a.png")
+    assert not read_mask(tmp_path / "a.png").any()
+
+
+def test_hundreds_of_true_objects_are_no_blur(tmp_path):
+    mask = np.arange(200, dtype=np.int32).reshape(10, 20).repeat(5, 0).repeat(5, 1)
+    write_mask(tmp_path / "a.png", mask)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), mask)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA"])
+def test_an_antialiased_mask_is_refused(tmp_path, mode):
+    disc(smooth=True).convert(mode).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png .*looks anti-aliased"):
+        read_mask(tmp_path / "a.png")
+
+
+def test_a_mask_of_colours_is_refused_with_their_number(tmp_path):
+    disc(smooth=False).convert("RGB").save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"RGB mask of 2 colours.*palette"):
+        read_mask(tmp_path / "a.png")
+
+
+def test_a_jpeg_mask_is_refused(tmp_path):
+    disc(smooth=False).save(tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match="JPEG"):
+        read_mask(tmp_path / "a.jpg")
+
+
+def test_a_mask_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(ValueError, match=r"a\.png is not an image"):
+        read_mask(tmp_path / "a.png")
+    with pytest.raises(FileNotFoundError, match=r"b\.png does not exist"):
+        read_mask(tmp_path / "b.png")
