@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import builtins
+import dataclasses
+import shutil
 import sys
 
 import numpy as np
@@ -9,8 +11,11 @@ from PIL import Image
 
 from emavos import MemoryPolicy, Predictor, __version__
 from emavos.cli import _parser, main
+from emavos.evaluation import evaluate_davis
 from emavos.io import open_frames, read_frame, read_mask, write_mask, write_video
-from emavos.models import STCN
+from emavos.models import PRESETS, STCN
+from emavos.training import STAGES
+from trees import davis_tree, training_tree
 
 
 @pytest.fixture(scope="module")
@@ -302,3 +307,52 @@ def test_the_demo_writes_all_that_it_says(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert main(["demo", "--frames", "3"]) == 1
     assert "demo is not empty" in capsys.readouterr().err
+
+
+@pytest.fixture
+def davis(tmp_path):
+    return davis_tree(tmp_path / "davis", {"one": 4, "two": 4})
+
+
+def evaluate(davis, *more):
+    return main(["evaluate", str(davis), "--out", str(davis.parent / "out"), "--size", "240", *more])
+
+
+def test_evaluate_prints_the_scores_of_the_masks_it_writes(davis, capsys):
+    assert evaluate(davis) == 0
+    score = evaluate_davis(davis, davis.parent / "out", None)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["sequence", "object", "J", "F", "J&F"]
+    assert lines[1].split()[:3] == ["one", "1", f"{score.sequences['one'][1].J.mean:.3f}"]
+    assert lines[-1].split()[-3:] == [f"{x:.3f}" for x in (score.J.mean, score.F.mean, score.JF)]
+    assert score.J.mean > 0.5
+
+
+def test_evaluate_goes_on_where_it_was_stopped(davis, capsys):
+    assert evaluate(davis) == 0
+    whole = capsys.readouterr().out
+    one = davis.parent / "out" / "one" / "00002.png"
+    before = one.stat().st_mtime_ns
+    shutil.rmtree(davis.parent / "out" / "two")
+    assert evaluate(davis) == 0
+    assert capsys.readouterr().out == whole
+    assert one.stat().st_mtime_ns == before
+
+
+def test_evaluate_names_a_missing_data_set_and_split(davis, capsys):
+    assert evaluate(davis.parent / "nowhere") == 1
+    assert "holds no sequences" in capsys.readouterr().err
+    assert evaluate(davis, "--split", "2017/val") == 1
+    assert "2017/val.txt is not a file" in capsys.readouterr().err
+
+
+def test_a_stage_of_training_can_be_stopped_and_gives_a_model(davis, capsys, monkeypatch):
+    data = training_tree(davis.parent / "data")
+    small = dataclasses.replace(STAGES["tiny-1"], size=48, batch=1)
+    monkeypatch.setattr("emavos.training.STAGES", {"small": small})
+    command = ["train", "--stage", "small", "--data", str(data), "--out", str(davis.parent / "run")]
+    assert main([*command, "--device", "cpu", "--iterations", "1"]) == 0
+    assert "the model is in" in capsys.readouterr().out
+    assert STCN.from_pretrained(davis.parent / "run" / "model").config == PRESETS["stcn-tiny"]
+    assert main(["train", "--stage", "large", "--data", str(data), "--out", "run"]) == 1
+    assert "there is no stage large; the stages are small" in capsys.readouterr().err

@@ -95,13 +95,16 @@ def test_an_endless_stream_can_be_left(predictor):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss has other units elsewhere")
 def test_two_thousand_frames_take_no_more_memory_than_two_hundred():
     resource = pytest.importorskip("resource")
-    predictor = Predictor.from_pretrained(size=32, policy=MemoryPolicy(every=2, max_frames=8))
+    session = Predictor.from_pretrained(size=32, policy=MemoryPolicy(every=2, max_frames=8)).session()
     frames, masks = synthetic_clip(frames=8, size=(32, 48))
     taken = []
-    for result in predictor.propagate(itertools.islice(itertools.cycle(frames), 2000), masks[0]):
-        if result.index in (199, 1999):
-            taken.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # kB on Linux, the peak so far
-    assert taken[1] - taken[0] < 8 << 10  # a frame's result alone is 24 kB: 1,800 of them would be 43 MB
+    for index, frame in enumerate(itertools.islice(itertools.cycle(frames), 2000)):
+        session.step(frame, None if index else masks[0])
+        if index in (199, 1999):
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB on Linux
+            taken.append((session.nbytes, peak))
+    assert taken[0][0] == taken[1][0]
+    assert taken[1][1] - taken[0][1] < 8 << 10  # a frame's result is 24 kB: 1,800 of them would be 43 MB
 
 
 def test_masks_at_several_frames_introduce_objects_where_they_appear(predictor):

@@ -17,13 +17,16 @@ from emavos.models import STCN, Features
 
 @dataclass(frozen=True)
 class Result:
-    """The masks of one frame, at the size of the frame."""
+    """The masks of one frame, at the size of the frame.
 
-    index: int  # of the frame, from 0
-    ids: tuple[int, ...]  # the objects followed so far, in the order they were introduced
-    prob: Tensor = field(
-        repr=False
-    )  # (1 + O, H, W) float32, background first, then in the order of ids; sums to one
+    index: of the frame, from 0.
+    ids: the objects followed so far, in the order they were introduced.
+    prob: (1 + O, H, W) float32, background first, then in the order of ids; sums to one over its first axis.
+    """
+
+    index: int
+    ids: tuple[int, ...]
+    prob: Tensor = field(repr=False)
 
     @cached_property
     def mask(self) -> np.ndarray:
@@ -86,17 +89,19 @@ class Session:
         Raises ValueError where frame or mask are of another kind or size, or the mask holds no object.
         """
         device = next(self.model.parameters()).device
-        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
             pixels = to_frame(frame).to(device)
             self._check_size(pixels)
             given = None if mask is None else to_mask(mask, tuple(pixels.shape[1:])).to(device)
             if given is not None and not given.any():
                 raise ValueError(f"the mask of frame {self.index} is empty: every pixel is 0, the background")
             result = self._step(pixels, given)
+        self._frame_size = (pixels.shape[1], pixels.shape[2])
         self.index += 1
         return result
 
     def _step(self, pixels: Tensor, given: Tensor | None) -> Result:
+        known = () if given is None else ids_of(given)
         source = (pixels.shape[1], pixels.shape[2])
         working = working_size(*source, self.size)
         frame, crop = pad_to_stride(normalize(resize(pixels, working))[None])  # (1, 3, H', W')
@@ -104,13 +109,12 @@ class Session:
         prob = self._propagate(features, frame)  # (1 + O, H', W')
         full = resize(prob[crop], source)  # (1 + O, H, W)
         if given is not None:
-            known = ids_of(given)
             self._introduce(known)
             planes = one_hot(given, known)  # (G, H, W)
             full = self._overwrite(full, known, planes)
             prob = self._overwrite(prob, known, pad_to_stride(resize(planes, working))[0])
         if self._groups:
-            self._memorize(frame, features, prob, () if given is None else known)
+            self._memorize(frame, features, prob, known)
         return Result(self.index, self.ids, full)
 
     def _propagate(self, features: Features, frame: Tensor) -> Tensor:
@@ -127,8 +131,8 @@ class Session:
 
     def _overwrite(self, prob: Tensor, known: tuple[int, ...], planes: Tensor) -> Tensor:
         """prob (1 + O, H, W) with the known objects as their planes (G, H, W), taken from the others."""
-        rest = 1 - planes.sum(dim=0)
-        objects = dict(zip(self.ids, prob[1:] * rest, strict=False)) | dict(zip(known, planes, strict=True))
+        rest = prob[1:] * (1 - planes.sum(dim=0))  # the ids that are new come last and have no plane here
+        objects = dict(zip(self.ids, rest, strict=False)) | dict(zip(known, planes, strict=True))
         return aggregate(torch.stack([objects[id] for id in self.ids]))
 
     def _memorize(self, frame: Tensor, features: Features, prob: Tensor, known: tuple[int, ...]) -> None:
@@ -145,9 +149,7 @@ class Session:
 
     def _check_size(self, frame: Tensor) -> None:
         size = (frame.shape[1], frame.shape[2])
-        if self._frame_size is None:
-            self._frame_size = size
-        elif size != self._frame_size:
+        if self._frame_size is not None and size != self._frame_size:
             height, width = self._frame_size
             raise ValueError(
                 f"frame {self.index} is {size[0]}x{size[1]} but the video began with {height}x{width} "

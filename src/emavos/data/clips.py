@@ -13,15 +13,13 @@ from emavos.data.static import load_pair
 class Clips:
     """A DAVIS-like tree: `root/JPEGImages/480p/SEQUENCE/NAME.jpg` with `root/Annotations/480p/...png`.
 
-    leave_out: names of sequences that are not to be used.
+    leave_out: names of sequences that are not to be used, whether they are there or not.
     """
 
     def __init__(self, root: str | Path, leave_out: Sequence[str] = ()) -> None:
         images = Path(root) / "JPEGImages" / "480p"
         self.masks = Path(root) / "Annotations" / "480p"
         folders = sorted(path for path in images.glob("*") if path.is_dir())
-        if unknown := set(leave_out) - {folder.name for folder in folders}:
-            raise ValueError(f"{images} has no {', '.join(sorted(unknown))} to leave out")
         self.sequences = [sorted(f.glob("*.jpg")) for f in folders if f.name not in leave_out]
         if not self.sequences or not all(self.sequences):
             raise ValueError(f"{images} holds no sequence, or one without frames")

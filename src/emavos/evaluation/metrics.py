@@ -25,7 +25,7 @@ def region_similarity(pred: BoolMask, truth: BoolMask, void: BoolMask | None = N
     """
     pred, truth = _without_void(pred, truth, void)
     union = np.count_nonzero(pred | truth)
-    return np.count_nonzero(pred & truth) / union if union else 1.0
+    return float(np.count_nonzero(pred & truth) / union) if union else 1.0
 
 
 def boundary_accuracy(
@@ -49,7 +49,7 @@ def boundary_accuracy(
         return float(found == wanted)
     precision = np.count_nonzero(pred_edge & dilate(truth_edge, radius)) / found
     recall = np.count_nonzero(truth_edge & dilate(pred_edge, radius)) / wanted
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
 
 
 @dataclass(frozen=True)

