@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from emavos.convert import from_stcn, load_efficientnet_lite
-from emavos.models import PRESETS
+from emavos.cli import main
+from emavos.convert import from_stcn, load_efficientnet_lite, read_checkpoint
+from emavos.models import PRESETS, STCN
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
 from golden import reference
 from golden.fill import fill_state_dict, fill_tensor
@@ -89,6 +90,38 @@ class Payload:
 def test_a_malicious_pickle_does_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"_conv_stem.weight": Payload()}, tmp_path / "x.pth")
-    with pytest.raises(Exception, match=r"(?i)weights"):
-        load_efficientnet_lite(EfficientNetLiteTrunk(), tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"x\.pth does not hold tensors alone"):
+        read_checkpoint(tmp_path / "x.pth")
     assert not (tmp_path / "payload-has-run").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
+def test_a_damaged_checkpoint_is_named(tmp_path, content):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.pth does not hold tensors alone, or is damaged"):
+        read_checkpoint(tmp_path / "x.pth")
+
+
+def test_a_checkpoint_of_something_else_is_named(tmp_path):
+    torch.save([1, 2], tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"x\.pth holds no state dict"):
+        read_checkpoint(tmp_path / "x.pth")
+
+
+def test_the_network_of_a_training_checkpoint_is_found(tmp_path):
+    torch.save({"it": 3, "network": {"a": torch.ones(1)}, "optimizer": {}}, tmp_path / "x.pth")
+    assert list(read_checkpoint(tmp_path / "x.pth")) == ["a"]
+
+
+def test_the_command_makes_a_model_that_loads(tmp_path, capsys):
+    torch.save(fill_state_dict(reference.shapes()), tmp_path / "stcn.pth")
+    command = ["convert", str(tmp_path / "stcn.pth"), str(tmp_path / "model")]
+    assert main([*command, "--preset", "stcn-external-value"]) == 0
+    model = STCN.from_pretrained(tmp_path / "model")
+    assert model.config == PRESETS["stcn-external-value"]
+    expected = reference.model().state_dict()
+    assert all(torch.equal(x, model.state_dict()[key]) for key, x in expected.items())
+    assert main([*command, "--preset", "stcn-tiny"]) == 1
+    assert main(["convert", str(tmp_path / "no.pth"), str(tmp_path / "other")]) == 1
+    assert capsys.readouterr().err.count("\n") == 2
+    assert not (tmp_path / "other").exists()

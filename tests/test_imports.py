@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import emavos
 
 SOURCE = Path(emavos.__file__).parent
@@ -80,6 +82,8 @@ def state():
             numpy.random.get_state()[1].tolist())
 import torchvision
 before = state()
+import pytest
+
 import emavos
 emavos.Predictor
 assert state() == before
@@ -103,3 +107,17 @@ def test_the_library_neither_prints_nor_moves_to_a_device_by_itself():
         calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         assert not [call for call in calls if isinstance(call, ast.Name) and call.id == "print"], path
         assert not [call for call in calls if isinstance(call, ast.Attribute) and call.attr == "cuda"], path
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("from emavos.models import ExternalAttention", {"emavos.session", "emavos.hub", "huggingface_hub"}),
+        ("from emavos.evaluation import region_similarity", {"torch", "emavos.predictor"}),
+        ("import emavos.cli", {"torch", "numpy"}),
+    ],
+)
+def test_a_part_loads_no_more_than_it_needs(code, absent):
+    code = f"import sys; {code}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not absent & set(done.stdout.split())

@@ -1,4 +1,4 @@
-"""The command line: `emavos segment`, `demo`, `evaluate` and `train`.
+"""The command line: `emavos segment`, `demo`, `evaluate`, `train` and `convert`.
 
 A command is two functions: one adds its parser, the other runs it and raises ValueError, OSError or
 ImportError for a user's mistakes, which `main` turns into one line and an exit code.
@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_evaluate(commands)
     _add_train(commands)
+    _add_convert(commands)
     return parser
 
 
@@ -327,6 +328,35 @@ def _train(args: argparse.Namespace) -> None:
     save_model(model, args.out / "model", dtype=torch.float16)
     if not args.quiet:
         print(f"the model is in {args.out / 'model'}")
+
+
+# convert
+
+
+def _add_convert(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "convert",
+        help="published STCN weights, as a model of ours",
+        description="Read a published STCN checkpoint (.pth), tensors and nothing else, and write "
+        "config.json and model.safetensors. Attention can be added; it starts as the identity, to be trained.",
+    )
+    parser.set_defaults(run=_convert)
+    parser.add_argument("checkpoint", type=Path, metavar="PTH", help="such as stcn.pth")
+    parser.add_argument("out", type=Path, metavar="DIR", help="folder of the model")
+    parser.add_argument(
+        "--preset", default="stcn", metavar="NAME", help="stcn, or one with attention: stcn-external-both"
+    )
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from emavos.convert import from_stcn, read_checkpoint
+    from emavos.models import PRESETS
+
+    fitting = [name for name, config in PRESETS.items() if config.trunk == "resnet"]
+    if args.preset not in fitting:
+        raise ValueError(f"--preset {args.preset} is none of {', '.join(fitting)}")
+    from_stcn(read_checkpoint(args.checkpoint), PRESETS[args.preset]).save_pretrained(args.out)
+    print(f"{args.out}: config.json, model.safetensors")
 
 
 # what the commands share

