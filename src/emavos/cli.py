@@ -304,8 +304,8 @@ def _add_train(commands: Commands) -> None:
 def _train(args: argparse.Namespace) -> None:
     import torch
 
-    from emavos.hub import load_model, save_model
     from emavos.predictor import choose_device
+    from emavos.pretrained import load_model, save_model
     from emavos.training import STAGES, Progress, start_from_imagenet, train
 
     if args.stage not in STAGES:
@@ -338,7 +338,7 @@ def _add_convert(commands: Commands) -> None:
         "convert",
         help="published STCN weights, as a model of ours",
         description="Read a published STCN checkpoint (.pth), tensors and nothing else, and write "
-        "config.json and model.safetensors. Attention can be added; it starts as the identity, to be trained.",
+        "config.json and model.safetensors. Attention can be added; it starts as the identity.",
     )
     parser.set_defaults(run=_convert)
     parser.add_argument("checkpoint", type=Path, metavar="PTH", help="such as stcn.pth")

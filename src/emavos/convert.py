@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from emavos.frames import IMAGENET_MEAN, IMAGENET_STD
-from emavos.hub import load_strictly
 from emavos.models import STCN, STCNConfig
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
+from emavos.pretrained import load_strictly
 
 _STCN_NAMES = (  # theirs, ours; the first that fits the start of a key is taken
     ("key_encoder.res2.", "key_encoder.trunk.layer1."),

@@ -1,141 +1,177 @@
-"""Weights in and out: the model inside the package, folders, and the Hugging Face Hub.
-
-A model is two files, `config.json` and `model.safetensors`, and no others are ever read.
-"""
+"""The Hugging Face Hub: files from a repository, a folder into one, and errors that a person can act on."""
 
 from __future__ import annotations
 
-import json
+import errno
+import hashlib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
-
-from emavos.models import STCN, STCNConfig
-
-CONFIG_NAME = "config.json"
-WEIGHTS_NAME = "model.safetensors"
-EMBEDDED = {"tiny": Path(__file__).parent / "weights"}  # models inside this package, by their short names
+_PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 
 
-def load_model(
-    name_or_path: str | os.PathLike[str] | None = None,
+def download(
+    repository: str,
+    names: Sequence[str],
     *,
     revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
-) -> STCN:
-    """A trained model in evaluation mode, float32, on the CPU.
-
-    name_or_path: nothing or a short name ("tiny"), a model inside this package; a folder that
-        `save_model` wrote; or a repository of the Hub, "user/name", of which revision, cache_dir, token and
-        local_files_only are then asked.
-
-    Raises ValueError where there is no such model, or its config, keys or shapes are not exactly right.
-    """
-    name = "tiny" if name_or_path is None else os.fspath(name_or_path)
-    if name in EMBEDDED and not os.path.isdir(name):
-        return _load_folder(EMBEDDED[name])
-    if os.path.isdir(name):
-        return _load_folder(Path(name))
-    if os.path.isfile(name):
-        raise ValueError(f"{name} is a file; a model is a folder of {CONFIG_NAME} and {WEIGHTS_NAME}")
-    if name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
-        known = ", ".join(sorted(EMBEDDED))
-        raise ValueError(f"{name} is not a folder, a Hub repository (user/name) or a known model ({known})")
-    return _load_folder(_download(name, revision, cache_dir, token, local_files_only))
-
-
-def save_model(model: STCN, folder: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
-    """Write `config.json` and `model.safetensors` into a folder, which is made if need be.
-
-    dtype: of the stored weights; they are loaded as float32 whatever it is.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {key: x.to(dtype) if x.is_floating_point() else x for key, x in model.state_dict().items()}
-    state = {key: x.cpu().contiguous() for key, x in state.items()}
-    config = json.dumps(model.config.to_dict(), indent=2) + "\n"
-    for name, content in ((WEIGHTS_NAME, save(state)), (CONFIG_NAME, config.encode())):
-        partial = folder / f".{name}.partial"
-        partial.write_bytes(content)
-        os.replace(partial, folder / name)
-
-
-def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Load all of a state and nothing else.
-
-    Raises ValueError that begins with `what` and lists what differs.
-    """
-    wanted = model.state_dict()
-    wrong = [f"missing {key}" for key in sorted(wanted.keys() - state.keys())]
-    wrong += [f"unknown {key}" for key in sorted(state.keys() - wanted.keys())]
-    for key in sorted(wanted.keys() & state.keys()):
-        given, want = state[key], wanted[key]
-        if given.shape != want.shape:
-            wrong.append(f"{key} is {tuple(given.shape)}, not {tuple(want.shape)}")
-        elif given.is_floating_point() != want.is_floating_point():
-            wrong.append(f"{key} is {given.dtype}, not {want.dtype}")
-    if wrong:
-        more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
-        raise ValueError(f"{what}: {'; '.join(wrong[:8])}{more}")
-    model.load_state_dict(dict(state))
-
-
-def _load_folder(folder: Path) -> STCN:
-    for name in (CONFIG_NAME, WEIGHTS_NAME):
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder} has no {name}; a model is {CONFIG_NAME} and {WEIGHTS_NAME}")
-    try:
-        fields = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-        if not isinstance(fields, dict):
-            raise ValueError("expected an object of fields")
-        config = STCNConfig.from_dict(fields)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{folder / CONFIG_NAME}: {error}") from error
-    try:
-        state = load_file(folder / WEIGHTS_NAME)
-    except SafetensorError as error:
-        raise ValueError(f"{folder / WEIGHTS_NAME} is not a whole safetensors file: {error}") from error
-    model = STCN(config)
-    load_strictly(model, state, f"{folder / WEIGHTS_NAME} does not fit its {CONFIG_NAME}")
-    return model.eval()
-
-
-def _download(
-    repository: str,
-    revision: str | None,
-    cache_dir: str | os.PathLike[str] | None,
-    token: str | bool | None,
-    local_files_only: bool,
 ) -> Path:
-    """The folder of the cache that holds both files."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+    """The folder of the cache that holds these files of a repository, all of one commit.
 
-    try:
-        paths = [
-            hf_hub_download(
+    What the cache has is not fetched again, and a connection that breaks is taken up where it stopped. Files
+    of which the Hub states the sha256 (large ones) are checked against it, each time.
+
+    Raises ValueError where the repository, the revision or a file does not exist, or a file is damaged;
+    PermissionError where access is refused; ConnectionError where the Hub is needed and does not answer, or
+    breaks off; OSError where the cache cannot be written.
+    """
+    from huggingface_hub import hf_hub_download
+
+    cache = None if cache_dir is None else Path(cache_dir)
+    folder = Path()
+    commit = revision
+    for name in names:
+        with _explained(repository, revision, cache, token):
+            path = hf_hub_download(
                 repository,
                 name,
-                revision=revision,
-                cache_dir=None if cache_dir is None else Path(cache_dir),
+                revision=commit,
+                cache_dir=cache,
                 token=token,
                 local_files_only=local_files_only,
+                library_name="emavos",
             )
-            for name in (CONFIG_NAME, WEIGHTS_NAME)
-        ]
-    except LocalEntryNotFoundError as error:
+        folder = Path(path).parent
+        commit = folder.name  # of the first file, so that a push in between does not mix two
+        blob = os.path.realpath(path)
+        if re.fullmatch("[0-9a-f]{64}", os.path.basename(blob)):  # stored by its sha256
+            check_sha256(blob, os.path.basename(blob))
+    return folder
+
+
+def upload(
+    folder: Path,
+    repository: str,
+    *,
+    message: str,
+    revision: str | None = None,
+    private: bool | None = None,
+    token: str | bool | None = None,
+) -> str:
+    """Put the files of a folder into a repository, in one commit; returns the commit's address.
+
+    The repository is made if need be, and so is revision, a branch. Raises as `download` does.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token, library_name="emavos")
+    with _explained(repository, revision, None, token):
+        api.create_repo(repository, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repository, branch=revision, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repository, folder_path=folder, revision=revision, commit_message=message
+        )
+    return commit.commit_url
+
+
+def check_sha256(path: str | os.PathLike[str], sha256: str) -> None:
+    """Raise ValueError unless the file has this sha256."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    if (found := digest.hexdigest()) != sha256:
         raise ValueError(
-            f"{repository} is not in the cache and the Hub cannot be reached (or local_files_only is set)"
+            f"{os.fspath(path)} has sha256 {found}, not {sha256}: it is damaged or was changed; "
+            "delete it and get it again"
+        )
+
+
+@contextmanager
+def _explained(
+    repository: str, revision: str | None, cache: Path | None, token: str | bool | None
+) -> Iterator[None]:
+    """What goes wrong with the Hub, in words and as the exceptions that `download` promises."""
+    from huggingface_hub import constants, errors
+
+    hub, place = constants.ENDPOINT, cache or Path(constants.HF_HUB_CACHE)
+    try:
+        yield
+    except errors.LocalEntryNotFoundError as error:  # not in the cache, and the Hub did not give it
+        why = error.__cause__
+        at = "" if revision is None else f" at revision {revision}"
+        where = f"{repository}{at} is not in the cache {place}"
+        if isinstance(why, errors.HfHubHTTPError):
+            raise ConnectionError(f"{where}, and {_answer(why)}; try again later") from error
+        if why is None or isinstance(why, errors.OfflineModeIsEnabled):
+            raise ConnectionError(
+                f"{where}, and the Hub must not be asked (local_files_only or HF_HUB_OFFLINE); "
+                "load it once with the network"
+            ) from error
+        raise ConnectionError(
+            f"{where}, and {hub} cannot be reached ({why}); check the network, or load a folder"
         ) from error
-    except EntryNotFoundError as error:
-        raise ValueError(f"{repository} has no {CONFIG_NAME} and {WEIGHTS_NAME}: {error}") from error
-    except RepositoryNotFoundError as error:
-        raise ValueError(f"the Hub has no {repository}, or it is private and needs a token") from error
-    return Path(paths[0]).parent
+    except errors.EntryNotFoundError as error:
+        raise ValueError(_missing_files(repository, revision, token)) from error
+    except errors.GatedRepoError as error:
+        raise PermissionError(
+            f"access to {repository} is granted by its owner: ask for it at {hub}/{repository}, "
+            "then give a token (token=..., or `hf auth login`)"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ValueError(
+            f"the Hub has no {repository}, or it is private: check the name, or give a token that "
+            "may read it (token=..., or `hf auth login`)"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ValueError(f"{repository} has no revision {revision}: no such branch, tag or commit") from error
+    except errors.HfHubHTTPError as error:
+        if error.response.status_code in (401, 403):
+            raise PermissionError(
+                f"the Hub refuses this for {repository} ({error.response.status_code}): "
+                "the token is not valid or may not do it; give another (token=..., or `hf auth login`)"
+            ) from error
+        raise ConnectionError(f"{_answer(error)} for {repository}; try again later") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(
+                f"the disk is full: {repository} does not fit into the cache {place}; free some space, "
+                "or choose another cache_dir"
+            ) from error
+        if error.errno is not None and not isinstance(error, ConnectionError):
+            raise OSError(
+                f"the cache {place} cannot be written ({error.strerror}); "
+                "choose another cache_dir, or set HF_HOME"
+            ) from error
+        raise ConnectionError(f"the transfer of {repository} broke off ({error}); try again") from error
+    except errors.HTTPError as error:  # type: ignore[attr-defined]  # of whichever client the Hub's library uses
+        raise ConnectionError(
+            f"{hub} cannot be reached for {repository} ({error}); check the network"
+        ) from error
+
+
+def _answer(error: Exception) -> str:
+    return f"the Hub answered {error.response.status_code}"  # type: ignore[attr-defined]
+
+
+def _missing_files(repository: str, revision: str | None, token: str | bool | None) -> str:
+    """Why a repository that exists is not a model of ours."""
+    from huggingface_hub import HfApi
+
+    with _explained(repository, revision, None, token):
+        files = HfApi(token=token, library_name="emavos").list_repo_files(repository, revision=revision)
+    wanted = "a model is config.json and model.safetensors"
+    if "model.safetensors" not in files and (pickles := [f for f in files if f.endswith(_PICKLES)]):
+        return (
+            f"{repository} holds a pickle ({pickles[0]}) and no model.safetensors; a pickle can run "
+            f"code and is never loaded. If it is a published STCN checkpoint, get it and convert it with "
+            f"`emavos convert {os.path.basename(pickles[0])} OUT/`"
+        )
+    return f"{repository} has {', '.join(sorted(files)) or 'no files'}; {wanted}"

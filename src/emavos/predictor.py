@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from emavos.hub import load_model
+from emavos.card import ModelCard
 from emavos.io import open_frames, read_mask
 from emavos.memory import MemoryPolicy
 from emavos.models import STCN
+from emavos.pretrained import load_model
 from emavos.session import Result, Session
 
 
@@ -43,19 +44,61 @@ class Predictor:
         name_or_path: str | os.PathLike[str] | None = None,
         *,
         device: str | torch.device = "auto",
+        dtype: torch.dtype = torch.float32,
         policy: MemoryPolicy | None = None,
         size: int | None = 480,
-        **hub: Any,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
     ) -> Predictor:
         """A predictor with trained weights.
 
         name_or_path: nothing or "tiny", the model inside this package; a folder of `config.json` and
             `model.safetensors`; or a repository of the Hugging Face Hub, "user/name".
         device: "auto" takes an accelerator where torch has one, otherwise the CPU.
-        hub: revision, cache_dir, token, local_files_only; of the Hub.
+        dtype: of the network; keys and their affinity stay float32. Not float16 on a CPU.
+        revision, cache_dir, token, local_files_only: of the Hub.
+
+        Raises as `emavos.pretrained.load_model` does.
         """
-        model = load_model(name_or_path, **hub).to(choose_device(device))
-        return cls(model, policy, size)
+        place = choose_device(device)
+        if place.type == "cpu" and dtype == torch.float16:
+            raise ValueError("float16 is no type for a CPU; use float32, or bfloat16 where the CPU has it")
+        model = load_model(
+            name_or_path,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+            dtype=dtype,
+        )
+        return cls(model.to(place), policy, size)
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        dtype: torch.dtype | None = None,
+        card: ModelCard | None = None,
+    ) -> None:
+        """Write the model: see `STCN.save_pretrained`."""
+        self.model.save_pretrained(folder, dtype=dtype, card=card)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        card: ModelCard | None = None,
+        dtype: torch.dtype | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+    ) -> str:
+        """Put the model and a generated card on the Hub: see `STCN.push_to_hub`."""
+        return self.model.push_to_hub(
+            repository, card=card, dtype=dtype, revision=revision, private=private, token=token
+        )
 
     def session(self) -> Session:
         """A new video, to be fed a frame at a time."""

@@ -105,6 +105,7 @@ class Session:
         source = (pixels.shape[1], pixels.shape[2])
         working = working_size(*source, self.size)
         frame, crop = pad_to_stride(normalize(resize(pixels, working))[None])  # (1, 3, H', W')
+        frame = frame.to(next(self.model.parameters()).dtype)
         features = self.model.encode_key(frame)
         prob = self._propagate(features, frame)  # (1 + O, H', W')
         full = resize(prob[crop], source)  # (1 + O, H, W)
@@ -120,9 +121,10 @@ class Session:
     def _propagate(self, features: Features, frame: Tensor) -> Tensor:
         """What the memory and the frame say of the objects followed: (1 + O, H', W')."""
         if not self._groups:
-            return frame.new_ones(1, *frame.shape[2:])  # all is background
-        readout = torch.cat([group.bank.read(features.key[0]) for group in self._groups])  # (O, Cv, h, w)
-        return aggregate(self.model.decode(readout[None], features)[0].sigmoid())
+            return torch.ones(1, *frame.shape[2:], device=frame.device)  # all is background
+        key = features.key[0].float()  # in half precision, cells that differ would look the same
+        readout = torch.cat([group.bank.read(key) for group in self._groups])  # (O, Cv, h, w)
+        return aggregate(self.model.decode(readout[None], features)[0].float().sigmoid())
 
     def _introduce(self, known: tuple[int, ...]) -> None:
         """A bank for the objects that are new, all together."""
@@ -142,10 +144,12 @@ class Session:
             self._memorized = self.index
         elif not self.policy.include_last:
             return
-        values = self.model.encode_value(frame, features, prob[None, 1:])[0]  # (O, Cv, h, w)
+        values = self.model.encode_value(frame, features, prob[None, 1:].to(frame.dtype))[0]  # (O, Cv, h, w)
         for group, part in zip(self._groups, values.split([len(g.ids) for g in self._groups]), strict=True):
             given = any(id in known for id in group.ids)
-            group.bank.add(features.key[0], part, "given" if given else "kept" if due else "temporary")
+            group.bank.add(
+                features.key[0].float(), part, "given" if given else "kept" if due else "temporary"
+            )
 
     def _check_size(self, frame: Tensor) -> None:
         size = (frame.shape[1], frame.shape[2])

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from emavos import Predictor
-from emavos.hub import EMBEDDED, load_model
 from emavos.models import PRESETS, STCN
+from emavos.pretrained import KNOWN, load_model
 
 CONFIG = PRESETS["stcn-tiny"]
 
@@ -52,9 +52,10 @@ def test_the_embedded_model_is_the_tiny_preset_in_half_precision_and_loads_as_si
     assert model.config == CONFIG
     assert not model.training
     assert {x.dtype for x in model.parameters()} == {torch.float32}
-    stored = load_file(EMBEDDED["tiny"] / "model.safetensors")
+    weights = KNOWN["tiny"].place / "model.safetensors"
+    stored = load_file(weights)
     assert {x.dtype for x in stored.values() if x.is_floating_point()} == {torch.float16}
-    assert (EMBEDDED["tiny"] / "model.safetensors").stat().st_size < 25e6
+    assert weights.stat().st_size < 25e6
 
 
 @pytest.mark.parametrize(
@@ -136,8 +137,3 @@ def test_an_unknown_config_field_is_refused(folder):
     edit_config(folder, slot=3)
     with pytest.raises(ValueError, match=r"config\.json: unknown config fields: slot"):
         load_model(folder)
-
-
-def test_the_hub_in_offline_mode_is_a_clear_error(monkeypatch, tmp_path):
-    with pytest.raises(ValueError, match="user/name is not in the cache"):
-        load_model("user/name", cache_dir=tmp_path, local_files_only=True)

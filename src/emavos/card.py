@@ -1,0 +1,105 @@
+"""The model card: what a person must know of weights before using them, as the Hub shows it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from emavos.models import PRESETS, STCN
+
+_UNKNOWN = "Not stated."
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What cannot be read off the weights. All of it is optional, and what is not said is shown as not said.
+
+    license: an identifier that the Hub knows, such as "mit", "apache-2.0", "cc-by-nc-4.0" or "other".
+    data: training data and its terms. training: recipe, time, seeds. limits: known failures. All Markdown.
+    scores: measure to value, such as {"DAVIS 2017 val, J&F": 85.6}.
+    repository: "user/name", for the lines that show how to load; `push_to_hub` fills it in.
+    """
+
+    name: str = "emavos model"
+    license: str | None = None
+    data: str = _UNKNOWN
+    training: str = _UNKNOWN
+    limits: str = _UNKNOWN
+    scores: Mapping[str, float] = field(default_factory=dict)
+    repository: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.license):
+            raise ValueError(
+                f"license is an identifier of the Hub such as mit or other, not {self.license!r}"
+            )
+        if "\n" in self.name:
+            raise ValueError("the name of a model card is one line")
+
+    def text(self, model: STCN) -> str:
+        """The card of this model as Markdown, with the header that the Hub reads."""
+        header = ["library_name: emavos", "pipeline_tag: image-segmentation", "tags:"]
+        header += ["- video-object-segmentation", "- semi-supervised", "- stcn", "- external-attention"]
+        if self.license is not None:
+            header.insert(0, f"license: {self.license}")
+        scores = [f"| {measure} | {value:g} |" for measure, value in self.scores.items()]
+        return "\n".join(
+            [
+                "---",
+                *header,
+                "---",
+                "",
+                f"# {self.name}",
+                "",
+                "Semi-supervised video object segmentation: the masks of all frames from the mask of one.",
+                "",
+                *_architecture(model),
+                "",
+                "## How to load",
+                "",
+                "```python",
+                "from emavos import Predictor",
+                "",
+                f"predictor = Predictor.from_pretrained({(self.repository or 'folder/')!r})".replace(
+                    "'", '"'
+                ),
+                "for result in predictor.propagate(frames, first_mask):",
+                "    result.mask  # (H, W) of ids",
+                "```",
+                "",
+                "## Training data and its terms",
+                "",
+                self.data,
+                "",
+                "## Training",
+                "",
+                self.training,
+                "",
+                "## Scores",
+                "",
+                *(["| measure | value |", "| --- | --- |", *scores] if scores else [_UNKNOWN]),
+                "",
+                "## Limits",
+                "",
+                self.limits,
+                "",
+            ]
+        )
+
+
+def _architecture(model: STCN) -> list[str]:
+    config = model.config
+    preset = next((name for name, known in PRESETS.items() if known == config), None)
+    trunks = {
+        "resnet": "ResNet-50 for keys, ResNet-18 for values",
+        "efficientnet-lite0": "EfficientNet-Lite0",
+    }
+    rows = {
+        "Architecture": "STCN" if preset is None else f"STCN, preset `{preset}`",
+        "Trunks": trunks[config.trunk],
+        "Attention on the key encoder": config.key_attention,
+        "Attention on the value encoder": config.value_attention,
+        "Parameters": f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} million",
+    }
+    return ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())]

@@ -1,0 +1,187 @@
+"""Trained models in and out: the one inside the package, folders, and repositories of the Hugging Face Hub.
+
+A model is two files, `config.json` and `model.safetensors`, and no others are ever read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from emavos.card import ModelCard
+from emavos.hub import check_sha256, download, upload
+from emavos.models import STCN, STCNConfig
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model with a short name: where it is, a folder or a repository of the Hub, and what it must be."""
+
+    place: Path | str
+    sha256: str | None = None  # of its model.safetensors, checked at each load; None: not known
+
+
+KNOWN: Mapping[str, KnownModel] = {
+    "tiny": KnownModel(
+        Path(__file__).parent / "weights",
+        "b9ca73fcb32c125f522e1a47cc380fe3d4ef90ec537913d53f7b6cd0e6f29155",
+    ),
+}
+
+
+def load_model(
+    name_or_path: str | os.PathLike[str] | None = None,
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> STCN:
+    """A trained model in evaluation mode, on the CPU.
+
+    name_or_path: nothing or a short name ("tiny"), a model inside this package; a folder that
+        `save_model` wrote; or a repository of the Hub, "user/name", of which revision (a branch, a tag or a
+        commit), cache_dir, token and local_files_only are then asked.
+    dtype: of the parameters, whatever the file holds.
+
+    Raises ValueError where there is no such model, or its config, keys, shapes or sha256 are not exactly
+    right; what `emavos.hub.download` raises where the Hub or the cache fails.
+    """
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype is a floating-point type such as torch.float32, not {dtype}")
+    name = "tiny" if name_or_path is None else os.fspath(name_or_path)
+    if os.path.isfile(name):
+        raise ValueError(f"{name} is a file; a model is a folder of {CONFIG_NAME} and {WEIGHTS_NAME}")
+    if os.path.isdir(name):
+        return _load_folder(Path(name), None, dtype)
+    known = KNOWN.get(name, KnownModel(name))
+    if isinstance(known.place, Path):
+        return _load_folder(known.place, known.sha256, dtype)
+    if known.place.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
+        raise ValueError(
+            f"{name} is not a folder, a Hub repository (user/name) or a known model ({', '.join(KNOWN)})"
+        )
+    folder = download(
+        known.place,
+        (CONFIG_NAME, WEIGHTS_NAME),
+        revision=revision,
+        cache_dir=cache_dir,
+        token=token,
+        local_files_only=local_files_only,
+    )
+    return _load_folder(folder, known.sha256, dtype)
+
+
+def save_model(
+    model: STCN,
+    folder: str | os.PathLike[str],
+    dtype: torch.dtype | None = None,
+    card: ModelCard | None = None,
+) -> None:
+    """Write `config.json` and `model.safetensors` into a folder, which is made if need be.
+
+    dtype: of the stored weights; None keeps the model's.
+    card: what is known of the model; written as README.md.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        key: x.detach().to("cpu", dtype if x.is_floating_point() else None).contiguous()
+        for key, x in model.state_dict().items()
+    }
+    contents = {
+        WEIGHTS_NAME: save(state),
+        CONFIG_NAME: (json.dumps(model.config.to_dict(), indent=2) + "\n").encode(),
+    }
+    if card is not None:
+        contents["README.md"] = card.text(model).encode()
+    for name, content in contents.items():
+        partial = folder / f".{name}.partial"
+        try:
+            partial.write_bytes(content)
+            os.replace(partial, folder / name)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def push_model(
+    model: STCN,
+    repository: str,
+    *,
+    card: ModelCard | None = None,
+    dtype: torch.dtype | None = None,
+    revision: str | None = None,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    message: str = "Add weights of emavos",
+) -> str:
+    """Put a model and its card into a repository of the Hub; returns the address of the commit.
+
+    repository: "user/name"; it is made if need be. revision: a branch, made if need be.
+    card: what is known of the model beyond its architecture. private: of a new repository.
+    token: None takes the one that `hf auth login` stored. Raises as `emavos.hub.download` does.
+    """
+    card = replace(card or ModelCard(name=repository.rpartition("/")[2]), repository=repository)
+    with TemporaryDirectory() as folder:
+        save_model(model, folder, dtype, card)
+        return upload(
+            Path(folder), repository, message=message, revision=revision, private=private, token=token
+        )
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Load all of a state and nothing else.
+
+    Raises ValueError that begins with `what` and lists what differs.
+    """
+    wanted = model.state_dict()
+    wrong = [f"missing {key}" for key in sorted(wanted.keys() - state.keys())]
+    wrong += [f"unknown {key}" for key in sorted(state.keys() - wanted.keys())]
+    for key in sorted(wanted.keys() & state.keys()):
+        given, want = state[key], wanted[key]
+        if given.shape != want.shape:
+            wrong.append(f"{key} is {tuple(given.shape)}, not {tuple(want.shape)}")
+        elif given.is_floating_point() != want.is_floating_point():
+            wrong.append(f"{key} is {given.dtype}, not {want.dtype}")
+        elif not given.isfinite().all():
+            wrong.append(f"{key} holds NaN or infinity")
+    if wrong:
+        more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
+        raise ValueError(f"{what}: {'; '.join(wrong[:8])}{more}")
+    model.load_state_dict(dict(state))
+
+
+def _load_folder(folder: Path, sha256: str | None, dtype: torch.dtype) -> STCN:
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} has no {name}; a model is {CONFIG_NAME} and {WEIGHTS_NAME}")
+    try:
+        fields = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        if not isinstance(fields, dict):
+            raise ValueError("expected an object of fields")
+        config = STCNConfig.from_dict(fields)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{folder / CONFIG_NAME}: {error}") from error
+    weights = folder / WEIGHTS_NAME
+    if sha256 is not None:
+        check_sha256(weights, sha256)
+    try:
+        state = load_file(weights)
+    except SafetensorError as error:
+        raise ValueError(f"{weights} is not a whole safetensors file: {error}") from error
+    model = STCN(config)
+    load_strictly(model, state, f"{weights} does not fit its {CONFIG_NAME}")
+    return model.to(dtype).eval()
