@@ -36,7 +36,7 @@ class KnownModel:
 KNOWN: Mapping[str, KnownModel] = {
     "tiny": KnownModel(
         Path(__file__).parent / "weights",
-        "b9ca73fcb32c125f522e1a47cc380fe3d4ef90ec537913d53f7b6cd0e6f29155",
+        "4dee66fe9d78b3be4841ea4593175c3c770ed51a7ffa2c1a173a299a1c563d0e",
     ),
 }
 
