@@ -1,9 +1,28 @@
 """What all tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import local_hub
+
+_HUB = local_hub.install()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[local_hub.LocalHub]:
+    """An empty Hub on this machine, which is the one that is asked; without this user's token and cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    _HUB.start()
+    yield _HUB
+    _HUB.clear()
+
+
+def pytest_unconfigure() -> None:
+    _HUB.close()
 
 
 @pytest.fixture(scope="session")

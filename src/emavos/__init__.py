@@ -4,16 +4,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emavos.card import ModelCard
     from emavos.memory import MemoryPolicy
     from emavos.predictor import Predictor
     from emavos.session import Result, Session
 
 __version__ = "0.1.0"
 
-__all__ = ["MemoryPolicy", "Predictor", "Result", "Session", "__version__"]
+__all__ = ["MemoryPolicy", "ModelCard", "Predictor", "Result", "Session", "__version__"]
 
-_HOMES = {"MemoryPolicy": "memory", "Predictor": "predictor", "Result": "session", "Session": "session"}
-_PARTS = ("convert", "evaluation", "hub", "io", "memory", "models", "training", "visualize")
+_HOMES = {
+    "MemoryPolicy": "memory",
+    "ModelCard": "card",
+    "Predictor": "predictor",
+    "Result": "session",
+    "Session": "session",
+}
+_PARTS = ("convert", "evaluation", "io", "memory", "models", "training", "visualize")
 
 
 def __getattr__(name: str) -> Any:

@@ -68,16 +68,15 @@ def upload(
 
     The repository is made if need be, and so is revision, a branch. Raises as `download` does.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi
 
     api = HfApi(token=token, library_name="emavos")
+    files = [CommitOperationAdd(path.name, path) for path in sorted(folder.iterdir())]
     with _explained(repository, revision, None, token):
         api.create_repo(repository, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(repository, branch=revision, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repository, folder_path=folder, revision=revision, commit_message=message
-        )
+        commit = api.create_commit(repository, files, commit_message=message, revision=revision)
     return commit.commit_url
 
 
@@ -139,6 +138,9 @@ def _explained(
                 "the token is not valid or may not do it; give another (token=..., or `hf auth login`)"
             ) from error
         raise ConnectionError(f"{_answer(error)} for {repository}; try again later") from error
+    except RuntimeError as error:  # of an upload
+        why = " ".join(str(error.__cause__ or error).split())
+        raise ConnectionError(f"the transfer of {repository} broke off ({why}); try again") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(
