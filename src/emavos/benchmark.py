@@ -12,7 +12,9 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
@@ -140,14 +142,14 @@ def _peak_mb(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def _machine(device: str) -> str:
+def _machine(device: str, threads: int) -> str:
     if torch.device(device).type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     name = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{name}, {threads} threads, torch {torch.__version__}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -162,10 +164,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     args = parser.parse_args(argv)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
+    threads = args.threads or torch.get_num_threads()
 
-    machine = _machine(args.device)
+    machine = _machine(args.device, threads)
     print(machine)
     print(
         f"{args.height}x{args.width}, {args.objects} objects, {args.memory_frames} memory frames; random "
@@ -175,17 +176,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{'model':22}" + "".join(f"{column:>13}" for column in columns))
     timings = []
     for name in args.model or ("stcn", "stcn-tiny"):
-        timing = measure(
-            name,
-            height=args.height,
-            width=args.width,
-            objects=args.objects,
-            memory_frames=args.memory_frames,
-            repeats=args.repeats,
-            device=args.device,
-        )
+        # a process of its own, for a peak of its own
+        with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (threads,)) as process:
+            timing = process.submit(
+                measure,
+                name,
+                height=args.height,
+                width=args.width,
+                objects=args.objects,
+                memory_frames=args.memory_frames,
+                repeats=args.repeats,
+                device=args.device,
+            ).result()
         timings.append(asdict(timing))
-        print(f"{name:22}" + "".join(f"{timings[-1][column]:13.1f}" for column in columns))
+        cells = (f"{timings[-1][column]:13.{2 if column.endswith('fps') else 0}f}" for column in columns)
+        print(f"{name:22}" + "".join(cells))
     if args.json is not None:
         args.json.write_text(json.dumps({"machine": machine, "timings": timings}, indent=2) + "\n")
 

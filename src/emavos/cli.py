@@ -196,7 +196,7 @@ def _add_demo(commands: Commands) -> None:
     )
     parser.add_argument("--frames", type=_whole(2), default=48, metavar="N", help="length of the clip (48)")
     _add_output_arguments(parser)
-    _add_model_arguments(parser, size=240)
+    _add_model_arguments(parser, size=360)
 
 
 def _demo(args: argparse.Namespace) -> None:

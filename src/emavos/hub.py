@@ -139,8 +139,8 @@ def _explained(
             ) from error
         raise ConnectionError(f"{_answer(error)} for {repository}; try again later") from error
     except RuntimeError as error:  # of an upload
-        why = " ".join(str(error.__cause__ or error).split())
-        raise ConnectionError(f"the transfer of {repository} broke off ({why}); try again") from error
+        cause = " ".join(str(error.__cause__ or error).split())
+        raise ConnectionError(f"the transfer of {repository} broke off ({cause}); try again") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(
