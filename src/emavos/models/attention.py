@@ -157,7 +157,8 @@ class SelfAttention(nn.Module):
 
 def _double_norm(logits: Tensor) -> Tensor:
     """Norm of external attention on (..., N, S): a softmax over positions, then L1 over slots."""
-    attention = logits.float().softmax(dim=-2)  # float: 1e-9 is zero in half precision
+    wide = torch.promote_types(logits.dtype, torch.float32)  # 1e-9 is zero in half precision
+    attention = logits.softmax(dim=-2, dtype=wide)
     attention = attention / (1e-9 + attention.sum(dim=-1, keepdim=True))
     return attention.to(logits.dtype)
 
