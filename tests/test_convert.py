@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 
 import pytest
 import torch
+from torch.torch_version import TorchVersion
 
 from emavos.cli import main
 from emavos.convert import from_stcn, load_efficientnet_lite, read_checkpoint
@@ -82,9 +85,11 @@ def test_imagenet_weights_of_another_network_are_refused(tmp_path):
 
 class Payload:
     def __reduce__(self):
-        import os
-
         return os.system, ("touch payload-has-run",)
+
+
+class STCNLike(torch.nn.Module):
+    """A module saved whole, as some checkpoints are."""
 
 
 def test_a_malicious_pickle_does_not_run(tmp_path, monkeypatch):
@@ -93,6 +98,34 @@ def test_a_malicious_pickle_does_not_run(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"x\.pth does not hold tensors alone"):
         read_checkpoint(tmp_path / "x.pth")
     assert not (tmp_path / "payload-has-run").exists()
+
+
+@pytest.mark.parametrize("version", ["2.5.1", "2.6.0", "2.9.1+cu128", "2.10.0rc1"])
+def test_a_torch_with_a_known_hole_opens_nothing(tmp_path, monkeypatch, version, capsys):
+    torch.save({"a": torch.ones(1)}, tmp_path / "x.pth")
+    assert read_checkpoint(tmp_path / "x.pth")
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("the file was opened"))
+    assert main(["convert", str(tmp_path / "x.pth"), str(tmp_path / "model")]) == 1
+    assert f"torch {version} can be made to run code" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("protocol", ["zip", "legacy"])
+def test_no_way_of_writing_a_payload_makes_it_run(tmp_path, monkeypatch, protocol, capsys):
+    """A tensor's reduction, a whole module and a bare pickle, through the command."""
+    monkeypatch.chdir(tmp_path)
+    files = {"state.pth": {"network": {"a": Payload()}}, "module.pth": STCNLike(), "list.pth": [Payload()]}
+    for name, content in files.items():
+        torch.save(content, tmp_path / name, _use_new_zipfile_serialization=protocol == "zip")
+    (tmp_path / "bare.pth").write_bytes(pickle.dumps(Payload()))
+    for name in (*files, "bare.pth"):
+        assert main(["convert", name, "model"]) == 1
+        assert f"{name} does not hold tensors alone" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
+    assert not (tmp_path / "payload-has-run").exists()
+    pickle.loads((tmp_path / "bare.pth").read_bytes())  # the payload is a real one
+    assert (tmp_path / "payload-has-run").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])

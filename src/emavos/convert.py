@@ -33,6 +33,9 @@ _STCN_NAMES = (  # theirs, ours; the first that fits the start of a key is taken
 )
 
 
+_SAFE_TORCH = "2.10"  # before, a file could run code in spite of weights_only (GHSA-63cw-57p8-fm3p)
+
+
 def from_stcn(state_dict: Mapping[str, Tensor], config: STCNConfig | None = None) -> STCN:
     """The network of a published STCN checkpoint.
 
@@ -59,8 +62,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of a `.pth`: a plain state, or the network of a training checkpoint.
 
     Nothing but tensors is read; a file that holds code is refused, and none of it runs. Raises ValueError
-    that names the file.
+    that names the file, and ImportError where torch is older than 2.10, whose reader a file could overcome.
     """
+    if torch.__version__ < _SAFE_TORCH:
+        raise ImportError(
+            f"torch {torch.__version__} can be made to run code by the file it reads; "
+            f"{os.fspath(path)} is opened by torch 2.10 or newer alone: pip install --upgrade torch"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
