@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from emavos import Predictor
+from emavos.demo import synthetic_clip
 from emavos.models import PRESETS, STCN
 from emavos.pretrained import KNOWN, load_model
 
@@ -137,3 +139,35 @@ def test_an_unknown_config_field_is_refused(folder):
     edit_config(folder, slot=3)
     with pytest.raises(ValueError, match=r"config\.json: unknown config fields: slot"):
         load_model(folder)
+
+
+def test_a_model_loads_as_the_type_that_is_asked_for(folder):
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        model = STCN.from_pretrained(folder, dtype=dtype)
+        assert {p.dtype for p in model.parameters()} == {dtype}
+    with pytest.raises(ValueError, match="floating-point type"):
+        STCN.from_pretrained(folder, dtype=torch.int8)
+
+
+def test_half_precision_is_refused_on_a_cpu_and_bfloat16_is_not(folder):
+    with pytest.raises(ValueError, match="float16 is no type for a CPU"):
+        Predictor.from_pretrained(folder, device="cpu", dtype=torch.float16)
+    predictor = Predictor.from_pretrained(folder, device="cpu", dtype=torch.bfloat16, size=64)
+    frame = np.zeros((64, 64, 3), np.uint8)
+    (result,) = predictor.propagate([frame], np.eye(64, dtype=np.uint8))
+    assert result.prob.dtype == torch.float32
+
+
+def test_bfloat16_gives_nearly_the_same_masks():
+    frames, truth = synthetic_clip(frames=6, size=(96, 160))
+    single, half = (
+        [
+            result.mask
+            for result in Predictor.from_pretrained(device="cpu", size=96, dtype=dtype).propagate(
+                frames, truth[0]
+            )
+        ]
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    same = [np.mean(a == b) for a, b in zip(single, half, strict=True)]
+    assert min(same) > 0.98
