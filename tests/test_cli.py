@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
+import importlib
 import shutil
 import sys
 
@@ -80,10 +81,16 @@ def test_quiet_is_quiet(here, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_terminal_sees_a_progress_bar(here, capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+def test_a_terminal_sees_a_progress_bar_and_a_file_does_not(here, capsys, monkeypatch):
+    importlib.import_module("huggingface_hub.utils.tqdm")
+    monkeypatch.setattr(sys.modules["huggingface_hub.utils.tqdm"], "HF_HUB_DISABLE_PROGRESS_BARS", None)
     assert segment() == 0
-    assert "] 5/5 " in capsys.readouterr().err
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert segment("--force") == 0
+    assert "/5 [" in capsys.readouterr().err
+    assert segment("--force", "--quiet") == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_video_gives_numbered_masks_and_an_overlay_at_its_rate(here, clip):

@@ -1,0 +1,63 @@
+"""The command line: `emavos segment`, `demo`, `evaluate`, `train` and `convert`.
+
+A command is a module: `add` adds its parser, another function runs it and raises ValueError, OSError or
+ImportError for a user's mistakes, which `main` turns into one line and an exit code. torch takes seconds to
+load, and `emavos --help` should not: commands import what they need when they run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from emavos.cli import convert, demo, evaluate, segment, train
+
+BAD_INPUT, BAD_USAGE, INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line. Returns its exit code."""
+    try:
+        args = _parser().parse_args(argv)
+        args.run(args)
+    except SystemExit as stop:  # argparse has said why
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was written", INTERRUPTED)
+    except OSError as error:
+        named = error.filename is not None and error.strerror is not None
+        return _fail(f"{error.filename}: {error.strerror}" if named else str(error), BAD_INPUT)
+    except (ValueError, ImportError) as error:
+        return _fail(str(error), BAD_INPUT)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print("emavos: error:", " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(_fail(f"{message} (see {self.prog} --help)", BAD_USAGE))
+
+
+class _ShowVersion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from emavos import __version__
+
+        print(f"emavos {__version__}")
+        parser.exit()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="emavos", description="Follow objects through a video from their mask in one frame."
+    )
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (segment, demo, evaluate, train, convert):
+        command.add(commands)
+    return parser

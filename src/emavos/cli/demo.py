@@ -1,0 +1,64 @@
+"""`emavos demo`: a clip of its own, segmented and shown."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from emavos.cli.arguments import Commands, add_model_arguments, add_output_arguments, load_predictor, whole
+from emavos.cli.follow import follow
+from emavos.cli.staging import staged
+
+FPS = 25.0  # of the clip
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="draw a clip, segment it and show the result",
+        description="Draw a clip of three objects, follow them from the first frame and compare with the "
+        "truth. Writes frames, masks, overlays, a contact sheet and, with the extra video, an mp4. "
+        "Needs no file and no network.",
+    )
+    parser.set_defaults(run=_demo)
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo"), metavar="DIR", help="folder of all of it (demo)"
+    )
+    parser.add_argument("--frames", type=whole(2), default=48, metavar="N", help="length of the clip (48)")
+    add_output_arguments(parser)
+    add_model_arguments(parser, size=360)
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from emavos.demo import synthetic_clip
+    from emavos.evaluation import region_similarity
+    from emavos.io import open_frames, write_image, write_mask, write_video
+    from emavos.visualize import contact_sheet, overlay
+
+    with staged(args.out, args.force) as folder:
+        predictor = load_predictor(args)
+        clip, truths = synthetic_clip(args.frames)
+        frames = open_frames(clip)
+        for name in ("frames", "masks", "overlay"):
+            (folder / name).mkdir()
+        shown, scores = [], []
+        for frame, result in follow(predictor, frames, truths[0], args.quiet):
+            name, truth = f"{frames.name(result.index)}.png", truths[result.index]
+            shown.append(overlay(frame, result.mask))
+            write_image(folder / "frames" / name, frame)
+            write_mask(folder / "masks" / name, result.mask)
+            write_image(folder / "overlay" / name, shown[-1])
+            if result.index > 0:  # the first was given
+                scores += [region_similarity(result.mask == i, truth == i) for i in result.ids]
+        chosen = sorted({round(i * (len(shown) - 1) / 7) for i in range(8)})
+        sheet = contact_sheet([shown[i] for i in chosen], [f"frame {i}" for i in chosen])
+        write_image(folder / "contact_sheet.png", sheet)
+        made = ["frames/", "masks/", "overlay/", "contact_sheet.png"]
+        try:
+            write_video(folder / "overlay.mp4", shown, FPS)
+            made.append("overlay.mp4")
+        except ImportError:
+            made.append('no overlay.mp4 (pip install "emavos[video]")')
+    if not args.quiet:
+        print(f"{args.out}: {', '.join(made)}")
+        print(f"mean J of {len(truths) - 1} frames, 3 objects: {sum(scores) / len(scores):.3f}")

@@ -1,0 +1,40 @@
+"""Frames and their results, with a line on the terminal that says how far they are."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from emavos.io import FrameSource, IdMask, Pixels
+    from emavos.predictor import Predictor
+    from emavos.session import Result
+
+
+def follow(
+    predictor: Predictor, frames: FrameSource, mask: IdMask | dict[int, IdMask], quiet: bool
+) -> Iterator[tuple[Pixels, Result]]:
+    """Each frame with its result, and a progress bar."""
+    import torch
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    read: deque[Pixels] = deque()
+
+    def source() -> Iterator[Pixels]:
+        for frame in frames:
+            read.append(frame)
+            yield frame
+
+    done = 0
+    try:
+        results = predictor.propagate(source(), mask)
+        # disable=None: on a terminal alone
+        bar = tqdm(results, total=frames.count, unit="frame", leave=False, disable=quiet or None)
+        for result in bar:
+            yield read.popleft(), result
+            done += 1
+    except torch.OutOfMemoryError as error:
+        raise ValueError(f"out of memory at frame {done}; try a smaller --size or --max-frames") from error
+    except ValueError as error:
+        raise ValueError(f"{error}; nothing was written" if done else str(error)) from error

@@ -1,0 +1,123 @@
+"""`emavos segment`: masks of every frame of a video, from the mask of one."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emavos.cli.arguments import (
+    Commands,
+    add_memory_arguments,
+    add_model_arguments,
+    add_output_arguments,
+    load_predictor,
+    policy,
+)
+from emavos.cli.follow import follow
+from emavos.cli.staging import staged
+
+if TYPE_CHECKING:
+    from emavos.io import FrameSource, IdMask, Pixels
+
+FPS = 25.0  # of overlay videos, where the frames have no rate of their own
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "segment",
+        help="masks of every frame of a video, from the mask of one",
+        description="Write the objects of every frame of a video as a palette PNG of ids, named as the "
+        "frame. All of it appears at the end; where something fails, nothing is written.",
+    )
+    parser.set_defaults(run=_segment)
+    parser.add_argument("video", metavar="VIDEO", help="a folder of images, or a video file (extra: video)")
+    parser.add_argument(
+        "--mask",
+        type=Path,
+        required=True,
+        metavar="PNG|DIR",
+        help="the objects in the first frame, as a PNG of ids; or a folder of such, each named as its frame "
+        "(00042.png for frame 42 of a video file), for objects that appear later and for corrections",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of the masks, new or empty"
+    )
+    parser.add_argument(
+        "--overlay",
+        type=Path,
+        metavar="MP4|DIR",
+        help="coloured frames too, as a video (extra: video) or PNGs",
+    )
+    add_output_arguments(parser)
+    add_model_arguments(parser, size=480)
+    add_memory_arguments(parser)
+
+
+def _segment(args: argparse.Namespace) -> None:
+    from emavos.io import open_frames, write_mask
+    from emavos.visualize import overlay
+
+    if args.video.startswith("camera:"):
+        raise ValueError("a camera has no last frame; follow it in Python, with Predictor.session()")
+    _check_apart(args.video, args.mask, args.out, args.overlay)
+    frames = open_frames(args.video)
+    mask = _read_masks(args.mask, frames)
+    start, count, ids = time.monotonic(), 0, set[int]()
+    with ExitStack() as stack:
+        folder = stack.enter_context(staged(args.out, args.force))
+        show = None
+        if args.overlay is not None:
+            show = stack.enter_context(_overlay_writer(args.overlay, args.force, frames.fps or FPS))
+        predictor = load_predictor(args, **policy(args))
+        for frame, result in follow(predictor, frames, mask, args.quiet):
+            name = frames.name(result.index)
+            write_mask(folder / f"{name}.png", result.mask)
+            if show is not None:
+                show(name, overlay(frame, result.mask))
+            count, ids = count + 1, ids.union(result.ids)
+    if not args.quiet:
+        seconds = time.monotonic() - start
+        print(f"{count} frames, {len(ids)} objects: masks in {args.out} ({seconds:.1f} s)")
+
+
+def _check_apart(video: str, mask: Path, out: Path, show: Path | None) -> None:
+    """No output may be written over an input, or over the other output."""
+    taken = {Path(video).resolve(): "the video", mask.resolve(): "the mask"}
+    for name, path in (("--out", out), ("--overlay", show)):
+        if path is not None and (other := taken.setdefault(path.resolve(), name)) != name:
+            raise ValueError(f"{name} {path} is also {other}; choose another place")
+
+
+def _read_masks(path: Path, frames: FrameSource) -> IdMask | dict[int, IdMask]:
+    from emavos.io import list_images, read_mask
+
+    if not path.is_dir():
+        return read_mask(path)
+    masks = {}
+    for file in list_images(path):
+        index = frames.find(file.stem)
+        if index is None or (frames.count is not None and index >= frames.count):
+            raise ValueError(f"{file} is named as no frame; the first frame's would be {frames.name(0)}.png")
+        masks[index] = read_mask(file)
+    return masks
+
+
+@contextmanager
+def _overlay_writer(path: Path, force: bool, fps: float) -> Iterator[Callable[[str, Pixels], None]]:
+    """A function that writes a frame by its name, to a video or a folder."""
+    from emavos.io import VideoWriter, write_image
+
+    if path.suffix.lower() in (".avi", ".gif", ".mkv", ".mov", ".webm"):
+        raise ValueError(f"--overlay {path} is written as .mp4, or as a folder of PNGs")
+    if path.suffix.lower() != ".mp4":
+        with staged(path, force) as folder:
+            yield lambda name, frame: write_image(folder / f"{name}.png", frame)
+    else:
+        if path.exists() and not force:
+            raise ValueError(f"{path} exists; choose another name, or --force to write over it")
+        with staged(path.parent, force=True) as folder, VideoWriter(folder / path.name, fps) as video:
+            yield lambda name, frame: video.write(frame)
