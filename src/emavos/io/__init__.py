@@ -1,0 +1,30 @@
+"""Frames and masks of files: folders of images, videos, cameras in; palette PNGs and mp4 out."""
+
+from emavos.io.images import (
+    IdMask,
+    Pixels,
+    list_images,
+    palette,
+    read_frame,
+    read_mask,
+    write_image,
+    write_mask,
+)
+from emavos.io.opening import open_frames
+from emavos.io.source import FrameSource
+from emavos.io.video import VideoWriter, write_video
+
+__all__ = [
+    "FrameSource",
+    "IdMask",
+    "Pixels",
+    "VideoWriter",
+    "list_images",
+    "open_frames",
+    "palette",
+    "read_frame",
+    "read_mask",
+    "write_image",
+    "write_mask",
+    "write_video",
+]

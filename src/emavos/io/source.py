@@ -1,0 +1,28 @@
+"""What frames come from, whatever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+
+class FrameSource:
+    """Frames in the order of the video, one in memory at a time, and their names.
+
+    count: how many, where that is known before they are read; a video says what its container declares.
+    fps: frames per second, where there is such a thing.
+    """
+
+    count: int | None = None
+    fps: float | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        raise NotImplementedError
+
+    def name(self, index: int) -> str:
+        """What files about a frame are called: the stem of its image, otherwise its number in five digits."""
+        return f"{index:05d}"
+
+    def find(self, name: str) -> int | None:
+        """The index of the frame of that name; None where no frame can have it."""
+        return int(name) if name.isdecimal() and self.name(int(name)) == name else None

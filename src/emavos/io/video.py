@@ -1,0 +1,192 @@
+"""Videos and cameras in, mp4 out, by PyAV (extra `video`)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from emavos.io.images import PathLike, Pixels
+from emavos.io.source import FrameSource
+from emavos.io.whole import partial_name
+
+_NO_VIDEO = "is no video, or is cut off: no frames could be read"
+
+
+class VideoSource(FrameSource):
+    """A file that PyAV decodes, upright, frame by frame."""
+
+    def __init__(self, path: Path) -> None:
+        self._av = _import_av(f"reading {path}")
+        self.path = path
+        with self._open() as container:
+            stream = container.streams.video[0]
+            self.count = stream.frames or None
+            self.fps = float(stream.average_rate) if stream.average_rate else None
+
+    def __iter__(self) -> Iterator[Pixels]:
+        read, end, broken = 0, 0.0, False
+        with self._open() as container:
+            pictures = container.streams.video[0]
+            pictures.thread_type = "AUTO"
+            try:
+                for packet in container.demux():  # sound too: the end of a file may be that of its sound
+                    if packet.pts is not None:
+                        end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                    if packet.stream.index == pictures.index:
+                        broken = packet.is_corrupt if packet.size else broken
+                        for frame in packet.decode():
+                            yield _upright(frame)
+                            read += 1
+            except self._av.FFmpegError as error:
+                raise self._truncated(read) from error
+            if not read:
+                raise ValueError(f"{self.path} {_NO_VIDEO}")
+            if broken or end < 0.9 * _declared_end(container):
+                raise self._truncated(read)
+
+    def _open(self) -> Any:
+        try:
+            container = self._av.open(str(self.path))
+        except self._av.FFmpegError as error:
+            raise ValueError(f"{self.path} {_NO_VIDEO} ({error.strerror})") from error
+        if not container.streams.video:
+            container.close()
+            raise ValueError(f"{self.path} {_NO_VIDEO}")
+        return container
+
+    def _truncated(self, read: int) -> ValueError:
+        declared = f" of {self.count}" if self.count else ""
+        return ValueError(f"{self.path} is damaged or cut off: {read}{declared} frames could be read")
+
+
+class CameraSource(FrameSource):
+    """A live device. Its frames are those of now: a second loop over it begins anew."""
+
+    def __init__(self, name: str) -> None:
+        self._av = _import_av(f"camera {name}")
+        self._name = name
+
+    def __iter__(self) -> Iterator[Pixels]:
+        kind, device = "v4l2", f"/dev/video{self._name}" if self._name.isdecimal() else self._name
+        if sys.platform == "darwin":
+            kind, device = "avfoundation", self._name
+        elif sys.platform == "win32":
+            kind, device = "dshow", f"video={self._name}"
+        try:
+            container = self._av.open(device, format=kind)
+        except (self._av.FFmpegError, ValueError) as error:  # ValueError: this PyAV was built without it
+            raise ValueError(f"camera {self._name} cannot be opened as {kind} {device}: {error}") from error
+        with container:
+            yield from map(_upright, container.decode(video=0))
+
+
+class VideoWriter:
+    """Writes frames to an mp4 (H.264, extra `video`) as they come.
+
+    The file appears, or is replaced, when the `with` block ends well; otherwise nothing is left behind. An
+    odd side gets one more pixel, a copy of its last, because the format halves the resolution of colours.
+
+    >>> with VideoWriter("overlay.mp4", fps=25) as video:
+    ...     for frame in frames:  # (H, W, 3) of uint8
+    ...         video.write(frame)
+    """
+
+    def __init__(self, path: PathLike, fps: float) -> None:
+        self.path = Path(path)
+        if self.path.suffix.lower() != ".mp4":
+            raise ValueError(f"{path} is not named .mp4, which is the one kind of video written")
+        if not 0 < fps < 1000:
+            raise ValueError(f"fps is more than 0 and less than 1000, not {fps}")
+        self._av = _import_av(f"writing {path}")
+        self._rate = Fraction(fps).limit_denominator(1001)
+        self._partial = self.path.with_name(partial_name(self.path))
+        self._container: Any = None
+        self._size: tuple[int, int] | None = None  # of the frames
+
+    def write(self, frame: Pixels) -> None:
+        """Add a frame, (H, W, 3) of uint8, of the size of the first."""
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            raise ValueError(f"a frame is (H, W, 3) of uint8, not {frame.shape} of {frame.dtype}")
+        height, width = size = frame.shape[:2]
+        if self._size is None:
+            self._size = size
+            self._begin(height + height % 2, width + width % 2)
+        elif size != self._size:
+            began = "x".join(map(str, self._size))
+            raise ValueError(f"frame is {height}x{width} but the video began with {began}; resize it")
+        even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        picture = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+        self._container.mux(self._stream.encode(picture))
+
+    def _begin(self, height: int, width: int) -> None:
+        options = {"movflags": "faststart"}  # the index first, so that a browser plays while it loads
+        self._container = self._av.open(str(self._partial), "w", format="mp4", options=options)
+        encoder = "libx264" if "libx264" in self._av.codecs_available else "h264"
+        self._stream = self._container.add_stream(encoder, rate=self._rate)
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
+        if encoder == "libx264":
+            self._stream.options = {"crf": "18"}
+
+    def close(self) -> None:
+        """Finish the file and put it in its place."""
+        if self._container is None:
+            raise ValueError(f"{self.path} has no frames")
+        self._container.mux(self._stream.encode())
+        self._container.close()
+        os.replace(self._partial, self.path)
+
+    def abort(self) -> None:
+        """Give up, and leave nothing behind."""
+        if self._container is not None:
+            with suppress(Exception):  # the trailer of a file that goes anyway
+                self._container.close()
+        self._partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            self.abort()
+
+
+def write_video(path: PathLike, frames: Iterable[Pixels], fps: float) -> None:
+    """Write frames, (H, W, 3) of uint8 and of one size, as an mp4; see `VideoWriter`."""
+    with VideoWriter(path, fps) as video:
+        for frame in frames:
+            video.write(frame)
+
+
+def _import_av(purpose: str) -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError(f'{purpose} needs PyAV: pip install "emavos[video]"') from error
+    return av
+
+
+def _upright(frame: Any) -> Pixels:
+    """A decoded frame as RGB, turned as its container says it was filmed."""
+    pixels: Pixels = frame.to_ndarray(format="rgb24")
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4  # counterclockwise; older PyAV does not say
+    return np.ascontiguousarray(np.rot90(pixels, turns))
+
+
+def _declared_end(container: Any) -> float:
+    """Seconds at which a file says that it ends; 0 for the kinds where that is a guess from its size."""
+    if container.duration is None or not {"mp4", "matroska"} & set(container.format.name.split(",")):
+        return 0.0
+    return float(container.duration + (container.start_time or 0)) / 1e6
