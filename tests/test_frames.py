@@ -62,6 +62,8 @@ def test_normalised_mean_is_zero():
         ((240, 426), 480, (480, 852)),
         ((96, 160), None, (96, 160)),
         ((1, 1), 16, (16, 16)),
+        ((100, 1600), 480, (480, 7680)),
+        ((1, 4000), 480, (2, 7680)),  # a strip
     ],
 )
 def test_the_short_side_becomes_the_working_size(given, size, wanted):

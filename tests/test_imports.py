@@ -23,7 +23,7 @@ ALLOWED = {
     "convert": {"frames", "models", "pretrained"},
     "session": {"frames", "masks", "memory", "models"},
     "io": {"masks"},
-    "predictor": {"card", "io", "memory", "models", "pretrained", "session"},
+    "predictor": {"card", "frames", "io", "memory", "models", "pretrained", "session"},
     "visualize": {"io", "masks"},
     "demo": {"io"},
     "evaluation": {"io", "masks"},

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from emavos import MemoryPolicy, Predictor
+from emavos import MemoryPolicy, Predictor, Session
 from emavos.demo import synthetic_clip
 from emavos.evaluation import region_similarity
 from emavos.io import write_mask
@@ -118,8 +118,10 @@ def test_masks_at_several_frames_introduce_objects_where_they_appear(predictor):
     ("mask", "message"),
     [
         (None, "mask is None"),
-        ({}, "at least one"),
-        ({-1: MASKS[0]}, "of a frame from 0"),
+        ({}, "no mask is given"),
+        ({-1: MASKS[0]}, "given for frame -1; .* counted from 0"),
+        ({"first": MASKS[0]}, "given for frame 'first'"),
+        ({1.5: MASKS[0]}, "given for frame 1.5"),
     ],
 )
 def test_wrong_masks_are_refused_before_the_first_frame(predictor, mask, message):
@@ -137,8 +139,18 @@ def test_a_mask_of_a_frame_that_never_comes_is_an_error(predictor):
 def test_a_wrong_size_is_refused(predictor, size):
     with pytest.raises(ValueError, match="size is a whole number of pixels"):
         Predictor(predictor.model, size=size)
+    with pytest.raises(ValueError, match="size is a whole number of pixels"):
+        Session(predictor.model, size=size)
 
 
 def test_the_device_is_that_of_the_parameters():
     predictor = Predictor.from_pretrained(device="cpu")
     assert next(predictor.model.parameters()).device.type == "cpu"
+
+
+def test_a_device_that_does_not_exist_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match="device is auto, cpu, cuda or another .*, not 'gpu'"):
+        Predictor.from_pretrained(device="gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="torch finds no CUDA device here"):
+        Predictor.from_pretrained(device="cuda:0")

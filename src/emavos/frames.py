@@ -56,11 +56,20 @@ def normalize(frame: Tensor) -> Tensor:
     return (frame - mean) / std
 
 
+def check_short_side(size: int | None) -> None:
+    """Raise ValueError unless `size` can be the short side of a working frame, or None."""
+    if size is not None and (type(size) is not int or size < 16):
+        raise ValueError(f"size is a whole number of pixels of at least 16, or None, not {size!r}")
+
+
 def working_size(height: int, width: int, size: int | None) -> tuple[int, int]:
-    """Height and width whose shorter is `size`, in the same proportion; None keeps them."""
+    """Height and width whose shorter is `size`, in the same proportion; None keeps them.
+
+    Of a strip the longer is 16 `size` instead: otherwise one line of pixels would fill the memory.
+    """
     if size is None:
         return height, width
-    scale = size / min(height, width)
+    scale = min(size / min(height, width), 16 * size / max(height, width))
     return max(round(height * scale), 1), max(round(width * scale), 1)
 
 

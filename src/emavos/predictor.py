@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from emavos.card import ModelCard
+from emavos.frames import check_short_side
 from emavos.io import open_frames, read_mask
 from emavos.memory import MemoryPolicy
 from emavos.models import STCN
@@ -32,8 +34,7 @@ class Predictor:
     """
 
     def __init__(self, model: STCN, policy: MemoryPolicy | None = None, size: int | None = 480) -> None:
-        if size is not None and (type(size) is not int or size < 16):
-            raise ValueError(f"size is a whole number of pixels of at least 16, or None, not {size!r}")
+        check_short_side(size)
         self.model = model
         self.policy = MemoryPolicy() if policy is None else policy
         self.size = size
@@ -115,13 +116,12 @@ class Predictor:
 
         Raises ValueError as `Session.step` does, and at the end where the frame of a mask never came.
         """
-        masks = {
-            int(index): _read(m) for index, m in (mask if isinstance(mask, Mapping) else {0: mask}).items()
-        }
-        if not masks or min(masks) < 0:
-            raise ValueError(
-                f"masks are given for frames {sorted(masks)}; give at least one, of a frame from 0"
-            )
+        given = mask if isinstance(mask, Mapping) else {0: mask}
+        wrong = [index for index in given if not isinstance(index, (int, np.integer)) or index < 0]
+        if wrong or not given:
+            told = f"a mask is given for frame {wrong[0]!r}" if wrong else "no mask is given"
+            raise ValueError(f"{told}; give one or more, by the index of their frame, counted from 0")
+        masks = {int(index): _read(m) for index, m in given.items()}
         return self._propagate(open_frames(frames), masks)
 
     def _propagate(self, frames: Iterable[Any], masks: dict[int, Any]) -> Iterator[Result]:
@@ -139,8 +139,19 @@ def _read(mask: Any) -> Any:
 
 
 def choose_device(device: str | torch.device) -> torch.device:
-    """The device of a name; "auto" is an accelerator where torch has one, otherwise the CPU."""
+    """The device of a name; "auto" is an accelerator where torch has one, otherwise the CPU.
+
+    Raises ValueError where torch knows no such device, or finds no CUDA device.
+    """
     if device != "auto":
-        return torch.device(device)
+        try:
+            place = torch.device(device)
+        except RuntimeError as error:
+            raise ValueError(
+                f"device is auto, cpu, cuda or another that torch knows, not {device!r}"
+            ) from error
+        if place.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device is cuda, but torch finds no CUDA device here; use cpu or auto")
+        return place
     found = torch.accelerator.current_accelerator(check_available=True)
     return torch.device("cpu") if found is None else found

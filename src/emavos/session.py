@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emavos.frames import normalize, resize, to_frame, working_size
+from emavos.frames import check_short_side, normalize, resize, to_frame, working_size
 from emavos.masks import aggregate, ids_of, one_hot, pad_to_stride, to_mask
 from emavos.memory import MemoryBank, MemoryPolicy
 from emavos.models import STCN, Features
@@ -60,6 +60,7 @@ class Session:
     """
 
     def __init__(self, model: STCN, policy: MemoryPolicy | None = None, size: int | None = 480) -> None:
+        check_short_side(size)
         self.model = model
         self.policy = MemoryPolicy() if policy is None else policy
         self.size = size

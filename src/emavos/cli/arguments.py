@@ -71,13 +71,9 @@ def _short_side(text: str) -> int:
 
 
 def load_predictor(args: argparse.Namespace, **policy: Any) -> Predictor:
-    import torch
-
     from emavos.memory import MemoryPolicy
     from emavos.predictor import Predictor
 
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: torch finds no CUDA device here; leave it out, or use cpu")
     return Predictor.from_pretrained(
         args.model, device=args.device, policy=MemoryPolicy(**policy), size=args.size or None
     )
