@@ -244,3 +244,27 @@ def test_a_refused_frame_changes_nothing(model):
         session.step(frames[1], np.ones((3, 3), np.uint8))
     results = [session.step(frame) for frame in frames[1:]]
     assert_same(results, run(model, frames, {0: FIRST})[1:])
+
+
+def test_a_session_goes_on_outside_the_inference_mode_it_began_in(model):
+    frames = video(8)
+    policy = MemoryPolicy(every=2)
+    session = Session(model, policy, None)
+    with torch.inference_mode():
+        results = [session.step(frames[0], FIRST), session.step(frames[1])]
+    results += [session.step(frame) for frame in frames[2:]]
+    assert_same(results, run(model, frames, {0: FIRST}, policy))
+
+
+def test_a_step_that_fails_can_be_taken_again(model, monkeypatch):
+    frames, masks = video(6), {0: mask_of({1: BOXES[1]}), 2: mask_of({3: BOXES[3]}, shift=2)}
+    expected = run(model, frames, masks)
+    session = Session(model, size=None)
+    results = [session.step(frames[i], masks.get(i)) for i in range(2)]
+    with monkeypatch.context() as patch:
+        patch.setattr(STCN, "encode_value", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
+        with pytest.raises(torch.OutOfMemoryError):
+            session.step(frames[2], masks[2])
+    assert (session.index, session.ids) == (2, (1,))
+    results += [session.step(frames[i], masks.get(i)) for i in range(2, 6)]
+    assert_same(results, expected)

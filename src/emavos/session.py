@@ -90,13 +90,22 @@ class Session:
         Raises ValueError where frame or mask are of another kind or size, or the mask holds no object.
         """
         device = next(self.model.parameters()).device
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        with (
+            torch.inference_mode(False),  # whose tensors could not be written to outside it
+            torch.no_grad(),
+            torch.autocast(device.type, enabled=False),
+        ):
             pixels = to_frame(frame).to(device)
             self._check_size(pixels)
             given = None if mask is None else to_mask(mask, tuple(pixels.shape[1:])).to(device)
             if given is not None and not given.any():
                 raise ValueError(f"the mask of frame {self.index} is empty: every pixel is 0, the background")
-            result = self._step(pixels, given)
+            groups, memorized = list(self._groups), self._memorized
+            try:
+                result = self._step(pixels, given)
+            except BaseException:  # out of memory, or interrupted: as if the frame had not come
+                self._groups, self._memorized = groups, memorized
+                raise
         self._frame_size = (pixels.shape[1], pixels.shape[2])
         self.index += 1
         return result
@@ -122,7 +131,7 @@ class Session:
     def _propagate(self, features: Features, frame: Tensor) -> Tensor:
         """What the memory and the frame say of the objects followed: (1 + O, H', W')."""
         if not self._groups:
-            return torch.ones(1, *frame.shape[2:], device=frame.device)  # all is background
+            return torch.ones(1, *frame.shape[2:], dtype=torch.float32, device=frame.device)  # background
         key = features.key[0].float()  # in half precision, cells that differ would look the same
         readout = torch.cat([group.bank.read(key) for group in self._groups])  # (O, Cv, h, w)
         return aggregate(self.model.decode(readout[None], features)[0].float().sigmoid())

@@ -92,3 +92,22 @@ def test_what_is_stored_does_not_change_with_what_was_given():
 def test_a_wrong_policy_says_which_field(field, value):
     with pytest.raises(ValueError, match=f"{field} is a whole number"):
         MemoryPolicy(**{field: value})
+
+
+def test_given_frames_beyond_the_bound_do_not_copy_the_bank_each_time():
+    bank = MemoryBank(MemoryPolicy(max_frames=4))
+    copies, place = 0, 0
+    for number in range(200):
+        bank.add(*frame(number), "given")
+        copies += bank._values.data_ptr() != place
+        place = bank._values.data_ptr()
+    assert len(bank) == 200
+    assert copies < 12
+    torch.testing.assert_close(bank.read(QUERY), read_of(bank, range(200), QUERY))
+
+
+def test_an_empty_bank_and_an_unknown_kind_are_told():
+    with pytest.raises(ValueError, match="the memory is empty"):
+        MemoryBank().read(QUERY)
+    with pytest.raises(ValueError, match="kind is one of given, kept, temporary, not 'typo'"):
+        MemoryBank().add(*frame(0), "typo")

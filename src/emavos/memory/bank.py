@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -52,6 +52,8 @@ class MemoryBank:
 
         key: (Ck, h, w). values: (O, Cv, h, w).
         """
+        if kind not in get_args(Kind):
+            raise ValueError(f"kind is one of {', '.join(get_args(Kind))}, not {kind!r}")
         keys = key.flatten(1).T  # (h * w, Ck)
         rows = values.flatten(2).permute(2, 0, 1)  # (h * w, O, Cv)
         if self._slots and self._slots[-1].kind == "temporary":  # always the last
@@ -69,8 +71,10 @@ class MemoryBank:
     def read(self, query: Tensor) -> Tensor:
         """What the memory says of a frame.
 
-        query: (Ck, h, w), its key. Returns (O, Cv, h, w).
+        query: (Ck, h, w), its key. Returns (O, Cv, h, w). Raises ValueError where the memory is empty.
         """
+        if not self._slots:
+            raise ValueError("the memory is empty: there is nothing to read")
         frames = len(self._slots)
         keys = self._keys[:frames].flatten(0, 1)
         values = self._values[:frames].flatten(0, 1)
@@ -90,9 +94,13 @@ class MemoryBank:
         capacity = len(self._keys)
         if frames <= capacity:
             return
-        capacity = max(frames, 2 * capacity, 4)
-        if self.policy.max_frames is not None:
-            capacity = max(frames, min(capacity, self.policy.max_frames))
+        bound = self.policy.max_frames
+        if bound is None:
+            capacity = max(frames, 2 * capacity, 4)
+        elif frames <= bound:
+            capacity = min(max(frames, 2 * capacity, 4), bound)
+        else:  # given frames, or the previous one, beyond the bound: what is over doubles
+            capacity = frames + (frames - bound - 1)
         grown_keys, grown_values = (
             keys.new_empty(capacity, *keys.shape),
             rows.new_empty(capacity, *rows.shape),

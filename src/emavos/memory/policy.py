@@ -15,7 +15,8 @@ class MemoryPolicy:
     every: int = 5  # a frame is kept each time this many have passed since the last that was stored
     include_last: bool = False  # also read the previous frame, which is dropped at the next addition
     top_k: int = 20  # memory cells that count for each query cell
-    max_frames: int | None = 32  # frames held, the given ones included, which never go; None: no bound
+    max_frames: int | None = 32  # frames held; None: no bound. Given ones never go: where they fill the bank,
+    # one kept frame is held beside them. The previous frame (include_last) is one more.
 
     def __post_init__(self) -> None:
         for name in ("every", "top_k", "max_frames"):
@@ -24,3 +25,5 @@ class MemoryPolicy:
                 continue
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name} is a whole number of at least 1, not {value!r}")
+        if type(self.include_last) is not bool:
+            raise ValueError(f"include_last is True or False, not {self.include_last!r}")

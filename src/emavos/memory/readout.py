@@ -30,11 +30,11 @@ def topk_readout(query: Tensor, keys: Tensor, values: Tensor, top_k: int = 20) -
     cells, objects, channels = values.shape
     rows = values.reshape(cells, objects * channels)
     offset = keys.float().square().sum(dim=1) / keys.shape[1] ** 0.5
-    scaled = keys.T * (2 / keys.shape[1] ** 0.5)  # (Ck, N)
+    scaled = keys.T.float() * (2 / keys.shape[1] ** 0.5)  # (Ck, N)
     block = max(_BLOCK_BYTES // (4 * cells), 1)
     out = []
     for part in query.T.split(block):  # (p, Ck)
-        similarity = (part @ scaled).float() - offset  # (p, N)
+        similarity = part.float() @ scaled - offset  # (p, N)
         top, index = _topk(similarity, min(top_k, cells))
         weights = top.softmax(dim=1).to(rows.dtype)
         out.append(functional.embedding_bag(index, rows, mode="sum", per_sample_weights=weights))
