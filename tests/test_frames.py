@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from emavos.frames import normalize, resize, to_frame, working_size
+from emavos.io import read_frame
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
@@ -78,3 +79,24 @@ def test_resizing_to_the_same_size_is_nothing():
 def test_shrinking_averages():
     x = (torch.arange(64).view(1, 8, 8) % 2).float().expand(3, 8, 8)  # stripes that sampling would alias
     assert (resize(x, (2, 2)) - 0.5).abs().max() < 0.1
+
+
+def test_a_picture_is_the_frame_that_its_file_is(tmp_path):
+    """16-bit gray, transparent, and turned by its EXIF."""
+    rng = np.random.default_rng(0)
+    turned = Image.fromarray(rng.integers(0, 256, (6, 4, 3), np.uint8))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(rng.integers(0, 1 << 16, (6, 4), np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray(rng.integers(0, 256, (6, 4, 4), np.uint8)).save(tmp_path / "clear.png")
+    for path in sorted(tmp_path.iterdir()):
+        with Image.open(path) as picture:
+            assert torch.equal(to_frame(picture), to_frame(read_frame(path))), path.name
+
+
+def test_a_float_frame_may_overshoot_by_rounding():
+    frame = torch.tensor([-1e-6, 0.5, 1 + 2.4e-7]).view(3, 1, 1)
+    assert torch.equal(to_frame(frame).flatten(), torch.tensor([0.0, 0.5, 1.0]))
+    with pytest.raises(ValueError, match="divide by 255"):
+        to_frame(frame * 1.1)

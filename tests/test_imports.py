@@ -13,8 +13,9 @@ SOURCE = Path(emavos.__file__).parent
 
 # What each part may import of the library, beside itself.
 ALLOWED = {
-    "masks": set(),
-    "frames": set(),
+    "pictures": set(),
+    "masks": {"pictures"},
+    "frames": {"pictures"},
     "models": {"card", "pretrained"},  # inside from_pretrained, save_pretrained and push_to_hub alone
     "memory": set(),
     "hub": set(),
@@ -22,7 +23,7 @@ ALLOWED = {
     "pretrained": {"card", "hub", "models"},
     "convert": {"frames", "models", "pretrained"},
     "session": {"frames", "masks", "memory", "models"},
-    "io": {"masks"},
+    "io": {"pictures"},
     "predictor": {"card", "frames", "io", "memory", "models", "pretrained", "session"},
     "visualize": {"io", "masks"},
     "demo": {"io"},

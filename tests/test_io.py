@@ -360,3 +360,27 @@ def test_a_mask_that_cannot_be_read_is_named(tmp_path):
         read_mask(tmp_path / "a.png")
     with pytest.raises(FileNotFoundError, match=r"b\.png does not exist"):
         read_mask(tmp_path / "b.png")
+
+
+def test_a_few_levels_of_smoothing_are_enough_to_be_refused(tmp_path):
+    """An ellipse of twice the size, halved: 0, 64, 128, 192 and 255."""
+    rows, columns = np.mgrid[-40:40, -60:60] + 0.5
+    big = Image.fromarray((((rows / 30) ** 2 + (columns / 50) ** 2 < 1) * 255).astype(np.uint8))
+    big.resize((60, 40), Image.Resampling.BOX).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="looks anti-aliased"):
+        read_mask(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("side", [2, 3])
+def test_many_small_objects_are_no_blur(tmp_path, side):
+    mask = np.zeros((48, 64), np.int32)
+    for i in range(30):
+        mask[8 * (i // 6) + 2 :, 10 * (i % 6) + 2 :][:side, :side] = i + 1
+    write_mask(tmp_path / "a.png", mask)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), mask)
+
+
+@pytest.mark.parametrize("fps", [0, 1e-4, 1001, -25])
+def test_a_rate_that_cannot_be_written_is_refused(tmp_path, fps):
+    with pytest.raises(ValueError, match=r"fps is from 0\.01 to 1000"):
+        VideoWriter(tmp_path / "a.mp4", fps)

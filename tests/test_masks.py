@@ -97,7 +97,7 @@ def test_a_bool_mask_is_object_one():
         (np.zeros((3, 4, 3), np.uint8), r"\(H, W\) of ids, not \(3, 4, 3\)"),
         (np.zeros((4, 3), np.uint8), "mask is 4x3 but frame is 3x4"),
         (np.full((3, 4), 2**40), "32-bit"),
-        (Image.new("RGB", (4, 3)), r"not colours \(RGB\)"),
+        (Image.new("RGB", (4, 3)), "is an RGB mask of 1 colours"),
         ("first.png", "not str"),
         ([[0, 1]], "not list"),
         (np.full((3, 4), "a"), "not ndarray"),
@@ -106,3 +106,23 @@ def test_a_bool_mask_is_object_one():
 def test_a_wrong_mask_says_what_was_given(given, message):
     with pytest.raises(ValueError, match=message):
         to_mask(given, (3, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64, torch.int8])
+def test_ids_of_any_integer_type(dtype):
+    mask = torch.tensor([[0, 7]]).to(dtype)
+    assert to_mask(mask, (1, 2)).tolist() == [[0, 7]]
+
+
+@pytest.mark.parametrize("mask", [np.full((1, 1), 2**64 - 1, np.uint64), np.full((1, 1), 2**31, np.uint32)])
+def test_ids_that_32_bits_do_not_hold_never_wrap(mask):
+    for kind in (np.asarray, torch.from_numpy):
+        with pytest.raises(ValueError, match="32-bit"):
+            to_mask(kind(mask), (1, 1))
+
+
+def test_a_picture_is_checked_as_a_file_is():
+    soft = Image.fromarray(np.kron(np.eye(4), np.ones((16, 16))).astype(np.uint8) * 255).rotate(20)
+    soft = soft.resize((21, 21), Image.Resampling.BOX)
+    with pytest.raises(ValueError, match="the mask looks anti-aliased"):
+        to_mask(soft, (21, 21))

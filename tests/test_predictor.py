@@ -121,7 +121,7 @@ def test_masks_at_several_frames_introduce_objects_where_they_appear(predictor):
         ({}, "no mask is given"),
         ({-1: MASKS[0]}, "given for frame -1; .* counted from 0"),
         ({"first": MASKS[0]}, "given for frame 'first'"),
-        ({1.5: MASKS[0]}, "given for frame 1.5"),
+        ({1.5: MASKS[0]}, r"given for frame 1\.5"),
     ],
 )
 def test_wrong_masks_are_refused_before_the_first_frame(predictor, mask, message):
@@ -149,7 +149,7 @@ def test_the_device_is_that_of_the_parameters():
 
 
 def test_a_device_that_does_not_exist_is_refused(monkeypatch):
-    with pytest.raises(ValueError, match="device is auto, cpu, cuda or another .*, not 'gpu'"):
+    with pytest.raises(ValueError, match=r"device is auto, cpu, cuda or another .*, not 'gpu'"):
         Predictor.from_pretrained(device="gpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="torch finds no CUDA device here"):

@@ -8,6 +8,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from emavos.pictures import pixels_of
+
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406])
 IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225])
 
@@ -19,7 +21,7 @@ def to_frame(frame: object) -> Tensor:
     Raises ValueError that says what was given where it is anything else.
     """
     if isinstance(frame, Image.Image):
-        frame = np.asarray(frame.convert("RGB"))
+        frame = pixels_of(frame)
     if isinstance(frame, np.ndarray):
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise ValueError(
@@ -41,12 +43,12 @@ def to_frame(frame: object) -> Tensor:
     if not frame.is_floating_point():
         raise ValueError(f"a tensor frame is uint8, or float in [0, 1], not {frame.dtype}")
     frame = frame.float()
-    if not bool(((frame >= 0) & (frame <= 1)).all()):  # NaN too
+    if not bool(((frame >= -1e-3) & (frame <= 1 + 1e-3)).all()):  # NaN too; resizing overshoots a little
         low, high = frame.min().item(), frame.max().item()
         raise ValueError(
             f"a float frame is in [0, 1], not {low:g} to {high:g}; divide by 255, do not normalise"
         )
-    return frame
+    return frame.clamp(0, 1)
 
 
 def normalize(frame: Tensor) -> Tensor:

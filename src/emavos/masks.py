@@ -11,23 +11,25 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from emavos.pictures import ids_of_picture
+
 Crop = tuple[EllipsisType, slice, slice]
 
 
 def to_mask(mask: object, size: tuple[int, ...]) -> Tensor:
     """A mask as (H, W) int32 of ids, 0 for the background.
 
-    mask: an array or a tensor (H, W) of integers or bool, or a PIL image of palette, gray or 1-bit kind.
+    mask: an array or a tensor (H, W) of integers or bool, or a PIL image of palette, gray or 1-bit kind. A
+        picture is checked as `emavos.pictures.ids_of_picture` does; an array is taken as it is.
     size: (H, W) of its frame. Raises ValueError that says what was given where it does not fit.
     """
     if isinstance(mask, Image.Image):
-        if mask.mode not in ("P", "L", "1", "I", "I;16"):
-            raise ValueError(
-                f"a mask image holds ids, as palette or gray, not colours ({mask.mode}); "
-                "save it as a palette PNG, or map its colours to ids"
-            )
-        mask = np.array(mask)
+        mask = ids_of_picture(mask)
+    if isinstance(mask, Tensor) and mask.dtype in (torch.uint16, torch.uint32, torch.uint64):
+        mask = mask.cpu().numpy()  # torch can do little with these
     if isinstance(mask, np.ndarray) and mask.dtype.kind in "buif":
+        if mask.dtype.kind == "u" and mask.size and mask.max() >= 2**31:
+            raise ValueError("ids are 32-bit integers")
         mask = torch.from_numpy(mask.astype(np.int64) if mask.dtype.kind in "bui" else np.array(mask))
     if not isinstance(mask, Tensor):
         raise ValueError(f"a mask is a PIL image, an array or a tensor, not {type(mask).__name__}")

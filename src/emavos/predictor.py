@@ -112,7 +112,7 @@ class Predictor:
             images, arrays (H, W, 3) of uint8 or tensors (3, H, W).
         mask: of the first frame, (H, W) of ids with 0 for the background: a path, a PIL image, an array or a
             tensor. A dict {frame index: mask} gives masks of several frames: objects that appear later are
-            introduced there, objects followed already are corrected.
+            introduced there, objects followed already are corrected. Files are read when their frame comes.
 
         Raises ValueError as `Session.step` does, and at the end where the frame of a mask never came.
         """
@@ -121,21 +121,26 @@ class Predictor:
         if wrong or not given:
             told = f"a mask is given for frame {wrong[0]!r}" if wrong else "no mask is given"
             raise ValueError(f"{told}; give one or more, by the index of their frame, counted from 0")
-        masks = {int(index): _read(m) for index, m in given.items()}
+        masks = {int(index): _check(m) for index, m in given.items()}
         return self._propagate(open_frames(frames), masks)
 
     def _propagate(self, frames: Iterable[Any], masks: dict[int, Any]) -> Iterator[Result]:
         session = self.session()
         for index, frame in enumerate(frames):
-            yield session.step(frame, masks.get(index))
-        if late := sorted(index for index in masks if index >= session.index):
-            raise ValueError(f"a mask is given for frame {late[0]} but the video has {session.index} frames")
+            mask = masks.pop(index, None)
+            yield session.step(frame, read_mask(mask) if isinstance(mask, (str, os.PathLike)) else mask)
+        if masks:
+            raise ValueError(
+                f"a mask is given for frame {min(masks)} but the video has {session.index} frames"
+            )
 
 
-def _read(mask: Any) -> Any:
+def _check(mask: Any) -> Any:
     if mask is None:
         raise ValueError("mask is None; give the mask of the first frame, or a dict {frame index: mask}")
-    return read_mask(mask) if isinstance(mask, (str, os.PathLike)) else mask
+    if isinstance(mask, (str, os.PathLike)) and not os.path.exists(mask):
+        raise FileNotFoundError(f"{os.fspath(mask)} does not exist")
+    return mask
 
 
 def choose_device(device: str | torch.device) -> torch.device:

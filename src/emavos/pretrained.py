@@ -60,7 +60,7 @@ def load_model(
     Raises ValueError where there is no such model, or its config, keys, shapes or sha256 are not exactly
     right; what `emavos.hub.download` raises where the Hub or the cache fails.
     """
-    if not dtype.is_floating_point:
+    if dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise ValueError(f"dtype is a floating-point type such as torch.float32, not {dtype}")
     name = "tiny" if name_or_path is None else os.fspath(name_or_path)
     if os.path.isfile(name):

@@ -1,8 +1,6 @@
 """Frames and masks of files: folders of images, videos, cameras in; palette PNGs and mp4 out."""
 
 from emavos.io.images import (
-    IdMask,
-    Pixels,
     list_images,
     palette,
     read_frame,
@@ -13,6 +11,7 @@ from emavos.io.images import (
 from emavos.io.opening import open_frames
 from emavos.io.source import FrameSource
 from emavos.io.video import VideoWriter, write_video
+from emavos.pictures import IdMask, Pixels
 
 __all__ = [
     "FrameSource",

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from emavos.io.whole import replacing
+from emavos.pictures import IdMask, Pixels, ids_of_picture, pixels_of
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 PathLike = str | os.PathLike[str]
-Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
-IdMask = NDArray[np.int32]  # (H, W), 0 the background
 
 
 def list_images(folder: PathLike) -> list[Path]:
@@ -31,17 +30,7 @@ def list_images(folder: PathLike) -> list[Path]:
 
 def read_frame(path: PathLike) -> Pixels:
     """The picture of an image file, (H, W, 3) of uint8, upright, over black where it is transparent."""
-    image = _read_image(path)
-    if image.mode == "F" or image.mode.startswith("I"):  # convert() would clip 16 bits to 8
-        gray = np.array(image)
-        if gray.dtype.kind == "f" or gray.min() < 0 or gray.max() > 0xFFFF:
-            raise ValueError(f"{path} has 32 bits a channel; save it with 8 or 16")
-        gray = ((gray.astype(np.int64) + 128) // 257).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=2)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-    return np.array(image.convert("RGB"))
+    return pixels_of(_read_image(path), os.fspath(path))
 
 
 def read_mask(path: PathLike) -> IdMask:
@@ -50,29 +39,7 @@ def read_mask(path: PathLike) -> IdMask:
     Raises ValueError where the file holds colours, or the blur of anti-aliasing or of lossy compression,
     rather than ids.
     """
-    image = _read_image(path)
-    if image.format in ("JPEG", "MPO"):
-        raise ValueError(f"{path} is a JPEG, whose compression blurs ids; save the mask as a PNG")
-    if image.mode in ("1", "L", "P") or image.mode.startswith("I"):
-        mask = np.array(image).astype(np.int32)
-        if _looks_antialiased(mask):
-            raise ValueError(
-                f"{path} looks anti-aliased or compressed: {len(np.unique(mask))} different ids, most of "
-                "them on edges alone; draw it without smoothing and save it as a PNG"
-            )
-        return mask
-    pixels = np.array(image.convert("RGBA" if image.has_transparency_data else "RGB")).astype(np.uint32)
-    packed = (pixels << (8 * np.arange(pixels.shape[2], dtype=np.uint32))).sum(axis=2)
-    colours, indices = np.unique(packed, return_inverse=True)
-    if len(colours) > 256 or _looks_antialiased(indices.reshape(packed.shape)):
-        raise ValueError(
-            f"{path} is an {image.mode} image of {len(colours)} colours that looks anti-aliased or "
-            "compressed; a mask holds ids: draw it without smoothing and save it as a palette PNG"
-        )
-    raise ValueError(
-        f"{path} is an {image.mode} mask of {len(colours)} colours; a mask holds ids: save it losslessly as "
-        "a palette or gray PNG, one number for each colour and 0 for the background"
-    )
+    return ids_of_picture(_read_image(path), os.fspath(path))
 
 
 def write_mask(path: PathLike, mask: NDArray[Any]) -> None:
@@ -131,21 +98,3 @@ def _read_image(path: PathLike) -> Image.Image:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is not an image that can be read: {error}") from error
     return image
-
-
-def _looks_antialiased(mask: NDArray[Any]) -> bool:
-    """Many ids, most of which lie on edges alone: no pixel of theirs has its own id on all four sides."""
-    ids = _distinct(mask)
-    if len(ids) <= 16:
-        return False
-    centre = mask[1:-1, 1:-1]
-    same = (centre == mask[:-2, 1:-1]) & (centre == mask[2:, 1:-1])
-    same &= (centre == mask[1:-1, :-2]) & (centre == mask[1:-1, 2:])
-    return len(_distinct(centre[same])) < len(ids) / 2
-
-
-def _distinct(mask: NDArray[Any]) -> NDArray[Any]:
-    """`np.unique`, ten times faster for small ids."""
-    if mask.size and mask.min() >= 0 and mask.max() < 1 << 16:
-        return np.bincount(mask.ravel()).nonzero()[0]
-    return np.unique(mask)

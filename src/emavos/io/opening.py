@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
-from emavos.io.images import IMAGE_SUFFIXES, PathLike, Pixels, list_images, read_frame
+from emavos.io.images import IMAGE_SUFFIXES, PathLike, list_images, read_frame
 from emavos.io.source import FrameSource
 from emavos.io.video import CameraSource, VideoSource
+from emavos.pictures import Pixels
 
 
 def open_frames(source: PathLike | int | Iterable[Any]) -> FrameSource:

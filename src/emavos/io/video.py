@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from emavos.io.images import PathLike, Pixels
+from emavos.io.images import PathLike
 from emavos.io.source import FrameSource
 from emavos.io.whole import partial_name
+from emavos.pictures import Pixels
 
 _NO_VIDEO = "is no video, or is cut off: no frames could be read"
 
@@ -49,7 +50,8 @@ class VideoSource(FrameSource):
                 raise self._truncated(read) from error
             if not read:
                 raise ValueError(f"{self.path} {_NO_VIDEO}")
-            if broken or end < 0.9 * _declared_end(container):
+            declared = _declared_end(container)
+            if broken or end < declared - min(0.1 * declared, 1.0):  # containers round, and count pauses
                 raise self._truncated(read)
 
     def _open(self) -> Any:
@@ -103,8 +105,8 @@ class VideoWriter:
         self.path = Path(path)
         if self.path.suffix.lower() != ".mp4":
             raise ValueError(f"{path} is not named .mp4, which is the one kind of video written")
-        if not 0 < fps < 1000:
-            raise ValueError(f"fps is more than 0 and less than 1000, not {fps}")
+        if not 0.01 <= fps <= 1000:
+            raise ValueError(f"fps is from 0.01 to 1000, not {fps}")
         self._av = _import_av(f"writing {path}")
         self._rate = Fraction(fps).limit_denominator(1001)
         self._partial = self.path.with_name(partial_name(self.path))

@@ -1,0 +1,92 @@
+"""What a picture of Pillow means: the pixels of a frame, or the ids of a mask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
+IdMask = NDArray[np.int32]  # (H, W), 0 the background
+
+
+def pixels_of(image: Image.Image, name: str = "the frame") -> Pixels:
+    """The pixels of a picture, (H, W, 3) of uint8, upright, over black where it is transparent.
+
+    name: what the picture is called in errors. Raises ValueError where it has 32 bits a channel.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):  # convert() would clip 16 bits to 8
+        gray = np.array(image)
+        if gray.dtype.kind == "f" or gray.min() < 0 or gray.max() > 0xFFFF:
+            raise ValueError(f"{name} has 32 bits a channel; save it with 8 or 16")
+        gray = ((gray.astype(np.int64) + 128) // 257).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+    return np.array(image.convert("RGB"))
+
+
+def ids_of_picture(image: Image.Image, name: str = "the mask") -> IdMask:
+    """The ids of a mask, (H, W) int32: palette indices, gray values of 8 or 16 bits, 0 and 1 of 1 bit.
+
+    name: what the mask is called in errors. Raises ValueError where the picture holds colours, or the blur of
+    anti-aliasing or of lossy compression, rather than ids.
+    """
+    if image.format in ("JPEG", "MPO"):
+        raise ValueError(f"{name} is a JPEG, whose compression blurs ids; save the mask as a PNG")
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("1", "L", "P") or image.mode.startswith("I"):
+        mask = np.array(image).astype(np.int32)
+        if _looks_antialiased(mask):
+            raise ValueError(
+                f"{name} looks anti-aliased or compressed: {len(np.unique(mask))} different ids, most of "
+                "them on edges alone; draw it without smoothing and save it as a PNG"
+            )
+        return mask
+    pixels = np.array(image.convert("RGBA" if image.has_transparency_data else "RGB")).astype(np.uint32)
+    packed = (pixels << (8 * np.arange(pixels.shape[2], dtype=np.uint32))).sum(axis=2)
+    colours, indices = np.unique(packed, return_inverse=True)
+    if len(colours) > 256 or _looks_antialiased(indices.reshape(packed.shape)):
+        raise ValueError(
+            f"{name} is an {image.mode} image of {len(colours)} colours that looks anti-aliased or "
+            "compressed; a mask holds ids: draw it without smoothing and save it as a palette PNG"
+        )
+    raise ValueError(
+        f"{name} is an {image.mode} mask of {len(colours)} colours; a mask holds ids: save it losslessly as "
+        "a palette or gray PNG, one number for each colour and 0 for the background"
+    )
+
+
+def _looks_antialiased(mask: NDArray[Any]) -> bool:
+    """Whether ids are the blur of an edge.
+
+    Smoothing puts values in between on the way from one id to another: an id is a step where most of its
+    pixels lie between a lower and a higher neighbour. Compression scatters values that were not there: an
+    id is dust where most of its pixels have no neighbour of their own id. Objects are neither, however small.
+    """
+    if min(mask.shape) < 3:
+        return False
+    ids, labels = np.unique(mask, return_inverse=True)
+    if len(ids) < 4:
+        return False
+    labels = labels.reshape(mask.shape)  # in the order of the ids
+    centre = labels[1:-1, 1:-1]
+    pairs = ((labels[:-2, 1:-1], labels[2:, 1:-1]), (labels[1:-1, :-2], labels[1:-1, 2:]))
+    step = np.zeros(centre.shape, bool)
+    lone = np.ones(centre.shape, bool)
+    for before, after in pairs:
+        step |= ((before < centre) & (centre < after)) | ((before > centre) & (centre > after))
+        lone &= (before != centre) & (centre != after)
+    total = np.bincount(centre.ravel(), minlength=len(ids))
+
+    def mostly(where: NDArray[Any]) -> int:
+        return int((2 * np.bincount(centre[where], minlength=len(ids)) > total).sum())
+
+    steps = mostly(step)
+    return (steps >= 3 and 2 * steps >= len(ids) - 1) or (
+        len(ids) > 16 and 2 * mostly(step | lone) > len(ids)
+    )
