@@ -277,7 +277,7 @@ def test_a_camera_is_for_python(here, capsys):
 def test_ctrl_c_leaves_nothing_behind(here, capsys, monkeypatch):
     monkeypatch.setattr(Predictor, "_propagate", lambda self, frames, masks: _stop_after(frames))
     assert segment() == 130
-    refused(capsys, here, "interrupted; nothing was written")
+    refused(capsys, here, "interrupted")
 
 
 def _stop_after(frames):
@@ -363,3 +363,69 @@ def test_a_stage_of_training_can_be_stopped_and_gives_a_model(davis, capsys, mon
     assert STCN.from_pretrained(davis.parent / "run" / "model").config == PRESETS["stcn-tiny"]
     assert main(["train", "--stage", "large", "--data", str(data), "--out", "run"]) == 1
     assert "there is no stage large; the stages are small" in capsys.readouterr().err
+
+
+def test_evaluate_begins_where_the_truth_begins(davis, capsys):
+    truths = davis / "Annotations" / "480p" / "one"
+    (truths / "00000.png").unlink()
+    assert evaluate(davis) == 0
+    out = davis.parent / "out" / "one"
+    assert not read_mask(out / "00000.png").any()
+    np.testing.assert_array_equal(read_mask(out / "00001.png"), read_mask(truths / "00001.png"))
+
+
+def test_evaluate_takes_void_as_background_and_255_as_the_object_where_told(davis, capsys):
+    for path in (davis / "Annotations").rglob("*.png"):
+        mask = read_mask(path)
+        write_mask(path, np.where(mask == 1, 255, mask))
+    assert evaluate(davis) == 0
+    assert 255 not in read_mask(davis.parent / "out" / "one" / "00000.png")
+    for path in (davis / "Annotations").rglob("*.png"):
+        write_mask(path, np.where(read_mask(path) > 0, 255, 0))
+    shutil.rmtree(davis.parent / "out")
+    assert evaluate(davis) == 1
+    assert "use --binary" in capsys.readouterr().err
+    assert not (davis.parent / "out").exists()
+    assert evaluate(davis, "--binary") == 0
+    assert {*np.unique(read_mask(davis.parent / "out" / "one" / "00002.png"))} <= {0, 1}
+
+
+def test_evaluate_mends_a_sequence_that_lacks_frames_and_never_writes_into_the_data(davis, capsys):
+    assert evaluate(davis) == 0
+    whole = capsys.readouterr().out
+    (davis.parent / "out" / "one" / "00003.png").unlink()
+    assert evaluate(davis) == 0
+    assert capsys.readouterr().out == whole
+    assert main(["evaluate", str(davis), "--out", str(davis / "Annotations" / "480p")]) == 1
+    assert "is inside the data" in capsys.readouterr().err
+
+
+def test_the_folder_of_the_mask_is_never_written_to(here, capsys):
+    (here / "m").mkdir()
+    shutil.move("first.png", "m/00000.png")
+    before = (here / "m" / "00000.png").read_bytes()
+    for arguments in (["--overlay", "m"], ["--overlay", "x.png"]):
+        assert segment("--force", *arguments, mask="m/00000.png") == 1
+    assert segment("--force", mask="m/00000.png", out="m") == 1
+    assert capsys.readouterr().err.count("\n") == 3
+    assert (here / "m" / "00000.png").read_bytes() == before
+    assert names(here / "m") == ["00000.png"]
+
+
+def test_something_in_the_way_is_found_before_the_first_file_is_moved(here, capsys):
+    (here / "out" / "img9.png").mkdir(parents=True)
+    stem = names(here / "clip")[2].removesuffix(".png").removesuffix(".jpg")
+    (here / "out" / f"{stem}.png").mkdir(exist_ok=True)
+    before = names(here / "out")
+    assert segment("--force") == 1
+    assert "is in its way" in capsys.readouterr().err
+    assert names(here / "out") == before
+
+
+def test_out_of_memory_on_a_cpu_is_one_line(here, capsys, monkeypatch):
+    def full(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    monkeypatch.setattr(STCN, "encode_key", full)
+    assert segment() == 1
+    assert "out of memory at frame 0" in capsys.readouterr().err

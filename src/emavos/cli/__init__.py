@@ -1,8 +1,8 @@
 """The command line: `emavos segment`, `demo`, `evaluate`, `train` and `convert`.
 
-A command is a module: `add` adds its parser, another function runs it and raises ValueError, OSError or
-ImportError for a user's mistakes, which `main` turns into one line and an exit code. torch takes seconds to
-load, and `emavos --help` should not: commands import what they need when they run.
+A command is a module: `add` adds its parser, another function runs it and raises ValueError, OSError,
+ImportError or FloatingPointError for what a user can mend, which `main` turns into one line and an exit
+code. torch takes seconds to load, and `emavos --help` should not: commands import what they need when run.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing was written", INTERRUPTED)
+        return _fail("interrupted", INTERRUPTED)
     except OSError as error:
         named = error.filename is not None and error.strerror is not None
         return _fail(f"{error.filename}: {error.strerror}" if named else str(error), BAD_INPUT)
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, FloatingPointError) as error:
         return _fail(str(error), BAD_INPUT)
     return 0
 

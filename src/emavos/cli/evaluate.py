@@ -22,26 +22,42 @@ def add(commands: Commands) -> None:
     parser.add_argument("data", type=Path, metavar="DIR", help="has JPEGImages/480p and Annotations/480p")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the masks")
     parser.add_argument("--split", metavar="NAME", help="a list of DIR/ImageSets, such as 2017/val (all)")
+    parser.add_argument(
+        "--binary", action="store_true", help="all that is not 0, 255 too, is one object (DAVIS 2016)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress, only the table")
     add_model_arguments(parser, size=480)
     add_memory_arguments(parser)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from emavos.evaluation import evaluate_davis, list_sequences
+    import numpy as np
+
+    from emavos.evaluation import VOID, evaluate_davis, list_sequences
     from emavos.io import list_images, open_frames, read_mask, write_mask
 
+    images, truths = (args.data / name / "480p" for name in ("JPEGImages", "Annotations"))
+    for path in (images, truths):
+        if path.resolve() in (args.out.resolve(), *args.out.resolve().parents):
+            raise ValueError(f"--out {args.out} is inside the data; choose another folder")
     predictor = None
     for sequence in list_sequences(args.data, args.split):
-        frames = open_frames(args.data / "JPEGImages" / "480p" / sequence)
-        first = read_mask(list_images(args.data / "Annotations" / "480p" / sequence)[0])
-        if (args.out / sequence).is_dir():
+        frames = open_frames(images / sequence)
+        if all((args.out / sequence / f"{frames.name(i)}.png").exists() for i in range(frames.count or 0)):
             continue
+        path = list_images(truths / sequence)[0]
+        begin = frames.find(path.stem)
+        if begin is None:
+            raise ValueError(f"{path} is named as no frame of {images / sequence}")
+        first = read_mask(path)
+        first = (first != 0).astype(np.int32) if args.binary else np.where(first == VOID, 0, first)
+        if not first.any():
+            raise ValueError(f"{path} has no object; where 255 is not void but the object, use --binary")
         predictor = predictor or load_predictor(args, **policy(args))
-        with staged(args.out / sequence, force=False) as folder:
-            for _, result in follow(predictor, frames, first, args.quiet):
+        with staged(args.out / sequence, force=True) as folder:
+            for _, result in follow(predictor, frames, {begin: first}, args.quiet):
                 write_mask(folder / f"{frames.name(result.index)}.png", result.mask)
-    score = evaluate_davis(args.data, args.out, args.split)
+    score = evaluate_davis(args.data, args.out, args.split, binary=args.binary)
     print(f"{'sequence':24} {'object':>6} {'J':>6} {'F':>6} {'J&F':>6}")
     for sequence, objects in score.sequences.items():
         for id, one in objects.items():

@@ -16,7 +16,6 @@ def follow(
     predictor: Predictor, frames: FrameSource, mask: IdMask | dict[int, IdMask], quiet: bool
 ) -> Iterator[tuple[Pixels, Result]]:
     """Each frame with its result, and a progress bar."""
-    import torch
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
     read: deque[Pixels] = deque()
@@ -34,7 +33,16 @@ def follow(
         for result in bar:
             yield read.popleft(), result
             done += 1
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            raise
         raise ValueError(f"out of memory at frame {done}; try a smaller --size or --max-frames") from error
     except ValueError as error:
         raise ValueError(f"{error}; nothing was written" if done else str(error)) from error
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """torch has a class for it on an accelerator; on a CPU only the text tells."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

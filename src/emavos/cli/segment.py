@@ -87,6 +87,8 @@ def _segment(args: argparse.Namespace) -> None:
 def _check_apart(video: str, mask: Path, out: Path, show: Path | None) -> None:
     """No output may be written over an input, or over the other output."""
     taken = {Path(video).resolve(): "the video", mask.resolve(): "the mask"}
+    if mask.is_file():
+        taken.setdefault(mask.resolve().parent, "the folder of the mask")
     for name, path in (("--out", out), ("--overlay", show)):
         if path is not None and (other := taken.setdefault(path.resolve(), name)) != name:
             raise ValueError(f"{name} {path} is also {other}; choose another place")
@@ -111,12 +113,14 @@ def _overlay_writer(path: Path, force: bool, fps: float) -> Iterator[Callable[[s
     """A function that writes a frame by its name, to a video or a folder."""
     from emavos.io import VideoWriter, write_image
 
-    if path.suffix.lower() in (".avi", ".gif", ".mkv", ".mov", ".webm"):
+    if path.suffix.lower() in (".avi", ".gif", ".jpeg", ".jpg", ".mkv", ".mov", ".png", ".webm"):
         raise ValueError(f"--overlay {path} is written as .mp4, or as a folder of PNGs")
     if path.suffix.lower() != ".mp4":
         with staged(path, force) as folder:
             yield lambda name, frame: write_image(folder / f"{name}.png", frame)
     else:
+        if path.is_dir():
+            raise ValueError(f"--overlay {path} is a folder, not a video")
         if path.exists() and not force:
             raise ValueError(f"{path} exists; choose another name, or --force to write over it")
         with staged(path.parent, force=True) as folder, VideoWriter(folder / path.name, fps) as video:

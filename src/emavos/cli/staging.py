@@ -27,9 +27,22 @@ def staged(target: Path, force: bool) -> Iterator[Path]:
         raise ValueError(f"{target} cannot be written: {error.strerror}") from error
     try:
         yield stage
-        for file in sorted(path for path in stage.rglob("*") if path.is_file()):
-            goal = target / file.relative_to(stage)
-            goal.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(file, goal)
+        _publish(stage, target)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _publish(stage: Path, target: Path) -> None:
+    """Put what was staged in its place: at once where there is nothing yet, otherwise file by file."""
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(stage, target)
+        return
+    moves = [(file, target / file.relative_to(stage)) for file in sorted(stage.rglob("*")) if file.is_file()]
+    for _, goal in moves:
+        above = next(folder for folder in goal.parents if folder.exists())
+        if goal.is_dir() or not above.is_dir():
+            raise ValueError(f"{goal} cannot be written: {goal if goal.is_dir() else above} is in its way")
+    for file, goal in moves:
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, goal)

@@ -1,9 +1,17 @@
 """J and F, and the score of DAVIS."""
 
-from emavos.evaluation.davis import DavisScore, ObjectScore, evaluate_davis, list_sequences, score_sequence
+from emavos.evaluation.davis import (
+    VOID,
+    DavisScore,
+    ObjectScore,
+    evaluate_davis,
+    list_sequences,
+    score_sequence,
+)
 from emavos.evaluation.metrics import Statistics, boundary_accuracy, region_similarity, statistics
 
 __all__ = [
+    "VOID",
     "DavisScore",
     "ObjectScore",
     "Statistics",
