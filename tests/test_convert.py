@@ -158,3 +158,21 @@ def test_the_command_makes_a_model_that_loads(tmp_path, capsys):
     assert main(["convert", str(tmp_path / "no.pth"), str(tmp_path / "other")]) == 1
     assert capsys.readouterr().err.count("\n") == 2
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    "state", [{"weight": torch.zeros(1)}, {0: torch.zeros(1)}, {"value_encoder.conv1.weight": torch.zeros(3)}]
+)
+def test_odd_keys_and_shapes_are_told_in_one_line(tmp_path, state, capsys):
+    torch.save(state, tmp_path / "x.pth")
+    assert main(["convert", str(tmp_path / "x.pth"), str(tmp_path / "model")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("emavos: error: ")
+    assert error.count("\n") == 1
+
+
+def test_the_refusal_does_not_tell_how_to_open_it_unsafely(tmp_path):
+    (tmp_path / "x.pth").write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(ValueError, match="does not hold tensors alone") as refusal:
+        read_checkpoint(tmp_path / "x.pth")
+    assert "weights_only" not in str(refusal.value)

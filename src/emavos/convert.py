@@ -47,7 +47,7 @@ def from_stcn(state_dict: Mapping[str, Tensor], config: STCNConfig | None = None
     model = STCN(config)
     state = {_our_name(key): tensor for key, tensor in state_dict.items()}
     first = "value_encoder.trunk.conv1.weight"
-    if first in state and state[first].shape[1] == 4:
+    if first in state and state[first].ndim == 4 and state[first].shape[1] == 4:
         state[first] = torch.nn.functional.pad(state[first], (0, 0, 0, 0, 0, 1))
     _fold_biases(state)
     wanted = model.state_dict()
@@ -71,14 +71,17 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+    except OSError:
         raise
-    except Exception as error:  # torch raises whatever its readers do
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} does not hold tensors alone, or is damaged: {reason}") from error
+    except Exception:  # torch raises whatever its readers do, and tells how to open the file unsafely
+        raise ValueError(
+            f"{path} does not hold tensors alone, or is damaged; what else it holds is not read"
+        ) from None
     if isinstance(content, dict) and isinstance(content.get("network"), dict):
         content = content["network"]
-    if not isinstance(content, dict) or not all(isinstance(x, Tensor) for x in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(x, Tensor) for key, x in content.items()
+    ):
         raise ValueError(f"{path} holds no state dict of a network")
     return content
 
@@ -109,7 +112,7 @@ def _our_name(key: str) -> str:
         if key.startswith(theirs):
             key = ours + key.removeprefix(theirs)
             break
-    if ".trunk." not in key and key.rsplit(".", 2)[-2] == "downsample":
+    if ".trunk." not in key and ".downsample." in key:
         key = key.replace(".downsample.", ".skip.")  # of residual blocks; ResNet keeps the name
     return key
 

@@ -146,7 +146,7 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_checkpoint(root, tmp_pat
     with torch.no_grad():
         model.decoder.pred.bias.fill_(torch.nan)
     sample = Sample(torch.zeros(1, 3, 3, 48, 48), torch.zeros(1, 3, 1, 48, 48))
-    with pytest.raises(RuntimeError, match="loss of iteration 7 is nan"):
+    with pytest.raises(FloatingPointError, match="loss of iteration 7 is nan"):
         step(model, make_optimiser(model, SMALL), sample, 7, SMALL)
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
     assert [path.name for path in tmp_path.glob(".*")] == []
@@ -181,6 +181,15 @@ def test_stages_survive_json_and_wrong_fields_are_refused():
         ({"all_pixels_until": 5, "hardest_from": 4}, "comes before"),
         ({"size": 100}, "multiple of 16"),
         ({"frames": 1}, "at least 2 frames"),
+        ({"batch": 0}, "batch is at least 1"),
+        ({"lr": -1.0}, "lr is more than 0"),
+        ({"real": 7.0}, "real is from 0 to 1"),
+        ({"warmup": -5}, "warmup is not negative"),
+        ({"iterations": 100, "decay_from": 200}, "decay_from is from 0 to iterations"),
+        ({"zoom": (1.0, 0.5)}, "zoom is two numbers that rise"),
+        ({"preset": "nope"}, "there is no preset nope"),
+        ({"leave_out": "bear"}, "not the text 'bear'"),
+        ({"least_fraction": 0.0}, "least_fraction is more than 0"),
     ],
 )
 def test_a_wrong_config_is_refused(fields, message):
@@ -200,3 +209,22 @@ def test_trunks_start_from_imagenet_and_the_rest_from_the_seed():
     assert not ours["value_encoder.trunk.stem.conv.weight"][:, 3:].any()
     with pytest.raises(ValueError, match="no ImageNet weights are at hand for the trunks of stcn"):
         start_from_imagenet("stcn")
+
+
+def test_a_damaged_checkpoint_and_another_model_are_told(root, tmp_path):
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match="is damaged, or no checkpoint of a run"):
+        run(root, tmp_path)
+    with pytest.raises(ValueError, match="not of the config's preset"):
+        train(fresh(), root, tmp_path / "other", dataclasses.replace(SMALL, preset="stcn"))
+
+
+def test_data_without_its_other_half_is_told_before_training(tmp_path):
+    root = training_tree(tmp_path / "data")
+    (root / "clips" / "Annotations" / "480p" / "one" / "00002.png").unlink()
+    with pytest.raises(ValueError, match=r"00002\.jpg has no mask"):
+        run(root, tmp_path / "run")
+    root = training_tree(tmp_path / "more")
+    (root / "static" / "images" / "a.jpg").unlink()
+    with pytest.raises(ValueError, match=r"a\.png has no image"):
+        run(root, tmp_path / "run")

@@ -23,6 +23,9 @@ class Clips:
         self.sequences = [sorted(f.glob("*.jpg")) for f in folders if f.name not in leave_out]
         if not self.sequences or not all(self.sequences):
             raise ValueError(f"{images} holds no sequence, or one without frames")
+        for image in (image for sequence in self.sequences for image in sequence):
+            if not (mask := self._mask_of(image)).is_file():
+                raise ValueError(f"{image} has no mask: {mask} does not exist")
 
     def __len__(self) -> int:
         """The number of sequences."""
@@ -31,4 +34,7 @@ class Clips:
     def load(self, sequence: int, frame: int) -> tuple[Tensor, Tensor]:
         """Image (3, H, W) uint8 and mask (H, W) uint8 of ids."""
         image = self.sequences[sequence][frame]
-        return load_pair(image, self.masks / image.parent.name / f"{image.stem}.png")
+        return load_pair(image, self._mask_of(image))
+
+    def _mask_of(self, image: Path) -> Path:
+        return self.masks / image.parent.name / f"{image.stem}.png"

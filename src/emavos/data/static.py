@@ -25,6 +25,10 @@ class StaticImages(Sequence[tuple[Tensor, Tensor]]):
                 f"{self.root / 'masks'} holds no PNG; expected images/NAME.jpg and masks/NAME.png"
             )
 
+        for name in self.names:
+            if not (image := self.root / "images" / f"{name}.jpg").is_file():
+                raise ValueError(f"the mask {name}.png has no image: {image} does not exist")
+
     def __len__(self) -> int:
         return len(self.names)
 

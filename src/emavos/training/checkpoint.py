@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from emavos.models import STCN
@@ -36,11 +36,14 @@ def load_checkpoint(path: Path, model: STCN, optimiser: torch.optim.Optimizer, c
     Raises ValueError where the run was begun with another config. Its end alone may have been moved, and the
     place where the learning rate begins to fall, if the run has not come to it.
     """
-    with safe_open(path, "pt") as file:
-        keys = list(file.keys())
-        state = {key: file.get_tensor(key) for key in keys}
-        iteration = int(file.metadata()["iteration"])
-        begun = TrainConfig.from_json(file.metadata()["config"])
+    try:
+        with safe_open(path, "pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+        iteration = int(metadata["iteration"])
+        begun = TrainConfig.from_json(metadata["config"])
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{path} is damaged, or no checkpoint of a run ({error}); delete it") from error
     _check_same(path, begun, config, iteration)
     model.load_state_dict({key[6:]: tensor for key, tensor in state.items() if key.startswith("model.")})
     for name, parameter in model.named_parameters():

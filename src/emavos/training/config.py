@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from emavos.models import PRESETS
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -41,8 +43,28 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.leave_out, str):  # type: ignore[unreachable]
+            raise ValueError(f"leave_out is names of sequences, not the text {self.leave_out!r}")
         object.__setattr__(self, "zoom", tuple(self.zoom))
         object.__setattr__(self, "leave_out", tuple(self.leave_out))
+        if self.preset not in PRESETS:
+            raise ValueError(f"there is no preset {self.preset}; they are {', '.join(PRESETS)}")
+        for name in ("iterations", "batch", "size", "max_gap"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
+        for name in ("lr", "trunk_lr", "clip_grad", "least_fraction"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is more than 0, not {getattr(self, name)}")
+        for name in ("real", "two_objects", "occluder", "least_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is from 0 to 1, not {getattr(self, name)}")
+        for name in ("weight_decay", "warmup", "dice"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is not negative, as {getattr(self, name)} is")
+        if not 0 <= self.decay_from <= self.iterations:
+            raise ValueError(f"decay_from is from 0 to iterations, {self.iterations}, not {self.decay_from}")
+        if len(self.zoom) != 2 or not 0 < self.zoom[0] <= self.zoom[1] <= 1:
+            raise ValueError(f"zoom is two numbers that rise, above 0 and at most 1, not {self.zoom}")
         if not 0 <= self.all_pixels_until <= self.hardest_from:
             raise ValueError("all_pixels_until comes before hardest_from")
         if self.size % 16:

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from emavos.data import Clips, ClipSamples, Sample, StaticImages
-from emavos.models import STCN
+from emavos.models import PRESETS, STCN
 from emavos.training.checkpoint import load_checkpoint, save_checkpoint
 from emavos.training.clip import clip_logits
 from emavos.training.config import TrainConfig
@@ -49,7 +49,12 @@ def train(
     save_every: iterations between checkpoints; the last one is always saved.
     stop: end after this iteration, to go on later; the config's `iterations` unless told.
     report: called after each iteration.
+
+    Raises ValueError where model, data or checkpoint do not fit the config, FloatingPointError where the
+    loss is not finite.
     """
+    if model.config != PRESETS[config.preset]:
+        raise ValueError(f"the model is not of the config's preset, {config.preset}")
     data, out = Path(data), Path(out)
     out.mkdir(parents=True, exist_ok=True)
     samples = ClipSamples(
@@ -100,7 +105,7 @@ def make_optimiser(model: STCN, config: TrainConfig) -> torch.optim.AdamW:
 def step(
     model: STCN, optimiser: torch.optim.Optimizer, sample: Sample, iteration: int, config: TrainConfig
 ) -> tuple[float, float]:
-    """One iteration; returns its loss and the mean overlap. A loss that is not finite raises RuntimeError."""
+    """One iteration; returns its loss and the mean overlap. FloatingPointError: the loss is not finite."""
     for group in optimiser.param_groups:
         group["lr"] = group["base"] * config.learning_rate(iteration)
     fraction = hardest_fraction(
@@ -117,7 +122,7 @@ def step(
     dice = torch.stack(dices).mean()
     loss = torch.stack(losses).mean() + config.dice * dice
     if not bool(loss.isfinite()):
-        raise RuntimeError(f"the loss of iteration {iteration} is {loss.item()}")
+        raise FloatingPointError(f"the loss of iteration {iteration} is {loss.item()}")
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)

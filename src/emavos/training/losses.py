@@ -26,7 +26,7 @@ def bootstrapped_cross_entropy(logits: Tensor, target: Tensor, fraction: float) 
     """
     loss = functional.cross_entropy(logits, target, reduction="none").flatten(1)  # (B, H * W)
     if fraction < 1:
-        loss = loss.topk(int(loss.shape[1] * fraction), dim=1).values
+        loss = loss.topk(max(int(loss.shape[1] * fraction), 1), dim=1).values
     return loss.mean()
 
 
