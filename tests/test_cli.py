@@ -429,3 +429,8 @@ def test_out_of_memory_on_a_cpu_is_one_line(here, capsys, monkeypatch):
     monkeypatch.setattr(STCN, "encode_key", full)
     assert segment() == 1
     assert "out of memory at frame 0" in capsys.readouterr().err
+
+
+def test_an_empty_video_is_not_the_current_folder(here, capsys):
+    assert segment(video="") == 1
+    refused(capsys, here, "VIDEO is empty")

@@ -122,6 +122,8 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero():
 def test_a_run_that_was_stopped_gives_the_weights_of_one_that_was_not(root, tmp_path):
     whole = run(root, tmp_path / "whole")
     run(root, tmp_path / "parts", stop=2)
+    with open(tmp_path / "parts" / "log.csv", "a") as log:  # killed after its last checkpoint
+        log.write("2,0.5,0.5,1,0.1\n3,0.")
     resumed = run(root, tmp_path / "parts")
     assert same(whole, resumed)
     logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("whole", "parts")]

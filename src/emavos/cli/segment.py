@@ -86,6 +86,8 @@ def _segment(args: argparse.Namespace) -> None:
 
 def _check_apart(video: str, mask: Path, out: Path, show: Path | None) -> None:
     """No output may be written over an input, or over the other output."""
+    if not video:
+        raise ValueError("VIDEO is empty; name a folder of images or a video file")
     taken = {Path(video).resolve(): "the video", mask.resolve(): "the mask"}
     if mask.is_file():
         taken.setdefault(mask.resolve().parent, "the folder of the mask")

@@ -75,6 +75,7 @@ def train(
     optimiser = make_optimiser(model, config)
     checkpoint = out / "checkpoint.safetensors"
     start = load_checkpoint(checkpoint, model, optimiser, config) if checkpoint.exists() else 0
+    _cut_log(out / "log.csv", start)
     end = config.iterations if stop is None else min(stop, config.iterations)
     left = Subset(samples, range(start * config.batch, end * config.batch))
     loader = DataLoader(left, config.batch, num_workers=workers, persistent_workers=workers > 0)
@@ -128,6 +129,15 @@ def step(
     torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)
     optimiser.step()
     return loss.item(), 1 - dice.item()
+
+
+def _cut_log(path: Path, start: int) -> None:
+    """Take out what is run again: the iterations from `start` on, which came after the last checkpoint."""
+    if not path.exists():
+        return
+    lines = path.read_text().splitlines(keepends=True)
+    whole = [line for line in lines[1:] if line.endswith("\n") and int(line.partition(",")[0]) < start]
+    path.write_text("".join(lines[:1] + whole))
 
 
 def _log(path: Path, progress: Progress) -> None:
