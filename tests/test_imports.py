@@ -28,7 +28,7 @@ ALLOWED = {
     "visualize": {"io", "masks"},
     "demo": {"io"},
     "evaluation": {"io", "masks"},
-    "data": {"frames", "masks"},
+    "data": {"frames", "io", "masks"},
     "training": {"convert", "data", "masks", "memory", "models"},
     "__init__": {"card", "memory", "predictor", "session"},
 }

@@ -1,7 +1,20 @@
 """Training data: folders of images or clips with masks, made into short clips."""
 
-from emavos.data.clips import Clips
+from emavos.data.clips import BL30K, Clips, Davis, YouTubeVOS
 from emavos.data.samples import ClipSamples, Sample
 from emavos.data.static import StaticImages
+from emavos.data.video_samples import VideoSamples
+from emavos.data.videos import Joined, Videos
 
-__all__ = ["ClipSamples", "Clips", "Sample", "StaticImages"]
+__all__ = [
+    "BL30K",
+    "ClipSamples",
+    "Clips",
+    "Davis",
+    "Joined",
+    "Sample",
+    "StaticImages",
+    "VideoSamples",
+    "Videos",
+    "YouTubeVOS",
+]

@@ -1,40 +1,93 @@
-"""Real video with a mask for every frame."""
+"""Real video with masks: the layouts of DAVIS, YouTube-VOS and BL30K, and of one's own clips."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from emavos.data.static import load_pair
+from emavos.io import list_images
 
 
 class Clips:
-    """A DAVIS-like tree: `root/JPEGImages/480p/SEQUENCE/NAME.jpg` with `root/Annotations/480p/...png`.
+    """`root/JPEGImages/SEQUENCE/NAME.jpg` with `root/Annotations/SEQUENCE/NAME.png`, of ids, 0 the background.
+
+    Both may have a folder `480p` in between, as DAVIS has it. Frames without a mask are passed over.
 
     leave_out: names of sequences that are not to be used, whether they are there or not.
+    Raises ValueError where there is no sequence, or one has no mask.
     """
 
-    def __init__(self, root: str | Path, leave_out: Sequence[str] = ()) -> None:
-        images = Path(root) / "JPEGImages" / "480p"
-        self.masks = Path(root) / "Annotations" / "480p"
-        folders = sorted(path for path in images.glob("*") if path.is_dir())
-        self.sequences = [sorted(f.glob("*.jpg")) for f in folders if f.name not in leave_out]
-        if not self.sequences or not all(self.sequences):
-            raise ValueError(f"{images} holds no sequence, or one without frames")
-        for image in (image for sequence in self.sequences for image in sequence):
-            if not (mask := self._mask_of(image)).is_file():
-                raise ValueError(f"{image} has no mask: {mask} does not exist")
+    _STEP = 1  # frames of the video from one mask to the next
+
+    def __init__(
+        self, root: str | Path, leave_out: Sequence[str] = (), only: Sequence[str] | None = None
+    ) -> None:
+        self.images, self.masks = (_with_resolution(Path(root) / name) for name in ("JPEGImages", "Annotations"))
+        there = sorted(path.name for path in self.images.glob("*") if path.is_dir()) if only is None else only
+        self.names = [name for name in there if name not in leave_out]
+        if not self.names:
+            raise ValueError(f"{self.images} holds no sequence: a folder of frames for each is wanted")
+        for name in self.names:
+            if not any((self.masks / name).glob("*.png")):
+                raise ValueError(f"{name} has no mask: {self.masks / name} holds no PNG")
 
     def __len__(self) -> int:
         """The number of sequences."""
-        return len(self.sequences)
+        return len(self.names)
 
-    def load(self, sequence: int, frame: int) -> tuple[Tensor, Tensor]:
+    def length(self, video: int) -> int:
+        """How many frames of a sequence have a mask."""
+        return len(self.frames(video))
+
+    def step(self, video: int) -> int:
+        """How many frames of the video lie from one mask to the next."""
+        return self._STEP
+
+    def frames(self, video: int) -> list[Path]:
+        """The images of a sequence that have a mask, in order."""
+        # listed anew each time: the names of all frames of BL30K do not fit in the memory of many workers
+        masks = {Path(name).stem for name in os.listdir(self.masks / self.names[video])}
+        frames = [image for image in list_images(self.images / self.names[video]) if image.stem in masks]
+        if not frames:
+            raise ValueError(f"no mask of {self.masks / self.names[video]} has the name of a frame")
+        return frames
+
+    def load(self, video: int, frame: int) -> tuple[Tensor, Tensor]:
         """Image (3, H, W) uint8 and mask (H, W) uint8 of ids."""
-        image = self.sequences[sequence][frame]
-        return load_pair(image, self._mask_of(image))
+        image = self.frames(video)[frame]
+        return load_pair(image, self.mask_of(image))
 
-    def _mask_of(self, image: Path) -> Path:
+    def mask_of(self, image: Path) -> Path:
+        """Where the mask of a frame is, or would be."""
         return self.masks / image.parent.name / f"{image.stem}.png"
+
+
+class Davis(Clips):
+    """DAVIS 2017 as it unpacks: the sequences that `root/ImageSets/SPLIT.txt` lists."""
+
+    def __init__(self, root: str | Path, leave_out: Sequence[str] = (), split: str = "2017/train") -> None:
+        path = Path(root) / "ImageSets" / f"{split}.txt"
+        if not path.is_file():
+            raise ValueError(f"{path} does not exist; a DAVIS tree lists there the sequences of {split}")
+        super().__init__(root, leave_out, only=path.read_text().split())
+
+
+class YouTubeVOS(Clips):
+    """The training part of YouTube-VOS 2018 or 2019 as it unpacks, `root/train/`: every fifth frame has a mask."""
+
+    _STEP = 5
+
+    def __init__(self, root: str | Path, leave_out: Sequence[str] = ()) -> None:
+        super().__init__(Path(root) / "train", leave_out)
+
+
+class BL30K(Clips):
+    """BL30K (Cheng et al., CVPR 2021) as it unpacks: rendered video, every frame with a mask."""
+
+
+def _with_resolution(folder: Path) -> Path:
+    return folder / "480p" if (folder / "480p").is_dir() else folder

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from emavos.data.clips import Clips
+from emavos.data.places import draw_places
 from emavos.data.static import StaticImages
 from emavos.data.transforms import Colour, Motion, View, draw_object_view, draw_view
 from emavos.frames import normalize
@@ -25,6 +26,7 @@ class Sample(NamedTuple):
 
     frames: Tensor  # (T, 3, S, S), normalised
     masks: Tensor  # (T, O, S, S), 0 and 1
+    valid: Tensor  # (O,), 1 where there is such an object, 0 where the plane only fills the batch
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class ClipSamples(Dataset[Sample]):
             masks = torch.stack([one_hot(frame, range(1, objects + 1)) for frame in ids])
             if bool((masks[0].mean(dim=(1, 2)) >= _LEAST).all()):
                 break
-        return Sample(normalize(torch.stack(frames)), masks)
+        return Sample(normalize(torch.stack(frames)), masks, torch.ones(objects))
 
     def _draw(self, rng: np.random.Generator, objects: int) -> tuple[list[Tensor], list[Tensor]]:
         """Frames (3, S, S) in [0, 1] and ids (S, S)."""
@@ -80,14 +82,8 @@ class ClipSamples(Dataset[Sample]):
 
     def _real(self, rng: np.random.Generator) -> list[tuple[Tensor, Tensor]]:
         sequence = int(rng.integers(len(self.clips)))
-        length = len(self.clips.sequences[sequence])
-        gaps = rng.integers(1, self.max_gap + 1, self.frames - 1)
-        gaps = np.minimum(gaps, max((length - 1) // (self.frames - 1), 0))
-        start = int(rng.integers(length - gaps.sum()))
-        places = start + np.concatenate([[0], gaps.cumsum()])
-        if rng.random() < 0.5:
-            places = places[::-1]
-        pairs = [self.clips.load(sequence, int(place)) for place in places]
+        places = draw_places(rng, self.clips.length(sequence), self.frames, self.max_gap)
+        pairs = [self.clips.load(sequence, place) for place in places]
         view = draw_view(pairs[0][1] > 0, rng, self.zoom)
         motion = Motion.draw(rng, 0.3)  # one for the clip: the motion between its frames is real
         return [view.sample(image, (mask > 0).to(torch.uint8), motion, self.size) for image, mask in pairs]

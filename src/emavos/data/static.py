@@ -12,29 +12,44 @@ from torch import Tensor
 
 
 class StaticImages(Sequence[tuple[Tensor, Tensor]]):
-    """`root/images/NAME.jpg` with `root/masks/NAME.png`.
+    """`root/images/NAME.jpg` with `root/masks/NAME.png`; or NAME.png beside NAME.jpg, in folders of any depth.
 
-    An item is (image (3, H, W) uint8, mask (H, W) uint8 of ids).
+    An item is (image (3, H, W) uint8, mask (H, W) uint8 of ids). As a set of `Videos`, each has one frame.
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
-        self.names = sorted(path.stem for path in (self.root / "masks").glob("*.png"))
-        if not self.names:
+        root = Path(root)
+        if (root / "masks").is_dir():
+            self.masks = sorted((root / "masks").glob("*.png"))
+            self.images = [root / "images" / f"{mask.stem}.jpg" for mask in self.masks]
+        else:
+            self.masks = sorted(root.rglob("*.png"))
+            self.images = [mask.with_suffix(".jpg") for mask in self.masks]
+        if not self.masks:
             raise ValueError(
-                f"{self.root / 'masks'} holds no PNG; expected images/NAME.jpg and masks/NAME.png"
+                f"{root} holds no masks (PNG); expected images/NAME.jpg and masks/NAME.png, or NAME.jpg beside NAME.png"
             )
-
-        for name in self.names:
-            if not (image := self.root / "images" / f"{name}.jpg").is_file():
-                raise ValueError(f"the mask {name}.png has no image: {image} does not exist")
+        for image, mask in zip(self.images, self.masks, strict=True):
+            if not image.is_file():
+                raise ValueError(f"the mask {mask.name} has no image: {image} does not exist")
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.masks)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        name = self.names[index]
-        return load_pair(self.root / "images" / f"{name}.jpg", self.root / "masks" / f"{name}.png")
+        return load_pair(self.images[index], self.masks[index])
+
+    def length(self, video: int) -> int:
+        """One frame, as `Videos` asks."""
+        return 1
+
+    def step(self, video: int) -> int:
+        """One, as `Videos` asks."""
+        return 1
+
+    def load(self, video: int, frame: int) -> tuple[Tensor, Tensor]:
+        """The item, as `Videos` asks."""
+        return self[video]
 
 
 def load_pair(image: Path, mask: Path) -> tuple[Tensor, Tensor]:

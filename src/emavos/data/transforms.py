@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from emavos.data.points import regular_points
+from emavos.data.thin_plate import thin_plate_warp
+
 
 @dataclass(frozen=True)
 class Motion:
@@ -17,13 +20,14 @@ class Motion:
 
     matrix: Tensor  # (2, 3)
     warp: Tensor  # (2, n, n), moves of a grid of control points
+    thin_plate: bool = False  # how the warp goes on between them: as a thin-plate spline, or bicubic
 
     @classmethod
     def still(cls) -> Motion:
         return cls(torch.eye(2, 3), torch.zeros(2, 4, 4))
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, strength: float = 1.0) -> Motion:
+    def draw(cls, rng: np.random.Generator, strength: float = 1.0, thin_plate: bool = False) -> Motion:
         """At strength 1 up to 20 degrees of rotation and shear, a third of scale, 15 % of shift."""
         angle, shear = strength * np.radians(rng.uniform(-20, 20, 2))
         sx, sy = np.exp(strength * (rng.uniform(-0.2, 0.2) + rng.uniform(-0.1, 0.1, 2)))
@@ -31,14 +35,15 @@ class Motion:
         linear = rotate @ np.array([[sx, np.tan(shear) * sy], [0, sy]])
         shift = strength * rng.uniform(-0.3, 0.3, (2, 1))
         warp = strength * rng.normal(0, 0.04, (2, 4, 4))
-        return cls(
-            torch.from_numpy(np.concatenate([linear, shift], axis=1)).float(), torch.from_numpy(warp).float()
-        )
+        matrix = np.concatenate([linear, shift], axis=1)
+        return cls(torch.from_numpy(matrix).float(), torch.from_numpy(warp).float(), thin_plate)
 
     def __call__(self, points: Tensor) -> Tensor:
         """(S, S, 2) regular points of [-1, 1] x [-1, 1] -> where they come from."""
         moved = points @ self.matrix[:, :2].T + self.matrix[:, 2]
         size = points.shape[0]
+        if self.thin_plate:
+            return moved + thin_plate_warp(self.warp, size)
         warp = functional.interpolate(self.warp[None], (size, size), mode="bicubic", align_corners=True)
         return moved + warp[0].permute(1, 2, 0)
 
@@ -67,13 +72,6 @@ class View:
         seen = functional.grid_sample((pixels - mean)[None], grid, align_corners=False)[0] + mean
         ids = functional.grid_sample(mask[None, None].float(), grid, mode="nearest", align_corners=False)
         return seen, ids[0, 0].to(torch.uint8)
-
-
-def regular_points(size: int) -> Tensor:
-    """(size, size, 2): x and y of the centres of the pixels of [-1, 1] x [-1, 1]."""
-    line = (torch.arange(size) + 0.5) / size * 2 - 1
-    y, x = torch.meshgrid(line, line, indexing="ij")
-    return torch.stack([x, y], dim=-1)
 
 
 def draw_view(mask: Tensor, rng: np.random.Generator, zoom: tuple[float, float]) -> View:

@@ -1,0 +1,134 @@
+"""What is wrong with a folder of training data, found before hours are spent on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from emavos.io import list_images, read_frame, read_mask
+
+# where a folder of several data sets has each; all but the first hold clips
+PARTS = ("static", "clips", "BL30K", "DAVIS", "YouTubeVOS/train")
+_MOST = 255  # the largest id that a sample can hold; as DAVIS has it, it is void where it stands beside others
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images and masks that belong together: a sequence, or one still image."""
+
+    name: str
+    pairs: tuple[tuple[Path, Path], ...]  # an image and its mask
+
+
+def list_groups(root: str | Path) -> tuple[list[Group], list[str]]:
+    """What there is to check, and what is already wrong: images and masks without each other.
+
+    root: one layout of `emavos.data`, or a folder that has several as `static`, `clips`, `BL30K`, `DAVIS` and
+        `YouTubeVOS`. Frames of clips need no mask, but one at least in each clip; still images need one each.
+    Raises ValueError where there is none of these.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise ValueError(f"{root} is not a folder")
+    parts = [root / name for name in PARTS if (root / name).is_dir()]
+    if not parts:
+        parts = [root / "train" if (root / "train" / "JPEGImages").is_dir() else root]
+    groups: list[Group] = []
+    wrong: list[str] = []
+    for part in parts:
+        found, faults = _clips(part) if (part / "JPEGImages").is_dir() else _still_images(part)
+        groups += found
+        wrong += faults
+    if not groups and not wrong:
+        raise ValueError(
+            f"{root} holds no training data: JPEGImages/ with Annotations/, or images/ with masks/, or a folder "
+            f"of such: {', '.join(PARTS)}"
+        )
+    return groups, wrong
+
+
+def check_group(group: Group) -> Iterator[str]:
+    """What is wrong with the files of a group, a line each."""
+    sizes: dict[tuple[int, ...], str] = {}
+    seen, shown = False, False  # a mask that can be read; an object in one
+    for image, mask in group.pairs:
+        size = None
+        try:
+            size = read_frame(image).shape[:2]
+        except (ValueError, OSError) as error:
+            yield str(error)
+        else:
+            sizes.setdefault(size, image.name)
+        try:
+            ids = read_mask(mask)
+        except (ValueError, OSError) as error:
+            yield str(error)
+            continue
+        seen, shown = True, shown or bool(ids.any())
+        if size is not None and ids.shape != size:
+            yield f"{mask} is {_text(ids.shape)} but {image.name} is {_text(size)} (height x width)"
+        present = [i for i in np.unique(ids).tolist() if i]
+        if wrong := [i for i in present if not 0 < i <= _MOST]:
+            yield f"{mask} has id {wrong[0]}, out of range; ids are 1 to {_MOST}"
+        elif _MOST in present and len(present) > 1:
+            yield f"{mask} has id {_MOST} beside others, which is void in DAVIS and would be an object here"
+    if len(sizes) > 1:
+        told = ", ".join(f"{_text(size)} ({name})" for size, name in sizes.items())
+        yield f"{group.name} has frames of several sizes: {told}"
+    if seen and not shown:
+        yield f"{group.name} has no object in any mask"
+
+
+def _clips(root: Path) -> tuple[list[Group], list[str]]:
+    images, masks = (_with_resolution(root / name) for name in ("JPEGImages", "Annotations"))
+    groups, wrong = [], []
+    for folder in sorted(path for path in images.iterdir() if path.is_dir()):
+        frames, faults = _by_stem(folder)
+        found, more = _by_stem(masks / folder.name)
+        wrong += faults + more
+        wrong += [f"{found[stem]} has no image in {folder}" for stem in found if stem not in frames]
+        pairs = tuple((frames[stem], found[stem]) for stem in frames if stem in found)
+        if not pairs:
+            wrong.append(f"{folder} has no mask: no PNG of {masks / folder.name} has the name of a frame")
+        else:
+            groups.append(Group(str(folder), pairs))
+    if masks.is_dir():
+        alone = sorted(p for p in masks.iterdir() if p.is_dir() and not (images / p.name).is_dir())
+        wrong += [f"{path} has no images: {images / path.name} does not exist" for path in alone]
+    return groups, wrong
+
+
+def _still_images(root: Path) -> tuple[list[Group], list[str]]:
+    apart = (root / "masks").is_dir()
+    masks = sorted((root / "masks").glob("*.png") if apart else root.rglob("*.png"))
+    images = sorted((root / "images").glob("*.jpg") if apart else root.rglob("*.jpg"))
+    ours = {(root / "images" / f"{mask.stem}.jpg" if apart else mask.with_suffix(".jpg")): mask for mask in masks}
+    there = set(images)
+    groups = [Group(str(image), ((image, mask),)) for image, mask in ours.items() if image in there]
+    wrong = [f"{mask} has no image: {image} does not exist" for image, mask in ours.items() if image not in there]
+    return groups, wrong + [f"{image} has no mask" for image in images if image not in ours]
+
+
+def _by_stem(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """The images of a folder by their names without suffix, and those whose name is taken."""
+    found: dict[str, Path] = {}
+    wrong = []
+    try:
+        images = list_images(folder)
+    except (ValueError, OSError):  # empty, or not there; what lacks them says so
+        images = []
+    for image in images:
+        if (first := found.setdefault(image.stem, image)) is not image:
+            wrong.append(f"{folder} holds both {first.name} and {image.name}; keep one")
+    return found, wrong
+
+
+def _with_resolution(folder: Path) -> Path:
+    return folder / "480p" if (folder / "480p").is_dir() else folder
+
+
+def _text(size: tuple[int, ...]) -> str:
+    return "x".join(map(str, size))
