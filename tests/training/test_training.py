@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from emavos.convert import from_stcn
-from emavos.data import Sample
+from emavos.data import Clips, ClipSamples, Sample, StaticImages
 from emavos.frames import normalize
 from emavos.models import PRESETS, STCN
 from emavos.training import STAGES, TrainConfig, start_from_imagenet, train
@@ -182,8 +182,6 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_checkpoint(root, tmp_pat
 
 
 def test_training_on_one_clip_lowers_its_loss(root):
-    from emavos.data import Clips, ClipSamples, StaticImages
-
     samples = ClipSamples(
         StaticImages(root / "static"), Clips(root / "clips"), count=1, batch=1, size=48, two_objects=0
     )
@@ -195,6 +193,21 @@ def test_training_on_one_clip_lowers_its_loss(root):
     optimiser = make_optimiser(model, config)
     losses = [step(model, optimiser, sample, i, config)[0] for i in range(16)]
     assert min(losses[-3:]) < 0.7 * losses[0]
+
+
+def test_half_precision_learns_nearly_what_single_precision_does(root):
+    samples = ClipSamples(StaticImages(root / "static"), Clips(root / "clips"), count=2, batch=2, size=64)
+    batch = Sample(*(torch.stack(parts) for parts in zip(*(samples[i] for i in range(2)), strict=True)))
+    gradients = []
+    for precision in ("float32", "bfloat16"):
+        model = start_from_imagenet("stcn-tiny").train()
+        config = dataclasses.replace(SMALL, precision=precision, clip_grad=1e9)
+        step(model, make_optimiser(model, config), batch, 0, config)
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+    similarity = torch.nn.functional.cosine_similarity(*gradients, dim=0)
+    assert similarity > 0.98
+    assert not torch.equal(*gradients)
 
 
 def test_stages_survive_json_and_wrong_fields_are_refused():

@@ -6,9 +6,11 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from emavos.models import PRESETS
+
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class TrainConfig:
     least_fraction: float = 0.15
     dice: float = 0.5  # weight of the soft Dice loss beside the cross-entropy
     ema: float = 0.0  # decay of the moving average of the weights, which is then the result; 0: none
+    precision: Precision = "float32"  # bfloat16: of the network's activations, not of weights, keys or losses
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -52,6 +55,8 @@ class TrainConfig:
         object.__setattr__(self, "leave_out", tuple(self.leave_out))
         if self.preset not in PRESETS:
             raise ValueError(f"there is no preset {self.preset}; they are {', '.join(PRESETS)}")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision is float32 or bfloat16, not {self.precision!r}")
         for name in ("iterations", "batch", "size", "max_gap"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
@@ -136,6 +141,7 @@ STAGES: Mapping[str, TrainConfig] = {  # of the embedded model; each goes on fro
         all_pixels_until=0,
         hardest_from=0,
         ema=0.998,
+        precision="bfloat16",
         leave_out=HELD_OUT,
         seed=2,
     ),

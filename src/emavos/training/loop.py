@@ -121,7 +121,8 @@ def step(
         iteration, config.all_pixels_until, config.hardest_from, config.least_fraction
     )
     frames, masks = sample  # (B, T, 3, S, S), (B, T, O, S, S)
-    all_logits = clip_logits(model, frames, masks[:, 0])
+    with torch.autocast(frames.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        all_logits = clip_logits(model, frames, masks[:, 0])
     losses, dices = [], []
     for t, logits in enumerate(all_logits, 1):
         objects = torch.arange(1, 1 + masks.shape[2], device=masks.device).view(1, -1, 1, 1)
