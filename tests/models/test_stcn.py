@@ -10,6 +10,7 @@ import torch
 from emavos.frames import normalize, to_frame
 from emavos.masks import aggregate, one_hot, pad_to_stride
 from emavos.models import PRESETS, STCN, Features, STCNConfig, efficientnet_lite
+from emavos.models.blocks import ResBlock
 from golden import reference
 
 
@@ -152,3 +153,12 @@ def test_a_trunk_gives_in_strips_what_it_gives_whole(size, frames, monkeypatch):
         strips = trunk(x)
     for ours, theirs in zip(strips, whole, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [4, 6], ids=["a skip that convolves", "a skip that changes nothing"])
+def test_a_block_makes_the_same_of_shared_channels_as_of_their_copies(channels):
+    torch.manual_seed(0)
+    block = ResBlock(4 + 2, channels)
+    x, shared = torch.randn(2 * 3, 4, 5, 7), torch.randn(2, 2, 5, 7)
+    copies = shared.repeat_interleave(3, dim=0)
+    assert torch.allclose(block(x, shared), block(torch.cat([x, copies], dim=1)), atol=1e-6)
