@@ -8,7 +8,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from emavos.data import Clips, ClipSamples, StaticImages
-from emavos.data.transforms import Colour, Motion, View, draw_object_view, draw_view
+from emavos.data.samples import object_of
+from emavos.data.transforms import Blur, Colour, Motion, View, draw_object_view, draw_view
 from trees import training_tree
 
 
@@ -97,6 +98,39 @@ def test_a_second_object_lies_on_top_of_the_first(samples):
             break
     else:
         pytest.fail("no sample with two objects")
+
+
+def test_a_lookalike_is_a_copy_of_the_object_and_in_no_mask():
+    frame, ids = torch.rand(3, 40, 40), torch.zeros(40, 40, dtype=torch.uint8)
+    ids[10:20, 10:20] = 1
+    frame[:, ids == 0] = 0
+    image, mask = object_of(frame, ids)
+    assert torch.equal(mask, ids)
+    assert (image.float() / 255 - frame).abs().max() < 0.004
+
+
+def test_a_lookalike_comes_from_the_clip_itself(root):
+    class NoStatic(StaticImages):
+        def __getitem__(self, index):
+            raise AssertionError("a still image was drawn")
+
+    clips, static = Clips(root / "clips"), NoStatic(root / "static")
+    options = {"count": 4, "batch": 4, "size": 48, "real": 1.0, "two_objects": 0.0, "occluder": 1.0}
+    assert ClipSamples(static, clips, **options, lookalike=1.0)[0].masks.shape[1] == 1
+    with pytest.raises(AssertionError, match="still image"):
+        ClipSamples(static, clips, **options)[0]
+
+
+def test_a_line_of_blur_spreads_a_point_and_keeps_its_light():
+    point = torch.zeros(3, 31, 31)
+    point[:, 15, 15] = 1
+    for seed in range(8):
+        blur = Blur.draw(np.random.default_rng(seed), longest=9)
+        smeared = blur(point)
+        assert smeared.sum() == pytest.approx(3, rel=1e-5)
+        assert 2 <= int((smeared[0] > 0).sum()) <= 2 * 9
+        assert (smeared[:, [0, -1]] == 0).all()
+        assert torch.allclose(blur(torch.full((3, 16, 16), 0.5)), torch.full((3, 16, 16), 0.5))
 
 
 def test_sequences_that_are_left_out_are_not_there(root):

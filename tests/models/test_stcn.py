@@ -9,7 +9,8 @@ import torch
 
 from emavos.frames import normalize, to_frame
 from emavos.masks import aggregate, one_hot, pad_to_stride
-from emavos.models import PRESETS, STCN, Features, STCNConfig
+from emavos.models import PRESETS, STCN, Features, STCNConfig, efficientnet_lite
+from emavos.models.blocks import ResBlock
 from golden import reference
 
 
@@ -139,3 +140,25 @@ def test_config_is_frozen():
 def test_a_wrong_config_says_which_field(fields, message):
     with pytest.raises(ValueError, match=message):
         STCNConfig.from_dict(fields)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (48, 64), (176, 32)])
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_trunk_gives_in_strips_what_it_gives_whole(size, frames, monkeypatch):
+    trunk = STCN(PRESETS["stcn-tiny"]).eval().key_encoder.trunk
+    x = torch.randn(frames, 3, *size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole = trunk(x)
+        monkeypatch.setattr(efficientnet_lite, "_LARGE", frames * 2000)  # bytes: a few rows a strip
+        strips = trunk(x)
+    for ours, theirs in zip(strips, whole, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [4, 6], ids=["a skip that convolves", "a skip that changes nothing"])
+def test_a_block_makes_the_same_of_shared_channels_as_of_their_copies(channels):
+    torch.manual_seed(0)
+    block = ResBlock(4 + 2, channels)
+    x, shared = torch.randn(2 * 3, 4, 5, 7), torch.randn(2, 2, 5, 7)
+    copies = shared.repeat_interleave(3, dim=0)
+    assert torch.allclose(block(x, shared), block(torch.cat([x, copies], dim=1)), atol=1e-6)

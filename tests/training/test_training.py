@@ -6,12 +6,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from emavos.convert import from_stcn
-from emavos.data import Sample
+from emavos.data import Clips, ClipSamples, Sample, StaticImages
 from emavos.frames import normalize
 from emavos.models import PRESETS, STCN
 from emavos.training import STAGES, TrainConfig, start_from_imagenet, train
+from emavos.training.average import WeightAverage
 from emavos.training.clip import clip_logits
 from emavos.training.loop import make_optimiser, step
 from emavos.training.losses import bootstrapped_cross_entropy, dice_loss, hardest_fraction
@@ -119,17 +121,42 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero():
     assert [longer.learning_rate(i) for i in range(60)] == rates[:60]
 
 
-def test_a_run_that_was_stopped_gives_the_weights_of_one_that_was_not(root, tmp_path):
-    whole = run(root, tmp_path / "whole")
-    run(root, tmp_path / "parts", stop=2)
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_a_run_that_was_stopped_gives_the_weights_of_one_that_was_not(root, tmp_path, ema):
+    config = dataclasses.replace(SMALL, ema=ema)
+    whole = run(root, tmp_path / "whole", config=config)
+    run(root, tmp_path / "parts", config=config, stop=2)
     with open(tmp_path / "parts" / "log.csv", "a") as log:  # killed after its last checkpoint
         log.write("2,0.5,0.5,1,0.1\n3,0.")
-    resumed = run(root, tmp_path / "parts")
+    resumed = run(root, tmp_path / "parts", config=config)
     assert same(whole, resumed)
     logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("whole", "parts")]
     losses = [[line.split(",")[:2] for line in lines[1:]] for lines in logs]
     assert losses[0] == losses[1]
     assert not same(whole, fresh())
+
+
+def test_the_average_follows_the_weights_slowly_after_a_quick_start():
+    model = fresh()
+    bias = model.decoder.pred.bias
+    average = WeightAverage(model, decay=0.2)
+    expected = bias.item()
+    for value, decay in ((1.0, 0.1), (2.0, 2 / 11), (3.0, 0.2)):  # (1 + n) / (10 + n) while that is below 0.2
+        with torch.no_grad():
+            bias.fill_(value)
+        average.update(model)
+        expected = decay * expected + (1 - decay) * value
+        assert average.weights["decoder.pred.bias"].item() == pytest.approx(expected, rel=1e-5)
+    average.put_into(model)
+    assert bias.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_training_with_an_average_ends_with_it_and_learns_the_same(root, tmp_path):
+    plain = run(root, tmp_path / "plain", stop=3)
+    averaged = run(root, tmp_path / "averaged", config=dataclasses.replace(SMALL, ema=0.9), stop=3)
+    assert not same(plain, averaged)
+    states = [load_file(tmp_path / name / "checkpoint.safetensors") for name in ("plain", "averaged")]
+    assert all(torch.equal(x, states[1][key]) for key, x in states[0].items())
 
 
 def test_a_run_is_resumed_with_its_own_config_alone(root, tmp_path):
@@ -155,8 +182,6 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_checkpoint(root, tmp_pat
 
 
 def test_training_on_one_clip_lowers_its_loss(root):
-    from emavos.data import Clips, ClipSamples, StaticImages
-
     samples = ClipSamples(
         StaticImages(root / "static"), Clips(root / "clips"), count=1, batch=1, size=48, two_objects=0
     )
@@ -168,6 +193,21 @@ def test_training_on_one_clip_lowers_its_loss(root):
     optimiser = make_optimiser(model, config)
     losses = [step(model, optimiser, sample, i, config)[0] for i in range(16)]
     assert min(losses[-3:]) < 0.7 * losses[0]
+
+
+def test_half_precision_learns_nearly_what_single_precision_does(root):
+    samples = ClipSamples(StaticImages(root / "static"), Clips(root / "clips"), count=2, batch=2, size=64)
+    batch = Sample(*(torch.stack(parts) for parts in zip(*(samples[i] for i in range(2)), strict=True)))
+    gradients = []
+    for precision in ("float32", "bfloat16"):
+        model = start_from_imagenet("stcn-tiny").train()
+        config = dataclasses.replace(SMALL, precision=precision, clip_grad=1e9)
+        step(model, make_optimiser(model, config), batch, 0, config)
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+    similarity = torch.nn.functional.cosine_similarity(*gradients, dim=0)
+    assert similarity > 0.98
+    assert not torch.equal(*gradients)
 
 
 def test_stages_survive_json_and_wrong_fields_are_refused():

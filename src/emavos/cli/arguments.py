@@ -28,6 +28,12 @@ def add_model_arguments(parser: argparse.ArgumentParser, size: int) -> None:
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)"
     )
     model.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="of the network's arithmetic (auto: the fastest that keeps the masks)",
+    )
+    model.add_argument(
         "--size",
         type=_short_side,
         default=size,
@@ -71,9 +77,15 @@ def _short_side(text: str) -> int:
 
 
 def load_predictor(args: argparse.Namespace, **policy: Any) -> Predictor:
+    import torch
+
     from emavos.memory import MemoryPolicy
     from emavos.predictor import Predictor
 
     return Predictor.from_pretrained(
-        args.model, device=args.device, policy=MemoryPolicy(**policy), size=args.size or None
+        args.model,
+        device=args.device,
+        dtype=args.dtype if args.dtype == "auto" else getattr(torch, args.dtype),
+        policy=MemoryPolicy(**policy),
+        size=args.size or None,
     )

@@ -81,7 +81,8 @@ def _segment(args: argparse.Namespace) -> None:
             count, ids = count + 1, ids.union(result.ids)
     if not args.quiet:
         seconds = time.monotonic() - start
-        print(f"{count} frames, {len(ids)} objects: masks in {args.out} ({seconds:.1f} s)")
+        how = f"{seconds:.1f} s, {predictor.device.type}, {str(predictor.dtype).removeprefix('torch.')}"
+        print(f"{count} frames, {len(ids)} objects: masks in {args.out} ({how})")
 
 
 def _check_apart(video: str, mask: Path, out: Path, show: Path | None) -> None:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from emavos.data.clips import Clips
 from emavos.data.places import draw_places
 from emavos.data.static import StaticImages
-from emavos.data.transforms import Colour, Motion, View, draw_object_view, draw_view
+from emavos.data.transforms import Blur, Colour, Motion, View, draw_object_view, draw_view
 from emavos.frames import normalize
 from emavos.masks import one_hot
 
@@ -47,6 +47,8 @@ class ClipSamples(Dataset[Sample]):
     real: float = 0.5  # share of samples that are real video
     two_objects: float = 0.35  # share of batches with two objects: one more is pasted in
     occluder: float = 0.3  # share of single-object clips with something pasted in that is not an object
+    lookalike: float = 0.0  # share of these where it is a copy of the object itself
+    blur: float = 0.0  # share of clips that are smeared as by a moving camera, each frame by itself
     zoom: tuple[float, float] = (0.45, 1.0)  # side of the view over the short side of the picture
     seed: int = 0
 
@@ -68,8 +70,13 @@ class ClipSamples(Dataset[Sample]):
     def _draw(self, rng: np.random.Generator, objects: int) -> tuple[list[Tensor], list[Tensor]]:
         """Frames (3, S, S) in [0, 1] and ids (S, S)."""
         clip = self._real(rng) if rng.random() < self.real else self._still(rng)
-        if objects == 2 or rng.random() < self.occluder:
-            clip = self._paste(clip, rng, id=2 if objects == 2 else 0)
+        if objects == 2:
+            clip = self._paste(clip, rng, self._one_object(rng), id=2)
+        elif rng.random() < self.occluder:
+            copied = self.lookalike > 0 and rng.random() < self.lookalike
+            clip = self._paste(clip, rng, object_of(*clip[0]) if copied else self._one_object(rng), id=0)
+        if self.blur > 0 and rng.random() < self.blur:
+            clip = [(Blur.draw(rng)(frame) if rng.random() < 0.7 else frame, ids) for frame, ids in clip]
         colour = Colour.draw(rng)
         return [colour(frame) for frame, _ in clip], [ids for _, ids in clip]
 
@@ -97,10 +104,14 @@ class ClipSamples(Dataset[Sample]):
         return image, (mask == chosen).to(torch.uint8)
 
     def _paste(
-        self, clip: list[tuple[Tensor, Tensor]], rng: np.random.Generator, id: int
+        self,
+        clip: list[tuple[Tensor, Tensor]],
+        rng: np.random.Generator,
+        thing: tuple[Tensor, Tensor],
+        id: int,
     ) -> list[tuple[Tensor, Tensor]]:
-        """The object of a still image on top of a clip, in motion, with this id."""
-        image, mask = self._one_object(rng)
+        """A thing, the picture and mask of it, on top of a clip, in motion, with this id."""
+        image, mask = thing
         if not mask.any():
             return clip
         view: View = draw_object_view(mask > 0, rng)
@@ -112,3 +123,8 @@ class ClipSamples(Dataset[Sample]):
             on_top = place > 0
             pasted.append((torch.where(on_top, seen, frame), torch.where(on_top, id, ids).to(torch.uint8)))
         return pasted
+
+
+def object_of(frame: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The object of a frame (3, S, S) in [0, 1] with ids (S, S), as a picture of bytes and its mask."""
+    return (frame * 255).to(torch.uint8), (ids == 1).to(torch.uint8)

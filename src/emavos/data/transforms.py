@@ -127,3 +127,29 @@ class Colour:
         mean = image.mean()
         image = (image - mean) * self.contrast + mean * self.brightness + self.cast
         return image.clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Blur:
+    """The smear of a moving camera: a line of light instead of a point."""
+
+    kernel: Tensor  # (n, n), sums to one
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, longest: int = 13) -> Blur:
+        """A line through the middle, of a random direction, 2 to `longest` pixels long (an odd number)."""
+        half, angle = rng.uniform(1, longest / 2), rng.uniform(0, np.pi)
+        steps = np.linspace(-half, half, 4 * longest)
+        middle = longest // 2
+        rows = np.rint(middle + steps * np.sin(angle)).astype(np.int64).clip(0, longest - 1)
+        columns = np.rint(middle + steps * np.cos(angle)).astype(np.int64).clip(0, longest - 1)
+        kernel = np.zeros((longest, longest), dtype=np.float32)
+        np.add.at(kernel, (rows, columns), 1 / len(steps))
+        return cls(torch.from_numpy(kernel))
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(3, S, S) -> the same, its border repeated outwards."""
+        reach = self.kernel.shape[0] // 2
+        padded = functional.pad(image[None], (reach, reach, reach, reach), mode="replicate")
+        weight = self.kernel.expand(3, 1, -1, -1)
+        return functional.conv2d(padded, weight, groups=3)[0]

@@ -10,7 +10,10 @@ from torch.nn import functional
 class ResBlock(nn.Module):
     """Two 3x3 convolutions, each after a ReLU, and a skip; no normalisation.
 
-    skip_kernel: size of the convolution on the skip where the number of channels changes.
+    Takes maps of objects (B * O, C, h, w) and, as further channels, maps of their frames (B, Cs, h, w). What
+    a convolution makes of the latter is the same for all objects of a frame and is computed once.
+
+    in_channels: C + Cs. skip_kernel: of the convolution on the skip where the number of channels changes.
     """
 
     def __init__(self, in_channels: int, out_channels: int, skip_kernel: int = 3) -> None:
@@ -23,8 +26,23 @@ class ResBlock(nn.Module):
             else nn.Identity()
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.skip(x) + self.conv2(self.conv1(x.relu()).relu())
+    def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
+        if shared is None:
+            return self.skip(x) + self.conv2(self.conv1(x.relu()).relu())
+        hidden = _convolve(self.conv1, x.relu(), shared.relu())
+        return _convolve(self.skip, x, shared) + self.conv2(hidden.relu())
+
+
+def _convolve(conv: nn.Module, x: Tensor, shared: Tensor) -> Tensor:
+    """conv of (B * O, C, h, w) and (B, Cs, h, w) side by side, the latter's part computed once."""
+    frames, objects = shared.shape[0], x.shape[0] // shared.shape[0]
+    if not isinstance(conv, nn.Conv2d):  # a skip that changes nothing
+        each = shared.unsqueeze(1).expand(-1, objects, -1, -1, -1)
+        return torch.cat([x, each.flatten(0, 1)], dim=1)
+    own, common = conv.weight.split([x.shape[1], shared.shape[1]], dim=1)
+    once = functional.conv2d(shared, common, conv.bias, padding=conv.padding)
+    out = functional.conv2d(x, own, padding=conv.padding)
+    return (out.unflatten(0, (frames, objects)) + once.unsqueeze(1)).flatten(0, 1)
 
 
 class CBAM(nn.Module):
@@ -45,7 +63,7 @@ class CBAM(nn.Module):
 
 
 class FeatureFusion(nn.Module):
-    """What the value encoder saw and what the key encoder saw of the same frame, made one."""
+    """What the value encoder saw of each object, and what the key encoder saw of their frame, made one."""
 
     def __init__(self, in_channels: int, out_channels: int, skip_kernel: int = 3) -> None:
         super().__init__()
@@ -53,8 +71,9 @@ class FeatureFusion(nn.Module):
         self.cbam = CBAM(out_channels)
         self.block2 = ResBlock(out_channels, out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.block1(x)
+    def forward(self, value: Tensor, f16: Tensor) -> Tensor:
+        """value: (B * O, C, h, w). f16: (B, C16, h, w)."""
+        x = self.block1(value, f16)
         return self.block2(x + self.cbam(x))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -33,8 +32,7 @@ class Decoder(nn.Module):
     def forward(self, readout: Tensor, features: Features) -> Tensor:
         """readout: (B, O, Cv, h, w). Returns logits (B, O, 16 h, 16 w)."""
         batch, objects = readout.shape[:2]
-        context = features.context.unsqueeze(1).expand(-1, objects, -1, -1, -1)
-        x = self.compress(torch.cat([readout, context], dim=2).flatten(0, 1))
+        x = self.compress(readout.flatten(0, 1), features.context)
         x = self.up8(x, features.f8)
         x = self.up4(x, features.f4)
         logits = self.pred(x.relu())

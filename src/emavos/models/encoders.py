@@ -64,12 +64,7 @@ class ValueEncoder(nn.Module):
         objects = prob.shape[1]
         others = prob.sum(dim=1, keepdim=True) - prob
         planes = torch.stack([prob, others], dim=2)  # (B, O, 2, H, W)
-        x = torch.cat([_per_object(frames, objects), planes.flatten(0, 1)], dim=1)
-        value = self.attention(self.trunk(x)[2])
-        value = self.fusion(torch.cat([value, _per_object(f16, objects)], dim=1))
+        pictures = frames.unsqueeze(1).expand(-1, objects, *frames.shape[1:])  # (B, O, 3, H, W)
+        x = torch.cat([pictures, planes], dim=2).flatten(0, 1)
+        value = self.fusion(self.attention(self.trunk(x)[2]), f16)
         return value.unflatten(0, (-1, objects))
-
-
-def _per_object(x: Tensor, objects: int) -> Tensor:
-    """(B, ...) -> (B * objects, ...), each frame repeated for its objects."""
-    return x.unsqueeze(1).expand(-1, objects, *x.shape[1:]).flatten(0, 1)

@@ -28,9 +28,11 @@ def clip_logits(model: STCN, frames: Tensor, first: Tensor) -> list[Tensor]:
         value = model.encode_value(frames[:, t - 1], last, prob)
         values.append(value.flatten(3).permute(0, 3, 1, 2))  # (B, h * w, O, Cv)
         now = features[t]
-        readout = full_readout(now.key.flatten(2), torch.cat(keys, 1), torch.cat(values, 1))
+        with torch.autocast(frames.device.type, enabled=False):  # cells that differ would look the same
+            query, memory = now.key.flatten(2).float(), torch.cat(keys, 1).float()
+            readout = full_readout(query, memory, torch.cat(values, 1).float())
         readout = readout.unflatten(3, now.key.shape[2:])
-        logits.append(aggregate_logits(model.decode(readout, now).sigmoid()))
+        logits.append(aggregate_logits(model.decode(readout, now).float().sigmoid()))
         prob = logits[-1].softmax(dim=1)[:, 1:]
     return logits
 

@@ -6,9 +6,11 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from emavos.models import PRESETS
+
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class TrainConfig:
     real: float = 0.5
     two_objects: float = 0.35
     occluder: float = 0.3
+    lookalike: float = 0.0
+    blur: float = 0.0
     zoom: tuple[float, float] = (0.45, 1.0)
     leave_out: tuple[str, ...] = ()  # sequences never trained on
     lr: float = 4e-4
@@ -40,6 +44,8 @@ class TrainConfig:
     hardest_from: int = 1800  # which falls linearly to its least at this iteration
     least_fraction: float = 0.15
     dice: float = 0.5  # weight of the soft Dice loss beside the cross-entropy
+    ema: float = 0.0  # decay of the moving average of the weights, which is then the result; 0: none
+    precision: Precision = "float32"  # bfloat16: of the network's activations, not of weights, keys or losses
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -49,18 +55,22 @@ class TrainConfig:
         object.__setattr__(self, "leave_out", tuple(self.leave_out))
         if self.preset not in PRESETS:
             raise ValueError(f"there is no preset {self.preset}; they are {', '.join(PRESETS)}")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision is float32 or bfloat16, not {self.precision!r}")
         for name in ("iterations", "batch", "size", "max_gap"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
         for name in ("lr", "trunk_lr", "clip_grad", "least_fraction"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is more than 0, not {getattr(self, name)}")
-        for name in ("real", "two_objects", "occluder", "least_fraction"):
+        for name in ("real", "two_objects", "occluder", "lookalike", "blur", "least_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is from 0 to 1, not {getattr(self, name)}")
         for name in ("weight_decay", "warmup", "dice"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is not negative, as {getattr(self, name)} is")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is from 0 to below 1, not {self.ema}")
         if not 0 <= self.decay_from <= self.iterations:
             raise ValueError(f"decay_from is from 0 to iterations, {self.iterations}, not {self.decay_from}")
         if len(self.zoom) != 2 or not 0 < self.zoom[0] <= self.zoom[1] <= 1:
@@ -113,5 +123,26 @@ STAGES: Mapping[str, TrainConfig] = {  # of the embedded model; each goes on fro
         hardest_from=0,
         leave_out=HELD_OUT,
         seed=1,
+    ),
+    "tiny-3": TrainConfig(
+        iterations=6000,
+        decay_from=6000,
+        warmup=100,
+        lr=3e-4,
+        trunk_lr=1e-4,
+        size=256,
+        frames=4,
+        max_gap=20,
+        real=0.65,
+        occluder=0.5,
+        lookalike=0.35,
+        blur=0.2,
+        zoom=(0.4, 1.0),
+        all_pixels_until=0,
+        hardest_from=0,
+        ema=0.998,
+        precision="bfloat16",
+        leave_out=HELD_OUT,
+        seed=2,
     ),
 }

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Subset
 
 from emavos.data import Clips, ClipSamples, Sample, StaticImages
 from emavos.models import PRESETS, STCN
+from emavos.training.average import WeightAverage
 from emavos.training.checkpoint import load_checkpoint, save_checkpoint
 from emavos.training.clip import clip_logits
 from emavos.training.config import TrainConfig
@@ -42,7 +43,7 @@ def train(
     stop: int | None = None,
     report: Callable[[Progress], None] | None = None,
 ) -> STCN:
-    """Train a model in place on `data/static` and `data/clips`; returns it.
+    """Train a model in place on `data/static` and `data/clips`; returns it, with averaged weights if any.
 
     out: a folder for `checkpoint.safetensors`, from which the same call goes on, and `log.csv`.
     workers: processes that make samples; they do not change what is drawn.
@@ -68,13 +69,16 @@ def train(
         real=config.real,
         two_objects=config.two_objects,
         occluder=config.occluder,
+        lookalike=config.lookalike,
+        blur=config.blur,
         zoom=config.zoom,
         seed=config.seed,
     )
     model.train()
     optimiser = make_optimiser(model, config)
+    average = WeightAverage(model, config.ema) if config.ema else None
     checkpoint = out / "checkpoint.safetensors"
-    start = load_checkpoint(checkpoint, model, optimiser, config) if checkpoint.exists() else 0
+    start = load_checkpoint(checkpoint, model, optimiser, average, config) if checkpoint.exists() else 0
     _cut_log(out / "log.csv", start)
     end = config.iterations if stop is None else min(stop, config.iterations)
     left = Subset(samples, range(start * config.batch, end * config.batch))
@@ -84,6 +88,8 @@ def train(
         began = time.perf_counter()
         sample = Sample(*(x.to(device) for x in sample))
         loss, overlap = step(model, optimiser, sample, iteration, config)
+        if average is not None:
+            average.update(model)
         progress = Progress(
             iteration, loss, overlap, config.learning_rate(iteration), time.perf_counter() - began
         )
@@ -91,7 +97,9 @@ def train(
         if report is not None:
             report(progress)
         if (iteration + 1) % save_every == 0 or iteration + 1 == end:
-            save_checkpoint(checkpoint, model, optimiser, iteration + 1, config)
+            save_checkpoint(checkpoint, model, optimiser, average, iteration + 1, config)
+    if average is not None:
+        average.put_into(model)
     return model.eval()
 
 
@@ -113,7 +121,8 @@ def step(
         iteration, config.all_pixels_until, config.hardest_from, config.least_fraction
     )
     frames, masks = sample  # (B, T, 3, S, S), (B, T, O, S, S)
-    all_logits = clip_logits(model, frames, masks[:, 0])
+    with torch.autocast(frames.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        all_logits = clip_logits(model, frames, masks[:, 0])
     losses, dices = [], []
     for t, logits in enumerate(all_logits, 1):
         objects = torch.arange(1, 1 + masks.shape[2], device=masks.device).view(1, -1, 1, 1)
