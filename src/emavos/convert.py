@@ -9,11 +9,14 @@ import os
 from collections.abc import Mapping
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from emavos.frames import IMAGENET_MEAN, IMAGENET_STD
 from emavos.models import STCN, STCNConfig
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
+from emavos.models.resnet import ResNetTrunk
 from emavos.pretrained import load_strictly
 
 _STCN_NAMES = (  # theirs, ours; the first that fits the start of a key is taken
@@ -104,6 +107,28 @@ def load_efficientnet_lite(trunk: EfficientNetLiteTrunk, path: str | os.PathLike
     extra = trunk.stem.conv.weight.shape[1] - 3
     state["stem.conv.weight"] = torch.nn.functional.pad(weight, (0, 0, 0, 0, 0, extra))
     load_strictly(trunk, state, f"{path} does not hold EfficientNet-Lite0")
+
+
+def load_resnet(trunk: ResNetTrunk, path: str | os.PathLike[str]) -> None:
+    """Start a trunk from the ImageNet weights of torchvision's ResNet of its depth, `.safetensors` or `.pth`.
+
+    Its last stage and its classifier are left out. Channels beyond the image (masks) start orthogonal, drawn
+    from torch's generator, as STCN starts them. Raises ValueError where the file holds another network.
+    """
+    if os.fspath(path).endswith(".safetensors"):
+        try:
+            theirs = load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{os.fspath(path)} is damaged, or no safetensors file: {error}") from error
+    else:
+        theirs = read_checkpoint(path)
+    state = {key: x for key, x in theirs.items() if not key.startswith(("layer4.", "fc."))}
+    wanted = trunk.conv1.weight
+    if "conv1.weight" in state and wanted.shape[1] > 3:
+        extra = torch.empty(wanted.shape[0], wanted.shape[1] - 3, *wanted.shape[2:])
+        torch.nn.init.orthogonal_(extra)
+        state["conv1.weight"] = torch.cat([state["conv1.weight"], extra], dim=1)
+    load_strictly(trunk, state, f"{os.fspath(path)} does not hold torchvision's ResNet of this depth")
 
 
 def _our_name(key: str) -> str:

@@ -9,13 +9,15 @@ from emavos.cli.arguments import Commands
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser("data", help="look through training data", description="Look through training data.")
+    parser = commands.add_parser(
+        "data", help="look through training data", description="Look through training data."
+    )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     check = actions.add_parser(
         "check",
         help="find what is wrong with it",
-        description="Read every image and mask; print a line for each that is unreadable, lacks its other half, "
-        "differs in size or has ids out of range. The exit code is 1 where something was found.",
+        description="Read every image and mask; print a line for each that is unreadable, lacks its other "
+        "half, differs in size or has ids out of range. The exit code is 1 where something was found.",
     )
     check.set_defaults(run=_check)
     check.add_argument("data", type=Path, metavar="DIR", help="a data set, or a folder of several")

@@ -3,56 +3,202 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from emavos.cli.arguments import Commands, whole
+
+if TYPE_CHECKING:
+    from emavos.models import STCN
+    from emavos.training import Progress, TrainConfig
+
+TERMINATED = 143  # the exit code of a process that ended on SIGTERM
 
 
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "train",
-        help="train a model on still images and clips",
-        description="Run a stage of training; the same command goes on with a run that was stopped.",
+        help="train a model, or fine-tune one on your clips",
+        description="Run a stage of training; the same command goes on with a run that was stopped. SIGTERM "
+        "saves the run and ends it. Several processes: torchrun --nproc-per-node N -m emavos train ...",
     )
     parser.set_defaults(run=_train)
-    parser.add_argument("--stage", required=True, metavar="NAME", help="tiny-1 or tiny-2")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="has static/ and clips/")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     parser.add_argument(
-        "--init", metavar="NAME|DIR", help="model to start from (ImageNet trunks; extra: train)"
+        "--stage",
+        default="finetune",
+        metavar="NAME",
+        help="finetune, on your clips (default); tiny-1, -2, -3, embedded model; 0, 1, 2, 3, the paper",
     )
     parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="JPEGImages/ and Annotations/ of your clips; or a folder of the data sets that the stage names",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("run"), metavar="DIR", help="folder of the run (run/)"
+    )
+    start = parser.add_argument_group(
+        "start", "where the weights come from; ImageNet trunks unless told (extra: train)"
+    )
+    start.add_argument(
+        "--init", metavar="NAME|DIR", help="a model: tiny, a folder, user/name; its preset is trained"
+    )
+    start.add_argument(
+        "--trunks",
+        nargs=2,
+        type=Path,
+        metavar=("RESNET50", "RESNET18"),
+        help="torchvision's ImageNet state dicts, .safetensors or .pth, for a preset of ResNets",
+    )
+    recipe = parser.add_argument_group("recipe")
+    recipe.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="another value for a field of the stage's TrainConfig, as JSON; may be repeated",
+    )
+    recipe.add_argument(
+        "--hold-out", nargs="+", metavar="CLIP", help="clips never trained on, for --validate-every"
+    )
+    habits = parser.add_argument_group("habits")
+    habits.add_argument("--iterations", type=whole(1), metavar="N", help="stop early (the stage's)")
+    habits.add_argument(
+        "--workers", type=whole(0), default=1, metavar="N", help="processes that make samples (1)"
+    )
+    habits.add_argument("--save-every", type=whole(1), default=100, metavar="N", help="iterations (100)")
+    habits.add_argument(
+        "--validate-every",
+        type=whole(0),
+        default=0,
+        metavar="N",
+        help="iterations between scores of the clips held out; the best model is kept (0: never)",
+    )
+    habits.add_argument(
+        "--pictures-every",
+        type=whole(0),
+        default=0,
+        metavar="N",
+        help="iterations between pictures of a batch (0: never)",
+    )
+    habits.add_argument(
+        "--tensorboard", action="store_true", help="write its events too (extra: tensorboard)"
+    )
+    habits.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)"
     )
-    parser.add_argument("--iterations", type=whole(1), metavar="N", help="stop early (the stage's)")
-    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    habits.add_argument("--quiet", action="store_true", help="say nothing but errors")
 
 
 def _train(args: argparse.Namespace) -> None:
     import torch
 
     from emavos.predictor import choose_device
-    from emavos.pretrained import load_model, save_model
-    from emavos.training import STAGES, Progress, start_from_imagenet, train
+    from emavos.pretrained import save_model
+    from emavos.training import distributed, train
+
+    config, model = _start(args)
+    with distributed.joined(choose_device(args.device)) as device, _on_sigterm() as told:
+        first = distributed.rank() == 0
+        with _bar(config, args, quiet=args.quiet or not first) as report:
+            model = train(
+                model.to(device),
+                args.data,
+                args.out,
+                config,
+                workers=args.workers,
+                save_every=args.save_every,
+                validate_every=args.validate_every,
+                pictures_every=args.pictures_every,
+                tensorboard=args.tensorboard,
+                stop=args.iterations,
+                stopping=told,
+                report=report,
+            )
+        if told():
+            raise SystemExit(TERMINATED)
+        if first:
+            save_model(model, args.out / "model", dtype=torch.float16)
+            if not args.quiet:
+                print(f"the model is in {args.out / 'model'}")
+
+
+def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
+    """The config of the run, and the model before it."""
+    from dataclasses import replace
+
+    from emavos.models import PRESETS
+    from emavos.pretrained import load_model
+    from emavos.training import STAGES, start_from_imagenet
 
     if args.stage not in STAGES:
         raise ValueError(f"there is no stage {args.stage}; the stages are {', '.join(STAGES)}")
-    config = STAGES[args.stage]
-    model = start_from_imagenet(config.preset, config.seed) if args.init is None else load_model(args.init)
+    if args.stage == "finetune" and args.init is None:
+        raise ValueError("finetune goes on from a model: say --init tiny, or another --stage")
+    config = _with(STAGES[args.stage], args.set)
+    if args.hold_out:
+        config = replace(config, leave_out=tuple(args.hold_out))
+    if args.init is None:
+        return config, start_from_imagenet(config.preset, config.seed, args.trunks)
+    model = load_model(args.init)
+    names = [name for name, preset in PRESETS.items() if preset == model.config]
+    if not names:
+        raise ValueError(
+            f"{args.init} is of no preset ({', '.join(PRESETS)}), so it is not trained from here"
+        )
+    return replace(config, preset=names[0]), model
+
+
+def _with(config: TrainConfig, settings: list[str]) -> TrainConfig:
+    """The config with FIELD=VALUE set; a VALUE that is no JSON is text."""
+    from emavos.training import TrainConfig
+
+    fields = json.loads(config.to_json())
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set {setting} is not FIELD=VALUE")
+        try:
+            fields[name] = json.loads(text)
+        except json.JSONDecodeError:
+            fields[name] = text
+    try:
+        return TrainConfig.from_json(json.dumps(fields))
+    except TypeError as error:
+        raise ValueError(f"--set gives a field a value of a wrong type: {error}") from error
+
+
+@contextmanager
+def _on_sigterm() -> Iterator[Callable[[], bool]]:
+    """Within, SIGTERM ends nothing; what is given says whether there was one."""
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    try:
+        yield lambda: bool(received)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _bar(config: TrainConfig, args: argparse.Namespace, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """What is to be told of each iteration: a progress bar on a terminal."""
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    end = min(args.iterations or config.iterations, config.iterations)
+    # disable=None: on a terminal alone
+    bar: Any = tqdm(total=end, unit="it", leave=False, disable=quiet or None)
 
     def report(progress: Progress) -> None:
-        if not args.quiet and (progress.iteration + 1) % 20 == 0:
-            print(
-                f"{progress.iteration + 1}/{config.iterations}  loss {progress.loss:.3f}  "
-                f"overlap {progress.overlap:.3f}  {progress.seconds:.2f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+        bar.update(progress.iteration + 1 - bar.n)
+        bar.set_postfix(loss=f"{progress.loss:.3f}", overlap=f"{progress.overlap:.3f}", refresh=False)
 
-    model = train(
-        model.to(choose_device(args.device)), args.data, args.out, config, stop=args.iterations, report=report
-    )
-    save_model(model, args.out / "model", dtype=torch.float16)
-    if not args.quiet:
-        print(f"the model is in {args.out / 'model'}")
+    try:
+        yield report
+    finally:
+        bar.close()

@@ -12,7 +12,9 @@ from emavos.io import list_images, read_frame, read_mask
 
 # where a folder of several data sets has each; all but the first hold clips
 PARTS = ("static", "clips", "BL30K", "DAVIS", "YouTubeVOS/train")
-_MOST = 255  # the largest id that a sample can hold; as DAVIS has it, it is void where it stands beside others
+_MOST = (
+    255  # the largest id that a sample can hold; as DAVIS has it, it is void where it stands beside others
+)
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ def list_groups(root: str | Path) -> tuple[list[Group], list[str]]:
         wrong += faults
     if not groups and not wrong:
         raise ValueError(
-            f"{root} holds no training data: JPEGImages/ with Annotations/, or images/ with masks/, or a folder "
-            f"of such: {', '.join(PARTS)}"
+            f"{root} holds no training data: JPEGImages/ with Annotations/, or images/ with masks/, or a "
+            f"folder of such: {', '.join(PARTS)}"
         )
     return groups, wrong
 
@@ -105,10 +107,14 @@ def _still_images(root: Path) -> tuple[list[Group], list[str]]:
     apart = (root / "masks").is_dir()
     masks = sorted((root / "masks").glob("*.png") if apart else root.rglob("*.png"))
     images = sorted((root / "images").glob("*.jpg") if apart else root.rglob("*.jpg"))
-    ours = {(root / "images" / f"{mask.stem}.jpg" if apart else mask.with_suffix(".jpg")): mask for mask in masks}
+    ours = {
+        (root / "images" / f"{mask.stem}.jpg" if apart else mask.with_suffix(".jpg")): mask for mask in masks
+    }
     there = set(images)
     groups = [Group(str(image), ((image, mask),)) for image, mask in ours.items() if image in there]
-    wrong = [f"{mask} has no image: {image} does not exist" for image, mask in ours.items() if image not in there]
+    wrong = [
+        f"{mask} has no image: {image} does not exist" for image, mask in ours.items() if image not in there
+    ]
     return groups, wrong + [f"{image} has no mask" for image in images if image not in ours]
 
 

@@ -13,7 +13,7 @@ from emavos.io import list_images
 
 
 class Clips:
-    """`root/JPEGImages/SEQUENCE/NAME.jpg` with `root/Annotations/SEQUENCE/NAME.png`, of ids, 0 the background.
+    """`root/JPEGImages/SEQUENCE/NAME.jpg` with `root/Annotations/SEQUENCE/NAME.png`, masks of ids.
 
     Both may have a folder `480p` in between, as DAVIS has it. Frames without a mask are passed over.
 
@@ -26,7 +26,9 @@ class Clips:
     def __init__(
         self, root: str | Path, leave_out: Sequence[str] = (), only: Sequence[str] | None = None
     ) -> None:
-        self.images, self.masks = (_with_resolution(Path(root) / name) for name in ("JPEGImages", "Annotations"))
+        self.images, self.masks = (
+            _with_resolution(Path(root) / name) for name in ("JPEGImages", "Annotations")
+        )
         there = sorted(path.name for path in self.images.glob("*") if path.is_dir()) if only is None else only
         self.names = [name for name in there if name not in leave_out]
         if not self.names:
@@ -77,7 +79,7 @@ class Davis(Clips):
 
 
 class YouTubeVOS(Clips):
-    """The training part of YouTube-VOS 2018 or 2019 as it unpacks, `root/train/`: every fifth frame has a mask."""
+    """The training part of YouTube-VOS as it unpacks, `root/train/`: every fifth frame has a mask."""
 
     _STEP = 5
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class StaticImages(Sequence[tuple[Tensor, Tensor]]):
-    """`root/images/NAME.jpg` with `root/masks/NAME.png`; or NAME.png beside NAME.jpg, in folders of any depth.
+    """`root/images/NAME.jpg` with `root/masks/NAME.png`; or NAME.png beside NAME.jpg, at any depth.
 
     An item is (image (3, H, W) uint8, mask (H, W) uint8 of ids). As a set of `Videos`, each has one frame.
     """
@@ -27,7 +27,8 @@ class StaticImages(Sequence[tuple[Tensor, Tensor]]):
             self.images = [mask.with_suffix(".jpg") for mask in self.masks]
         if not self.masks:
             raise ValueError(
-                f"{root} holds no masks (PNG); expected images/NAME.jpg and masks/NAME.png, or NAME.jpg beside NAME.png"
+                f"{root} holds no masks (PNG); expected images/NAME.jpg and masks/NAME.png, or NAME.jpg "
+                "beside NAME.png"
             )
         for image, mask in zip(self.images, self.masks, strict=True):
             if not image.is_file():

@@ -1,4 +1,4 @@
-"""Samples of videos as they are, in the way of STCN: up to two objects, each with a flag that says it is there."""
+"""Samples of videos as they are, in the way of STCN: up to two objects, each with a flag of validity."""
 
 from __future__ import annotations
 
@@ -80,5 +80,9 @@ class VideoSamples(Dataset[Sample]):
     def _choose(self, first: Tensor, rng: np.random.Generator) -> list[int]:
         """Ids of the first frame (S, S) to be followed: as many as there is room for, at random."""
         ids, areas = first.unique(return_counts=True)
-        there = [i for i, area in zip(ids.tolist(), areas.tolist(), strict=True) if i and area >= _LEAST * first.numel()]
+        there = [
+            i
+            for i, area in zip(ids.tolist(), areas.tolist(), strict=True)
+            if i and area >= _LEAST * first.numel()
+        ]
         return [int(i) for i in rng.permutation(there)[: self.objects]]

@@ -82,6 +82,23 @@ _CHOICES = {
 }
 _SIZES = ("key_channels", "value_channels", "context_channels", "skip_kernel", "slots")
 
+_SMALL = STCNConfig(
+    trunk="efficientnet-lite0",
+    value_channels=128,
+    context_channels=128,
+    decoder_channels=(128, 64, 32),
+    skip_kernel=1,
+    attention_form="equation",  # the trunk ends in a linear layer, not in a ReLU
+)
+_TINY_ATTENTION: Mapping[str, tuple[Attention, Attention]] = {  # of keys, of values
+    "stcn-tiny": ("external", "external"),  # the embedded model's; then those that it is compared with
+    "stcn-tiny-none": ("none", "none"),
+    "stcn-tiny-self-key": ("self", "none"),
+    "stcn-tiny-self-value": ("none", "self"),
+    "stcn-tiny-self-both": ("self", "self"),
+    "stcn-tiny-external-key": ("external", "none"),
+    "stcn-tiny-external-value": ("none", "external"),
+}
 PRESETS: Mapping[str, STCNConfig] = {
     "stcn": STCNConfig(),
     "stcn-self-key": STCNConfig(key_attention="self"),
@@ -90,16 +107,10 @@ PRESETS: Mapping[str, STCNConfig] = {
     "stcn-external-key": STCNConfig(key_attention="external"),
     "stcn-external-value": STCNConfig(value_attention="external"),
     "stcn-external-both": STCNConfig(key_attention="external", value_attention="external"),
-    "stcn-tiny": STCNConfig(
-        trunk="efficientnet-lite0",
-        value_channels=128,
-        context_channels=128,
-        decoder_channels=(128, 64, 32),
-        skip_kernel=1,
-        key_attention="external",
-        value_attention="external",
-        attention_form="equation",  # the trunk ends in a linear layer, not in a ReLU
-    ),
+    **{
+        name: dataclasses.replace(_SMALL, key_attention=key, value_attention=value)
+        for name, (key, value) in _TINY_ATTENTION.items()
+    },
 }
 
 

@@ -1,7 +1,9 @@
 """Training of STCN on still images and clips."""
 
-from emavos.training.config import STAGES, TrainConfig
-from emavos.training.loop import Progress, train
+from emavos.training.config import TrainConfig
+from emavos.training.log import Progress
+from emavos.training.loop import train
+from emavos.training.stages import HELD_OUT, STAGES
 from emavos.training.start import start_from_imagenet
 
-__all__ = ["STAGES", "Progress", "TrainConfig", "start_from_imagenet", "train"]
+__all__ = ["HELD_OUT", "STAGES", "Progress", "TrainConfig", "start_from_imagenet", "train"]

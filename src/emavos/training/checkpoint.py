@@ -1,50 +1,40 @@
-"""A run on disk: weights, optimiser and where it stands, in one safetensors file that is always whole."""
+"""A run on disk: all that it goes on from, in one safetensors file that is always whole."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
+import json
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from emavos.models import STCN
-from emavos.training.average import WeightAverage
+from emavos.io.whole import replacing
 from emavos.training.config import TrainConfig
+from emavos.training.learner import Learner
 
-_STATE = ("exp_avg", "exp_avg_sq", "step")  # what AdamW keeps of each parameter
+_STATE = ("exp_avg", "exp_avg_sq", "step")  # what Adam keeps of each parameter
 
 
-def save_checkpoint(
-    path: Path,
-    model: STCN,
-    optimiser: torch.optim.Optimizer,
-    average: WeightAverage | None,
-    iteration: int,
-    config: TrainConfig,
-) -> None:
+def save_checkpoint(path: Path, learner: Learner, iteration: int) -> None:
     """All that goes on from here: `iteration` is the next one to run."""
-    tensors = {f"model.{key}": tensor for key, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        for field in _STATE:
-            tensors[f"{field}.{name}"] = optimiser.state[parameter][field]
-    if average is not None:
-        tensors |= {f"average.{name}": weight for name, weight in average.weights.items()}
+    tensors = {f"model.{key}": tensor for key, tensor in learner.model.state_dict().items()}
+    for name, parameter in learner.model.named_parameters():
+        state = learner.optimiser.state.get(parameter, {})  # nothing before the first step
+        tensors |= {f"{field}.{name}": state[field] for field in _STATE if field in state}
+    if learner.average is not None:
+        tensors |= {f"average.{name}": weight for name, weight in learner.average.weights.items()}
     tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(tensors, partial, metadata={"iteration": str(iteration), "config": config.to_json()})
-    os.replace(partial, path)
+    metadata = {
+        "iteration": str(iteration),
+        "config": learner.config.to_json(),
+        "scaler": json.dumps(learner.scaler.state_dict()),
+    }
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata=metadata)
 
 
-def load_checkpoint(
-    path: Path,
-    model: STCN,
-    optimiser: torch.optim.Optimizer,
-    average: WeightAverage | None,
-    config: TrainConfig,
-) -> int:
+def load_checkpoint(path: Path, learner: Learner) -> int:
     """Put back what `save_checkpoint` wrote; returns the next iteration.
 
     Raises ValueError where the run was begun with another config. Its end alone may have been moved, and the
@@ -58,19 +48,30 @@ def load_checkpoint(
         begun = TrainConfig.from_json(metadata["config"])
     except (SafetensorError, KeyError) as error:
         raise ValueError(f"{path} is damaged, or no checkpoint of a run ({error}); delete it") from error
-    _check_same(path, begun, config, iteration)
+    _check_same(path, begun, learner.config, iteration)
+    model = learner.model
     model.load_state_dict({key[6:]: tensor for key, tensor in state.items() if key.startswith("model.")})
     for name, parameter in model.named_parameters():
-        optimiser.state[parameter] = {field: state[f"{field}.{name}"] for field in _STATE}
-    if average is not None:
-        average.weights = {name: state[f"average.{name}"] for name in average.weights}
-        average.updates = iteration
+        fields = {field: state[f"{field}.{name}"] for field in _STATE if f"{field}.{name}" in state}
+        if fields:  # the step's count stays on the CPU, where the optimiser keeps it
+            learner.optimiser.state[parameter] = {
+                field: tensor if field == "step" else tensor.to(parameter.device)
+                for field, tensor in fields.items()
+            }
+    if learner.average is not None:
+        learner.average.weights = {
+            name: state[f"average.{name}"].to(weight.device)
+            for name, weight in learner.average.weights.items()
+        }
+        learner.average.updates = iteration
+    if scaler := json.loads(metadata.get("scaler", "{}")):
+        learner.scaler.load_state_dict(scaler)
     return iteration
 
 
 def _check_same(path: Path, begun: TrainConfig, config: TrainConfig, iteration: int) -> None:
     ours, theirs = dataclasses.asdict(config), dataclasses.asdict(begun)
-    if iteration <= min(begun.decay_from, config.decay_from):
+    if iteration <= min(begun.decay_from, config.decay_from) and not config.gaps:  # which follow the length
         for name in ("iterations", "decay_from"):
             del ours[name], theirs[name]
     differing = [f"{name} was {theirs[name]}, is {ours[name]}" for name in ours if ours[name] != theirs[name]]

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from emavos.masks import aggregate_logits
 from emavos.memory import full_readout
 from emavos.models import STCN, Features
 
 
-def clip_logits(model: STCN, frames: Tensor, first: Tensor) -> list[Tensor]:
+class ClipNetwork(nn.Module):
+    """`clip_logits` as a module, which is what DistributedDataParallel wraps."""
+
+    def __init__(self, model: STCN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, frames: Tensor, first: Tensor, valid: Tensor) -> list[Tensor]:
+        return clip_logits(self.model, frames, first, valid)
+
+
+def clip_logits(model: STCN, frames: Tensor, first: Tensor, valid: Tensor | None = None) -> list[Tensor]:
     """Log-odds of every frame after the first, whose softmax is the aggregated probability.
 
     frames: (B, T, 3, H, W), normalised. first: (B, O, H, W), the masks of frame 0. Each frame is read from
-    all frames before it. Returns T - 1 tensors (B, 1 + O, H, W).
+    all frames before it. valid: (B, O), 1 for objects, 0 for planes without one, whose probability is held at
+    zero; None: all are objects. Returns T - 1 tensors (B, 1 + O, H, W).
     """
     clips, length = frames.shape[:2]
     features = _per_frame(model.encode_key(frames.flatten(0, 1)), clips)
@@ -32,7 +44,8 @@ def clip_logits(model: STCN, frames: Tensor, first: Tensor) -> list[Tensor]:
             query, memory = now.key.flatten(2).float(), torch.cat(keys, 1).float()
             readout = full_readout(query, memory, torch.cat(values, 1).float())
         readout = readout.unflatten(3, now.key.shape[2:])
-        logits.append(aggregate_logits(model.decode(readout, now).float().sigmoid()))
+        each = model.decode(readout, now).float().sigmoid()
+        logits.append(aggregate_logits(each if valid is None else each * valid[:, :, None, None]))
         prob = logits[-1].softmax(dim=1)[:, 1:]
     return logits
 

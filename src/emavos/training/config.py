@@ -10,63 +10,76 @@ from typing import Any, Literal, get_args
 
 from emavos.models import PRESETS
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "float16"]
+Sampling = Literal["composed", "videos"]
+Optimiser = Literal["adamw", "adam"]
+Decay = Literal["linear", "step"]
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """One stage of training. The defaults make the first stage of the embedded model.
 
-    The learning rate rises over `warmup` iterations, stays, and falls linearly to zero from `decay_from` to
-    `iterations`, so that a run can be made longer up to the point where the fall begins.
+    The learning rate rises over `warmup` iterations and stays. With `decay` "linear" it falls to zero from
+    `decay_from` to `iterations`, so that a run can be made longer up to the point where the fall begins; with
+    "step" it is a tenth from `decay_from` on.
     """
 
     preset: str = "stcn-tiny"
     iterations: int = 3000
-    batch: int = 4
+    batch: int = 4  # clips of an iteration, over all processes
+    sources: tuple[str, ...] = ("static", "clips")  # names of `emavos.training.sources.SOURCES`
+    sampling: Sampling = "composed"  # `ClipSamples`; "videos": `VideoSamples`
     size: int = 224  # side of the square clips
     frames: int = 3
     max_gap: int = 12
-    real: float = 0.5
-    two_objects: float = 0.35
+    gaps: tuple[tuple[float, int], ...] = ()  # largest gap from a fraction of the run on, in place of max_gap
+    real: float = 0.5  # share of samples that are real video
+    two_objects: float = 0.35  # composed samples: what `ClipSamples` says of these four
     occluder: float = 0.3
     lookalike: float = 0.0
     blur: float = 0.0
+    objects: int = 2  # of samples of videos, at most
     zoom: tuple[float, float] = (0.45, 1.0)
     leave_out: tuple[str, ...] = ()  # sequences never trained on
+    optimiser: Optimiser = "adamw"
     lr: float = 4e-4
     trunk_lr: float = 1.3e-4  # the trunks start from ImageNet
     weight_decay: float = 1e-2
-    clip_grad: float = 5.0
+    clip_grad: float = 5.0  # largest norm of the gradient; 0: any
     warmup: int = 100
+    decay: Decay = "linear"
     decay_from: int = 3000
     all_pixels_until: int = 300  # then the loss takes the hardest fraction of the pixels,
     hardest_from: int = 1800  # which falls linearly to its least at this iteration
     least_fraction: float = 0.15
     dice: float = 0.5  # weight of the soft Dice loss beside the cross-entropy
     ema: float = 0.0  # decay of the moving average of the weights, which is then the result; 0: none
-    precision: Precision = "float32"  # bfloat16: of the network's activations, not of weights, keys or losses
+    precision: Precision = "float32"  # of the network's activations; not of weights, keys or losses
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.leave_out, str):  # type: ignore[unreachable]
-            raise ValueError(f"leave_out is names of sequences, not the text {self.leave_out!r}")
-        object.__setattr__(self, "zoom", tuple(self.zoom))
-        object.__setattr__(self, "leave_out", tuple(self.leave_out))
+        for name in ("leave_out", "sources"):
+            if isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} is a list of names, not the text {getattr(self, name)!r}")
+        for name in ("zoom", "leave_out", "sources"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "gaps", tuple((begin, gap) for begin, gap in self.gaps))
         if self.preset not in PRESETS:
             raise ValueError(f"there is no preset {self.preset}; they are {', '.join(PRESETS)}")
-        if self.precision not in get_args(Precision):
-            raise ValueError(f"precision is float32 or bfloat16, not {self.precision!r}")
-        for name in ("iterations", "batch", "size", "max_gap"):
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        for name in ("iterations", "batch", "size", "max_gap", "objects"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
-        for name in ("lr", "trunk_lr", "clip_grad", "least_fraction"):
+        for name in ("lr", "trunk_lr", "least_fraction"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is more than 0, not {getattr(self, name)}")
         for name in ("real", "two_objects", "occluder", "lookalike", "blur", "least_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is from 0 to 1, not {getattr(self, name)}")
-        for name in ("weight_decay", "warmup", "dice"):
+        for name in ("weight_decay", "warmup", "dice", "clip_grad"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is not negative, as {getattr(self, name)} is")
         if not 0 <= self.ema < 1:
@@ -79,6 +92,11 @@ class TrainConfig:
             raise ValueError("all_pixels_until comes before hardest_from")
         if self.size % 16:
             raise ValueError(f"size is a multiple of 16, not {self.size}")
+        begins = [begin for begin, _ in self.gaps]
+        if begins and (begins[0] != 0 or begins != sorted(begins) or min(gap for _, gap in self.gaps) < 1):
+            raise ValueError(
+                f"gaps are pairs (fraction of the run, gap), from fraction 0 on and rising, not {self.gaps}"
+            )
         if self.frames < 2:
             raise ValueError(f"a clip has at least 2 frames, not {self.frames}")
 
@@ -98,51 +116,14 @@ class TrainConfig:
         rise = min((iteration + 1) / self.warmup, 1.0) if self.warmup else 1.0
         if iteration < self.decay_from:
             return rise
+        if self.decay == "step":
+            return 0.1 * rise
         return rise * (self.iterations - iteration) / (self.iterations - self.decay_from)
 
 
-HELD_OUT = ("breakdance-flare", "drift-turn", "horsejump-low", "mallard-water")  # of DAVIS 2016 train
-
-STAGES: Mapping[str, TrainConfig] = {  # of the embedded model; each goes on from the one before
-    "tiny-1": TrainConfig(
-        iterations=1600,
-        decay_from=1600,
-        all_pixels_until=200,
-        hardest_from=1600,
-        leave_out=HELD_OUT,
-    ),
-    "tiny-2": TrainConfig(
-        iterations=600,
-        decay_from=60,
-        warmup=30,
-        size=288,
-        max_gap=20,
-        real=0.65,
-        zoom=(0.5, 1.0),
-        all_pixels_until=0,
-        hardest_from=0,
-        leave_out=HELD_OUT,
-        seed=1,
-    ),
-    "tiny-3": TrainConfig(
-        iterations=6000,
-        decay_from=6000,
-        warmup=100,
-        lr=3e-4,
-        trunk_lr=1e-4,
-        size=256,
-        frames=4,
-        max_gap=20,
-        real=0.65,
-        occluder=0.5,
-        lookalike=0.35,
-        blur=0.2,
-        zoom=(0.4, 1.0),
-        all_pixels_until=0,
-        hardest_from=0,
-        ema=0.998,
-        precision="bfloat16",
-        leave_out=HELD_OUT,
-        seed=2,
-    ),
+_CHOICES = {
+    "precision": get_args(Precision),
+    "sampling": get_args(Sampling),
+    "optimiser": get_args(Optimiser),
+    "decay": get_args(Decay),
 }

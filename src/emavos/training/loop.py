@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Subset
+from safetensors.torch import save_file
+from torch.utils.data import DataLoader, Dataset
 
-from emavos.data import Clips, ClipSamples, Sample, StaticImages
+from emavos.data import Sample
 from emavos.models import PRESETS, STCN
-from emavos.training.average import WeightAverage
+from emavos.training import distributed
 from emavos.training.checkpoint import load_checkpoint, save_checkpoint
-from emavos.training.clip import clip_logits
 from emavos.training.config import TrainConfig
-from emavos.training.losses import bootstrapped_cross_entropy, dice_loss, hardest_fraction
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What one iteration did."""
-
-    iteration: int
-    loss: float
-    overlap: float  # mean soft Dice of the clips' objects, 1 is perfect
-    learning_rate: float
-    seconds: float
+from emavos.training.learner import Learner
+from emavos.training.log import Log, Progress
+from emavos.training.pictures import write_prediction
+from emavos.training.sources import open_held_out, open_samples
+from emavos.training.validation import validate
 
 
 def train(
@@ -40,122 +31,114 @@ def train(
     *,
     workers: int = 1,
     save_every: int = 100,
+    validate_every: int = 0,
+    pictures_every: int = 0,
+    tensorboard: bool = False,
     stop: int | None = None,
+    stopping: Callable[[], bool] | None = None,
     report: Callable[[Progress], None] | None = None,
 ) -> STCN:
-    """Train a model in place on `data/static` and `data/clips`; returns it, with averaged weights if any.
+    """Train a model in place on the config's sources in `data`; returns it, with averaged weights if any.
 
-    out: a folder for `checkpoint.safetensors`, from which the same call goes on, and `log.csv`.
+    out: a folder for `checkpoint.safetensors`, from which the same call goes on, `config.json` and `log.csv`.
     workers: processes that make samples; they do not change what is drawn.
     save_every: iterations between checkpoints; the last one is always saved.
+    validate_every: iterations between scores of the sequences left out, written to `validation.csv`; the best
+        model so far is in `best/`. 0: never.
+    pictures_every: iterations between pictures of a batch in `pictures/`. 0: never.
+    tensorboard: write its events too (extra `tensorboard`).
     stop: end after this iteration, to go on later; the config's `iterations` unless told.
+    stopping: asked after each iteration; where it says so the run is saved and ends, to go on later.
     report: called after each iteration.
 
-    Raises ValueError where model, data or checkpoint do not fit the config, FloatingPointError where the
-    loss is not finite.
+    Within `emavos.training.distributed.joined` each process takes its share of every batch, and the first of
+    them writes. Raises ValueError where model, data or checkpoint do not fit the config, FloatingPointError
+    where the loss is not finite; the batch is then in `out`.
     """
     if model.config != PRESETS[config.preset]:
         raise ValueError(f"the model is not of the config's preset, {config.preset}")
     data, out = Path(data), Path(out)
+    samples = open_samples(data, config)
+    held_out = open_held_out(data, config) if validate_every else []
+    if validate_every and not held_out:
+        raise ValueError("there is nothing to validate on: leave_out names no sequence of the data")
     out.mkdir(parents=True, exist_ok=True)
-    samples = ClipSamples(
-        StaticImages(data / "static"),
-        Clips(data / "clips", config.leave_out),
-        count=config.iterations * config.batch,
-        batch=config.batch,
-        size=config.size,
-        frames=config.frames,
-        max_gap=config.max_gap,
-        real=config.real,
-        two_objects=config.two_objects,
-        occluder=config.occluder,
-        lookalike=config.lookalike,
-        blur=config.blur,
-        zoom=config.zoom,
-        seed=config.seed,
-    )
-    model.train()
-    optimiser = make_optimiser(model, config)
-    average = WeightAverage(model, config.ema) if config.ema else None
+    learner = Learner(model, config)
     checkpoint = out / "checkpoint.safetensors"
-    start = load_checkpoint(checkpoint, model, optimiser, average, config) if checkpoint.exists() else 0
-    _cut_log(out / "log.csv", start)
+    start = load_checkpoint(checkpoint, learner) if checkpoint.exists() else 0
     end = config.iterations if stop is None else min(stop, config.iterations)
-    left = Subset(samples, range(start * config.batch, end * config.batch))
-    loader = DataLoader(left, config.batch, num_workers=workers, persistent_workers=workers > 0)
-    device = next(model.parameters()).device
-    for iteration, sample in enumerate(loader, start):
+    first = distributed.rank() == 0
+    log = Log(out, start, tensorboard) if first else None
+    if first:
+        (out / "config.json").write_text(config.to_json() + "\n")
+    ready = time.perf_counter()
+    for iteration, sample in enumerate(_load(samples, start, end, config, workers), start):
         began = time.perf_counter()
-        sample = Sample(*(x.to(device) for x in sample))
-        loss, overlap = step(model, optimiser, sample, iteration, config)
-        if average is not None:
-            average.update(model)
+        sample = Sample(*(x.to(learner.device, non_blocking=True) for x in sample))
+        try:
+            loss, overlap = learner.step(sample, iteration)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error}; the batch is {_keep(out, sample, iteration)}") from error
+        done = iteration + 1
         progress = Progress(
-            iteration, loss, overlap, config.learning_rate(iteration), time.perf_counter() - began
+            iteration,
+            loss,
+            overlap,
+            config.learning_rate(iteration),
+            time.perf_counter() - began,
+            began - ready,
         )
-        _log(out / "log.csv", progress)
+        ended = done == end or (stopping is not None and distributed.anywhere(stopping(), learner.device))
+        if log is not None:
+            log.progress(progress)
+            if pictures_every and done % pictures_every == 0:
+                write_prediction(out / "pictures" / f"{done:06d}.png", model, sample)
         if report is not None:
             report(progress)
-        if (iteration + 1) % save_every == 0 or iteration + 1 == end:
-            save_checkpoint(checkpoint, model, optimiser, average, iteration + 1, config)
-    if average is not None:
-        average.put_into(model)
+        if validate_every and done % validate_every == 0:
+            with learner.averaged():
+                scores = validate(model, held_out)
+                if log is not None:
+                    _keep_best(out, model, log, iteration, scores)
+        if log is not None and (done % save_every == 0 or ended):
+            save_checkpoint(checkpoint, learner, done)
+        if ended:
+            break
+        ready = time.perf_counter()
+    if log is not None:
+        log.close()
+    if learner.average is not None:
+        learner.average.put_into(model)
     return model.eval()
 
 
-def make_optimiser(model: STCN, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW; the trunks have their own learning rate."""
-    trunks = [p for name, p in model.named_parameters() if ".trunk." in name]
-    others = [p for name, p in model.named_parameters() if ".trunk." not in name]
-    groups = [{"params": others, "base": config.lr}, {"params": trunks, "base": config.trunk_lr}]
-    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
-
-
-def step(
-    model: STCN, optimiser: torch.optim.Optimizer, sample: Sample, iteration: int, config: TrainConfig
-) -> tuple[float, float]:
-    """One iteration; returns its loss and the mean overlap. FloatingPointError: the loss is not finite."""
-    for group in optimiser.param_groups:
-        group["lr"] = group["base"] * config.learning_rate(iteration)
-    fraction = hardest_fraction(
-        iteration, config.all_pixels_until, config.hardest_from, config.least_fraction
-    )
-    frames, masks = sample  # (B, T, 3, S, S), (B, T, O, S, S)
-    with torch.autocast(frames.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        all_logits = clip_logits(model, frames, masks[:, 0])
-    losses, dices = [], []
-    for t, logits in enumerate(all_logits, 1):
-        objects = torch.arange(1, 1 + masks.shape[2], device=masks.device).view(1, -1, 1, 1)
-        target = (masks[:, t] * objects).sum(dim=1).long()  # (B, S, S)
-        losses.append(bootstrapped_cross_entropy(logits, target, fraction))
-        dices.append(dice_loss(logits.softmax(dim=1)[:, 1:], masks[:, t]))
-    dice = torch.stack(dices).mean()
-    loss = torch.stack(losses).mean() + config.dice * dice
-    if not bool(loss.isfinite()):
-        raise FloatingPointError(f"the loss of iteration {iteration} is {loss.item()}")
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)
-    optimiser.step()
-    return loss.item(), 1 - dice.item()
-
-
-def _cut_log(path: Path, start: int) -> None:
-    """Take out what is run again: the iterations from `start` on, which came after the last checkpoint."""
-    if not path.exists():
-        return
-    lines = path.read_text().splitlines(keepends=True)
-    whole = [line for line in lines[1:] if line.endswith("\n") and int(line.partition(",")[0]) < start]
-    path.write_text("".join(lines[:1] + whole))
-
-
-def _log(path: Path, progress: Progress) -> None:
-    row = asdict(progress)
-    new = not os.path.exists(path)
-    with open(path, "a", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        if new:
-            writer.writeheader()
-        writer.writerow(
-            {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
+def _load(
+    samples: Dataset[Sample], start: int, end: int, config: TrainConfig, workers: int
+) -> DataLoader[Sample]:
+    """The batches of iterations start to end: this process's share of each."""
+    share, rest = divmod(config.batch, distributed.count())
+    if rest:
+        raise ValueError(f"a batch of {config.batch} cannot be shared by {distributed.count()} processes")
+    batches: list[Any] = [
+        range(
+            i * config.batch + distributed.rank() * share, i * config.batch + (distributed.rank() + 1) * share
         )
+        for i in range(start, end)
+    ]
+    return DataLoader(
+        samples, batch_sampler=batches, num_workers=workers, pin_memory=torch.accelerator.is_available()
+    )
+
+
+def _keep(out: Path, sample: Sample, iteration: int) -> Path:
+    """Save the batch of this process."""
+    path = out / f"failed-{iteration:06d}-{distributed.rank()}.safetensors"
+    save_file({name: x.contiguous() for name, x in sample._asdict().items()}, path)
+    return path
+
+
+def _keep_best(out: Path, model: STCN, log: Log, iteration: int, scores: dict[str, float]) -> None:
+    mean = sum(scores.values()) / len(scores)
+    if mean > log.best():
+        model.save_pretrained(out / "best")
+    log.scores(iteration, scores, mean)

@@ -30,11 +30,15 @@ def bootstrapped_cross_entropy(logits: Tensor, target: Tensor, fraction: float) 
     return loss.mean()
 
 
-def dice_loss(prob: Tensor, target: Tensor) -> Tensor:
+def dice_loss(prob: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     """One minus the soft Dice overlap, so that a small object weighs as much as a large one.
 
-    prob, target: (B, O, H, W) in [0, 1]. Returns a scalar.
+    prob, target: (B, O, H, W) in [0, 1]. valid: (B, O), 1 for the objects that count; None: all. Returns a
+    scalar, the mean over clips of the mean over their objects.
     """
     overlap = (prob * target).sum(dim=(2, 3))
     total = prob.sum(dim=(2, 3)) + target.sum(dim=(2, 3))
-    return 1 - ((2 * overlap + 1) / (total + 1)).mean()
+    dice = (2 * overlap + 1) / (total + 1)
+    if valid is None:
+        return 1 - dice.mean()
+    return 1 - ((dice * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)).mean()

@@ -1,0 +1,87 @@
+"""What a run tells of itself: CSV files, and TensorBoard where it is wanted."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What one iteration did."""
+
+    iteration: int
+    loss: float
+    overlap: float  # mean soft Dice of the clips' objects, 1 is perfect
+    learning_rate: float  # its factor
+    seconds: float  # of computing
+    waited: float  # seconds before, for the batch
+
+
+class Log:
+    """`log.csv` with a row for each iteration, `validation.csv` with one for each score, and TensorBoard.
+
+    start: the first iteration to come; what a run that was cut off wrote from there on is taken out.
+    Raises ImportError where TensorBoard is wanted and not installed.
+    """
+
+    def __init__(self, folder: Path, start: int, tensorboard: bool) -> None:
+        self._progress, self._scores = folder / "log.csv", folder / "validation.csv"
+        self._events = _events(folder / "tensorboard", start) if tensorboard else None
+        _cut(self._progress, start)
+        _cut(self._scores, start)
+
+    def progress(self, progress: Progress) -> None:
+        row = asdict(progress)
+        _append(self._progress, row)
+        self._tell("train", row, progress.iteration)
+
+    def scores(self, iteration: int, scores: Mapping[str, float], mean: float) -> None:
+        """J&F of each sequence after an iteration, and their mean."""
+        _append(self._scores, {"iteration": iteration, "mean": mean, **scores})
+        self._tell("validation", {"mean": mean, **scores}, iteration)
+
+    def best(self) -> float:
+        """The highest mean score so far; below any score where there is none."""
+        if not self._scores.exists():
+            return -1.0
+        with open(self._scores, newline="") as file:
+            return max((float(row["mean"]) for row in csv.DictReader(file)), default=-1.0)
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+
+    def _tell(self, group: str, row: Mapping[str, float], iteration: int) -> None:
+        if self._events is not None:
+            for name, value in row.items():
+                if name != "iteration":
+                    self._events.add_scalar(f"{group}/{name}", value, iteration)
+
+
+def _events(folder: Path, start: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError('TensorBoard comes with an extra: pip install "emavos[tensorboard]"') from error
+    return SummaryWriter(str(folder), purge_step=start)
+
+
+def _cut(path: Path, start: int) -> None:
+    if not path.exists():
+        return
+    lines = path.read_text().splitlines(keepends=True)
+    whole = [line for line in lines[1:] if line.endswith("\n") and int(line.partition(",")[0]) < start]
+    path.write_text("".join(lines[:1] + whole))
+
+
+def _append(path: Path, row: Mapping[str, float]) -> None:
+    new = not path.exists()
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow({key: f"{x:.6g}" if isinstance(x, float) else x for key, x in row.items()})

@@ -1,0 +1,96 @@
+"""Where the samples of a run come from: the data sets that its config names, in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from torch.utils.data import Dataset
+
+from emavos.data import (
+    BL30K,
+    Clips,
+    ClipSamples,
+    Davis,
+    Joined,
+    Sample,
+    StaticImages,
+    VideoSamples,
+    YouTubeVOS,
+)
+from emavos.training.config import TrainConfig
+
+# By name: the folder in the data, and how clips there are read.
+SOURCES: Mapping[str, tuple[str, Callable[..., Clips] | None]] = {
+    "static": ("static", None),
+    "clips": ("clips", Clips),
+    "BL30K": ("BL30K", BL30K),
+    "DAVIS": ("DAVIS", Davis),
+    "YouTubeVOS": ("YouTubeVOS", YouTubeVOS),
+    "own": ("", Clips),
+}
+_REPEATS = {"DAVIS": 5}  # its 60 sequences beside the 3471 of YouTube-VOS, as STCN mixes them
+
+
+def open_samples(data: Path, config: TrainConfig) -> Dataset[Sample]:
+    """The samples of a run: number i is a function of the config's seed and i.
+
+    Raises ValueError where the data or a source are not there, or do not go with the config's sampling.
+    """
+    count = config.iterations * config.batch
+    if config.sampling == "videos":
+        sets = [_open(data, name, config) for name in config.sources]
+        return VideoSamples(
+            Joined(sets, [_REPEATS.get(name, 1) for name in config.sources]),
+            count=count,
+            size=config.size,
+            frames=config.frames,
+            objects=config.objects,
+            gaps=config.gaps or ((0.0, config.max_gap),),
+            still=1 - config.real,
+            zoom=config.zoom,
+            seed=config.seed,
+        )
+    if config.sources != ("static", "clips"):
+        raise ValueError(f"composed samples are made of static and clips, not {', '.join(config.sources)}")
+    return ClipSamples(
+        StaticImages(data / "static"),
+        Clips(data / "clips", config.leave_out),
+        count=count,
+        batch=config.batch,
+        size=config.size,
+        frames=config.frames,
+        max_gap=config.max_gap,
+        real=config.real,
+        two_objects=config.two_objects,
+        occluder=config.occluder,
+        lookalike=config.lookalike,
+        blur=config.blur,
+        zoom=config.zoom,
+        seed=config.seed,
+    )
+
+
+def open_held_out(data: Path, config: TrainConfig) -> list[Clips]:
+    """The sequences that the config leaves out, of the sources that have some of them."""
+    found = []
+    for name in config.sources:
+        folder, opened = _place(name)
+        if opened is None:
+            continue
+        everything = opened(data / folder)
+        if names := [sequence for sequence in everything.names if sequence in config.leave_out]:
+            everything.names = names
+            found.append(everything)
+    return found
+
+
+def _open(data: Path, name: str, config: TrainConfig) -> Clips | StaticImages:
+    folder, opened = _place(name)
+    return StaticImages(data / folder) if opened is None else opened(data / folder, config.leave_out)
+
+
+def _place(name: str) -> tuple[str, Callable[..., Clips] | None]:
+    if name not in SOURCES:
+        raise ValueError(f"there is no source {name}; they are {', '.join(SOURCES)}")
+    return SOURCES[name]

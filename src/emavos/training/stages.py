@@ -1,0 +1,122 @@
+"""The stages there are: of the embedded model, of STCN and the paper, of one's own clips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from emavos.training.config import TrainConfig
+
+HELD_OUT = ("breakdance-flare", "drift-turn", "horsejump-low", "mallard-water")  # of DAVIS 2016 train
+
+TINY: Mapping[str, TrainConfig] = {  # the embedded model; each goes on from the one before
+    "tiny-1": TrainConfig(
+        iterations=1600,
+        decay_from=1600,
+        all_pixels_until=200,
+        hardest_from=1600,
+        leave_out=HELD_OUT,
+    ),
+    "tiny-2": TrainConfig(
+        iterations=600,
+        decay_from=60,
+        warmup=30,
+        size=288,
+        max_gap=20,
+        real=0.65,
+        zoom=(0.5, 1.0),
+        all_pixels_until=0,
+        hardest_from=0,
+        leave_out=HELD_OUT,
+        seed=1,
+    ),
+    "tiny-3": TrainConfig(
+        iterations=6000,
+        decay_from=6000,
+        warmup=100,
+        lr=3e-4,
+        trunk_lr=1e-4,
+        size=256,
+        frames=4,
+        max_gap=20,
+        real=0.65,
+        occluder=0.5,
+        lookalike=0.35,
+        blur=0.2,
+        zoom=(0.4, 1.0),
+        all_pixels_until=0,
+        hardest_from=0,
+        ema=0.998,
+        precision="bfloat16",
+        leave_out=HELD_OUT,
+        seed=2,
+    ),
+}
+
+# Cheng et al., NeurIPS 2021, whose recipe Kim and Hong keep. Each goes on from the last: 0, 1, 2 or 0, 3.
+_STILLS = TrainConfig(
+    preset="stcn-external-both",
+    sources=("static",),
+    sampling="videos",
+    objects=1,
+    real=0.0,
+    iterations=300_000,
+    decay_from=150_000,
+    batch=8,
+    size=384,
+    zoom=(0.6, 1.0),
+    optimiser="adam",
+    lr=1e-5,
+    trunk_lr=1e-5,
+    weight_decay=1e-7,
+    clip_grad=0.0,
+    warmup=0,
+    decay="step",
+    all_pixels_until=20_000,
+    hardest_from=70_000,
+    dice=0.0,
+)
+_VIDEOS = replace(_STILLS, objects=2, real=1.0, batch=4)
+GROWING = ((0.0, 5), (0.1, 10), (0.2, 15), (0.3, 20), (0.4, 25), (0.9, 5))  # frames, by fraction of the run
+
+PAPER: Mapping[str, TrainConfig] = {
+    "0": _STILLS,
+    "1": replace(_VIDEOS, sources=("BL30K",), iterations=500_000, decay_from=400_000, gaps=GROWING, seed=1),
+    "2": replace(
+        _VIDEOS, sources=("DAVIS", "YouTubeVOS"), iterations=300_000, decay_from=250_000, gaps=GROWING, seed=2
+    ),
+    "3": replace(
+        _VIDEOS, sources=("DAVIS", "YouTubeVOS"), iterations=150_000, decay_from=125_000, gaps=GROWING, seed=3
+    ),
+}
+
+OWN: Mapping[str, TrainConfig] = {
+    "finetune": TrainConfig(  # from a trained model, on a few annotated clips
+        sources=("own",),
+        sampling="videos",
+        real=0.5,
+        iterations=150,
+        decay_from=75,
+        batch=2,
+        size=288,
+        max_gap=10,
+        zoom=(0.6, 1.0),
+        lr=1e-4,
+        trunk_lr=3e-5,
+        warmup=10,
+        all_pixels_until=0,
+        hardest_from=100,
+        ema=0.98,
+    ),
+    "mini": TrainConfig(  # of the comparison of attentions: emavos.benchmark.variants
+        iterations=600,
+        decay_from=300,
+        size=192,
+        warmup=50,
+        all_pixels_until=100,
+        hardest_from=500,
+        leave_out=HELD_OUT,
+    ),
+}
+
+STAGES: Mapping[str, TrainConfig] = {**TINY, **PAPER, **OWN}
