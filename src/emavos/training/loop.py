@@ -88,7 +88,6 @@ def train(
             time.perf_counter() - began,
             began - ready,
         )
-        ended = done == end or (stopping is not None and distributed.anywhere(stopping(), learner.device))
         if log is not None:
             log.progress(progress)
             if pictures_every and done % pictures_every == 0:
@@ -100,6 +99,7 @@ def train(
                 scores = validate(model, held_out)
                 if log is not None:
                     _keep_best(out, model, log, iteration, scores)
+        ended = done == end or (stopping is not None and distributed.anywhere(stopping(), learner.device))
         if log is not None and (done % save_every == 0 or ended):
             save_checkpoint(checkpoint, learner, done)
         if ended:

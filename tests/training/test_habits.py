@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from emavos.cli import main
+from emavos.data import Clips
+from emavos.models import PRESETS, STCN
+from emavos.training import TrainConfig, train
+from emavos.training.validation import validate
+from trees import davis_tree, training_tree
+
+SMALL = TrainConfig(
+    iterations=4,
+    decay_from=2,
+    warmup=2,
+    batch=2,
+    size=48,
+    all_pixels_until=1,
+    hardest_from=3,
+    ema=0.5,
+    leave_out=("two",),
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return training_tree(tmp_path_factory.mktemp("data"))
+
+
+def fresh():
+    torch.manual_seed(0)
+    return STCN(PRESETS["stcn-tiny"])
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_is_scored_on_what_it_leaves_out_and_its_best_model_kept(root, tmp_path):
+    watched = train(fresh(), root, tmp_path / "a", SMALL, workers=0, validate_every=2, pictures_every=3)
+    scores = rows(tmp_path / "a" / "validation.csv")
+    assert [row["iteration"] for row in scores] == ["1", "3"]
+    assert all(row["mean"] == row["two"] for row in scores)
+    best = STCN.from_pretrained(tmp_path / "a" / "best")
+    (score,) = validate(best, [Clips(root / "clips", leave_out=("one",))]).values()
+    assert score == pytest.approx(max(float(row["mean"]) for row in scores), abs=1e-5)
+    with Image.open(tmp_path / "a" / "pictures" / "000003.png") as picture:
+        assert picture.width == 960
+    assert TrainConfig.from_json((tmp_path / "a" / "config.json").read_text()) == SMALL
+    alone = train(fresh(), root, tmp_path / "b", SMALL, workers=0)
+    assert all(map(torch.equal, watched.parameters(), alone.parameters()))
+
+
+def test_scores_after_the_last_checkpoint_are_taken_again(root, tmp_path):
+    train(fresh(), root, tmp_path, SMALL, workers=0, validate_every=1, stop=2)
+    with open(tmp_path / "validation.csv", "a") as file:
+        file.write("2,0.9,0.9\n")
+    train(fresh(), root, tmp_path, SMALL, workers=0, validate_every=1, stop=3)
+    scores = rows(tmp_path / "validation.csv")
+    assert [row["iteration"] for row in scores] == ["0", "1", "2"]
+    assert float(scores[2]["mean"]) < 0.9
+
+
+def test_a_run_without_held_out_clips_is_not_validated(root, tmp_path):
+    with pytest.raises(ValueError, match="nothing to validate on"):
+        train(fresh(), root, tmp_path, dataclasses.replace(SMALL, leave_out=()), workers=0, validate_every=1)
+
+
+def test_a_run_that_is_told_to_stop_is_saved_and_goes_on(root, tmp_path):
+    whole = train(fresh(), root, tmp_path / "whole", SMALL, workers=0)
+    seen = []
+    options = {"workers": 0, "report": seen.append, "stopping": lambda: len(seen) == 2}
+    train(fresh(), root, tmp_path / "parts", SMALL, **options)
+    assert len(rows(tmp_path / "parts" / "log.csv")) == 2
+    parts = train(fresh(), root, tmp_path / "parts", SMALL, workers=0)
+    assert all(map(torch.equal, whole.parameters(), parts.parameters()))
+
+
+def test_a_loss_that_is_not_finite_leaves_its_batch(root, tmp_path):
+    model = fresh()
+    with torch.no_grad():
+        model.decoder.pred.bias.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match=r"iteration 0 is nan; the batch is .*failed-000000-0"):
+        train(model, root, tmp_path, SMALL, workers=0)
+    batch = load_file(tmp_path / "failed-000000-0.safetensors")
+    assert batch["frames"].shape == (2, 3, 3, 48, 48)
+    assert set(batch) == {"frames", "masks", "valid"}
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_tensorboard_gets_what_the_files_get(root, tmp_path):
+    pytest.importorskip("tensorboard", reason="the extra 'tensorboard' is not installed")
+    train(fresh(), root, tmp_path, SMALL, workers=0, stop=1, validate_every=1, tensorboard=True)
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    content = events.read_bytes()
+    assert all(tag in content for tag in (b"train/loss", b"train/waited", b"validation/two"))
+
+
+def command(root, out, *more):
+    fields = (
+        "size=48",
+        "iterations=4",
+        "decay_from=4",
+        "hardest_from=4",
+        "all_pixels_until=0",
+        'sampling="videos"',
+    )
+    settings = [part for field in fields for part in ("--set", field)]
+    return ["train", "--stage", "tiny-1", "--init", "tiny", "--data", str(root), "--out", str(out),
+            "--device", "cpu", "--workers", "0", *settings, *more]  # fmt: skip
+
+
+def test_sigterm_saves_the_run_and_ends_it(root, tmp_path):
+    code = "import os, signal, sys; from emavos import training; from emavos.cli import main\n"
+    code += "step = training.learner.Learner.step\n"
+    code += (
+        "def stopped(self, *args):\n    os.kill(os.getpid(), signal.SIGTERM)\n    return step(self, *args)\n"
+    )
+    code += "training.learner.Learner.step = stopped\nsys.exit(main(sys.argv[1:]))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command(root, tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert len(rows(tmp_path / "run" / "log.csv")) == 1
+    assert (tmp_path / "run" / "checkpoint.safetensors").exists()
+    assert not (tmp_path / "run" / "model").exists()
+    assert main(command(root, tmp_path / "run")) == 0
+    assert len(rows(tmp_path / "run" / "log.csv")) == 4
+
+
+def test_fields_of_a_stage_are_set_on_the_command_line(root, tmp_path, capsys):
+    assert (
+        main(command(root, tmp_path, "--iterations", "1", "--hold-out", "one", "--validate-every", "1")) == 0
+    )
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["size"], config["sampling"], config["leave_out"]) == (48, "videos", ["one"])
+    assert float(rows(tmp_path / "validation.csv")[0]["one"]) > 0
+    for setting, message in (
+        ("size", "--set size is not FIELD=VALUE"),
+        ("sise=48", "unknown training fields: sise"),
+        ('batch="x"', "a value of a wrong type"),
+    ):
+        assert main(command(root, tmp_path / "other", "--set", setting)) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_own_clips_need_few_masks_and_a_model_to_start_from(tmp_path, capsys):
+    root = davis_tree(tmp_path / "clips", {"one": 6, "two": 5})
+    for kind in ("JPEGImages", "Annotations"):  # without the folder that DAVIS has in between
+        (root / kind / "480p").rename(root / "x")
+        (root / kind).rmdir()
+        (root / "x").rename(root / kind)
+    for clip, kept in (("one", ("00000", "00004")), ("two", ("00002",))):
+        for mask in (root / "Annotations" / clip).iterdir():
+            if mask.stem not in kept:
+                mask.unlink()
+    settings = [
+        "--set",
+        "size=48",
+        "--set",
+        "iterations=2",
+        "--set",
+        "decay_from=1",
+        "--set",
+        "hardest_from=1",
+    ]
+    rest = [
+        "--data",
+        str(root),
+        "--out",
+        str(tmp_path / "run"),
+        "--device",
+        "cpu",
+        "--workers",
+        "0",
+        *settings,
+    ]
+    assert main(["train", *rest]) == 1
+    assert "say --init tiny" in capsys.readouterr().err
+    assert main(["train", "--init", "tiny", *rest]) == 0
+    before, after = STCN.from_pretrained(), STCN.from_pretrained(tmp_path / "run" / "model")
+    assert before.config == after.config
+    assert not all(map(torch.equal, before.parameters(), after.parameters()))
