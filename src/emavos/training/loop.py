@@ -5,11 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors.torch import save_file
-from torch.utils.data import DataLoader, Dataset
 
 from emavos.data import Sample
 from emavos.models import PRESETS, STCN
@@ -17,6 +14,7 @@ from emavos.training import distributed
 from emavos.training.checkpoint import load_checkpoint, save_checkpoint
 from emavos.training.config import TrainConfig
 from emavos.training.learner import Learner
+from emavos.training.loading import load_batches
 from emavos.training.log import Log, Progress
 from emavos.training.pictures import write_prediction
 from emavos.training.sources import open_held_out, open_samples
@@ -72,7 +70,7 @@ def train(
     if first:
         (out / "config.json").write_text(config.to_json() + "\n")
     ready = time.perf_counter()
-    for iteration, sample in enumerate(_load(samples, start, end, config, workers), start):
+    for iteration, sample in enumerate(load_batches(samples, start, end, config, workers), start):
         began = time.perf_counter()
         sample = Sample(*(x.to(learner.device, non_blocking=True) for x in sample))
         try:
@@ -110,24 +108,6 @@ def train(
     if learner.average is not None:
         learner.average.put_into(model)
     return model.eval()
-
-
-def _load(
-    samples: Dataset[Sample], start: int, end: int, config: TrainConfig, workers: int
-) -> DataLoader[Sample]:
-    """The batches of iterations start to end: this process's share of each."""
-    share, rest = divmod(config.batch, distributed.count())
-    if rest:
-        raise ValueError(f"a batch of {config.batch} cannot be shared by {distributed.count()} processes")
-    batches: list[Any] = [
-        range(
-            i * config.batch + distributed.rank() * share, i * config.batch + (distributed.rank() + 1) * share
-        )
-        for i in range(start, end)
-    ]
-    return DataLoader(
-        samples, batch_sampler=batches, num_workers=workers, pin_memory=torch.accelerator.is_available()
-    )
 
 
 def _keep(out: Path, sample: Sample, iteration: int) -> Path:

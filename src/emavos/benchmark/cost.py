@@ -1,0 +1,48 @@
+"""What a frame costs: parameters and GFLOP of a model."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from emavos.masks import pad_to_stride
+from emavos.memory import MemoryBank, MemoryPolicy
+from emavos.models import STCN
+
+
+@torch.no_grad()
+def gflop(
+    model: STCN, height: int = 480, width: int = 854, objects: int = 1, memory_frames: int = 10
+) -> dict[str, float]:
+    """10^9 operations (a multiplication and an addition are two) by part, and of a frame.
+
+    A frame is a key, a readout of `memory_frames`, a decoding and, as one in five is remembered, a fifth of a
+    value. What torch's counter counts: convolutions and matrix products.
+    """
+    policy = MemoryPolicy(max_frames=memory_frames)
+    frame, _ = pad_to_stride(torch.zeros(1, 3, height, width))
+    prob = torch.zeros(1, objects, *frame.shape[2:])
+    counts = {}
+    with FlopCounterMode(display=False) as counter:
+        features = model.encode_key(frame)
+    counts["encode_key"] = counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter:
+        values = model.encode_value(frame, features, prob)[0]
+    counts["encode_value"] = counter.get_total_flops()
+    bank = MemoryBank(policy)
+    for _ in range(memory_frames):
+        bank.add(features.key[0], values)
+    with FlopCounterMode(display=False) as counter:
+        readout = bank.read(features.key[0])
+    counts["read"] = counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter:
+        model.decode(readout[None], features)
+    counts["decode"] = counter.get_total_flops()
+    counts["frame"] = counts["encode_key"] + counts["read"] + counts["decode"]
+    counts["frame"] += counts["encode_value"] / policy.every
+    return {name: count / 1e9 for name, count in counts.items()}
+
+
+def parameters(model: STCN) -> int:
+    """How many numbers were learned."""
+    return sum(parameter.numel() for parameter in model.parameters())
