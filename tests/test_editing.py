@@ -1,4 +1,4 @@
-"""The current frame of a session edited: objects added, corrected and removed; frames pinned and forgotten."""
+"""The current frame edited: objects added, corrected and removed, frames pinned and forgotten."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def test_a_pinned_frame_is_never_evicted(model):
     pinned.pin()
     go_on(plain, 6)
     go_on(pinned, 6)
-    assert [len(group.bank) for group in plain._groups] == [2]
-    assert [len(group.bank) for group in pinned._groups] == [3]  # the first, the pinned and one more
+    assert [len(group.bank) for group in plain.groups] == [2]
+    assert [len(group.bank) for group in pinned.groups] == [3]  # the first, the pinned and one more
 
 
 def test_what_is_forgotten_is_not_read(model):

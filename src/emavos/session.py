@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -39,7 +40,7 @@ class Result:
 
 
 @dataclass
-class _Group:
+class Group:
     """Objects that were introduced on the same frame, and their memory."""
 
     ids: tuple[int, ...]
@@ -63,7 +64,7 @@ class _Now:
 class _State:
     """What an edit changes, and what undoes it."""
 
-    groups: list[_Group]
+    groups: list[Group]
     memorized: int
     now: _Now | None
 
@@ -92,21 +93,21 @@ class Session:
         self.policy = MemoryPolicy() if policy is None else policy
         self.size = size
         self.index = 0  # of the next frame
-        self._groups: list[_Group] = []
-        self._memorized = 0  # the last frame that was given or kept
+        self.groups: list[Group] = []
+        self.memorized = 0  # the last frame that was given or kept
+        self.frame_size: tuple[int, int] | None = None  # (H, W), known from the first frame on
         self._now: _Now | None = None
         self._undo: list[_State] = []  # one before each edit since the last step
-        self._frame_size: tuple[int, int] | None = None
 
     @property
     def ids(self) -> tuple[int, ...]:
         """The objects followed, in the order they were introduced."""
-        return tuple(id for group in self._groups for id in group.ids)
+        return tuple(id for group in self.groups for id in group.ids)
 
     @property
     def nbytes(self) -> int:
         """Bytes that the memory banks take."""
-        return sum(group.bank.nbytes for group in self._groups)
+        return sum(group.bank.nbytes for group in self.groups)
 
     def step(self, frame: object, mask: object = None) -> Result:
         """The masks of the next frame.
@@ -136,7 +137,7 @@ class Session:
                 raise
         self._now = now
         self._undo.clear()
-        self._frame_size = (pixels.shape[1], pixels.shape[2])
+        self.frame_size = (pixels.shape[1], pixels.shape[2])
         self.index += 1
         return self._result(now)
 
@@ -152,16 +153,16 @@ class Session:
 
     def _propagate(self, features: Features, frame: Tensor) -> Tensor:
         """The probabilities of the objects followed: (1 + O, H', W')."""
-        if not self._groups:
+        if not self.groups:
             return torch.ones(1, *frame.shape[2:], dtype=torch.float32, device=frame.device)  # background
         key = features.key[0].float()  # in half precision, cells that differ would look the same
-        readout = torch.cat([group.bank.read(key) for group in self._groups])  # (O, Cv, h, w)
+        readout = torch.cat([group.bank.read(key) for group in self.groups])  # (O, Cv, h, w)
         return aggregate(self.model.decode(readout[None], features)[0].float().sigmoid())
 
     def _give(self, now: _Now, known: tuple[int, ...], planes: Tensor) -> _Now:
         """The frame with the masks of known objects, (G, H, W) of 0 and 1; a bank for those that are new."""
         if new := tuple(id for id in known if id not in self.ids):
-            self._groups.append(_Group(new, MemoryBank(self.policy)))
+            self.groups.append(Group(new, MemoryBank(self.policy)))
         height, width = now.prob[now.crop].shape[1:]
         working = pad_to_stride(resize(planes, (height, width)))[0]
         return replace(
@@ -179,14 +180,14 @@ class Session:
 
     def _memorize(self, now: _Now) -> None:
         """Store the frame in every bank where it is given or due, or as the last frame."""
-        due = bool(now.given) or now.index - self._memorized >= self.policy.every
-        if not self._groups or not (due or self.policy.include_last):
+        due = bool(now.given) or now.index - self.memorized >= self.policy.every
+        if not self.groups or not (due or self.policy.include_last):
             return
         if due:
-            self._memorized = now.index
+            self.memorized = now.index
         prob = now.prob[None, 1:].to(now.frame.dtype)  # (1, O, H', W')
         values = self.model.encode_value(now.frame, now.features, prob)[0]  # (O, Cv, h, w)
-        for group, part in zip(self._groups, values.split([len(g.ids) for g in self._groups]), strict=True):
+        for group, part in zip(self.groups, values.split([len(g.ids) for g in self.groups]), strict=True):
             given = any(id in now.given for id in group.ids)
             kind: Kind = "given" if given else "kept" if due else "temporary"
             group.bank.add(now.features.key[0].float(), part, kind, frame=now.index)
@@ -228,10 +229,10 @@ class Session:
             raise ValueError(f"object {unknown[0]} is not followed")
         with self._editing() as now:
             left = [place for place, id in enumerate(self.ids) if id not in ids]
-            for group in self._groups:
+            for group in self.groups:
                 group.bank.select([place for place, id in enumerate(group.ids) if id not in ids])
                 group.ids = tuple(id for id in group.ids if id not in ids)
-            self._groups = [group for group in self._groups if group.ids]
+            self.groups = [group for group in self.groups if group.ids]
             self._now = replace(
                 now,
                 prob=_without(now.prob, left),
@@ -245,7 +246,7 @@ class Session:
 
         Raises ValueError where there is no frame yet or no object.
         """
-        if not self._groups:
+        if not self.groups:
             raise ValueError("no object is followed; there is nothing to keep")
         with self._editing() as now:
             self._now = replace(now, given=self.ids)
@@ -257,7 +258,7 @@ class Session:
         Raises ValueError where there is no frame yet.
         """
         with self._editing():
-            for group in self._groups:
+            for group in self.groups:
                 group.bank.forget(since)
 
     def undo(self) -> Result:
@@ -267,6 +268,26 @@ class Session:
         self._restore(self._undo.pop())
         return self._result(self._now)
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all that the frames to come depend on into a safetensors file, which `load` reads.
+
+        The current frame is not part of it: after loading, edits wait for the next step.
+        """
+        from emavos.saved_session import save_session
+
+        save_session(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], model: STCN) -> Session:
+        """The session that was saved, to go on with the frame of `index`.
+
+        model: the one it was saved with; its weights are compared. Raises ValueError where they differ, or
+        the file is damaged or something else.
+        """
+        from emavos.saved_session import load_session
+
+        return load_session(path, model)
+
     def _mend(self, masks: Mapping[int, object], since: int | None = None) -> Result:
         with self._editing() as now:
             planes = planes_of(masks, tuple(now.full.shape[1:])).to(now.full.device)
@@ -274,7 +295,7 @@ class Session:
                 if id not in self.ids and not plane.any():
                     raise ValueError(f"the mask of object {id} is empty: there is nothing to follow")
             if since is not None:
-                for group in self._groups:
+                for group in self.groups:
                     group.bank.forget(since)
             self._now = self._give(now, tuple(map(int, masks)), planes)
             self._memorize(self._now)
@@ -296,8 +317,8 @@ class Session:
         """The current frame, to be edited; the edit can be undone, and one that fails changes nothing."""
         if self._now is None:
             raise ValueError("there is no frame to edit yet; step() comes first")
-        copies = [_Group(group.ids, group.bank.copy()) for group in self._groups]
-        before = _State(copies, self._memorized, self._now)
+        copies = [Group(group.ids, group.bank.copy()) for group in self.groups]
+        before = _State(copies, self.memorized, self._now)
         with self._computing():
             try:
                 yield self._now
@@ -307,18 +328,18 @@ class Session:
         self._undo.append(before)
 
     def _state(self) -> _State:
-        return _State(list(self._groups), self._memorized, self._now)
+        return _State(list(self.groups), self.memorized, self._now)
 
     def _restore(self, state: _State) -> None:
-        self._groups, self._memorized, self._now = state.groups, state.memorized, state.now
+        self.groups, self.memorized, self._now = state.groups, state.memorized, state.now
 
     def _result(self, now: _Now) -> Result:
         return Result(now.index, self.ids, now.full)
 
     def _check_size(self, frame: Tensor) -> None:
         size = (frame.shape[1], frame.shape[2])
-        if self._frame_size is not None and size != self._frame_size:
-            height, width = self._frame_size
+        if self.frame_size is not None and size != self.frame_size:
+            height, width = self.frame_size
             raise ValueError(
                 f"frame {self.index} is {size[0]}x{size[1]} but the video began with {height}x{width} "
                 "(height x width); resize it, or begin a new session"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -78,10 +78,7 @@ class MemoryBank:
 
     def copy(self) -> MemoryBank:
         """Another bank that holds the same."""
-        bank, held = MemoryBank(self.policy), len(self._slots)
-        bank._slots = list(self._slots)
-        bank._keys, bank._values = self._keys[:held].clone(), self._values[:held].clone()
-        return bank
+        return MemoryBank.from_state(self.policy, *self.state())
 
     def read(self, query: Tensor) -> Tensor:
         """What the memory says of a frame.
@@ -95,6 +92,22 @@ class MemoryBank:
         values = self._values[:frames].flatten(0, 1)
         readout = topk_readout(query.flatten(1), keys, values, self.policy.top_k)
         return readout.unflatten(2, query.shape[1:])
+
+    def state(self) -> tuple[dict[str, Tensor], list[tuple[Kind, int]]]:
+        """What is held: keys (n, h * w, Ck), values (n, h * w, O, Cv), and kind and index of each frame."""
+        held = len(self._slots)
+        tensors = {"keys": self._keys[:held].clone(), "values": self._values[:held].clone()}
+        return tensors, [(slot.kind, slot.frame) for slot in self._slots]
+
+    @classmethod
+    def from_state(
+        cls, policy: MemoryPolicy, tensors: Mapping[str, Tensor], slots: Sequence[tuple[Kind, int]]
+    ) -> MemoryBank:
+        """The bank whose `state` this is."""
+        bank = cls(policy)
+        bank._slots = [_Slot(kind, frame) for kind, frame in slots]
+        bank._keys, bank._values = tensors["keys"], tensors["values"]
+        return bank
 
     def _place(self) -> int:
         """The slot of the next frame to stay: a new one or, in a full bank, that of the oldest kept frame."""
