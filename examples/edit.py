@@ -1,4 +1,4 @@
-"""Add an object in the middle of a video, and correct another: `python examples/edit.py`."""
+"""Edit a video while it plays: an object added midway, another corrected: `python examples/edit.py`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from emavos.evaluation import region_similarity
 
 def main() -> None:
     frames, truth = synthetic_clip(frames=16)
-    masks = {
-        0: np.where(truth[0] == 1, 1, 0),  # one object, from the start
-        5: np.where(truth[5] == 2, 2, 0),  # another, introduced at frame 5
-        10: np.where(truth[10] == 1, 1, 0),  # the first again: a correction
-    }
     session = Predictor.from_pretrained(size=240).session()
     for index, frame in enumerate(frames):
-        result = session.step(frame, masks.get(index))
+        result = session.step(frame, np.where(truth[0] == 1, 1, 0) if index == 0 else None)
+        if index == 5:
+            result = session.add({2: truth[5] == 2})
+        if index == 10:
+            result = session.correct({1: truth[10] == 1})
         overlaps = [
             f"{id}: {region_similarity(result.mask == id, truth[index] == id):.2f}" for id in result.ids
         ]

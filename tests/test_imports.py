@@ -22,7 +22,14 @@ ALLOWED = {
     "card": {"models"},
     "pretrained": {"card", "hub", "models"},
     "convert": {"frames", "models", "pretrained"},
-    "session": {"frames", "masks", "memory", "models"},
+    "session": {
+        "frames",
+        "masks",
+        "memory",
+        "models",
+        "saved_session",
+    },  # the last inside save and load alone
+    "saved_session": {"io", "memory", "models", "pretrained", "session"},
     "io": {"pictures"},
     "predictor": {"card", "frames", "io", "memory", "models", "pretrained", "session"},
     "visualize": {"io", "masks"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import EllipsisType
 
 import numpy as np
@@ -43,6 +43,28 @@ def to_mask(mask: object, size: tuple[int, ...]) -> Tensor:
     if mask.numel() and not (int(mask.min()) >= -(2**31) and int(mask.max()) < 2**31):
         raise ValueError("ids are 32-bit integers")
     return mask.to(torch.int32)
+
+
+def planes_of(masks: Mapping[int, object], size: tuple[int, ...]) -> Tensor:
+    """One plane for each object: {id: mask} -> (O, H, W) float32 of 0 and 1, in the order of the dict.
+
+    Each mask is as for `to_mask`, and not 0 where its object is. Raises ValueError as that does, and where an
+    id is none, there is no mask, or two overlap.
+    """
+    if not isinstance(masks, Mapping) or not masks:
+        raise ValueError(f"masks are a dict {{id: mask}} of one object or more, not {masks!r:.60}")
+    for id in masks:
+        if (
+            not isinstance(id, (int, np.integer))
+            or isinstance(id, bool)
+            or id == 0
+            or not -(2**31) <= id < 2**31
+        ):
+            raise ValueError(f"an id is a whole number of 32 bits other than 0, not {id!r}")
+    planes = torch.stack([(to_mask(mask, size) != 0).cpu().float() for mask in masks.values()])
+    if (planes.sum(dim=0) > 1).any():
+        raise ValueError("masks of two objects overlap; give each pixel to one of them")
+    return planes
 
 
 def one_hot(mask: Tensor, ids: Sequence[int]) -> Tensor:

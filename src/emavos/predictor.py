@@ -117,9 +117,14 @@ class Predictor:
             repository, card=card, dtype=dtype, revision=revision, private=private, token=token
         )
 
-    def session(self) -> Session:
-        """A new video, to be fed a frame at a time."""
-        return Session(self.model, self.policy, self.size)
+    def session(self, saved: str | os.PathLike[str] | None = None) -> Session:
+        """A new video, to be fed a frame at a time; or one that `Session.save` wrote, to go on with.
+
+        A saved session has its own policy and size. Raises ValueError as `Session.load` does.
+        """
+        return (
+            Session(self.model, self.policy, self.size) if saved is None else Session.load(saved, self.model)
+        )
 
     def propagate(self, frames: str | os.PathLike[str] | int | Iterable[Any], mask: Any) -> Iterator[Result]:
         """The masks of every frame, one at a time; nothing but the memory bank is held between them.

@@ -5,6 +5,7 @@ A model is two files, `config.json` and `model.safetensors`, and no others are e
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -140,6 +141,15 @@ def push_model(
         return upload(
             Path(folder), repository, message=message, revision=revision, private=private, token=token
         )
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """The sha256 of all that a model's results depend on: names, dtypes and bytes of its state."""
+    digest = hashlib.sha256()
+    for key, x in sorted(model.state_dict().items()):
+        digest.update(f"{key} {x.dtype} {tuple(x.shape)}".encode())
+        digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -10,8 +13,8 @@ import torch
 from torch import Tensor
 
 from emavos.frames import check_short_side, normalize, resize, to_frame, working_size
-from emavos.masks import aggregate, ids_of, one_hot, pad_to_stride, to_mask
-from emavos.memory import MemoryBank, MemoryPolicy
+from emavos.masks import Crop, aggregate, ids_of, one_hot, pad_to_stride, planes_of, to_mask
+from emavos.memory import Kind, MemoryBank, MemoryPolicy
 from emavos.models import STCN, Features
 
 
@@ -37,18 +40,43 @@ class Result:
 
 
 @dataclass
-class _Group:
+class Group:
     """Objects that were introduced on the same frame, and their memory."""
 
     ids: tuple[int, ...]
     bank: MemoryBank
 
 
+@dataclass(frozen=True)
+class _Now:
+    """The frame of the last step, which can be edited until the next."""
+
+    index: int
+    frame: Tensor  # (1, 3, H', W'), normalised and padded, at the working size
+    features: Features
+    crop: Crop  # undoes the padding
+    prob: Tensor  # (1 + O, H', W')
+    full: Tensor  # (1 + O, H, W), of the result
+    given: tuple[int, ...] = ()  # the objects whose masks are known on it
+
+
+@dataclass(frozen=True)
+class _State:
+    """What an edit changes, and what undoes it."""
+
+    groups: list[Group]
+    memorized: int
+    now: _Now | None
+
+
 class Session:
     """Follows the objects of one video, a frame at a time.
 
-    Made by `Predictor.session()`. Holds the memory banks and nothing else that grows, and those are bounded
-    by the policy. Not to be shared between threads; sessions of one model may run in several.
+    Made by `Predictor.session()`. Holds the memory banks, which the policy bounds, and the frame of the last
+    step; nothing else. Not to be shared between threads; sessions of one model may run in several.
+
+    That frame can be edited until the next step: `add`, `correct`, `remove`, `pin` and `forget` change what
+    the frames after it are read from, and `undo` takes back the last of them.
 
     model: where frames are processed is where its parameters are.
     size: short side in pixels at which frames are processed; None keeps theirs.
@@ -65,19 +93,21 @@ class Session:
         self.policy = MemoryPolicy() if policy is None else policy
         self.size = size
         self.index = 0  # of the next frame
-        self._groups: list[_Group] = []
-        self._memorized = 0  # the last frame that was given or kept
-        self._frame_size: tuple[int, int] | None = None
+        self.groups: list[Group] = []
+        self.memorized = 0  # the last frame that was given or kept
+        self.frame_size: tuple[int, int] | None = None  # (H, W), known from the first frame on
+        self._now: _Now | None = None
+        self._undo: list[_State] = []  # one before each edit since the last step
 
     @property
     def ids(self) -> tuple[int, ...]:
         """The objects followed, in the order they were introduced."""
-        return tuple(id for group in self._groups for id in group.ids)
+        return tuple(id for group in self.groups for id in group.ids)
 
     @property
     def nbytes(self) -> int:
         """Bytes that the memory banks take."""
-        return sum(group.bank.nbytes for group in self._groups)
+        return sum(group.bank.nbytes for group in self.groups)
 
     def step(self, frame: object, mask: object = None) -> Result:
         """The masks of the next frame.
@@ -89,57 +119,58 @@ class Session:
 
         Raises ValueError where frame or mask are of another kind or size, or the mask holds no object.
         """
-        device = next(self.model.parameters()).device
-        with (
-            torch.inference_mode(False),  # whose tensors could not be written to outside it
-            torch.no_grad(),
-            torch.autocast(device.type, enabled=False),
-        ):
+        with self._computing() as device:
             pixels = to_frame(frame).to(device)
             self._check_size(pixels)
             given = None if mask is None else to_mask(mask, tuple(pixels.shape[1:])).to(device)
             if given is not None and not given.any():
                 raise ValueError(f"the mask of frame {self.index} is empty: every pixel is 0, the background")
-            groups, memorized = list(self._groups), self._memorized
+            before = self._state()
             try:
-                result = self._step(pixels, given)
+                now = self._see(pixels)
+                if given is not None:
+                    known = ids_of(given)
+                    now = self._give(now, known, one_hot(given, known))
+                self._memorize(now)
             except BaseException:  # out of memory, or interrupted: as if the frame had not come
-                self._groups, self._memorized = groups, memorized
+                self._restore(before)
                 raise
-        self._frame_size = (pixels.shape[1], pixels.shape[2])
+        self._now = now
+        self._undo.clear()
+        self.frame_size = (pixels.shape[1], pixels.shape[2])
         self.index += 1
-        return result
+        return self._result(now)
 
-    def _step(self, pixels: Tensor, given: Tensor | None) -> Result:
-        known = () if given is None else ids_of(given)
+    def _see(self, pixels: Tensor) -> _Now:
+        """What the memory and a frame (3, H, W) say of the objects followed."""
         source = (pixels.shape[1], pixels.shape[2])
         working = working_size(*source, self.size)
         frame, crop = pad_to_stride(normalize(resize(pixels, working))[None])  # (1, 3, H', W')
         frame = frame.to(next(self.model.parameters()).dtype)
         features = self.model.encode_key(frame)
         prob = self._propagate(features, frame)  # (1 + O, H', W')
-        full = resize(prob[crop], source)  # (1 + O, H, W)
-        if given is not None:
-            self._introduce(known)
-            planes = one_hot(given, known)  # (G, H, W)
-            full = self._overwrite(full, known, planes)
-            prob = self._overwrite(prob, known, pad_to_stride(resize(planes, working))[0])
-        if self._groups:
-            self._memorize(frame, features, prob, known)
-        return Result(self.index, self.ids, full)
+        return _Now(self.index, frame, features, crop, prob, full=resize(prob[crop], source))
 
     def _propagate(self, features: Features, frame: Tensor) -> Tensor:
-        """What the memory and the frame say of the objects followed: (1 + O, H', W')."""
-        if not self._groups:
+        """The probabilities of the objects followed: (1 + O, H', W')."""
+        if not self.groups:
             return torch.ones(1, *frame.shape[2:], dtype=torch.float32, device=frame.device)  # background
         key = features.key[0].float()  # in half precision, cells that differ would look the same
-        readout = torch.cat([group.bank.read(key) for group in self._groups])  # (O, Cv, h, w)
+        readout = torch.cat([group.bank.read(key) for group in self.groups])  # (O, Cv, h, w)
         return aggregate(self.model.decode(readout[None], features)[0].float().sigmoid())
 
-    def _introduce(self, known: tuple[int, ...]) -> None:
-        """A bank for the objects that are new, all together."""
+    def _give(self, now: _Now, known: tuple[int, ...], planes: Tensor) -> _Now:
+        """The frame with the masks of known objects, (G, H, W) of 0 and 1; a bank for those that are new."""
         if new := tuple(id for id in known if id not in self.ids):
-            self._groups.append(_Group(new, MemoryBank(self.policy)))
+            self.groups.append(Group(new, MemoryBank(self.policy)))
+        height, width = now.prob[now.crop].shape[1:]
+        working = pad_to_stride(resize(planes, (height, width)))[0]
+        return replace(
+            now,
+            prob=self._overwrite(now.prob, known, working),
+            full=self._overwrite(now.full, known, planes),
+            given=tuple(dict.fromkeys(now.given + known)),
+        )
 
     def _overwrite(self, prob: Tensor, known: tuple[int, ...], planes: Tensor) -> Tensor:
         """prob (1 + O, H, W) with the known objects as their planes (G, H, W), taken from the others."""
@@ -147,25 +178,175 @@ class Session:
         objects = dict(zip(self.ids, rest, strict=False)) | dict(zip(known, planes, strict=True))
         return aggregate(torch.stack([objects[id] for id in self.ids]))
 
-    def _memorize(self, frame: Tensor, features: Features, prob: Tensor, known: tuple[int, ...]) -> None:
+    def _memorize(self, now: _Now) -> None:
         """Store the frame in every bank where it is given or due, or as the last frame."""
-        due = bool(known) or self.index - self._memorized >= self.policy.every
-        if due:
-            self._memorized = self.index
-        elif not self.policy.include_last:
+        due = bool(now.given) or now.index - self.memorized >= self.policy.every
+        if not self.groups or not (due or self.policy.include_last):
             return
-        values = self.model.encode_value(frame, features, prob[None, 1:].to(frame.dtype))[0]  # (O, Cv, h, w)
-        for group, part in zip(self._groups, values.split([len(g.ids) for g in self._groups]), strict=True):
-            given = any(id in known for id in group.ids)
-            group.bank.add(
-                features.key[0].float(), part, "given" if given else "kept" if due else "temporary"
+        if due:
+            self.memorized = now.index
+        prob = now.prob[None, 1:].to(now.frame.dtype)  # (1, O, H', W')
+        values = self.model.encode_value(now.frame, now.features, prob)[0]  # (O, Cv, h, w)
+        for group, part in zip(self.groups, values.split([len(g.ids) for g in self.groups]), strict=True):
+            given = any(id in now.given for id in group.ids)
+            kind: Kind = "given" if given else "kept" if due else "temporary"
+            group.bank.add(now.features.key[0].float(), part, kind, frame=now.index)
+
+    def add(self, masks: Mapping[int, object]) -> Result:
+        """Follow more objects from the current frame on; returns its new result.
+
+        masks: {id: mask}, each (H, W) and not 0 where the object is: an array, a tensor, or a PIL image. They
+            take their pixels from the others, which lose nothing else.
+
+        Raises ValueError where there is no frame yet, an id is followed already, or a mask is empty, of
+        another size, or overlaps another.
+        """
+        if followed := [id for id in masks if id in self.ids]:
+            raise ValueError(f"object {followed[0]} is followed already; use correct()")
+        return self._mend(masks)
+
+    def correct(self, masks: Mapping[int, object], since: int | None = None) -> Result:
+        """Say what objects look like on the current frame; returns its new result.
+
+        The frame stays in their memory for ever, and those after it are read from it.
+
+        masks: as for `add`, of objects that are followed. An empty one says that the object is not there.
+        since: the index of the frame from which on the memory is known to be wrong: see `forget`.
+
+        Raises ValueError as `add` does, and where an id is not followed.
+        """
+        if unknown := [id for id in masks if id not in self.ids]:
+            raise ValueError(f"object {unknown[0]} is not followed; use add()")
+        return self._mend(masks, since)
+
+    def remove(self, ids: Sequence[int]) -> Result:
+        """Follow these objects no longer, and free their memory; returns the current frame's new result.
+
+        Their pixels become background. Raises ValueError where there is no frame yet, or an id is not
+        followed.
+        """
+        if unknown := [id for id in ids if id not in self.ids]:
+            raise ValueError(f"object {unknown[0]} is not followed")
+        with self._editing() as now:
+            left = [place for place, id in enumerate(self.ids) if id not in ids]
+            for group in self.groups:
+                group.bank.select([place for place, id in enumerate(group.ids) if id not in ids])
+                group.ids = tuple(id for id in group.ids if id not in ids)
+            self.groups = [group for group in self.groups if group.ids]
+            self._now = replace(
+                now,
+                prob=_without(now.prob, left),
+                full=_without(now.full, left),
+                given=tuple(id for id in now.given if id not in ids),
             )
+        return self._result(self._now)
+
+    def pin(self) -> None:
+        """Keep the current frame, as it is, in the memory of all objects for ever.
+
+        Raises ValueError where there is no frame yet or no object.
+        """
+        if not self.groups:
+            raise ValueError("no object is followed; there is nothing to keep")
+        with self._editing() as now:
+            self._now = replace(now, given=self.ids)
+            self._memorize(self._now)
+
+    def forget(self, since: int) -> None:
+        """Drop what the memory holds of frames from index `since` on, but for frames that were given.
+
+        Raises ValueError where there is no frame yet.
+        """
+        with self._editing():
+            for group in self.groups:
+                group.bank.forget(since)
+
+    def undo(self) -> Result:
+        """Take back the last edit since the last step; returns the current frame's result without it."""
+        if not self._undo or self._now is None:
+            raise ValueError("there is nothing to undo: no edit since the last step")
+        self._restore(self._undo.pop())
+        return self._result(self._now)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all that the frames to come depend on into a safetensors file, which `load` reads.
+
+        The current frame is not part of it: after loading, edits wait for the next step.
+        """
+        from emavos.saved_session import save_session
+
+        save_session(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], model: STCN) -> Session:
+        """The session that was saved, to go on with the frame of `index`.
+
+        model: the one it was saved with; its weights are compared. Raises ValueError where they differ, or
+        the file is damaged or something else.
+        """
+        from emavos.saved_session import load_session
+
+        return load_session(path, model)
+
+    def _mend(self, masks: Mapping[int, object], since: int | None = None) -> Result:
+        with self._editing() as now:
+            planes = planes_of(masks, tuple(now.full.shape[1:])).to(now.full.device)
+            for id, plane in zip(masks, planes, strict=True):
+                if id not in self.ids and not plane.any():
+                    raise ValueError(f"the mask of object {id} is empty: there is nothing to follow")
+            if since is not None:
+                for group in self.groups:
+                    group.bank.forget(since)
+            self._now = self._give(now, tuple(map(int, masks)), planes)
+            self._memorize(self._now)
+        return self._result(self._now)
+
+    @contextmanager
+    def _computing(self) -> Iterator[torch.device]:
+        """Where and how the network runs, whatever the caller's settings are."""
+        device = next(self.model.parameters()).device
+        with (
+            torch.inference_mode(False),  # whose tensors could not be written to outside it
+            torch.no_grad(),
+            torch.autocast(device.type, enabled=False),
+        ):
+            yield device
+
+    @contextmanager
+    def _editing(self) -> Iterator[_Now]:
+        """The current frame, to be edited; the edit can be undone, and one that fails changes nothing."""
+        if self._now is None:
+            raise ValueError("there is no frame to edit yet; step() comes first")
+        copies = [Group(group.ids, group.bank.copy()) for group in self.groups]
+        before = _State(copies, self.memorized, self._now)
+        with self._computing():
+            try:
+                yield self._now
+            except BaseException:
+                self._restore(before)
+                raise
+        self._undo.append(before)
+
+    def _state(self) -> _State:
+        return _State(list(self.groups), self.memorized, self._now)
+
+    def _restore(self, state: _State) -> None:
+        self.groups, self.memorized, self._now = state.groups, state.memorized, state.now
+
+    def _result(self, now: _Now) -> Result:
+        return Result(now.index, self.ids, now.full)
 
     def _check_size(self, frame: Tensor) -> None:
         size = (frame.shape[1], frame.shape[2])
-        if self._frame_size is not None and size != self._frame_size:
-            height, width = self._frame_size
+        if self.frame_size is not None and size != self.frame_size:
+            height, width = self.frame_size
             raise ValueError(
                 f"frame {self.index} is {size[0]}x{size[1]} but the video began with {height}x{width} "
                 "(height x width); resize it, or begin a new session"
             )
+
+
+def _without(prob: Tensor, left: list[int]) -> Tensor:
+    """prob (1 + O, H, W) of the objects that are left, by their places; what the others had is background."""
+    objects = prob[1:][left]
+    return torch.cat([1 - objects.sum(dim=0, keepdim=True), objects])

@@ -111,3 +111,43 @@ def test_an_empty_bank_and_an_unknown_kind_are_told():
         MemoryBank().read(QUERY)
     with pytest.raises(ValueError, match="kind is one of given, kept, temporary, not 'typo'"):
         MemoryBank().add(*frame(0), "typo")
+
+
+def test_a_frame_that_is_added_again_takes_its_own_place():
+    bank = MemoryBank(MemoryPolicy(max_frames=3))
+    for number in range(3):
+        bank.add(*frame(number), "kept", frame=10 + number)
+    bank.add(*frame(7), "given", frame=11)
+    assert len(bank) == 3
+    torch.testing.assert_close(bank.read(QUERY), read_of(bank, [0, 7, 2], QUERY))
+
+
+def test_what_was_given_is_not_forgotten():
+    bank = filled(MemoryPolicy(max_frames=None), ["given", "kept", "kept", "given", "kept", "temporary"])
+    bank.forget(since=2)
+    torch.testing.assert_close(bank.read(QUERY), read_of(bank, [0, 1, 3], QUERY))
+    bank.add(*frame(8))
+    torch.testing.assert_close(bank.read(QUERY), read_of(bank, [0, 1, 3, 8], QUERY))
+
+
+def test_a_copy_lives_a_life_of_its_own():
+    bank = filled(MemoryPolicy(max_frames=4), ["given", "kept", "kept"])
+    copy = bank.copy()
+    for number in range(3, 7):
+        bank.add(*frame(number))
+    torch.testing.assert_close(copy.read(QUERY), read_of(copy, [0, 1, 2], QUERY))
+    copy.add(*frame(9))
+    torch.testing.assert_close(copy.read(QUERY), read_of(copy, [0, 1, 2, 9], QUERY))
+    torch.testing.assert_close(bank.read(QUERY), read_of(bank, [0, 4, 5, 6], QUERY))
+
+
+def test_selected_objects_read_as_before_and_the_others_free_their_memory():
+    bank = MemoryBank()
+    for number in range(3):
+        bank.add(*frame(number, objects=3))
+    before, held = bank.read(QUERY), bank.nbytes
+    bank.select([2, 0])
+    torch.testing.assert_close(bank.read(QUERY), before[[2, 0]])
+    assert bank.nbytes < held
+    bank.add(*frame(5, objects=2))
+    assert bank.read(QUERY).shape[0] == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -14,10 +15,10 @@ from emavos.memory.readout import topk_readout
 Kind = Literal["given", "kept", "temporary"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Slot:
     kind: Kind
-    age: int  # the number of additions before it
+    frame: int  # its index in the video
 
 
 class MemoryBank:
@@ -34,7 +35,6 @@ class MemoryBank:
     def __init__(self, policy: MemoryPolicy | None = None) -> None:
         self.policy = MemoryPolicy() if policy is None else policy
         self._slots: list[_Slot] = []
-        self._additions = 0
         self._keys = torch.empty(0)  # (capacity, h * w, Ck)
         self._values = torch.empty(0)  # (capacity, h * w, O, Cv)
 
@@ -47,26 +47,38 @@ class MemoryBank:
         """Bytes of the buffers, the room for frames to come included."""
         return self._keys.nbytes + self._values.nbytes
 
-    def add(self, key: Tensor, values: Tensor, kind: Kind = "kept") -> None:
-        """Store a frame.
+    def add(self, key: Tensor, values: Tensor, kind: Kind = "kept", frame: int | None = None) -> None:
+        """Store a frame, in place of what is held of it already.
 
-        key: (Ck, h, w). values: (O, Cv, h, w).
+        key: (Ck, h, w). values: (O, Cv, h, w). frame: its index in the video; None: one more than the latest.
         """
         if kind not in get_args(Kind):
             raise ValueError(f"kind is one of {', '.join(get_args(Kind))}, not {kind!r}")
+        if frame is None:
+            frame = max((slot.frame for slot in self._slots), default=-1) + 1
+        self._drop([slot.kind == "temporary" or slot.frame == frame for slot in self._slots])
         keys = key.flatten(1).T  # (h * w, Ck)
         rows = values.flatten(2).permute(2, 0, 1)  # (h * w, O, Cv)
-        if self._slots and self._slots[-1].kind == "temporary":  # always the last
-            self._slots.pop()
         place = len(self._slots) if kind == "temporary" else self._place()
         if place == len(self._slots):
             self._reserve(place + 1, keys, rows)
-            self._slots.append(_Slot(kind, self._additions))
+            self._slots.append(_Slot(kind, frame))
         else:
-            self._slots[place] = _Slot(kind, self._additions)
+            self._slots[place] = _Slot(kind, frame)
         self._keys[place] = keys
         self._values[place] = rows
-        self._additions += 1
+
+    def forget(self, since: int) -> None:
+        """Drop the frames from index `since` on that were not given."""
+        self._drop([slot.kind != "given" and slot.frame >= since for slot in self._slots])
+
+    def select(self, objects: Sequence[int]) -> None:
+        """Hold these objects alone, by their places, and free the memory of the others."""
+        self._values = self._values[:, :, list(objects)] if self._slots else self._values
+
+    def copy(self) -> MemoryBank:
+        """Another bank that holds the same."""
+        return MemoryBank.from_state(self.policy, *self.state())
 
     def read(self, query: Tensor) -> Tensor:
         """What the memory says of a frame.
@@ -81,13 +93,37 @@ class MemoryBank:
         readout = topk_readout(query.flatten(1), keys, values, self.policy.top_k)
         return readout.unflatten(2, query.shape[1:])
 
+    def state(self) -> tuple[dict[str, Tensor], list[tuple[Kind, int]]]:
+        """What is held: keys (n, h * w, Ck), values (n, h * w, O, Cv), and kind and index of each frame."""
+        held = len(self._slots)
+        tensors = {"keys": self._keys[:held].clone(), "values": self._values[:held].clone()}
+        return tensors, [(slot.kind, slot.frame) for slot in self._slots]
+
+    @classmethod
+    def from_state(
+        cls, policy: MemoryPolicy, tensors: Mapping[str, Tensor], slots: Sequence[tuple[Kind, int]]
+    ) -> MemoryBank:
+        """The bank whose `state` this is."""
+        bank = cls(policy)
+        bank._slots = [_Slot(kind, frame) for kind, frame in slots]
+        bank._keys, bank._values = tensors["keys"], tensors["values"]
+        return bank
+
     def _place(self) -> int:
         """The slot of the next frame to stay: a new one or, in a full bank, that of the oldest kept frame."""
         bound = self.policy.max_frames
         kept = [place for place, slot in enumerate(self._slots) if slot.kind == "kept"]
         if bound is None or len(self._slots) < bound or not kept:
             return len(self._slots)
-        return min(kept, key=lambda place: self._slots[place].age)
+        return min(kept, key=lambda place: self._slots[place].frame)
+
+    def _drop(self, wrong: Sequence[bool]) -> None:
+        """Free these slots; those behind them move up."""
+        right = [place for place, drop in enumerate(wrong) if not drop]
+        first = next((i for i, place in enumerate(right) if i != place), len(right))
+        for place, old in enumerate(right[first:], first):
+            self._keys[place], self._values[place] = self._keys[old], self._values[old]
+        self._slots = [self._slots[place] for place in right]
 
     def _reserve(self, frames: int, keys: Tensor, rows: Tensor) -> None:
         """Room for so many frames, shaped as these cells; what is held stays."""

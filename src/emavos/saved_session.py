@@ -1,0 +1,75 @@
+"""A session on disk: one safetensors file, from which a process that was killed goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from emavos.io.whole import replacing
+from emavos.memory import MemoryBank, MemoryPolicy
+from emavos.models import STCN
+from emavos.pretrained import weights_sha256
+from emavos.session import Group, Session
+
+_FORMAT = 1
+
+
+def save_session(session: Session, path: str | os.PathLike[str]) -> None:
+    """Write a session; the file appears whole or not at all. See `Session.save`."""
+    tensors: dict[str, Tensor] = {}
+    groups = []
+    for number, group in enumerate(session.groups):
+        held, slots = group.bank.state()
+        tensors |= {f"{number}.{name}": x.cpu() for name, x in held.items()}
+        groups.append({"ids": group.ids, "slots": slots})
+    facts = {
+        "format": _FORMAT,
+        "weights": weights_sha256(session.model),
+        "policy": dataclasses.asdict(session.policy),
+        "size": session.size,
+        "index": session.index,
+        "memorized": session.memorized,
+        "frame_size": session.frame_size,
+        "groups": groups,
+    }
+    with replacing(Path(path)) as partial:
+        save_file(tensors, partial, metadata={"session": json.dumps(facts)})
+
+
+def load_session(path: str | os.PathLike[str], model: STCN) -> Session:
+    """The session of a file. See `Session.load`."""
+    device = next(model.parameters()).device
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads(file.metadata()["session"])
+            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
+        if facts["format"] != _FORMAT:
+            raise ValueError(f"its format is {facts['format']}; this version reads {_FORMAT}")
+        session = Session(model, MemoryPolicy(**facts["policy"]), facts["size"])
+        for number, group in enumerate(facts["groups"]):
+            held = {name: tensors[f"{number}.{name}"] for name in ("keys", "values")}
+            slots = [(kind, frame) for kind, frame in group["slots"]]
+            if {len(x) for x in held.values()} != {len(slots)} or held["values"].shape[2] != len(
+                group["ids"]
+            ):
+                raise ValueError("its parts disagree")
+            bank = MemoryBank.from_state(session.policy, held, slots)
+            session.groups.append(Group(tuple(group["ids"]), bank))
+        session.index, session.memorized = facts["index"], facts["memorized"]
+        session.frame_size = None if facts["frame_size"] is None else tuple(facts["frame_size"])
+        weights = facts["weights"]
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, ValueError, TypeError, KeyError, IndexError) as error:
+        raise ValueError(f"{os.fspath(path)} is no saved session, or is damaged: {error}") from error
+    if weights != weights_sha256(model):
+        raise ValueError(
+            f"{os.fspath(path)} was saved with another model, or with this one in another dtype; load that"
+        )
+    return session

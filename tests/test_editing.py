@@ -1,0 +1,176 @@
+"""The current frame edited: objects added, corrected and removed, frames pinned and forgotten."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from emavos import MemoryPolicy, Session
+from emavos.demo import synthetic_clip
+from emavos.evaluation import region_similarity
+from emavos.models import STCN
+
+FRAMES, TRUTH = synthetic_clip(frames=14, size=(96, 160))
+SIZE = 96
+
+
+@pytest.fixture(scope="module")
+def model():
+    return STCN.from_pretrained()
+
+
+def session(model, steps, mask=None, policy=None):
+    video = Session(model, policy, SIZE)
+    for i in range(steps):
+        video.step(FRAMES[i], (TRUTH[0] if mask is None else mask) if i == 0 else None)
+    return video
+
+
+def go_on(video, steps=3):
+    return [video.step(FRAMES[video.index]) for _ in range(steps)]
+
+
+def assert_same(ours, theirs):
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a.index, a.ids) == (b.index, b.ids)
+        torch.testing.assert_close(a.prob, b.prob)
+
+
+def only(id, frame=0):
+    return np.where(TRUTH[frame] == id, id, 0)
+
+
+def test_editing_a_frame_is_giving_its_mask_when_it_comes(model):
+    """add() and correct() after a step do what step(frame, mask) does."""
+    for edit, begin, given in (("add", only(1), only(2, 4)), ("correct", TRUTH[0], only(3, 4))):
+        edited, told = session(model, 5, begin), session(model, 4, begin)
+        (id,) = np.unique(given)[1:].tolist()
+        result = getattr(edited, edit)({id: given})
+        assert_same([result], [told.step(FRAMES[4], given)])
+        assert_same(go_on(edited), go_on(told))
+
+
+def test_an_object_that_is_added_takes_its_pixels_and_no_others(model):
+    video = session(model, 5, only(1))
+    before = video.step(FRAMES[5]).mask
+    result = video.add({7: only(3, 5)})
+    assert result.ids == (1, 7)
+    taken = TRUTH[5] == 3
+    assert (result.mask[taken] == 7).all()
+    assert np.array_equal(result.mask[~taken], before[~taken])
+
+
+def test_a_correction_sticks(model):
+    """An object that was given wrongly is followed wrongly, and rightly once it is corrected."""
+    wrong = np.where(np.roll(TRUTH[0], 30, axis=1) == 3, 3, 0)
+    lost, mended = session(model, 6, wrong), session(model, 6, wrong)
+    mended.correct({3: TRUTH[5] == 3}, since=0)
+    for a, b in zip(go_on(lost, 5), go_on(mended, 5), strict=True):
+        truth = TRUTH[a.index] == 3
+        assert region_similarity(b.mask == 3, truth) > region_similarity(a.mask == 3, truth) + 0.2
+
+
+def test_a_corrected_object_may_be_absent(model):
+    video = session(model, 5)
+    result = video.correct({2: np.zeros_like(TRUTH[4])})
+    assert not (result.mask == 2).any()
+    assert result.ids == (1, 2, 3)
+
+
+def test_a_removed_object_frees_its_memory_and_leaves_the_others(model):
+    video = session(model, 6)
+    before, held = video.step(FRAMES[6]), video.nbytes
+    result = video.remove([2])
+    assert result.ids == (1, 3)
+    assert video.nbytes < 0.8 * held
+    assert torch.equal(result.prob[1:], before.prob[[1, 3]])
+    torch.testing.assert_close(result.prob.sum(0), torch.ones(96, 160))
+    assert go_on(video)[-1].ids == (1, 3)
+    assert video.remove([3, 1]).ids == ()
+    assert not go_on(video)[-1].mask.any()
+    assert video.nbytes == 0
+
+
+def test_a_pinned_frame_is_never_evicted(model):
+    policy = MemoryPolicy(every=1, max_frames=2)
+    plain, pinned = session(model, 4, policy=policy), session(model, 4, policy=policy)
+    pinned.pin()
+    go_on(plain, 6)
+    go_on(pinned, 6)
+    assert [len(group.bank) for group in plain.groups] == [2]
+    assert [len(group.bank) for group in pinned.groups] == [3]  # the first, the pinned and one more
+
+
+def test_what_is_forgotten_is_not_read(model):
+    policy = MemoryPolicy(every=2)
+    video, never = session(model, 7, policy=policy), session(model, 1, policy=MemoryPolicy(every=100))
+    video.forget(since=1)
+    never.index = 7
+    assert_same(go_on(video, 1), go_on(never, 1))
+
+
+@pytest.mark.parametrize("edit", ["add", "correct", "remove", "pin", "forget"])
+def test_an_edit_that_is_undone_never_was(model, edit):
+    two = np.where(TRUTH[0] == 3, 0, TRUTH[0])
+    edited, plain = session(model, 7, two), session(model, 7, two)
+    mask = {"add": {3: only(3, 6)}, "correct": {1: only(1, 0)}}
+    arguments = {"remove": [[1]], "pin": [], "forget": [0]}.get(edit, [mask.get(edit)])
+    getattr(edited, edit)(*arguments)
+    result = edited.undo()
+    assert result.ids == (1, 2)
+    assert_same(go_on(edited, 4), go_on(plain, 4))
+    with pytest.raises(ValueError, match="nothing to undo"):
+        edited.undo()
+
+
+def test_edits_are_undone_one_by_one(model):
+    video = session(model, 3)
+    first = video.correct({1: only(1, 1)})
+    video.remove([2])
+    assert_same([video.undo()], [first])
+    assert video.undo().ids == (1, 2, 3)
+
+
+def test_an_edit_that_fails_changes_nothing(model, monkeypatch):
+    video, plain = session(model, 3), session(model, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(video.model, "encode_value", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            video.correct({1: only(1, 2)}, since=0)
+    assert_same(go_on(video), go_on(plain))
+
+
+MASK = np.zeros((96, 160), np.uint8)
+ONE = MASK.copy()
+ONE[:9, :9] = 1
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda s: s.add({1: ONE}), r"object 1 is followed already; use correct\(\)"),
+        (lambda s: s.correct({9: ONE}), r"object 9 is not followed; use add\(\)"),
+        (lambda s: s.remove([9]), "object 9 is not followed"),
+        (lambda s: s.add({9: MASK}), "mask of object 9 is empty"),
+        (lambda s: s.add({8: ONE, 9: ONE}), "masks of two objects overlap"),
+        (lambda s: s.add({0: ONE}), "other than 0, not 0"),
+        (lambda s: s.add({"a": ONE}), "not 'a'"),
+        (lambda s: s.add({}), "of one object or more"),
+        (lambda s: s.add({9: ONE[:50]}), "mask is 50x160 but frame is 96x160"),
+        (lambda s: s.undo(), "nothing to undo"),
+    ],
+)
+def test_a_wrong_edit_is_told_and_changes_nothing(model, edit, message):
+    video, plain = session(model, 2), session(model, 2)
+    with pytest.raises(ValueError, match=message):
+        edit(video)
+    assert_same(go_on(video, 1), go_on(plain, 1))
+
+
+def test_before_the_first_frame_there_is_nothing_to_edit(model):
+    video = Session(model, None, SIZE)
+    with pytest.raises(ValueError, match=r"no frame to edit yet; step\(\) comes first"):
+        video.add({1: ONE})
+    with pytest.raises(ValueError, match="no object is followed"):
+        video.pin()

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from emavos import MemoryPolicy, Predictor, Session
+from emavos.demo import synthetic_clip
+from emavos.models import PRESETS, STCN
+
+FRAMES, TRUTH = synthetic_clip(frames=8, size=(96, 160))
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    policy = MemoryPolicy(every=2, include_last=True, max_frames=3)
+    return Predictor.from_pretrained(device="cpu", dtype=torch.float32, policy=policy, size=96)
+
+
+def begun(predictor, frames):
+    session = predictor.session()
+    for index in range(frames):
+        late = {0: TRUTH[0] * (TRUTH[0] < 3), 2: TRUTH[2] * (TRUTH[2] == 3)}
+        session.step(FRAMES[index], late.get(index))
+    return session
+
+
+def test_a_saved_session_goes_on_in_another_process(predictor, tmp_path):
+    session = begun(predictor, 5)
+    session.save(tmp_path / "session.safetensors")
+    expected = [session.step(frame) for frame in FRAMES[5:]]
+    np.save(tmp_path / "frames.npy", np.stack(FRAMES[5:]))
+    code = """
+import sys, numpy as np, torch
+from emavos import Predictor
+session = Predictor.from_pretrained(device="cpu", dtype=torch.float32).session("session.safetensors")
+results = [session.step(frame) for frame in np.load("frames.npy")]
+assert [r.index for r in results] == [5, 6, 7] and results[0].ids == (1, 2, 3)
+np.save("prob.npy", torch.stack([r.prob for r in results]).numpy())
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    prob = torch.from_numpy(np.load(tmp_path / "prob.npy"))
+    torch.testing.assert_close(prob, torch.stack([result.prob for result in expected]))
+
+
+def test_a_session_that_saw_nothing_can_be_saved(predictor, tmp_path):
+    predictor.session().save(tmp_path / "empty")
+    session = predictor.session(tmp_path / "empty")
+    assert (session.index, session.ids, session.policy) == (0, (), predictor.policy)
+    assert session.step(FRAMES[0], TRUTH[0]).ids == (1, 2, 3)
+
+
+def test_after_loading_edits_wait_for_a_step_and_sizes_are_still_checked(predictor, tmp_path):
+    begun(predictor, 3).save(tmp_path / "saved")
+    session = predictor.session(tmp_path / "saved")
+    with pytest.raises(ValueError, match="no frame to edit yet"):
+        session.correct({1: TRUTH[2] == 1})
+    with pytest.raises(ValueError, match="frame 3 is 48x160 but the video began with 96x160"):
+        session.step(FRAMES[3][:48])
+    session.step(FRAMES[3])
+    session.remove([1])
+    assert session.ids == (2, 3)
+
+
+def test_another_model_is_told(predictor, tmp_path):
+    begun(predictor, 1).save(tmp_path / "saved")
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match="saved was saved with another model"):
+        Session.load(tmp_path / "saved", STCN(PRESETS["stcn-tiny"]).eval())
+
+
+def test_what_is_no_saved_session_is_told_by_name(predictor, tmp_path):
+    (tmp_path / "text").write_text("hello")
+    save_file({"x": torch.zeros(1)}, tmp_path / "tensors")
+    begun(predictor, 2).save(tmp_path / "whole")
+    content = (tmp_path / "whole").read_bytes()
+    (tmp_path / "cut").write_bytes(content[: len(content) // 2])
+    (tmp_path / "newer").write_bytes(content.replace(b'\\"format\\": 1', b'\\"format\\": 2'))
+    for name in ("text", "tensors", "cut", "newer"):
+        with pytest.raises(ValueError, match=f"{name} is no saved session, or is damaged"):
+            predictor.session(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        predictor.session(tmp_path / "nothing")
