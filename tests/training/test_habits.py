@@ -121,15 +121,15 @@ def command(root, out, *more):
             "--device", "cpu", "--workers", "0", *settings, *more]  # fmt: skip
 
 
-def test_sigterm_saves_the_run_and_ends_it(root, tmp_path):
+def test_sigterm_to_all_processes_of_a_run_saves_and_ends_it(root, tmp_path):
     code = "import os, signal, sys; from emavos import training; from emavos.cli import main\n"
     code += "step = training.learner.Learner.step\n"
-    code += (
-        "def stopped(self, *args):\n    os.kill(os.getpid(), signal.SIGTERM)\n    return step(self, *args)\n"
-    )
+    code += "def stopped(self, *args):\n    os.killpg(0, signal.SIGTERM)\n    return step(self, *args)\n"
     code += "training.learner.Learner.step = stopped\nsys.exit(main(sys.argv[1:]))\n"
+    arguments = command(root, tmp_path / "run", "--workers", "1")
     done = subprocess.run(
-        [sys.executable, "-c", code, *command(root, tmp_path / "run")],
+        [sys.executable, "-c", code, *arguments],
+        start_new_session=True,
         capture_output=True,
         text=True,
         check=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import torch
@@ -25,5 +26,14 @@ def load_batches(
     firsts = (i * config.batch + distributed.rank() * share for i in range(start, end))
     batches: list[Any] = [range(first, first + share) for first in firsts]
     return DataLoader(
-        samples, batch_sampler=batches, num_workers=workers, pin_memory=torch.accelerator.is_available()
+        samples,
+        batch_sampler=batches,
+        num_workers=workers,
+        pin_memory=torch.accelerator.is_available(),
+        worker_init_fn=_outlive_sigterm,
     )
+
+
+def _outlive_sigterm(_: int) -> None:
+    """Where a whole group of processes is told to end, the run ends itself, and its workers after it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -6,19 +6,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from emavos.data import Sample
 from emavos.models import PRESETS, STCN
 from emavos.training import distributed
-from emavos.training.checkpoint import load_checkpoint, save_checkpoint
 from emavos.training.config import TrainConfig
+from emavos.training.keeper import Keeper, Schedule
 from emavos.training.learner import Learner
 from emavos.training.loading import load_batches
-from emavos.training.log import Log, Progress
-from emavos.training.pictures import write_prediction
+from emavos.training.log import Progress
 from emavos.training.sources import open_held_out, open_samples
-from emavos.training.validation import validate
 
 
 def train(
@@ -60,65 +56,31 @@ def train(
     held_out = open_held_out(data, config) if validate_every else []
     if validate_every and not held_out:
         raise ValueError("there is nothing to validate on: leave_out names no sequence of the data")
-    out.mkdir(parents=True, exist_ok=True)
     learner = Learner(model, config)
-    checkpoint = out / "checkpoint.safetensors"
-    start = load_checkpoint(checkpoint, learner) if checkpoint.exists() else 0
+    schedule = Schedule(save_every, validate_every, pictures_every)
+    keeper = Keeper(out, learner, held_out, schedule, tensorboard)
     end = config.iterations if stop is None else min(stop, config.iterations)
-    first = distributed.rank() == 0
-    log = Log(out, start, tensorboard) if first else None
-    if first:
-        (out / "config.json").write_text(config.to_json() + "\n")
     ready = time.perf_counter()
-    for iteration, sample in enumerate(load_batches(samples, start, end, config, workers), start):
+    for iteration, sample in enumerate(
+        load_batches(samples, keeper.start, end, config, workers), keeper.start
+    ):
         began = time.perf_counter()
         sample = Sample(*(x.to(learner.device, non_blocking=True) for x in sample))
         try:
             loss, overlap = learner.step(sample, iteration)
         except FloatingPointError as error:
-            raise FloatingPointError(f"{error}; the batch is {_keep(out, sample, iteration)}") from error
-        done = iteration + 1
-        progress = Progress(
-            iteration,
-            loss,
-            overlap,
-            config.learning_rate(iteration),
-            time.perf_counter() - began,
-            began - ready,
-        )
-        if log is not None:
-            log.progress(progress)
-            if pictures_every and done % pictures_every == 0:
-                write_prediction(out / "pictures" / f"{done:06d}.png", model, sample)
+            raise FloatingPointError(f"{error}; the batch is {keeper.failed(sample, iteration)}") from error
+        seconds, waited = time.perf_counter() - began, began - ready
+        progress = Progress(iteration, loss, overlap, config.learning_rate(iteration), seconds, waited)
+        keeper.learned(progress, sample)
         if report is not None:
             report(progress)
-        if validate_every and done % validate_every == 0:
-            with learner.averaged():
-                scores = validate(model, held_out)
-                if log is not None:
-                    _keep_best(out, model, log, iteration, scores)
-        ended = done == end or (stopping is not None and distributed.anywhere(stopping(), learner.device))
-        if log is not None and (done % save_every == 0 or ended):
-            save_checkpoint(checkpoint, learner, done)
-        if ended:
+        told = stopping is not None and distributed.anywhere(stopping(), learner.device)
+        keeper.save(iteration + 1, ended=told or iteration + 1 == end)
+        if told:
             break
         ready = time.perf_counter()
-    if log is not None:
-        log.close()
+    keeper.close()
     if learner.average is not None:
         learner.average.put_into(model)
     return model.eval()
-
-
-def _keep(out: Path, sample: Sample, iteration: int) -> Path:
-    """Save the batch of this process."""
-    path = out / f"failed-{iteration:06d}-{distributed.rank()}.safetensors"
-    save_file({name: x.contiguous() for name, x in sample._asdict().items()}, path)
-    return path
-
-
-def _keep_best(out: Path, model: STCN, log: Log, iteration: int, scores: dict[str, float]) -> None:
-    mean = sum(scores.values()) / len(scores)
-    if mean > log.best():
-        model.save_pretrained(out / "best")
-    log.scores(iteration, scores, mean)
