@@ -46,7 +46,7 @@ def test_the_rates_of_training_are_printed_and_written(tmp_path, capsys, monkeyp
     file = tmp_path / "rates.json"
     training.main(["--data", str(data), "--batches", "2", "--workers", "0", "--json", str(file)])
     (row,) = json.loads(file.read_text())
-    assert all(row[name] > 0 for name in ("data", "compute", "together"))
+    assert all(row[name] > 0 for name in ("data", "compute", "together", "data_cpu", "compute_cpu"))
     assert 0 < row["waiting"] < 1
     assert len(capsys.readouterr().out.splitlines()) == 3
 

@@ -25,13 +25,18 @@ from emavos.training.sources import open_samples
 
 @dataclass(frozen=True)
 class Rates:
-    """Samples (clips) a second, and the share of the time that learning waited for them."""
+    """Samples (clips) a second, and the share of the time that learning waited for them.
+
+    The CPU's own time says more than the clock where other work runs beside.
+    """
 
     workers: int
     data: float
     compute: float
     together: float
     waiting: float  # of the time together, in [0, 1]
+    data_cpu: float  # CPU seconds that making a clip takes
+    compute_cpu: float  # and learning from one
 
 
 def measure(
@@ -47,12 +52,14 @@ def measure(
 
     came = load()
     learner = Learner(STCN(PRESETS[config.preset]).to(device), config)
+    start_cpu = time.process_time()
     one = next(iter(load_batches(samples, 0, 1, config, 0)))
+    data_cpu = time.process_time() - start_cpu
     _learn(learner, one)
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     for _ in range(batches):
         _learn(learner, one)
-    computed = time.perf_counter() - start
+    computed, compute_cpu = time.perf_counter() - start, time.process_time() - start_cpu
     waited, spent, ready = 0.0, 0.0, time.perf_counter()
     for i, batch in enumerate(load_batches(samples, 0, batches + 1, config, workers)):
         began = time.perf_counter()
@@ -61,7 +68,15 @@ def measure(
             waited, spent = waited + began - ready, spent + time.perf_counter() - ready
         ready = time.perf_counter()
     count = batches * config.batch
-    return Rates(workers, count / (came[-1] - came[0]), count / computed, count / spent, waited / spent)
+    return Rates(
+        workers,
+        data=count / (came[-1] - came[0]),
+        compute=count / computed,
+        together=count / spent,
+        waiting=waited / spent,
+        data_cpu=data_cpu / config.batch,
+        compute_cpu=compute_cpu / count,
+    )
 
 
 def _learn(learner: Learner, batch: Sample) -> None:
@@ -87,13 +102,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"stage {args.stage}: {config.batch} clips of {config.frames} frames of {config.size} pixels; "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}; clips a second"
     )
-    print(f"{'workers':>8}{'data':>9}{'compute':>9}{'together':>10}{'waiting':>9}")
+    print(
+        f"{'workers':>8}{'data':>9}{'compute':>9}{'together':>10}{'waiting':>9}{'CPU s: data':>13}{'compute':>9}"
+    )
     rows = []
     for workers in args.workers:
         rates = measure(args.data, config, batches=args.batches, workers=workers, device=args.device)
         rows.append(asdict(rates))
         print(
-            f"{workers:8}{rates.data:9.2f}{rates.compute:9.2f}{rates.together:10.2f}{rates.waiting:9.1%}",
+            f"{workers:8}{rates.data:9.2f}{rates.compute:9.2f}{rates.together:10.2f}{rates.waiting:9.1%}"
+            f"{rates.data_cpu:13.3f}{rates.compute_cpu:9.3f}",
             flush=True,
         )
     if args.json is not None:
