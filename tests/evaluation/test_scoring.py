@@ -6,9 +6,11 @@ import pytest
 from PIL import Image
 
 from emavos.evaluation import (
+    PROTOCOLS,
+    Protocol,
     boundary_accuracy,
-    evaluate_davis,
     region_similarity,
+    score_folder,
     score_sequence,
     statistics,
 )
@@ -51,8 +53,11 @@ def tree(tmp_path):
     return tmp_path
 
 
-def evaluate(tree, **settings):
-    return evaluate_davis(tree / "DAVIS", tree / "results", **settings)
+def evaluate(tree, data="DAVIS", split="2017/val", resolution="480p", binary=False, **settings):
+    protocol = Protocol(
+        "test", masks=(f"Annotations/{resolution}",), lists=(f"ImageSets/{split}.txt",), binary=binary
+    )
+    return score_folder(tree / data, tree / "results", protocol, **settings)
 
 
 def change(path, edit):
@@ -64,7 +69,7 @@ def change(path, edit):
 def test_a_small_tree_has_the_official_score(parity):
     mini = parity / "real" / "davis_mini"
     expected = json.loads((parity / "real" / "davis_mini_expected.json").read_text())
-    score = evaluate_davis(mini / "DAVIS", mini / "results")
+    score = score_folder(mini / "DAVIS", mini / "results", PROTOCOLS["davis-2017-val"])
     ours = {
         "J&F-Mean": score.JF,
         **{
@@ -314,8 +319,11 @@ def test_a_foreign_id_is_an_error_with_the_name_of_its_file(tree, frame):
 def test_an_unknown_split_is_an_error_that_names_the_known_ones(tree):
     with pytest.raises(ValueError, match=r"val.txt is not a file; the splits there: 2017/train, 2017/val"):
         evaluate(tree, split="val")
+    shutil.rmtree(tree / "DAVIS" / "ImageSets")
     with pytest.raises(ValueError, match="the splits there: none"):
-        evaluate_davis(tree / "nowhere", tree / "results")
+        evaluate(tree)
+    with pytest.raises(ValueError, match=r"nowhere has no Annotations/480p, where test keeps its masks"):
+        evaluate(tree, data="nowhere")
 
 
 def test_an_empty_split_is_an_error(tree):
