@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
-import numpy as np
-
 from emavos.evaluation.html import Section
 from emavos.evaluation.layouts import Video, foreground
 from emavos.evaluation.report import Method
@@ -27,39 +25,44 @@ def qualitative(
     """Frames by methods, objects in colour: a row for each method, the truth first where there is one.
 
     results: for each method its folder of `<sequence>/<frame>.png`.
-    frames: their names; or how many, evenly from the first wanted one to the last.
+    frames: their names; or how many, evenly from the one after the first to the last.
     Returns (H, width, 3) of uint8. Raises ValueError that names the mask that is missing or does not fit.
     """
     wanted = _with_masks(video)
     if isinstance(frames, int):
         if frames < 1:
             raise ValueError(f"frames is at least 1, not {frames}")
-        count = min(frames, len(wanted))
-        places = np.linspace(0, len(wanted) - 1, count + 1 if count > 1 else 1).round().astype(int)
-        names = [wanted[i] for i in (places[1:] if count > 1 else places)]  # the first was given to all
+        later = wanted[1:] or wanted  # the first was given to all
+        names = [later[i] for i in _evenly(min(frames, len(later)), len(later))]
     else:
         if unknown := [name for name in frames if name not in wanted]:
             raise ValueError(f"{video.name} has no frame {', '.join(unknown)}")
         names = list(frames)
     pictures = _pictures(video, names)
-    rows = {}
+    rows, images = [], []
     if video.truths:
         truths = _truths(video)
-        rows[TRUTH] = [
-            _truth_overlay(video, picture, truths.get(n)) for n, picture in zip(names, pictures, strict=True)
-        ]
+        rows.append(TRUTH)
+        images.append(
+            [
+                _truth_overlay(video, picture, truths.get(n))
+                for n, picture in zip(names, pictures, strict=True)
+            ]
+        )
     for method, folder in results.items():
         files = [Path(folder) / video.name / f"{name}.png" for name in names]
-        rows[method] = [_result(video, picture, file) for picture, file in zip(pictures, files, strict=True)]
-    return comparison_grid(list(rows.values()), list(rows), names, width)
+        rows.append(method)
+        images.append([_result(video, picture, file) for picture, file in zip(pictures, files, strict=True)])
+    return comparison_grid(images, rows, names, width)
 
 
 def over_time(sequence: str, scores: Mapping[str, Score], width: int = 1280, height: int = 330) -> Pixels:
     """J&F of a sequence, frame by frame, a line for each method: (height, width, 3) of uint8."""
     series = {}
     for method, score in scores.items():
-        known = score.over_time(sequence)
-        series[method] = [known.get(name, float("nan")) for name in score.names[sequence][1:]]
+        names, known = score.names[sequence][1:], score.over_time(sequence)
+        last = max(i for i, name in enumerate(names) if name in known)
+        series[method] = [known.get(name, float("nan")) for name in names[: last + 1]]
     return curves(series, f"{sequence}: J&F of the frames that are compared", width, height, start=1)
 
 
@@ -128,6 +131,11 @@ def pictures_of(
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 1.0
+
+
+def _evenly(count: int, length: int) -> list[int]:
+    """So many different places of `length`, as even as may be, the last among them."""
+    return [round((i + 1) * length / count) - 1 for i in range(count)]
 
 
 def _with_masks(video: Video) -> tuple[str, ...]:
