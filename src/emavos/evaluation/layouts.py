@@ -117,7 +117,7 @@ def find_videos(
         known = [name for name in known if name in names]
     videos = []
     for name in known:
-        frames = _pictures(folder / name) if folder is not None and images else ()
+        frames = _pictures(folder / name) if folder is not None else ()
         if images and not frames:
             raise ValueError(f"{folder} has no images of {name}")
         annotations = tuple(path for path in _pictures(masks / name) if path.suffix == ".png")
@@ -158,13 +158,10 @@ def _wanted(
     if protocol.wanted == "frames":
         return tuple(stems)
     asked = {str(frame) for one in objects.values() for frame in one.get("frames", ())}
-    if not asked or (lost := sorted(asked - {*stems})):
-        told = (
-            f"asks for frame {some(lost)} of {name}, which is not there"
-            if asked
-            else f"names no frame of {name}"
-        )
-        raise ValueError(f"meta.json {told}")
+    if not asked:
+        raise ValueError(f"meta.json names no frame of {name}")
+    if lost := sorted(asked - {*stems}):
+        raise ValueError(f"meta.json asks for frame {some(lost)} of {name}, which is not there")
     return tuple(stem for stem in stems if stem in asked)
 
 
