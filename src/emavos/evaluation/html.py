@@ -78,10 +78,7 @@ def _cell(cell: Cell) -> str:
 
 def _data_uri(picture: Pixels) -> str:
     """A picture inside the page: flat drawings as PNG, photographs, which are smaller so, as JPEG."""
-    image, files = Image.fromarray(picture), {}
-    for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": 88})):
-        file = io.BytesIO()
-        image.save(file, kind, **options)
-        files[kind] = file.getvalue()
-    kind = min(files, key=lambda k: len(files[k]))
-    return f"data:image/{kind};base64,{base64.b64encode(files[kind]).decode()}"
+    image, file = Image.fromarray(picture), io.BytesIO()
+    kind = "jpeg" if image.getcolors(4096) is None else "png"
+    image.save(file, kind, quality=88)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
