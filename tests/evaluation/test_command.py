@@ -187,7 +187,7 @@ def test_compare_draws_each_sequence_and_a_page_of_all(davis, capsys):
     assert read_frame("shown/two-grid.png").shape[1] == 1600
     assert main([*command, "--out", "shown"]) == 1
     assert "is not empty" in capsys.readouterr().err
-    assert main([*command, "--out", "named", "--frames", "00001,00003"]) == 0
+    assert main([*command, "--out", "named", "--sequence", "one", "--frames", "00003"]) == 0
     assert main([*command, "--out", "wrong", "--frames", "00077"]) == 1
     assert "one has no frame 00077" in capsys.readouterr().err
     assert not (davis.parent / "wrong").exists()
