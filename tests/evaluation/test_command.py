@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from emavos.cli import main
+from emavos.cli.datasets import named_folders
 from emavos.evaluation import PROTOCOLS, score_folder
 from emavos.io import read_frame, read_mask, write_mask
 from emavos.models import PRESETS, STCN
@@ -191,3 +192,15 @@ def test_compare_draws_each_sequence_and_a_page_of_all(davis, capsys):
     assert main([*command, "--out", "wrong", "--frames", "00077"]) == 1
     assert "one has no frame 00077" in capsys.readouterr().err
     assert not (davis.parent / "wrong").exists()
+
+
+def test_results_are_named_by_their_folder_or_as_told_whatever_signs_they_have(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("tiny+every=3", "plain"):
+        (tmp_path / name).mkdir()
+    given = ["tiny+every=3", "plain", "mine=tiny+every=3"]
+    assert {name: str(path) for name, path in named_folders(given).items()} == {
+        "tiny+every=3": "tiny+every=3",
+        "plain": "plain",
+        "mine": "tiny+every=3",
+    }

@@ -53,9 +53,11 @@ def named_folders(texts: list[str]) -> dict[str, Path]:
     """Folders by their names: NAME=DIR, or DIR, named as its last part."""
     folders: dict[str, Path] = {}
     for text in texts:
-        name, equals, place = text.partition("=")
-        path = Path(place if equals else text)
-        name = name if equals else path.resolve().name
+        path = Path(text)
+        name = path.resolve().name
+        if not path.is_dir() and "=" in text:  # folders of ours have that sign too: masks/tiny+every=3
+            name, _, place = text.partition("=")
+            path = Path(place)
         if not path.is_dir():
             raise ValueError(f"{path} is not a folder of results")
         if name in folders:

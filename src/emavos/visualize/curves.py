@@ -57,8 +57,9 @@ def curves(
     for level in (0, 0.25, 0.5, 0.75, 1):
         draw.line([place(0, level), place(last, level)], _GRID, _FINER)
         text(left - 7, bottom - (bottom - top) * level, f"{level:g}", "rm")
-    for index in _ticks(last):
-        text(left + (right - left) * index / last, bottom + 6 + size / 2, str(start + index), "mm")
+    for frame in _ticks(start, start + last):
+        x = left + (right - left) * (frame - start) / last
+        text(x, bottom + 6 + size / 2, str(frame), "mm")
     if title:
         text(left, 12 + size / 2, title, "lm")
     inks = [_ink(i) for i in range(len(series))]
@@ -101,12 +102,12 @@ def _rows(names: Sequence[str], font: Any, width: float) -> list[list[int]]:
     return rows
 
 
-def _ticks(last: int) -> list[int]:
-    """Some eight round numbers from 0 to `last`."""
-    rough = max(last / 8, 1)
+def _ticks(first: int, last: int) -> list[int]:
+    """Some eight round numbers from the first frame to the last."""
+    rough = max((last - first) / 8, 1)
     power = 10 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough)
-    return list(range(0, last + 1, step))
+    return list(range(-(-first // step) * step, last + 1, step))
 
 
 def _pieces(values: Sequence[float]) -> list[list[int]]:
