@@ -68,7 +68,7 @@ def _looks_antialiased(mask: NDArray[Any]) -> bool:
     pixels lie between a lower and a higher neighbour. Compression scatters values that were not there: an
     id is dust where most of its pixels have no neighbour of their own id. Objects are neither, however small.
     """
-    if min(mask.shape) < 3:
+    if min(mask.shape) < 3 or int(mask.max()) - int(mask.min()) < 3:
         return False
     ids, labels = _labelled(mask)
     if len(ids) < 4:
