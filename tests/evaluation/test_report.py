@@ -131,7 +131,7 @@ class Page(HTMLParser):
 def test_a_page_holds_its_pictures_and_needs_nothing_else():
     rng = np.random.default_rng(0)
     pictures = [
-        ("noise", rng.integers(0, 256, (40, 50, 3), np.uint8)),
+        ("noise", rng.integers(0, 256, (80, 100, 3), np.uint8)),
         ("flat", np.zeros((40, 50, 3), np.uint8)),
     ]
     text = html_report("Title", {"machine": "here"}, [Section("S", [("t", objects_table(SCORE))], pictures)])
