@@ -220,3 +220,13 @@ def test_masks_alone_will_do_for_a_score(tmp_path):
     assert len(video.truths) == 3
     with pytest.raises(ValueError, match="has no images of one"):
         find_videos(root, PROTOCOLS["davis-like"])
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "/tmp/elsewhere", "..", "a\\b", ""])
+def test_a_name_that_leads_out_of_the_folder_of_results_is_refused(tmp_path, name):
+    root = youtube_tree(tmp_path)
+    meta = json.loads((root / "valid/meta.json").read_text())
+    meta["videos"][name] = meta["videos"].pop("ab")
+    (root / "valid/meta.json").write_text(json.dumps(meta))
+    with pytest.raises(ValueError, match="cannot be the name of a sequence"):
+        find_videos(root, PROTOCOLS["youtube-vos-2018"])

@@ -66,8 +66,8 @@ class Video:
 
         The images end with the last wanted one. Raises ValueError where no mask shows an object.
         """
-        given, seen = self.given(), set[int]()
-        last = max((i for i, path in enumerate(self.images) if path.stem in {*self.wanted}), default=-1)
+        given, seen, asked = self.given(), set[int](), {*self.wanted}
+        last = max((i for i, path in enumerate(self.images) if path.stem in asked), default=-1)
         for index, path in enumerate(self.images[: last + 1]):
             new = None
             if index in given:
@@ -111,6 +111,10 @@ def find_videos(
         raise ValueError(f"{root} has no {_either(protocol.images)}, where {protocol.name} keeps its frames")
     meta = _read_meta(root, protocol)
     known = list(meta) if meta is not None else _listed(root, protocol, masks)
+    if odd := [name for name in known if name in ("", ".", "..") or not {"/", "\\"}.isdisjoint(name)]:
+        raise ValueError(
+            f"{odd[0]!r} cannot be the name of a sequence: it is that of no folder beside others"
+        )
     if names is not None:
         if unknown := sorted({*names} - {*known}):
             raise ValueError(f"{protocol.name} has no sequence {some(unknown)}; it has {some(known)}")
