@@ -119,7 +119,7 @@ def test_the_papers_table_stands_beside_what_is_measured(davis, capsys):
     assert "external, value encoder" in capsys.readouterr().out
     assert tiny("--table", "2", "--sequence", "one") == 0
     out = capsys.readouterr().out
-    assert "measured:  davis-like, 1 sequences" in out
+    assert "measured:  davis-like, 1 sequence;" in out
     assert "tiny+size=64 (efficientnet-lite0)" in out
     assert "never measured here" in out
 
@@ -174,7 +174,7 @@ def test_masks_that_no_one_asked_for_are_named_on_stderr(davis, capsys):
     shutil.copytree("davis/Annotations/480p", "theirs")
     shutil.copy("theirs/one/00001.png", "theirs/one/00009.png")
     assert evaluate("--results", "theirs") == 0
-    assert capsys.readouterr().err == "emavos: theirs: not scored, as it is not asked for: one/00009.png\n"
+    assert capsys.readouterr().err == "emavos: theirs: not scored, as not asked for: one/00009.png\n"
 
 
 def test_compare_draws_each_sequence_and_a_page_of_all(davis, capsys):

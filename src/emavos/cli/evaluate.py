@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,32 +95,36 @@ def _evaluate(args: argparse.Namespace) -> None:
     videos = find_videos(args.data, protocol, args.sequence)
     _check_apart(args.out, videos)
     methods = _methods(args, protocol, videos)
-    shown = f"{protocol.name}, {len(videos)} sequences"
-    for method in methods:
-        if method.score is None:
-            continue
-        write_scores(method.score, args.out / "scores" / file_name(method.name))
-        for name in method.score.extra:
-            print(f"emavos: {method.name}: not scored, as it is not asked for: {name}", file=sys.stderr)
-    scored = any(method.score is not None for method in methods)
-    write_overview(methods, {"protocol": protocol.name, "sequences": len(videos)}, args.out)
-    if args.zip:
-        for method in methods:
-            path = args.out / f"{file_name(method.name)}.zip"
-            for name in write_submission(videos, method.folder, path):
-                print(f"emavos: {method.name}: left out of {path}: {name}", file=sys.stderr)
-    comparison = compare_with_paper(args.table, _measured(methods), shown) if args.table else ""
-    _write_report(args, protocol, videos, methods, comparison)
-    print(shown)
+    scored = [method for method in methods if method.score is not None]
+    about = f"{protocol.name}, {len(videos)} sequence{'s' if len(videos) > 1 else ''}"
+    comparison = compare_with_paper(args.table, _measured(scored), about) if args.table else ""
+    print(about)
     if scored:
-        print(f"\nJ&F\n{by_sequence(methods).text()}")
+        print(f"\nJ&F\n{by_sequence(scored).text()}")
     print(f"\n{overview(methods).text()}")
     if not scored:
         print("\nnot scored: the data holds no truth but the masks that are given")
     if comparison:
         print(f"\n{comparison}")
+    for method in scored:
+        if method.score is not None:
+            write_scores(method.score, args.out / "scores" / file_name(method.name))
+            _say_extra(method.name, "not scored, as not asked for", method.score.extra)
+    write_overview(methods, {"protocol": protocol.name, "sequences": len(videos)}, args.out)
+    if args.zip:
+        for method in methods:
+            path = args.out / f"{file_name(method.name)}.zip"
+            _say_extra(method.name, f"left out of {path}", write_submission(videos, method.folder, path))
+    _write_report(args, protocol, videos, methods, comparison)
     if not args.quiet:
         print(f"\n{args.out}: masks, scores/, overview.csv, overview.json, report.html")
+
+
+def _say_extra(method: str, why: str, names: Sequence[str]) -> None:
+    from emavos.evaluation.layouts import some
+
+    if names:
+        print(f"emavos: {method}: {why}: {some(names)}", file=sys.stderr)
 
 
 def _methods(args: argparse.Namespace, protocol: Protocol, videos: list[Video]) -> list[Method]:
