@@ -12,7 +12,6 @@ from PIL import Image
 
 from emavos import MemoryPolicy, Predictor, __version__
 from emavos.cli import _parser, main
-from emavos.evaluation import evaluate_davis
 from emavos.io import open_frames, read_frame, read_mask, write_mask, write_video
 from emavos.models import PRESETS, STCN
 from emavos.training import STAGES
@@ -321,38 +320,6 @@ def davis(tmp_path):
     return davis_tree(tmp_path / "davis", {"one": 4, "two": 4})
 
 
-def evaluate(davis, *more):
-    return main(["evaluate", str(davis), "--out", str(davis.parent / "out"), "--size", "240", *more])
-
-
-def test_evaluate_prints_the_scores_of_the_masks_it_writes(davis, capsys):
-    assert evaluate(davis) == 0
-    score = evaluate_davis(davis, davis.parent / "out", None)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["sequence", "object", "J", "F", "J&F"]
-    assert lines[1].split()[:3] == ["one", "1", f"{score.sequences['one'][1].J.mean:.3f}"]
-    assert lines[-1].split()[-3:] == [f"{x:.3f}" for x in (score.J.mean, score.F.mean, score.JF)]
-    assert score.J.mean > 0.5
-
-
-def test_evaluate_goes_on_where_it_was_stopped(davis, capsys):
-    assert evaluate(davis) == 0
-    whole = capsys.readouterr().out
-    one = davis.parent / "out" / "one" / "00002.png"
-    before = one.stat().st_mtime_ns
-    shutil.rmtree(davis.parent / "out" / "two")
-    assert evaluate(davis) == 0
-    assert capsys.readouterr().out == whole
-    assert one.stat().st_mtime_ns == before
-
-
-def test_evaluate_names_a_missing_data_set_and_split(davis, capsys):
-    assert evaluate(davis.parent / "nowhere") == 1
-    assert "holds no sequences" in capsys.readouterr().err
-    assert evaluate(davis, "--split", "2017/val") == 1
-    assert "2017/val.txt is not a file" in capsys.readouterr().err
-
-
 def test_a_stage_of_training_can_be_stopped_and_gives_a_model(davis, capsys, monkeypatch):
     data = training_tree(davis.parent / "data")
     small = dataclasses.replace(STAGES["tiny-1"], size=48, batch=1)
@@ -363,41 +330,6 @@ def test_a_stage_of_training_can_be_stopped_and_gives_a_model(davis, capsys, mon
     assert STCN.from_pretrained(davis.parent / "run" / "model").config == PRESETS["stcn-tiny"]
     assert main(["train", "--stage", "large", "--data", str(data), "--out", "run"]) == 1
     assert "there is no stage large; the stages are small" in capsys.readouterr().err
-
-
-def test_evaluate_begins_where_the_truth_begins(davis, capsys):
-    truths = davis / "Annotations" / "480p" / "one"
-    (truths / "00000.png").unlink()
-    assert evaluate(davis) == 0
-    out = davis.parent / "out" / "one"
-    assert not read_mask(out / "00000.png").any()
-    np.testing.assert_array_equal(read_mask(out / "00001.png"), read_mask(truths / "00001.png"))
-
-
-def test_evaluate_takes_void_as_background_and_255_as_the_object_where_told(davis, capsys):
-    for path in (davis / "Annotations").rglob("*.png"):
-        mask = read_mask(path)
-        write_mask(path, np.where(mask == 1, 255, mask))
-    assert evaluate(davis) == 0
-    assert 255 not in read_mask(davis.parent / "out" / "one" / "00000.png")
-    for path in (davis / "Annotations").rglob("*.png"):
-        write_mask(path, np.where(read_mask(path) > 0, 255, 0))
-    shutil.rmtree(davis.parent / "out")
-    assert evaluate(davis) == 1
-    assert "use --binary" in capsys.readouterr().err
-    assert not (davis.parent / "out").exists()
-    assert evaluate(davis, "--binary") == 0
-    assert {*np.unique(read_mask(davis.parent / "out" / "one" / "00002.png"))} <= {0, 1}
-
-
-def test_evaluate_mends_a_sequence_that_lacks_frames_and_never_writes_into_the_data(davis, capsys):
-    assert evaluate(davis) == 0
-    whole = capsys.readouterr().out
-    (davis.parent / "out" / "one" / "00003.png").unlink()
-    assert evaluate(davis) == 0
-    assert capsys.readouterr().out == whole
-    assert main(["evaluate", str(davis), "--out", str(davis / "Annotations" / "480p")]) == 1
-    assert "is inside the data" in capsys.readouterr().err
 
 
 def test_the_folder_of_the_mask_is_never_written_to(here, capsys):

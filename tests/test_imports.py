@@ -34,7 +34,8 @@ ALLOWED = {
     "predictor": {"card", "frames", "io", "memory", "models", "pretrained", "session"},
     "visualize": {"io", "masks"},
     "demo": {"io"},
-    "evaluation": {"io", "masks"},
+    "evaluation": {"frames", "io", "masks", "session", "visualize"},
+    "machine": set(),
     "data": {"frames", "io", "masks"},
     "training": {
         "convert",

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emavos.visualize import PAPER, colour, contact_sheet, overlay
+from emavos.visualize import PAPER, colour, comparison_grid, contact_sheet, curves, overlay
 
 
 def scene():
@@ -88,3 +88,60 @@ def test_a_contact_sheet_that_cannot_be_is_refused():
     for columns in (0, 100):
         with pytest.raises(ValueError, match="columns do not fit"):
             contact_sheet([image] * 100, columns=columns, width=200)
+
+
+def test_a_grid_names_its_rows_and_columns():
+    images = [[np.full((40, 60, 3), 10 + 50 * r + 20 * c, np.uint8) for c in range(2)] for r in range(3)]
+    grid = comparison_grid(images, ["truth", "a", "a very long name " * 10], ["00001", "00002"], width=320)
+    assert grid.shape[1:] == (320, 3)
+    assert {10 + 50 * r + 20 * c for r in range(3) for c in range(2)} <= set(np.unique(grid))
+    assert (grid[[0, -1]] == PAPER).all()
+    assert (grid[:, [0, -1]] == PAPER).all()
+
+
+def test_a_grid_that_cannot_be_is_refused():
+    image = np.zeros((40, 60, 3), np.uint8)
+    for images, columns in (([], ["a"]), ([[image]], ["a", "b"]), ([[]], [])):
+        with pytest.raises(ValueError, match="as many images as columns"):
+            comparison_grid(images, ["row"] * len(images), columns)
+    with pytest.raises(ValueError, match="2 names for 1 rows"):
+        comparison_grid([[image]], ["a", "b"], ["c"])
+    with pytest.raises(ValueError, match="30 columns do not fit on 300 pixels"):
+        comparison_grid([[image] * 30], ["a"], ["c"] * 30, width=300)
+
+
+def ink_of(picture, row):
+    """Where a row of a picture of curves is coloured: neither paper, nor gray as lines and letters are."""
+    return np.flatnonzero(np.ptp(picture[row].astype(int), axis=1) > 40)
+
+
+def test_a_curve_is_as_high_as_its_values():
+    low, high = (curves({"a": [value] * 9}, width=320, height=160) for value in (0.0, 1.0))
+    rows = [[y for y in range(160) if len(ink_of(picture, y)) > 100] for picture in (low, high)]
+    assert min(rows[0]) > max(rows[1]) + 60
+
+
+def test_a_curve_is_broken_where_there_is_no_value():
+    values = [0.5] * 40
+    whole = curves({"a": values}, width=480, height=160)
+    values[15:25] = [float("nan")] * 10
+    broken = curves({"a": values}, width=480, height=160)
+    row = max(range(40, 160), key=lambda y: len(ink_of(whole, y)))
+    assert len(ink_of(broken, row)) < 0.8 * len(ink_of(whole, row))
+    assert np.diff(ink_of(broken, row)).max() > 80
+
+
+def test_one_value_is_seen():
+    nan = float("nan")
+    picture = curves({"a": [nan, 0.5, nan]}, width=320, height=160)
+    assert sum(len(ink_of(picture, y)) for y in range(40, 160)) > 3
+
+
+def test_curves_that_cannot_be_are_refused():
+    for series in ({}, {"a": []}):
+        with pytest.raises(ValueError, match="at least one value"):
+            curves(series)
+    with pytest.raises(ValueError, match="240x120"):
+        curves({"a": [1.0]}, width=100)
+    with pytest.raises(ValueError, match="40 names leave no room"):
+        curves({f"a long name of a method {i}": [1.0] for i in range(40)}, height=200)

@@ -68,12 +68,11 @@ def _looks_antialiased(mask: NDArray[Any]) -> bool:
     pixels lie between a lower and a higher neighbour. Compression scatters values that were not there: an
     id is dust where most of its pixels have no neighbour of their own id. Objects are neither, however small.
     """
-    if min(mask.shape) < 3:
+    if min(mask.shape) < 3 or int(mask.max()) - int(mask.min()) < 3:
         return False
-    ids, labels = np.unique(mask, return_inverse=True)
+    ids, labels = _labelled(mask)
     if len(ids) < 4:
         return False
-    labels = labels.reshape(mask.shape)  # in the order of the ids
     centre = labels[1:-1, 1:-1]
     pairs = ((labels[:-2, 1:-1], labels[2:, 1:-1]), (labels[1:-1, :-2], labels[1:-1, 2:]))
     step = np.zeros(centre.shape, bool)
@@ -90,3 +89,15 @@ def _looks_antialiased(mask: NDArray[Any]) -> bool:
     return (steps >= 3 and 2 * steps >= len(ids) - 1) or (
         len(ids) > 16 and 2 * mostly(step | lone) > len(ids)
     )
+
+
+def _labelled(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The different ids of a mask, sorted, and for each pixel the place of its id among them."""
+    low, high = int(mask.min()), int(mask.max())
+    if low < 0 or high > 0xFFFF:
+        ids, labels = np.unique(mask, return_inverse=True)
+        return ids, labels.reshape(mask.shape)
+    ids = np.flatnonzero(np.bincount(mask.ravel()))  # sorting the pixels takes forty times as long
+    places = np.zeros(high + 1, dtype=np.uint8 if len(ids) <= 256 else np.int32)
+    places[ids] = np.arange(len(ids))
+    return ids, places[mask]

@@ -24,15 +24,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, size: int) -> None:
     model.add_argument(
         "--model", metavar="NAME|DIR", help="user/name of the Hub, or a folder (the model in this package)"
     )
-    model.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)"
-    )
-    model.add_argument(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        default="auto",
-        help="of the network's arithmetic (auto: the fastest that keeps the masks)",
-    )
+    add_device_arguments(model)
     model.add_argument(
         "--size",
         type=_short_side,
@@ -40,6 +32,26 @@ def add_model_arguments(parser: argparse.ArgumentParser, size: int) -> None:
         metavar="N",
         help=f"short side while working; 0: the source's ({size})",
     )
+
+
+def add_device_arguments(parser: Any) -> None:
+    """parser: one, or a group of its arguments."""
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="of the network's arithmetic (auto: the fastest that keeps the masks)",
+    )
+
+
+def dtype_of(args: argparse.Namespace) -> Any:
+    """What --dtype means to `Predictor.from_pretrained`."""
+    import torch
+
+    return args.dtype if args.dtype == "auto" else getattr(torch, args.dtype)
 
 
 def add_memory_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,15 +89,13 @@ def _short_side(text: str) -> int:
 
 
 def load_predictor(args: argparse.Namespace, **policy: Any) -> Predictor:
-    import torch
-
     from emavos.memory import MemoryPolicy
     from emavos.predictor import Predictor
 
     return Predictor.from_pretrained(
         args.model,
         device=args.device,
-        dtype=args.dtype if args.dtype == "auto" else getattr(torch, args.dtype),
+        dtype=dtype_of(args),
         policy=MemoryPolicy(**policy),
         size=args.size or None,
     )

@@ -1,68 +1,319 @@
-"""`emavos evaluate`: a DAVIS-like data set, segmented and scored."""
+"""`emavos evaluate`: models and folders of masks on a benchmark, scored side by side."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from emavos.cli.arguments import Commands, add_memory_arguments, add_model_arguments, load_predictor, policy
-from emavos.cli.follow import follow
-from emavos.cli.staging import staged
+from emavos.cli.arguments import Commands, add_device_arguments, dtype_of, whole
+from emavos.cli.datasets import add_data_arguments, file_name, named_folders, protocol_of
+from emavos.cli.follow import is_out_of_memory
+
+if TYPE_CHECKING:
+    from emavos.evaluation import Protocol, Video
+    from emavos.evaluation.prediction import Follower, Run
+    from emavos.evaluation.report import Method
+    from emavos.models import STCN
+
+COPY = "copy-first-mask"  # a method without a network
 
 
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "evaluate",
-        help="segment a DAVIS-like data set and score it",
-        description="Follow the objects of the first ground truth of each sequence of a DAVIS-like tree, "
-        "write the masks, and print J and F. Sequences that are there already are only scored.",
+        help="models and folders of masks on a benchmark, scored side by side",
+        description="Follow the objects of each sequence of a data set with each model, write the masks as "
+        "the benchmark's server wants them, score them and print one table. What is there already is not "
+        "made again: a run can be stopped and goes on. Without --model and --results the model in this "
+        "package is measured; with --table alone, the paper's figures are printed.",
     )
     parser.set_defaults(run=_evaluate)
-    parser.add_argument("data", type=Path, metavar="DIR", help="has JPEGImages/480p and Annotations/480p")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the masks")
-    parser.add_argument("--split", metavar="NAME", help="a list of DIR/ImageSets, such as 2017/val (all)")
-    parser.add_argument(
-        "--binary", action="store_true", help="all that is not 0, 255 too, is one object (DAVIS 2016)"
+    add_data_arguments(parser, required=False)
+    methods = parser.add_argument_group("methods")
+    methods.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME|DIR",
+        help=f"user/name of the Hub, a folder, tiny (in this package) or {COPY}; may be repeated",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress, only the table")
-    add_model_arguments(parser, size=480)
-    add_memory_arguments(parser)
+    methods.add_argument(
+        "--results",
+        action="append",
+        default=[],
+        metavar="[NAME=]DIR",
+        help="masks of others, DIR/<sequence>/<frame>.png; may be repeated",
+    )
+    add_device_arguments(methods)
+    options = parser.add_argument_group("test-time options, the protocol's unless told")
+    options.add_argument(
+        "--size", type=whole(0), metavar="N", help="short side while working; 0: the source's"
+    )
+    options.add_argument("--every", type=whole(1), metavar="N", help="keep every Nth frame")
+    options.add_argument("--max-frames", type=whole(0), metavar="N", help="frames kept at most; 0: no bound")
+    options.add_argument("--top-k", type=whole(1), default=20, metavar="K", help="cells read by each (20)")
+    options.add_argument("--include-last", action="store_true", help="read the previous frame as well")
+    options.add_argument("--flip", action="store_true", help="follow the mirrored video too; average")
+    options.add_argument(
+        "--scales", type=_scales, default=(1.0,), metavar="A,B", help="follow at these scales; average (1)"
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--out", type=Path, default=Path("evaluation"), metavar="DIR", help="masks and reports (evaluation)"
+    )
+    output.add_argument(
+        "--pictures",
+        type=whole(0),
+        default=8,
+        metavar="N",
+        help="sequences shown in the report, worst first (8)",
+    )
+    output.add_argument("--zip", action="store_true", help="also a submission for the benchmark's server")
+    output.add_argument(
+        "--table", type=int, choices=(2, 3, 4), help="that table of the paper beside what is measured"
+    )
+    output.add_argument("--quiet", action="store_true", help="no progress, only tables")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    import numpy as np
+    from emavos.evaluation import find_videos
+    from emavos.evaluation.published import compare_with_paper
+    from emavos.evaluation.report import by_sequence, overview, write_overview, write_scores
+    from emavos.evaluation.submission import write_submission
 
-    from emavos.evaluation import VOID, evaluate_davis, list_sequences
-    from emavos.io import list_images, open_frames, read_mask, write_mask
+    if args.data is None:
+        if args.table is None or args.model or args.results:
+            raise ValueError("there is nothing to measure on: name a data set with --data")
+        print(compare_with_paper(args.table))
+        return
+    protocol = protocol_of(args)
+    videos = find_videos(args.data, protocol, args.sequence)
+    _check_apart(args.out, videos)
+    methods = _methods(args, protocol, videos)
+    scored = [method for method in methods if method.score is not None]
+    about = f"{protocol.name}, {len(videos)} sequence{'s' if len(videos) > 1 else ''}"
+    comparison = compare_with_paper(args.table, _measured(scored), about) if args.table else ""
+    print(about)
+    if scored:
+        print(f"\nJ&F\n{by_sequence(scored).text()}")
+    print(f"\n{overview(methods).text()}")
+    if not scored:
+        print("\nnot scored: the data holds no truth but the masks that are given")
+    if comparison:
+        print(f"\n{comparison}")
+    for method in scored:
+        if method.score is not None:
+            write_scores(method.score, args.out / "scores" / file_name(method.name))
+            _say_extra(method.name, "not scored, as not asked for", method.score.extra)
+    write_overview(methods, {"protocol": protocol.name, "sequences": len(videos)}, args.out)
+    if args.zip:
+        for method in methods:
+            path = args.out / f"{file_name(method.name)}.zip"
+            _say_extra(method.name, f"left out of {path}", write_submission(videos, method.folder, path))
+    _write_report(args, protocol, videos, methods, comparison)
+    if not args.quiet:
+        print(f"\n{args.out}: masks, scores/, overview.csv, overview.json, report.html")
 
-    images, truths = (args.data / name / "480p" for name in ("JPEGImages", "Annotations"))
-    for path in (images, truths):
-        if path.resolve() in (args.out.resolve(), *args.out.resolve().parents):
-            raise ValueError(f"--out {args.out} is inside the data; choose another folder")
-    predictor = None
-    for sequence in list_sequences(args.data, args.split):
-        frames = open_frames(images / sequence)
-        if all((args.out / sequence / f"{frames.name(i)}.png").exists() for i in range(frames.count or 0)):
-            continue
-        path = list_images(truths / sequence)[0]
-        begin = frames.find(path.stem)
-        if begin is None:
-            raise ValueError(f"{path} is named as no frame of {images / sequence}")
-        first = read_mask(path)
-        first = (first != 0).astype(np.int32) if args.binary else np.where(first == VOID, 0, first)
-        if not first.any():
-            raise ValueError(f"{path} has no object; where 255 is not void but the object, use --binary")
-        predictor = predictor or load_predictor(args, **policy(args))
-        with staged(args.out / sequence, force=True) as folder:
-            for _, result in follow(predictor, frames, {begin: first}, args.quiet):
-                write_mask(folder / f"{frames.name(result.index)}.png", result.mask)
-    score = evaluate_davis(args.data, args.out, args.split, binary=args.binary)
-    print(f"{'sequence':24} {'object':>6} {'J':>6} {'F':>6} {'J&F':>6}")
-    for sequence, objects in score.sequences.items():
-        for id, one in objects.items():
-            j, f = one.J.mean, one.F.mean
-            print(f"{sequence:24} {id:6} {j:6.3f} {f:6.3f} {(j + f) / 2:6.3f}")
-    print(f"{'mean over objects':24} {'':6} {score.J.mean:6.3f} {score.F.mean:6.3f} {score.JF:6.3f}")
-    for name in score.extra:
-        print(f"emavos: not scored, as no ground truth asks for it: {name}", file=sys.stderr)
+
+def _say_extra(method: str, why: str, names: Sequence[str]) -> None:
+    from emavos.evaluation.layouts import some
+
+    if names:
+        print(f"emavos: {method}: {why}: {some(names)}", file=sys.stderr)
+
+
+def _methods(args: argparse.Namespace, protocol: Protocol, videos: list[Video]) -> list[Method]:
+    """All that is compared, with its masks made and scored."""
+    from emavos.evaluation import score_videos
+    from emavos.evaluation.layouts import seen_categories
+    from emavos.evaluation.prediction import Run
+    from emavos.evaluation.report import Method
+
+    models = args.model or ([] if args.results else ["tiny"])
+    folders, runs = named_folders(args.results), dict[str, Run]()
+    for model in dict.fromkeys(models):
+        name = _method_name(model, args, protocol)
+        if name in folders:
+            raise ValueError(f"two methods are called {name}; give the results as NAME=DIR")
+        folders[name] = args.out / "masks" / file_name(name)
+        runs[name] = _predict(model, name, folders[name], args, protocol, videos)
+    known = any(video.truths for video in videos)
+    seen = seen_categories(args.data, protocol)
+    return [
+        Method(
+            name,
+            folder,
+            score_videos(videos, folder, seen, processes=args.processes) if known else None,
+            runs.get(name) or Run.read(folder),
+        )
+        for name, folder in folders.items()
+    ]
+
+
+def _method_name(model: str, args: argparse.Namespace, protocol: Protocol) -> str:
+    """The model, and the options that are not the protocol's."""
+    if model == COPY:
+        return model
+    options = {
+        "size": None if args.size in (None, protocol.size or 0) else args.size,
+        "every": None if args.every in (None, protocol.every) else args.every,
+        "max-frames": None if args.max_frames in (None, protocol.max_frames or 0) else args.max_frames,
+        "top-k": None if args.top_k == 20 else args.top_k,
+        "scales": None if args.scales == (1.0,) else ",".join(f"{scale:g}" for scale in args.scales),
+    }
+    flags = {"include-last": args.include_last, "flip": args.flip}
+    words = [f"{key}={value}" for key, value in options.items() if value is not None]
+    return "+".join([model, *words, *(flag for flag, on in flags.items() if on)])
+
+
+def _predict(
+    model: str, name: str, folder: Path, args: argparse.Namespace, protocol: Protocol, videos: list[Video]
+) -> Run:
+    """Write the masks of a model, those that are not there yet."""
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    from emavos.evaluation.baseline import CopyFirstMask
+    from emavos.evaluation.prediction import Run, predict
+    from emavos.machine import PeakMemory, describe
+
+    common = {"protocol": protocol.name, "binary": protocol.binary}
+    before = Run.read(folder)
+    if model == COPY:
+        begin: Callable[[], Follower] = CopyFirstMask
+        settings, network = common | {"model": COPY}, None
+    else:
+        begin, settings, network = _follower(model, args, protocol)
+        settings |= common
+        peak = PeakMemory(next(network.parameters()).device)
+    total = sum(len(video.images) for video in videos)
+    done = 0 if before is None else sum(len(v.images) for v in videos if v.name in before.timings)
+    # disable=None: on a terminal alone
+    with tqdm(
+        total=total, initial=done, unit="frame", desc=name, leave=False, disable=args.quiet or None
+    ) as bar:
+        try:
+            run = predict(videos, begin, folder, settings, each_frame=lambda video, index: bar.update())
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                raise
+            raise ValueError(f"out of memory; try a smaller --size or --max-frames ({name})") from error
+    if network is not None and (before is None or before.timings != run.timings):
+        measured = peak.mb()
+        run.peak_mb = None if measured is None else max(measured, run.peak_mb or 0)
+        run.parameters = sum(parameter.numel() for parameter in network.parameters())
+        run.machine = describe(next(network.parameters()).device)
+        run.write(folder)
+    return run
+
+
+def _follower(
+    model: str, args: argparse.Namespace, protocol: Protocol
+) -> tuple[Callable[[], Follower], dict[str, Any], STCN]:
+    """What makes a follower for a video, the settings that decide its masks, and the network."""
+    from emavos.evaluation.views import Views
+    from emavos.memory import MemoryPolicy
+    from emavos.predictor import Predictor
+    from emavos.pretrained import weights_sha256
+    from emavos.session import Session
+
+    bound = protocol.max_frames if args.max_frames is None else args.max_frames or None
+    policy = MemoryPolicy(
+        every=args.every or protocol.every,
+        top_k=args.top_k,
+        include_last=args.include_last,
+        max_frames=bound,
+    )
+    size = protocol.size if args.size is None else args.size or None
+    predictor = Predictor.from_pretrained(
+        model, device=args.device, dtype=dtype_of(args), policy=policy, size=size
+    )
+    network = predictor.model
+    settings = {
+        "model": model,
+        "weights": weights_sha256(network),
+        "dtype": str(predictor.dtype).removeprefix("torch."),
+        "trunk": network.config.trunk,
+        "attention": [network.config.key_attention, network.config.value_attention],
+        "every": policy.every,
+        "top_k": policy.top_k,
+        "include_last": policy.include_last,
+        "max_frames": policy.max_frames,
+        "size": size,
+        "scales": list(args.scales),
+        "flip": args.flip,
+    }
+    if args.flip or args.scales != (1.0,):
+        return (
+            lambda: Views(
+                lambda side: Session(network, policy, side), size, scales=args.scales, flip=args.flip
+            ),
+            settings,
+            network,
+        )
+    return predictor.session, settings, network
+
+
+def _measured(methods: list[Method]) -> list[Any]:
+    """The methods that a table of the paper may have a line for."""
+    from emavos.evaluation.published import Measured
+
+    return [
+        Measured(
+            name=method.name,
+            trunk=method.run.settings["trunk"],
+            attention=tuple(method.run.settings["attention"]),
+            JF=method.score.JF,
+            J=method.score.J.mean,
+            F=method.score.F.mean,
+            fps=method.run.fps,
+        )
+        for method in methods
+        if method.score is not None and method.run is not None and "attention" in method.run.settings
+    ]
+
+
+def _write_report(
+    args: argparse.Namespace, protocol: Protocol, videos: list[Video], methods: list[Method], comparison: str
+) -> None:
+    from emavos import __version__
+    from emavos.evaluation.html import Section, html_report
+    from emavos.evaluation.pictures import sections
+    from emavos.evaluation.report import by_sequence, objects_table, overview
+    from emavos.io.whole import replacing
+
+    scored = [method for method in methods if method.score is not None]
+    facts = {
+        "protocol": f"{protocol.name}: {protocol.about}",
+        "data": f"{args.data.resolve().name}, {len(videos)} sequences",
+        "machine": "; ".join(dict.fromkeys(m.run.machine for m in methods if m.run and m.run.machine)),
+        "made by": f"emavos {__version__}",
+    }
+    parts = [Section("Overview", [("", overview(methods))])]
+    if comparison:
+        parts.append(Section("The paper", text=comparison))
+    if scored:
+        parts.append(Section("J&F of each sequence", [("", by_sequence(methods))]))
+    parts += sections(videos, methods, args.pictures)
+    parts += [Section(f"Objects: {m.name}", [("", objects_table(m.score))]) for m in scored if m.score]
+    page = html_report(f"Evaluation on {protocol.name}", {k: v for k, v in facts.items() if v}, parts)
+    with replacing(args.out / "report.html") as partial:
+        partial.write_text(page, encoding="utf-8")
+
+
+def _check_apart(out: Path, videos: list[Video]) -> None:
+    """No mask may be written among those of the data."""
+    taken = {
+        path.parent.parent.resolve() for video in videos for path in (*video.images[:1], *video.masks[:1])
+    }
+    for folder in taken:
+        if folder in (out.resolve(), *out.resolve().parents):
+            raise ValueError(f"--out {out} is inside the data; choose another folder")
+
+
+def _scales(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not numbers between commas, such as 0.75,1") from error

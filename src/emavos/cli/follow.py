@@ -34,14 +34,14 @@ def follow(
             yield read.popleft(), result
             done += 1
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             raise
         raise ValueError(f"out of memory at frame {done}; try a smaller --size or --max-frames") from error
     except ValueError as error:
         raise ValueError(f"{error}; nothing was written" if done else str(error)) from error
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
     """torch has a class for it on an accelerator; on a CPU only the text tells."""
     import torch
 

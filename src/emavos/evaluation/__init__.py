@@ -1,24 +1,23 @@
-"""J and F, and the score of DAVIS."""
+"""J and F, protocols of benchmarks, and the scores of folders of masks."""
 
-from emavos.evaluation.davis import (
-    VOID,
-    DavisScore,
-    ObjectScore,
-    evaluate_davis,
-    list_sequences,
-    score_sequence,
-)
+from emavos.evaluation.layouts import VOID, Video, find_videos
 from emavos.evaluation.metrics import Statistics, boundary_accuracy, region_similarity, statistics
+from emavos.evaluation.protocol import PROTOCOLS, Protocol
+from emavos.evaluation.scoring import ObjectScore, Score, score_folder, score_sequence, score_videos
 
 __all__ = [
+    "PROTOCOLS",
     "VOID",
-    "DavisScore",
     "ObjectScore",
+    "Protocol",
+    "Score",
     "Statistics",
+    "Video",
     "boundary_accuracy",
-    "evaluate_davis",
-    "list_sequences",
+    "find_videos",
     "region_similarity",
+    "score_folder",
     "score_sequence",
+    "score_videos",
     "statistics",
 ]

@@ -31,8 +31,8 @@ TINY: Mapping[str, TrainConfig] = {  # the embedded model; each goes on from the
         seed=1,
     ),
     "tiny-3": TrainConfig(
-        iterations=6000,
-        decay_from=6000,
+        iterations=2700,
+        decay_from=1500,
         warmup=100,
         lr=3e-4,
         trunk_lr=1e-4,

@@ -1,4 +1,4 @@
-"""Masks for the eye: coloured overlays and contact sheets."""
+"""Masks for the eye: frames with their objects in colour."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
 from emavos.io import IdMask, Pixels
 
-PAPER, INK = (250, 250, 248), (70, 72, 78)  # of contact sheets
 _COLOURS = (
     (255, 84, 92),  # coral
     (38, 156, 255),  # azure
@@ -63,45 +61,6 @@ def colour(id: int) -> tuple[int, int, int]:
     return (2 * red + towards) // 3, (2 * green + towards) // 3, (2 * blue + towards) // 3
 
 
-def contact_sheet(
-    images: Sequence[Pixels],
-    labels: Sequence[str] | None = None,
-    columns: int = 4,
-    width: int = 1280,
-) -> Pixels:
-    """Small copies of images in rows, with a label under each, on paper: (H, width, 3) of uint8.
-
-    images: (H, W, 3) of uint8 each; rows are as high as their highest.
-    """
-    if not images:
-        raise ValueError("a contact sheet has at least one image")
-    if labels is not None and len(labels) != len(images):
-        raise ValueError(f"there are {len(labels)} labels for {len(images)} images")
-    columns = min(columns, len(images))
-    margin = max(4, width // 80)
-    side = (width - margin * (columns + 1)) // max(columns, 1)
-    if columns < 1 or side < 8:
-        raise ValueError(f"{columns} columns do not fit on {width} pixels")
-    small = [_fit(image, side) for image in images]
-    size = max(10, min(16, side // 16))
-    caption = 0 if labels is None else size + margin // 2
-    rows = [small[i : i + columns] for i in range(0, len(small), columns)]
-    heights = [max(image.height for image in row) + caption for row in rows]
-    sheet = Image.new("RGB", (width, sum(heights) + margin * (len(rows) + 1)), PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size)
-    left = (width - columns * side - (columns - 1) * margin) // 2  # what the division left over
-    y = margin
-    for r, (row, height) in enumerate(zip(rows, heights, strict=True)):
-        for c, image in enumerate(row):
-            x = left + c * (side + margin)
-            sheet.paste(image, (x, y))
-            if labels is not None:
-                text = _shorten(labels[r * columns + c], side, font)
-                draw.text((x + 1, y + image.height + margin // 4), text, INK, font)
-        y += height + margin
-    return np.array(sheet)
-
-
 def _contours(indices: NDArray[Any], width: int) -> NDArray[np.bool_]:
     """Pixels within `width` of one that is not of their object; the border of the image is no contour."""
     edge = np.zeros(indices.shape, dtype=bool)
@@ -114,16 +73,3 @@ def _contours(indices: NDArray[Any], width: int) -> NDArray[np.bool_]:
             edge[near] |= differs
             edge[far] |= differs
     return edge
-
-
-def _fit(image: Pixels, width: int) -> Image.Image:
-    height = max(1, round(width * image.shape[0] / image.shape[1]))
-    return Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3)
-
-
-def _shorten(text: str, width: int, font: Any) -> str:
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"

@@ -6,12 +6,17 @@ import pytest
 from PIL import Image
 
 from emavos.evaluation import (
+    PROTOCOLS,
+    Protocol,
     boundary_accuracy,
-    evaluate_davis,
+    find_videos,
     region_similarity,
+    score_folder,
     score_sequence,
     statistics,
 )
+from emavos.io import read_mask
+from trees import youtube_tree
 
 SIZE = (24, 36)
 
@@ -51,8 +56,11 @@ def tree(tmp_path):
     return tmp_path
 
 
-def evaluate(tree, **settings):
-    return evaluate_davis(tree / "DAVIS", tree / "results", **settings)
+def evaluate(tree, data="DAVIS", split="2017/val", resolution="480p", binary=False, **settings):
+    protocol = Protocol(
+        "test", masks=(f"Annotations/{resolution}",), lists=(f"ImageSets/{split}.txt",), binary=binary
+    )
+    return score_folder(tree / data, tree / "results", protocol, **settings)
 
 
 def change(path, edit):
@@ -64,7 +72,7 @@ def change(path, edit):
 def test_a_small_tree_has_the_official_score(parity):
     mini = parity / "real" / "davis_mini"
     expected = json.loads((parity / "real" / "davis_mini_expected.json").read_text())
-    score = evaluate_davis(mini / "DAVIS", mini / "results")
+    score = score_folder(mini / "DAVIS", mini / "results", PROTOCOLS["davis-2017-val"])
     ours = {
         "J&F-Mean": score.JF,
         **{
@@ -314,8 +322,11 @@ def test_a_foreign_id_is_an_error_with_the_name_of_its_file(tree, frame):
 def test_an_unknown_split_is_an_error_that_names_the_known_ones(tree):
     with pytest.raises(ValueError, match=r"val.txt is not a file; the splits there: 2017/train, 2017/val"):
         evaluate(tree, split="val")
+    shutil.rmtree(tree / "DAVIS" / "ImageSets")
     with pytest.raises(ValueError, match="the splits there: none"):
-        evaluate_davis(tree / "nowhere", tree / "results")
+        evaluate(tree)
+    with pytest.raises(ValueError, match=r"nowhere has no Annotations/480p, where test keeps its masks"):
+        evaluate(tree, data="nowhere")
 
 
 def test_an_empty_split_is_an_error(tree):
@@ -328,3 +339,128 @@ def test_a_sequence_without_ground_truth_is_an_error_with_its_name(tree):
     shutil.rmtree(tree / "DAVIS" / "Annotations" / "480p" / "ape")
     with pytest.raises(ValueError, match=r"480p has no \*.png of ape;"):
         evaluate(tree)
+
+
+def test_late_objects_count_from_the_frame_after_the_one_that_shows_them():
+    truth, pred = video(7), video(7, speed=0)
+    truth[:2][truth[:2] == 2] = 0
+    score = score_sequence(truth, np.where(truth == 0, 0, pred), late=True)
+    assert [one.begin for one in score.values()] == [0, 2]
+    assert [len(one.J_frames) for one in score.values()] == [5, 3]
+    pairs = [(np.where(truth[t] == 0, 0, pred[t]) == 2, truth[t] == 2) for t in range(3, 6)]
+    assert score[2].J_frames == tuple(region_similarity(*pair) for pair in pairs)
+
+
+def test_where_the_last_frame_counts_there_is_one_more():
+    truth, pred = video(6), video(6, speed=0)
+    with_last = score_sequence(truth, pred, scores_last=True)
+    without = score_sequence(truth, pred)
+    for i in (1, 2):
+        assert with_last[i].J_frames[:-1] == without[i].J_frames
+        assert with_last[i].J_frames[-1] == region_similarity(pred[-1] == i, truth[-1] == i)
+    with pytest.raises(ValueError, match="two frames or more, as the first does not count"):
+        score_sequence(truth[:1], pred[:1], scores_last=True)
+
+
+def test_ids_of_late_objects_are_those_that_appear_and_no_others():
+    truth = video(6)
+    truth[truth == 2] = 40
+    assert list(score_sequence(truth, truth, late=True)) == [1, 40]
+    pred = truth.copy()
+    pred[3][0, 0] = 2
+    with pytest.raises(ValueError, match="frame 3: pred has id 2 but truth has objects 1, 40"):
+        score_sequence(truth, pred, late=True)
+
+
+def test_an_object_that_only_the_last_frame_shows_is_left_out():
+    truth = video(6)
+    truth[:5][truth[:5] == 2] = 0
+    assert list(score_sequence(truth, truth, late=True)) == [1]
+
+
+def test_over_time_is_the_mean_of_the_objects_that_count_in_a_frame(tree):
+    score = evaluate(tree)
+    cow = score.sequences["cow"]
+    values = score.over_time("cow")
+    assert list(values) == ["00001", "00002", "00003", "00004"]
+    expected = sum(one.J_frames[1] + one.F_frames[1] for one in cow.values()) / 4
+    assert values["00002"] == pytest.approx(expected)
+
+
+def test_several_processes_give_the_same_score(tree):
+    assert evaluate(tree, processes=2) == evaluate(tree)
+
+
+def test_each_sequence_that_cannot_be_scored_is_named(tree):
+    write(tree / "results" / "cow" / "00002.png", np.zeros((12, 18), np.uint8))
+    change(tree / "results" / "ape" / "00003.png", lambda mask: mask.__setitem__((0, 0), 3))
+    with pytest.raises(ValueError, match=r"cow/00002.png: pred is 12x18 .*; ape/00003.png: pred has id 3"):
+        evaluate(tree)
+
+
+@pytest.mark.parametrize("kind", ["colours", "blur", "jpeg", "text"])
+def test_a_result_that_holds_no_ids_is_named(tree, kind):
+    path = tree / "results" / "ape" / "00003.png"
+    with Image.open(path) as mask:
+        mask.load()
+    if kind == "colours":
+        mask.convert("RGB").save(path)
+    elif kind == "blur":
+        gray = Image.fromarray((np.array(mask) > 0).astype(np.uint8) * 255)
+        gray.resize((90, 60), Image.Resampling.BILINEAR).resize((36, 24), Image.Resampling.BILINEAR).save(
+            path
+        )
+    elif kind == "jpeg":
+        mask.convert("L").save(path, "JPEG")
+    else:
+        path.write_text("mask")
+    with pytest.raises(ValueError, match=r"ape/00003.png (is|looks)"):
+        evaluate(tree)
+
+
+def test_data_without_truth_is_not_scored(tree):
+    for path in sorted((tree / "DAVIS/Annotations/480p/ape").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(ValueError, match="no truth to compare with beyond what is given, of ape"):
+        evaluate(tree)
+
+
+def write_youtube_results(root, videos, wrong=()):
+    """Results that are the truth, but background for the objects that are named, (sequence, id)."""
+    for found in videos:
+        for path in found.truths:
+            mask = read_mask(path)
+            for name, i in wrong:
+                if name == found.name:
+                    mask[mask == i] = 0
+            write(root / found.name / path.name, mask)
+
+
+def test_youtube_is_ranked_by_the_mean_over_seen_and_unseen_classes(tmp_path):
+    root, protocol = youtube_tree(tmp_path / "data", truth=True), PROTOCOLS["youtube-vos-2018"]
+    write_youtube_results(tmp_path / "out", find_videos(root, protocol), wrong=[("ab", 3)])
+    score = score_folder(root, tmp_path / "out", protocol)
+    assert {name: list(objects) for name, objects in score.sequences.items()} == {"ab": [1, 2, 3], "cd": [1]}
+    assert len(score.sequences["ab"][1].J_frames) == 3  # the last frame counts
+    assert len(score.sequences["ab"][3].J_frames) == 2
+    assert {kind: (part.J.mean, part.F.mean) for kind, part in score.classes.items()} == {
+        "seen": (1, 1),
+        "unseen": (0, 0),
+    }
+    assert score.overall == 0.5
+    assert pytest.approx(0.75) == score.JF
+
+
+def test_without_the_training_sets_classes_all_count_alike(tmp_path):
+    root, protocol = youtube_tree(tmp_path / "data", truth=True), PROTOCOLS["youtube-vos-2018"]
+    shutil.rmtree(root / "train")
+    write_youtube_results(tmp_path / "out", find_videos(root, protocol))
+    score = score_folder(root, tmp_path / "out", protocol)
+    assert score.classes == {}
+    assert score.overall == score.JF == 1
+
+
+def test_youtube_without_its_truth_is_not_scored_on_introductions(tmp_path):
+    root, protocol = youtube_tree(tmp_path / "data"), PROTOCOLS["youtube-vos-2018"]
+    with pytest.raises(ValueError, match="no truth to compare with beyond what is given, of ab, cd"):
+        score_folder(root, tmp_path / "out", protocol)

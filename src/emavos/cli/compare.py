@@ -1,0 +1,78 @@
+"""`emavos compare`: the same frames by several methods, their scores over time, and where each is worst."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from emavos.cli.arguments import Commands
+from emavos.cli.datasets import add_data_arguments, file_name, named_folders, protocol_of
+from emavos.cli.staging import staged
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "compare",
+        help="pictures of several results side by side",
+        description="For each sequence draw a grid of frames by methods with the objects in colour and, "
+        "where the data holds the truth, J&F over time and the frames where each method is worst. Writes "
+        "PNGs and a page that shows them all and needs nothing else.",
+    )
+    parser.set_defaults(run=_compare)
+    parser.add_argument(
+        "results",
+        nargs="+",
+        metavar="[NAME=]DIR",
+        help="folders of masks, DIR/<sequence>/<frame>.png, such as those of `emavos evaluate`",
+    )
+    add_data_arguments(parser, required=True)
+    parser.add_argument(
+        "--frames",
+        default="6",
+        metavar="N|A,B",
+        help="how many frames in a grid, or their names with a comma between (6)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("comparison"),
+        metavar="DIR",
+        help="folder of the pictures (comparison)",
+    )
+    parser.add_argument("--force", action="store_true", help="write into a folder that is not empty")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from emavos.evaluation import find_videos, score_videos
+    from emavos.evaluation.html import Section, html_report
+    from emavos.evaluation.pictures import pictures_of
+    from emavos.evaluation.report import Method, by_sequence
+    from emavos.io import write_image
+
+    protocol = protocol_of(args)
+    videos = find_videos(args.data, protocol, args.sequence)
+    folders = named_folders(args.results)
+    known = any(video.truths for video in videos)
+    with staged(args.out, args.force) as out:
+        methods = [
+            Method(name, folder, score_videos(videos, folder, processes=args.processes) if known else None)
+            for name, folder in folders.items()
+        ]
+        sections = [Section("J&F of each sequence", [("", by_sequence(methods))])] if known else []
+        for video in videos:
+            pictures = pictures_of(video, methods, _frames(args.frames))
+            for name, (_, picture) in pictures.items():
+                write_image(out / f"{video.name}-{file_name(name)}.png", picture)
+            sections.append(Section(video.name, pictures=[*pictures.values()]))
+        facts = {"protocol": protocol.name, "methods": ", ".join(folders)}
+        page = html_report(f"Comparison on {protocol.name}", facts, sections)
+        (out / "report.html").write_text(page, encoding="utf-8")
+    if not args.quiet:
+        print(f"{args.out}: pictures of {len(videos)} sequences, {len(folders)} methods, and report.html")
+
+
+def _frames(text: str) -> int | list[str]:
+    """A count, or names: five digits are a name, as frames are named so."""
+    names = text.split(",")
+    return int(text) if len(names) == 1 and text.isdecimal() and len(text) < 4 else names

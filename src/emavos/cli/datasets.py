@@ -1,0 +1,71 @@
+"""Arguments that say which data set is meant, and what they find."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emavos.cli.arguments import whole
+
+if TYPE_CHECKING:
+    from emavos.evaluation import Protocol
+
+
+def add_data_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", type=Path, required=required, metavar="DIR", help="the data set")
+    data.add_argument(
+        "--protocol",
+        default="davis-like",
+        metavar="NAME",
+        help="a benchmark, or any other name for a list of them (davis-like)",
+    )
+    data.add_argument("--split", metavar="NAME", help="another list of DIR/ImageSets, such as 2017/train")
+    data.add_argument(
+        "--sequence", action="append", metavar="NAME", help="this sequence alone; may be repeated"
+    )
+    data.add_argument(
+        "--binary", action="store_true", help="all that is not 0 in a mask, 255 too, is one object"
+    )
+    data.add_argument(
+        "--processes", type=whole(0), default=0, metavar="N", help="that score; 0: one for each core (0)"
+    )
+
+
+def protocol_of(args: argparse.Namespace) -> Protocol:
+    from emavos.evaluation import PROTOCOLS
+
+    if args.protocol not in PROTOCOLS:
+        known = "; ".join(f"{protocol.name} ({protocol.about})" for protocol in PROTOCOLS.values())
+        raise ValueError(f"there is no protocol {args.protocol}; the protocols are {known}")
+    changes: dict[str, Any] = {}
+    if args.split is not None:
+        changes["lists"] = (f"ImageSets/{args.split}.txt",)
+    if args.binary:
+        changes["binary"] = True
+    return replace(PROTOCOLS[args.protocol], **changes)
+
+
+def named_folders(texts: list[str]) -> dict[str, Path]:
+    """Folders by their names: NAME=DIR, or DIR, named as its last part."""
+    folders: dict[str, Path] = {}
+    for text in texts:
+        path = Path(text)
+        name = path.resolve().name
+        if not path.is_dir() and "=" in text:  # folders of ours have that sign too: masks/tiny+every=3
+            name, _, place = text.partition("=")
+            path = Path(place)
+        if not path.is_dir():
+            raise ValueError(f"{path} is not a folder of results")
+        if name in folders:
+            raise ValueError(f"two results are called {name}; give one as NAME={path}")
+        folders[name] = path
+    return folders
+
+
+def file_name(name: str) -> str:
+    """A name as that of a file or a folder: slashes and other odd letters become two dashes."""
+    return re.sub(r"[^A-Za-z0-9._+=,-]+", "--", name).strip("-.") or "model"

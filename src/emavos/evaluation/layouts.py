@@ -1,0 +1,233 @@
+"""The videos of a data set, as a protocol finds them on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from os import PathLike
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from emavos.evaluation.protocol import Protocol
+from emavos.io import IdMask, list_images, read_mask
+
+VOID = 255  # in a ground truth: no object, so DAVIS counts it as background
+
+
+@dataclass(frozen=True)
+class Video:
+    """One sequence: its frames, what is known of them and what is wanted."""
+
+    name: str
+    protocol: Protocol
+    images: tuple[Path, ...]  # in order; none where the data holds no frames
+    masks: tuple[Path, ...]  # the annotations, in order; what is given and, where there is more, the truth
+    wanted: tuple[str, ...]  # the names of the frames whose masks are asked for, in order
+    categories: Mapping[int, str] = field(default_factory=dict)  # of objects, where meta.json tells
+
+    @cached_property
+    def truths(self) -> tuple[Path, ...]:
+        """The annotations that a result is compared with, the first given one included; none: no score.
+
+        Where objects are all known at first, every annotation counts, and three are the least. Where they
+        may appear later, an annotation may show the new ones alone: it is the truth only if all wanted
+        frames have one.
+        """
+        if not self.protocol.late:
+            return self.masks if len(self.masks) >= (2 if self.protocol.scores_last else 3) else ()
+        asked = {*self.wanted[self._begin :]}
+        found = tuple(path for path in self.masks if path.stem in asked)
+        return found if len(found) == len(asked) > (1 if self.protocol.scores_last else 2) else ()
+
+    @cached_property
+    def _begin(self) -> int:
+        """The first wanted frame that has an annotation; none before it can be told from background."""
+        annotated = {path.stem for path in self.masks}
+        return next((i for i, name in enumerate(self.wanted) if name in annotated), len(self.wanted))
+
+    def given(self) -> Mapping[int, Path]:
+        """The annotations that may be looked at to begin, by the index of their frame.
+
+        The first, or where objects appear later each of them, of which only ids that are new are taken.
+        """
+        indices = {path.stem: index for index, path in enumerate(self.images)}
+        files = self.masks if self.protocol.late else self.masks[:1]
+        if lost := [path for path in files if path.stem not in indices]:
+            where = self.images[0].parent if self.images else "the data, which holds no frames of it"
+            raise ValueError(f"{lost[0]} is named as no frame of {where}")
+        return {indices[path.stem]: path for path in files}
+
+    def introductions(self) -> Iterator[tuple[Path, IdMask | None]]:
+        """Each image with the mask (H, W) of the objects that begin there, None where none does.
+
+        The images end with the last wanted one. Raises ValueError where no mask shows an object.
+        """
+        given, seen, asked = self.given(), set[int](), {*self.wanted}
+        last = max((i for i, path in enumerate(self.images) if path.stem in asked), default=-1)
+        for index, path in enumerate(self.images[: last + 1]):
+            new = None
+            if index in given:
+                mask = foreground(read_mask(given[index]), self.protocol.binary)
+                fresh = [i for i in np.unique(mask).tolist() if i not in seen and i != 0]
+                seen.update(fresh)
+                new = np.where(np.isin(mask, fresh), mask, 0).astype(np.int32) if fresh else None
+            if not seen and index == max(given):
+                raise ValueError(
+                    f"{given[index]} has no object; where 255 is not void but the object, use --binary"
+                )
+            yield path, new
+
+
+def foreground(mask: IdMask, binary: bool) -> IdMask:
+    """The ids of an annotation (H, W) without void; binary: 1 where it is not 0."""
+    return (mask != 0).astype(np.int32) if binary else np.where(mask == VOID, 0, mask)
+
+
+def find_videos(
+    data: str | PathLike[str],
+    protocol: Protocol,
+    names: Sequence[str] | None = None,
+    *,
+    images: bool = True,
+) -> list[Video]:
+    """The sequences of a data set, in the order of its list.
+
+    names: these alone. images: whether frames are needed, or masks will do, as they do for a score.
+    Raises ValueError that names the folder, list or sequence that is not there.
+    """
+    root = Path(data)
+    masks = _first(root, protocol.masks)
+    if masks is None:
+        raise ValueError(
+            f"{root} has no {_either(protocol.masks)}, where {protocol.name} keeps its masks; "
+            "name the folder that holds it"
+        )
+    folder = _first(root, protocol.images)
+    if images and folder is None:
+        raise ValueError(f"{root} has no {_either(protocol.images)}, where {protocol.name} keeps its frames")
+    meta = _read_meta(root, protocol)
+    known = list(meta) if meta is not None else _listed(root, protocol, masks)
+    if odd := [name for name in known if name in ("", ".", "..") or not {"/", "\\"}.isdisjoint(name)]:
+        raise ValueError(
+            f"{odd[0]!r} cannot be the name of a sequence: it is that of no folder beside others"
+        )
+    if names is not None:
+        if unknown := sorted({*names} - {*known}):
+            raise ValueError(f"{protocol.name} has no sequence {some(unknown)}; it has {some(known)}")
+        known = [name for name in known if name in names]
+    videos = []
+    for name in known:
+        frames = _pictures(folder / name) if folder is not None else ()
+        if images and not frames:
+            raise ValueError(f"{folder} has no images of {name}")
+        annotations = tuple(path for path in _pictures(masks / name) if path.suffix == ".png")
+        objects = {} if meta is None else meta[name]
+        videos.append(
+            Video(
+                name,
+                protocol,
+                frames,
+                annotations,
+                _wanted(name, protocol, frames or annotations, objects),
+                {i: str(one["category"]) for i, one in objects.items() if "category" in one},
+            )
+        )
+    if bare := [video.name for video in videos if not video.masks]:
+        raise ValueError(f"{masks} has no *.png of {some(bare)}; complete it or take another list")
+    return videos
+
+
+def seen_categories(data: str | PathLike[str], protocol: Protocol) -> frozenset[str]:
+    """The categories of the training set's meta.json, which are the seen ones; none where there is none."""
+    path = _first(Path(data), protocol.seen)
+    if path is None:
+        return frozenset()
+    objects = (one for video in _parse_meta(path).values() for one in video.values())
+    return frozenset(str(one["category"]) for one in objects if "category" in one)
+
+
+def some(names: Sequence[str], most: int = 10) -> str:
+    """Names for an error: the first few, and how many more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _wanted(
+    name: str, protocol: Protocol, files: Sequence[Path], objects: Mapping[int, Any]
+) -> tuple[str, ...]:
+    stems = [path.stem for path in files]
+    if protocol.wanted == "frames":
+        return tuple(stems)
+    asked = {str(frame) for one in objects.values() for frame in one.get("frames", ())}
+    if not asked:
+        raise ValueError(f"meta.json names no frame of {name}")
+    if lost := sorted(asked - {*stems}):
+        raise ValueError(f"meta.json asks for frame {some(lost)} of {name}, which is not there")
+    return tuple(stem for stem in stems if stem in asked)
+
+
+def _listed(root: Path, protocol: Protocol, masks: Path) -> list[str]:
+    """The names on the protocol's list; without a list, of the folders of masks."""
+    if not protocol.lists:
+        names = sorted(path.name for path in masks.iterdir() if path.is_dir() and path.name[0] != ".")
+        if not names:
+            raise ValueError(f"{masks} holds no sequences; it has a folder of masks for each")
+        return names
+    path = _first(root, protocol.lists)
+    if path is None:
+        lists = root / "ImageSets"
+        known = sorted(file.relative_to(lists).with_suffix("").as_posix() for file in lists.rglob("*.txt"))
+        wanted = root / protocol.lists[0]
+        raise ValueError(f"{wanted} is not a file; the splits there: {some(known) or 'none'}")
+    words = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not words:
+        raise ValueError(f"{path} is empty; write the name of a sequence on each line")
+    # DAVIS 2017 lists names, DAVIS 2016 every frame: /JPEGImages/480p/bear/00000.jpg /Annotations/...
+    return list(dict.fromkeys(PurePosixPath(word).parent.name or word for word in words))
+
+
+def _read_meta(root: Path, protocol: Protocol) -> dict[str, dict[int, Any]] | None:
+    """For each video its objects; None where the protocol knows no meta.json."""
+    if not protocol.meta:
+        return None
+    path = _first(root, protocol.meta)
+    if path is None:
+        raise ValueError(f"{root} has no {_either(protocol.meta)}, which {protocol.name} needs")
+    return _parse_meta(path)
+
+
+def _parse_meta(path: Path) -> dict[str, dict[int, Any]]:
+    try:
+        videos = json.loads(path.read_text(encoding="utf-8"))["videos"]
+        return {
+            name: {int(i): dict(one) for i, one in video["objects"].items()}
+            for name, video in sorted(videos.items())
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f'{path} is no meta.json of YouTube-VOS, {{"videos": {{NAME: {{"objects": ...}}}}}}: {error!r}'
+        ) from error
+
+
+def _pictures(folder: Path) -> tuple[Path, ...]:
+    """The images of a folder, in the order of the video; none where there is no such folder."""
+    try:
+        files = list_images(folder)
+    except (ValueError, FileNotFoundError, NotADirectoryError):
+        return ()
+    stems: dict[str, Path] = {}
+    for file in files:
+        if (other := stems.setdefault(file.stem, file)) != file:
+            raise ValueError(f"{folder} holds both {other.name} and {file.name}; keep one")
+    return tuple(files)
+
+
+def _first(root: Path, places: Sequence[str]) -> Path | None:
+    return next((root / place for place in places if (root / place).exists()), None)
+
+
+def _either(places: Sequence[str]) -> str:
+    return " or ".join(places)

@@ -1,0 +1,172 @@
+"""Results for the eye: methods side by side, their scores over time, and where one of them fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+
+from emavos.evaluation.html import Section
+from emavos.evaluation.layouts import Video, foreground
+from emavos.evaluation.report import Method
+from emavos.evaluation.scoring import Score
+from emavos.io import IdMask, Pixels, read_frame, read_mask
+from emavos.visualize import comparison_grid, curves, overlay
+
+TRUTH = "truth"
+
+
+def qualitative(
+    video: Video,
+    results: Mapping[str, str | PathLike[str]],
+    frames: int | Sequence[str] = 6,
+    width: int = 1600,
+) -> Pixels:
+    """Frames by methods, objects in colour: a row for each method, the truth first where there is one.
+
+    results: for each method its folder of `<sequence>/<frame>.png`.
+    frames: their names; or how many, evenly from the one after the first to the last.
+    Returns (H, width, 3) of uint8. Raises ValueError that names the mask that is missing or does not fit.
+    """
+    wanted = _with_masks(video)
+    if isinstance(frames, int):
+        if frames < 1:
+            raise ValueError(f"frames is at least 1, not {frames}")
+        later = wanted[1:] or wanted  # the first was given to all
+        names = [later[i] for i in _evenly(min(frames, len(later)), len(later))]
+    else:
+        if unknown := [name for name in frames if name not in wanted]:
+            raise ValueError(f"{video.name} has no frame {', '.join(unknown)}")
+        names = list(frames)
+    pictures = _pictures(video, names)
+    rows, images = [], []
+    if video.truths:
+        truths = _truths(video)
+        rows.append(TRUTH)
+        images.append(
+            [
+                _truth_overlay(video, picture, truths.get(n))
+                for n, picture in zip(names, pictures, strict=True)
+            ]
+        )
+    for method, folder in results.items():
+        files = [Path(folder) / video.name / f"{name}.png" for name in names]
+        rows.append(method)
+        images.append([_result(video, picture, file) for picture, file in zip(pictures, files, strict=True)])
+    return comparison_grid(images, rows, names, width)
+
+
+def over_time(sequence: str, scores: Mapping[str, Score], width: int = 1280, height: int = 330) -> Pixels:
+    """J&F of a sequence, frame by frame, a line for each method: (height, width, 3) of uint8."""
+    series = {}
+    for method, score in scores.items():
+        names, known = score.names[sequence][1:], score.over_time(sequence)
+        last = max(i for i, name in enumerate(names) if name in known)
+        series[method] = [known.get(name, float("nan")) for name in names[: last + 1]]
+    return curves(series, f"{sequence}: J&F of the frames that are compared", width, height, start=1)
+
+
+def worst_frames(
+    video: Video, results: str | PathLike[str], score: Score, count: int = 6, width: int = 1600
+) -> Pixels:
+    """The frames where a result is worst, in the order of the video, above them the truth.
+
+    score: of these results. Frames near one that is chosen already are passed over while others are left,
+    so that one failure is not shown `count` times. Returns (H, width, 3) of uint8.
+    """
+    known = score.over_time(video.name)
+    names = list(known)
+    apart = max(len(names) // (3 * count), 1)
+    chosen: list[int] = []
+    order = sorted(range(len(names)), key=lambda i: known[names[i]])
+    for least in (apart, 1):
+        for i in order:
+            if len(chosen) < count and all(abs(i - other) >= least for other in chosen):
+                chosen.append(i)
+    worst = [names[i] for i in sorted(chosen)]
+    pictures, truths = _pictures(video, worst), _truths(video)
+    files = [Path(results) / video.name / f"{name}.png" for name in worst]
+    grid = [
+        [_truth_overlay(video, picture, truths[name]) for picture, name in zip(pictures, worst, strict=True)],
+        [_result(video, picture, file) for picture, file in zip(pictures, files, strict=True)],
+    ]
+    labels = [f"{name}: {known[name]:.2f}" for name in worst]
+    return comparison_grid(grid, [TRUTH, "result"], labels, width)
+
+
+def sections(videos: Sequence[Video], methods: Sequence[Method], most: int) -> list[Section]:
+    """The pictures of a report: for each of `most` sequences the methods side by side, curves, worst frames.
+
+    Sequences come in the order of the first method's score, the worst first; without one, in the data's.
+    """
+    scores = {method.name: method.score for method in methods if method.score is not None}
+    chosen = list(videos)
+    if scores:
+        first = next(iter(scores.values()))
+        chosen.sort(key=lambda video: _mean([one.JF for one in first.sequences[video.name].values()]))
+    return [
+        Section(video.name, pictures=[*pictures_of(video, methods).values()])
+        for video in chosen[:most]
+        if video.images
+    ]
+
+
+def pictures_of(
+    video: Video, methods: Sequence[Method], frames: int | Sequence[str] = 6
+) -> dict[str, tuple[str, Pixels]]:
+    """By a short name, caption and pixels of all that there is to see of a sequence."""
+    results = {method.name: method.folder for method in methods}
+    scores = {method.name: method.score for method in methods if method.score is not None}
+    found = {"grid": (f"{video.name}: the same frames by each method", qualitative(video, results, frames))}
+    shown = {name: score for name, score in scores.items() if score.over_time(video.name)}
+    if shown:
+        found["curves"] = (f"{video.name}: J&F over time, with its mean", over_time(video.name, shown))
+    for name, score in shown.items():
+        found[f"worst-{name}"] = (
+            f"{video.name}: where {name} is worst, and J&F there",
+            worst_frames(video, results[name], score),
+        )
+    return found
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 1.0
+
+
+def _evenly(count: int, length: int) -> list[int]:
+    """So many different places of `length`, as even as may be, the last among them."""
+    return [round((i + 1) * length / count) - 1 for i in range(count)]
+
+
+def _with_masks(video: Video) -> tuple[str, ...]:
+    """The wanted frames from the first given one on."""
+    begin = next((i for i, name in enumerate(video.wanted) if name == video.masks[0].stem), 0)
+    return video.wanted[begin:]
+
+
+def _pictures(video: Video, names: Sequence[str]) -> list[Pixels]:
+    files = {path.stem: path for path in video.images}
+    if lost := [name for name in names if name not in files]:
+        raise ValueError(f"there is no image of frame {lost[0]} of {video.name}")
+    return [read_frame(files[name]) for name in names]
+
+
+def _truths(video: Video) -> dict[str, Path]:
+    return {path.stem: path for path in video.truths}
+
+
+def _truth_overlay(video: Video, picture: Pixels, path: Path | None) -> Pixels:
+    return picture if path is None else _shown(video, picture, read_mask(path), path)
+
+
+def _result(video: Video, picture: Pixels, path: Path) -> Pixels:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    return _shown(video, picture, read_mask(path), path)
+
+
+def _shown(video: Video, picture: Pixels, mask: IdMask, path: Path) -> Pixels:
+    if mask.shape != picture.shape[:2]:
+        have, want = ("{}x{}".format(*x.shape[:2]) for x in (mask, picture))
+        raise ValueError(f"{path} is {have} but its frame is {want} (height x width)")
+    return overlay(picture, foreground(mask, video.protocol.binary))

@@ -1,0 +1,153 @@
+"""Masks for a data set: each video followed, its wanted frames written, and the time taken."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from emavos.evaluation.layouts import Video, some
+from emavos.io import IdMask, read_frame, write_mask
+from emavos.io.whole import partial_name, replacing
+
+RUN_NAME = "run.json"
+
+
+class Answer(Protocol):
+    """What a follower says of a frame: at least its mask (H, W) of ids. A `Result` is one."""
+
+    @property
+    def mask(self) -> IdMask: ...
+
+
+class Follower(Protocol):
+    """Whatever follows the objects of one video, frame by frame. A `Session` is one."""
+
+    def step(self, frame: Any, mask: Any = None) -> Answer: ...
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a video took: `seconds` in `step` and its mask alone, reading and writing left out."""
+
+    frames: int
+    seconds: float
+
+
+@dataclass
+class Run:
+    """Masks of a data set by one method: what made them, and how long it took."""
+
+    settings: Mapping[str, Any]  # that decide the masks; a run goes on only under the same
+    timings: dict[str, Timing] = field(default_factory=dict)  # of the videos that are done
+    parameters: int | None = None  # of the network
+    peak_mb: float | None = None  # memory at most: of the process, or of the accelerator's allocator
+    machine: str = ""
+
+    @property
+    def fps(self) -> float:
+        """Frames per second: all frames over all seconds in `step`, memory frames and given ones included."""
+        seconds = sum(timing.seconds for timing in self.timings.values())
+        return sum(timing.frames for timing in self.timings.values()) / seconds if seconds else float("nan")
+
+    @classmethod
+    def read(cls, folder: str | PathLike[str]) -> Run | None:
+        """The run that wrote a folder of masks; None where none says so."""
+        path = Path(folder) / RUN_NAME
+        if not path.is_file():
+            return None
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            fields["timings"] = {name: Timing(**timing) for name, timing in fields["timings"].items()}
+            return cls(**fields)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path} is no record of a run ({error}); delete it with its masks") from error
+
+    def write(self, folder: str | PathLike[str]) -> None:
+        """Write it beside its masks, whole or not at all."""
+        with replacing(Path(folder) / RUN_NAME) as partial:
+            partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+def predict(
+    videos: Sequence[Video],
+    begin: Callable[[], Follower],
+    out: str | PathLike[str],
+    settings: Mapping[str, Any],
+    *,
+    each_frame: Callable[[Video, int], None] = lambda video, done: None,
+) -> Run:
+    """Write `out/<sequence>/<frame>.png` for the wanted frames of each video.
+
+    begin: makes a follower for a video, such as `predictor.session`.
+    settings: plain values for JSON that decide the masks. Videos that a run of the same settings has finished
+        are not followed again; ValueError where `out` holds a run of others.
+    each_frame: told of each frame that is done.
+
+    The masks of a video appear together, when it is finished; so a run can be stopped at any time.
+    """
+    out = Path(out)
+    settings = json.loads(json.dumps(settings))
+    run = Run.read(out) or Run(settings)
+    if run.settings != settings:
+        differ = sorted(k for k in {*run.settings, *settings} if run.settings.get(k) != settings.get(k))
+        raise ValueError(
+            f"{out} holds masks made otherwise ({some(differ)} differ); choose another folder, or delete it"
+        )
+    for video in videos:
+        files = [out / video.name / f"{name}.png" for name in video.wanted]
+        if video.name in run.timings and all(file.is_file() for file in files):
+            continue
+        with _appearing(out / video.name) as stage:
+            timing = follow_video(video, begin(), stage, each_frame)
+        run.timings[video.name] = timing
+        run.write(out)
+    return run
+
+
+def follow_video(
+    video: Video,
+    follower: Follower,
+    folder: Path,
+    each_frame: Callable[[Video, int], None] = lambda video, done: None,
+) -> Timing:
+    """Write the wanted masks of a video into a folder, at the size of its frames."""
+    wanted, count, seconds = {*video.wanted}, 0, 0.0
+    for path, given in video.introductions():
+        frame = read_frame(path)
+        if given is not None and given.shape != frame.shape[:2]:
+            have, want = ("{}x{}".format(*x.shape[:2]) for x in (given, frame))
+            raise ValueError(f"the mask of {path} is {have} but the frame is {want} (height x width)")
+        start = time.perf_counter()
+        mask = follower.step(frame, given).mask  # on a CPU at the end, so an accelerator has finished
+        seconds += time.perf_counter() - start
+        count += 1
+        if path.stem in wanted:
+            write_mask(folder / f"{path.stem}.png", np.asarray(mask))
+        each_frame(video, count)
+    return Timing(count, seconds)
+
+
+@contextmanager
+def _appearing(target: Path) -> Iterator[Path]:
+    """A hidden folder to fill, whose files take their place if the block ends well, and vanish otherwise."""
+    stage = target.with_name(partial_name(target))
+    stage.mkdir(parents=True)
+    try:
+        yield stage
+        if not target.exists():
+            os.rename(stage, target)
+        else:  # an earlier run left some of them
+            for file in sorted(stage.iterdir()):
+                os.replace(file, target / file.name)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)

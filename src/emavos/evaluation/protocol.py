@@ -1,0 +1,116 @@
+"""Protocols: where a data set keeps what is needed, what is wanted of it, and how it is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a benchmark is run. Folders are relative to the data; of several the first that exists is taken.
+
+    The defaults suit any folder that looks like DAVIS; `PROTOCOLS` has the benchmarks by name.
+    """
+
+    name: str
+    images: tuple[str, ...] = ("JPEGImages/480p", "JPEGImages")  # of IMAGES/<sequence>/<frame>.jpg
+    masks: tuple[str, ...] = ("Annotations/480p", "Annotations")  # of MASKS/<sequence>/<frame>.png
+    lists: tuple[str, ...] = ()  # files that name the sequences, one a line; none: every folder with masks
+    meta: tuple[str, ...] = ()  # YouTube-VOS's meta.json, which names sequences, objects and frames
+    seen: tuple[str, ...] = ()  # the meta.json of the training set, whose categories are the seen ones
+
+    binary: bool = False  # all that is not 0 in a mask, 255 too, is one object
+    late: bool = False  # objects may appear later, each in the first mask that shows it
+    wanted: Literal["frames", "meta"] = (
+        "frames"  # which frames get a mask: all, or those that meta.json names
+    )
+    scores_last: bool = False  # whether the last frame counts; DAVIS leaves it out
+
+    size: int | None = 480  # short side while working; None: the source's
+    every: int = 5  # a frame becomes memory each `every` frames
+    max_frames: int | None = None  # memory frames held; None: all
+
+    zip_folder: str = ""  # the folder inside a submission that holds those of the sequences
+    about: str = ""  # one line for people
+
+
+_DAVIS = Protocol(
+    "davis-2017-val",
+    lists=("ImageSets/2017/val.txt",),
+    size=None,
+    about="30 sequences, several objects each, known from the first frame on",
+)
+_YOUTUBE = Protocol(
+    "youtube-vos-2018",
+    images=("valid/JPEGImages", "JPEGImages"),
+    masks=("valid/Annotations", "Annotations"),
+    meta=("valid/meta.json", "meta.json"),
+    seen=("train/meta.json", "../train/meta.json"),
+    late=True,
+    wanted="meta",
+    scores_last=True,
+    zip_folder="Annotations",
+    about="474 sequences at 6 frames a second; objects appear later; seen and unseen classes",
+)
+_ALL_FRAMES = tuple(
+    f"{above}{folder}/JPEGImages"
+    for above in ("", "../")
+    for folder in ("valid_all_frames", "all_frames/valid_all_frames")
+)
+_ONE_FOLDER = Protocol(
+    "mose",
+    images=("valid/JPEGImages", "JPEGImages"),
+    masks=("valid/Annotations", "Annotations"),
+    late=True,
+    about="one folder a sequence; objects may appear later",
+)
+
+PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
+    {
+        protocol.name: protocol
+        for protocol in (
+            Protocol("davis-like", max_frames=32, about="any folder of JPEGImages and Annotations"),
+            replace(
+                _DAVIS,
+                name="davis-2016-val",
+                lists=("ImageSets/2016/val.txt", "ImageSets/480p/val.txt"),
+                binary=True,
+                about="20 sequences, one object each",
+            ),
+            _DAVIS,
+            replace(
+                _DAVIS,
+                name="davis-2017-test-dev",
+                lists=("ImageSets/2017/test-dev.txt",),
+                every=3,
+                about="30 sequences; the truth is the server's; memory every 3rd frame",
+            ),
+            _YOUTUBE,
+            replace(
+                _YOUTUBE,
+                name="youtube-vos-2018-all-frames",
+                images=_ALL_FRAMES,
+                about="the same, read at 30 frames a second, written at 6",
+            ),
+            replace(_YOUTUBE, name="youtube-vos-2019", about="507 sequences, otherwise as 2018"),
+            replace(
+                _YOUTUBE,
+                name="youtube-vos-2019-all-frames",
+                images=_ALL_FRAMES,
+                about="the same, read at 30 frames a second, written at 6",
+            ),
+            replace(
+                _ONE_FOLDER,
+                name="lvos",
+                images=("valid/JPEGImages", "val/JPEGImages", "JPEGImages"),
+                masks=("valid/Annotations", "val/Annotations", "Annotations"),
+                max_frames=32,
+                about="long sequences, in flat memory; objects may appear later",
+            ),
+            _ONE_FOLDER,
+        )
+    }
+)

@@ -1,0 +1,322 @@
+"""The score of masks against a ground truth: one video, or a data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import astuple, dataclass, field
+from itertools import zip_longest
+from multiprocessing import get_context
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emavos.evaluation.layouts import VOID, Video, find_videos, seen_categories, some
+from emavos.evaluation.metrics import Statistics, boundary_accuracy, region_similarity, statistics
+from emavos.evaluation.protocol import PROTOCOLS, Protocol
+from emavos.io import list_images, read_mask
+
+IdMask: TypeAlias = NDArray[np.integer[Any]] | NDArray[np.bool_]  # (H, W), 0 is background
+
+
+@dataclass(frozen=True)
+class ObjectScore:
+    """J and F of one object in every frame that counts: all after the one that showed it, but the last."""
+
+    J_frames: tuple[float, ...]
+    F_frames: tuple[float, ...]
+    begin: int = 0  # where it was given; the first that counts is the next
+
+    @property
+    def J(self) -> Statistics:
+        return statistics(self.J_frames)
+
+    @property
+    def F(self) -> Statistics:
+        return statistics(self.F_frames)
+
+    @property
+    def JF(self) -> float:
+        return (self.J.mean + self.F.mean) / 2
+
+
+@dataclass(frozen=True)
+class Score:
+    """The scores of a data set. Its J and F are means over all objects, whatever sequence they are in."""
+
+    sequences: Mapping[str, Mapping[int, ObjectScore]]  # sequences["judo"][1] is object 1 of judo
+    extra: tuple[str, ...] = ()  # results of these sequences that no ground truth asks for: not scored
+    seen: Mapping[str, frozenset[int]] | None = None  # objects of seen classes; None: classes are not known
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of the frames, the first included
+
+    @property
+    def objects(self) -> tuple[ObjectScore, ...]:
+        return tuple(score for objects in self.sequences.values() for score in objects.values())
+
+    @property
+    def J(self) -> Statistics:
+        return _mean([score.J for score in self.objects])
+
+    @property
+    def F(self) -> Statistics:
+        return _mean([score.F for score in self.objects])
+
+    @property
+    def JF(self) -> float:
+        """J&F, by which DAVIS ranks: halfway between mean J and mean F."""
+        return (self.J.mean + self.F.mean) / 2
+
+    def over_time(self, sequence: str) -> dict[str, float]:
+        """J&F of the frames of a sequence, by their names: the mean over the objects that count there."""
+        frames: dict[int, list[float]] = {}
+        for one in self.sequences[sequence].values():
+            for i, (j, f) in enumerate(zip(one.J_frames, one.F_frames, strict=True), start=one.begin + 1):
+                frames.setdefault(i, []).append((j + f) / 2)
+        return {self.names[sequence][i]: sum(values) / len(values) for i, values in sorted(frames.items())}
+
+    @property
+    def classes(self) -> Mapping[str, Score]:
+        """The scores of the objects of seen and of unseen classes; empty where classes are not known."""
+        if self.seen is None:
+            return {}
+        seen = self.seen
+        parts = {
+            kind: {
+                name: {i: one for i, one in objects.items() if (i in seen.get(name, ())) == (kind == "seen")}
+                for name, objects in self.sequences.items()
+            }
+            for kind in ("seen", "unseen")
+        }
+        return {
+            kind: Score({name: objects for name, objects in part.items() if objects})
+            for kind, part in parts.items()
+        }
+
+    @property
+    def overall(self) -> float:
+        """By what the protocol ranks: J&F, or G of YouTube-VOS, the mean of J and F of seen and unseen."""
+        if classes := self.classes:
+            return float(np.mean([part.JF for part in classes.values()]))
+        return self.JF
+
+
+def score_folder(
+    data: str | PathLike[str],
+    results: str | PathLike[str],
+    protocol: Protocol = PROTOCOLS["davis-2017-val"],
+    *,
+    names: Sequence[str] | None = None,
+    processes: int = 1,
+) -> Score:
+    """The score of `results/<sequence>/<frame>.png`, masks of object ids, on the data of a protocol.
+
+    names: these sequences alone. processes: that share the work, a sequence at a time; 0: one for each core
+        that this process may use. They are spawned: a script that asks for several keeps its own work
+        below `if __name__ == "__main__":`.
+
+    Every frame that is compared needs a mask of its size, but for the first, which was given. One that lacks
+    raises ValueError before anything is scored; masks of another size, of ids that the truth does not have,
+    of colours or blur raise it too, by their names. Masks that no ground truth asks for are named in
+    `Score.extra`; sequences that the protocol does not name are not looked at.
+
+        score = score_folder("DAVIS", "results")
+        print(score.JF, score.J.mean, score.sequences["judo"][1].F.decay)
+    """
+    videos = find_videos(data, protocol, names, images=False)
+    return score_videos(videos, results, seen_categories(data, protocol), processes=processes)
+
+
+def score_videos(
+    videos: Sequence[Video],
+    results: str | PathLike[str],
+    seen: frozenset[str] = frozenset(),
+    *,
+    processes: int = 1,
+) -> Score:
+    """The score of results on videos that `find_videos` found; seen: the categories that count as seen.
+
+    Otherwise as `score_folder`.
+    """
+    results = Path(results)
+    if untold := [video.name for video in videos if not video.truths]:
+        raise ValueError(
+            f"there is no truth to compare with beyond what is given, of {some(untold)}; "
+            "a server may have it, or another split"
+        )
+    wanted = {f"{video.name}/{path.name}" for video in videos for path in video.truths[1:]}
+    given = {f"{video.name}/{name}.png" for video in videos for name in video.wanted}
+    given |= {f"{video.name}/{video.truths[0].name}" for video in videos}
+    found = {f"{video.name}/{name}" for video in videos for name in _pngs(results / video.name)}
+    if missing := sorted(wanted - found):
+        raise ValueError(f"{results} lacks {some(missing)}; every frame but the first needs a mask")
+
+    scores = _in_processes(processes, [(video, results / video.name) for video in videos])
+    categories = {video.name: video.categories for video in videos}
+    known = bool(seen) and all(categories.values())
+    return Score(
+        {video.name: score for video, score in zip(videos, scores, strict=True)},
+        extra=tuple(sorted(found - wanted - given)),
+        seen={
+            name: frozenset(i for i, category in each.items() if category in seen)
+            for name, each in categories.items()
+        }
+        if known
+        else None,
+        names={video.name: tuple(path.stem for path in video.truths) for video in videos},
+    )
+
+
+def score_sequence(
+    truth: Iterable[IdMask],
+    pred: Iterable[IdMask],
+    *,
+    binary: bool = False,
+    late: bool = False,
+    scores_last: bool = False,
+    names: Sequence[str] | None = None,
+) -> dict[int, ObjectScore]:
+    """The score of each object of one video, by id.
+
+    truth, pred: all frames in order, masks (H, W) of object ids; taken one at a time, so generators will do.
+    binary: everything that is not 0, with 255, is one object (DAVIS 2016).
+    late: objects may appear later; each counts from the frame after the one that shows it first.
+    scores_last: whether the last frame counts.
+    names: what errors call the frames, one for each.
+
+    The objects are 1 to the largest id of the first ground truth; 255 there, and whatever appears later, is
+    background. With `late` they are the ids of the ground truth but 255, and those that no frame after
+    their first is left for are left out. A result with any other id raises ValueError. The first frame
+    does not count; of the first of `pred` only the size is looked at.
+    """
+    begins: dict[int, int] = {}  # the frame that shows an object first
+    rows: list[dict[int, tuple[float, float]]] = []  # for each frame after the first, (J, F) of each object
+    for index, (true_ids, pred_ids) in enumerate(zip_longest(truth, pred)):
+        name = names[index] if names else f"frame {index}"
+        _check_masks(name, true_ids, pred_ids)
+        if binary:
+            true_ids, pred_ids = true_ids != 0, pred_ids != 0
+        counting = tuple(begins)
+        if index == 0 or late:
+            for i in _objects(name, true_ids, late, needed=index == 0):
+                begins.setdefault(i, index)
+        if index == 0:
+            continue
+        _check_ids(name, pred_ids, begins)
+        pairs = {i: (pred_ids == i, true_ids == i) for i in counting}
+        rows.append({i: (region_similarity(*pair), boundary_accuracy(*pair)) for i, pair in pairs.items()})
+    series = rows if scores_last else rows[:-1]
+    if not series:
+        least, left_out = ("two", "the first does") if scores_last else ("three", "the first and the last do")
+        raise ValueError(f"a score needs {least} frames or more, as {left_out} not count")
+    scores = {}
+    for i, begin in begins.items():
+        if each := [row[i] for row in series[begin:]]:
+            scores[i] = ObjectScore(tuple(j for j, _ in each), tuple(f for _, f in each), begin)
+    return dict(sorted(scores.items()))
+
+
+def _score_video(task: tuple[Video, Path]) -> dict[int, ObjectScore] | ValueError:
+    """The score of one video, or what is wrong with its masks."""
+    video, results = task
+    files = [results / path.name for path in video.truths]
+    files[0] = video.truths[0]  # given, so that no result is needed
+    protocol = video.protocol
+    try:
+        return score_sequence(
+            (read_mask(path) for path in video.truths),
+            (read_mask(path) for path in files),
+            binary=protocol.binary,
+            late=protocol.late,
+            scores_last=protocol.scores_last,
+            names=[f"{video.name}/{path.name}" for path in files],
+        )
+    except ValueError as error:
+        return error
+
+
+def _in_processes(processes: int, tasks: Sequence[tuple[Video, Path]]) -> list[dict[int, ObjectScore]]:
+    count = min(processes or _cores(), len(tasks))
+    if count < 2:
+        scores = [_score_video(task) for task in tasks]
+    else:
+        # longest first, so that none is left alone at the end
+        order = sorted(range(len(tasks)), key=lambda i: -len(tasks[i][0].truths))
+        with ProcessPoolExecutor(count, get_context("spawn")) as pool:
+            done = dict(zip(order, pool.map(_score_video, [tasks[i] for i in order]), strict=True))
+        scores = [done[i] for i in range(len(tasks))]
+    if wrong := [str(score) for score in scores if isinstance(score, ValueError)]:
+        raise ValueError("; ".join(wrong[:10]) + (f"; and {len(wrong) - 10} more" if len(wrong) > 10 else ""))
+    return [score for score in scores if not isinstance(score, ValueError)]
+
+
+def _cores() -> int:
+    """How many this process may use, where the system tells, otherwise how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _pngs(folder: Path) -> list[str]:
+    """The PNG files in a folder; none where there is no folder."""
+    if not any(folder.glob("*.png")):
+        return []
+    return [path.name for path in list_images(folder) if path.suffix == ".png"]
+
+
+def _check_masks(name: str, truth: IdMask | None, pred: IdMask | None) -> None:
+    if truth is None or pred is None:
+        ended = "truth" if truth is None else "pred"
+        raise ValueError(f"{name}: {ended} has ended, the other has not; give every frame of both")
+    for whose, mask in (("truth", truth), ("pred", pred)):
+        if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype.kind not in "biu":
+            given = f"{type(mask).__name__} {np.shape(mask)} of {np.asarray(mask).dtype}"
+            raise ValueError(f"{name}: {whose} is {given}; give integer ids as a numpy array (H, W)")
+    if truth.shape != pred.shape:
+        have, want = ("{}x{}".format(*mask.shape) for mask in (pred, truth))
+        raise ValueError(f"{name}: pred is {have} but truth is {want}; resize pred by nearest neighbour")
+
+
+def _objects(name: str, truth: IdMask, late: bool, needed: bool) -> Iterable[int]:
+    """The objects that a ground truth (H, W) makes known."""
+    if late:
+        ids = [i for i in _ids(truth) if i != VOID]
+    else:
+        ids = [*range(1, 1 + int(truth[truth != VOID].max(initial=0)))]
+    if needed and not ids:
+        raise ValueError(
+            f"{name}: truth has no object; where 255 is not void but the object, use binary=True"
+        )
+    return ids
+
+
+def _check_ids(name: str, pred: IdMask, known: Mapping[int, int]) -> None:
+    several = sorted(known) == [*range(1, 1 + len(known))]
+    if (
+        several and pred.min(initial=0) >= 0 and pred.max(initial=0) <= len(known)
+    ):  # told without a look at each
+        return
+    if not (foreign := [i for i in _ids(pred) if i not in known]):
+        return
+    wanted = f"objects 1 to {len(known)}" if several else f"objects {', '.join(map(str, sorted(known)))}"
+    raise ValueError(
+        f"{name}: pred has id {', '.join(map(str, foreign))} but truth has "
+        f"{'only object 1' if [*known] == [1] else wanted}; "
+        "renumber pred, or use binary=True where 255 is the object"
+    )
+
+
+def _ids(mask: IdMask) -> list[int]:
+    """The values of a mask other than 0, sorted."""
+    if mask.size and mask.min() >= 0 and mask.max() <= 0xFFFF:
+        ids = np.flatnonzero(np.bincount(mask.ravel().astype(np.intp)))  # np.unique would sort all pixels
+    else:
+        ids = np.unique(mask)
+    return [i for i in ids.tolist() if i != 0]
+
+
+def _mean(each: Sequence[Statistics]) -> Statistics:
+    if not each:
+        return Statistics(float("nan"), float("nan"), float("nan"))
+    return Statistics(*np.mean([astuple(one) for one in each], axis=0).tolist())

@@ -1,0 +1,70 @@
+"""A zip of masks in the layout of a benchmark's server, checked first."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from emavos.evaluation.layouts import Video, foreground, some
+from emavos.io import palette, read_mask
+from emavos.io.whole import replacing
+
+
+def write_submission(
+    videos: Sequence[Video], results: str | PathLike[str], path: str | PathLike[str]
+) -> tuple[str, ...]:
+    """Write a zip of the wanted masks, `results/<sequence>/<frame>.png`, and give the names left out of it.
+
+    Servers score what they get, so all of it is looked at first: ValueError names the masks that are missing,
+    of another size than their frame, not palette PNGs in the colours of DAVIS, or with an id that no given
+    mask shows. What no one asked for is left out and named. Equal masks give equal bytes.
+    """
+    results, path = Path(results), Path(path)
+    if path.suffix.lower() != ".zip":
+        raise ValueError(f"{path} is not named .zip")
+    if wrong := [problem for video in videos for problem in _problems(video, results)]:
+        raise ValueError(f"{some(wrong)}; nothing was packed")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        for video in videos:
+            for name in video.wanted:
+                inside = "/".join(filter(None, (video.protocol.zip_folder, video.name, f"{name}.png")))
+                entry = zipfile.ZipInfo(inside)  # dated 1980, whenever it is made; PNGs are compressed
+                archive.writestr(entry, (results / video.name / f"{name}.png").read_bytes())
+    wanted = {f"{video.name}/{name}.png" for video in videos for name in video.wanted}
+    found = (f"{video.name}/{file.name}" for video in videos for file in (results / video.name).iterdir())
+    return tuple(sorted(name for name in found if name not in wanted))
+
+
+def _problems(video: Video, results: Path) -> Iterator[str]:
+    images = {path.stem: path for path in video.images}
+    ids = {0}
+    for path in video.given().values():
+        ids |= {*np.unique(foreground(read_mask(path), video.protocol.binary)).tolist()}
+    for name in video.wanted:
+        path, shown = results / video.name / f"{name}.png", f"{video.name}/{name}.png"
+        if not path.is_file():
+            yield f"{shown} is missing"
+            continue
+        try:
+            mask = read_mask(path)
+        except ValueError as error:
+            yield str(error)
+            continue
+        with Image.open(path) as image, Image.open(images[name]) as frame:
+            mode, size, wanted = image.mode, image.size, frame.size
+            colours = image.getpalette() if mode == "P" else None
+        if size != wanted:
+            have, want = (f"{height}x{width}" for width, height in (size, wanted))
+            yield f"{shown} is {have} but its frame is {want} (height x width)"
+        elif foreign := sorted({*np.unique(mask).tolist()} - ids):
+            yield f"{shown} has id {some([str(i) for i in foreign])}, which no given mask shows"
+        elif colours is None:
+            yield f"{shown} has no palette (its mode is {mode})"
+        elif colours[: 3 * (max(ids) + 1)] != palette()[: max(ids) + 1].ravel().tolist():
+            yield f"{shown} has other colours than those of DAVIS"

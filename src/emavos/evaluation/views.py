@@ -1,0 +1,63 @@
+"""Several views of a video followed at once, and their probabilities averaged: flips and scales."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from emavos.frames import to_frame
+from emavos.masks import to_mask
+from emavos.session import Result, Session
+
+
+class Views:
+    """Follows the objects of one video in several views of it; used in place of a `Session`.
+
+    A view has a memory of its own, is followed to the end by itself, and gives a probability of each frame;
+    their mean is the result. Each view costs as much time and memory as a session of its size.
+
+    begin: makes a session that works at a short side, `lambda size: Session(model, policy, size)`.
+    size: short side of the view at scale 1; None, that of the frames.
+    scales: of the views, times `size`. flip: each view also in the mirror.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[int | None], Session],
+        size: int | None = 480,
+        *,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+    ) -> None:
+        if not scales or not all(0.1 <= scale <= 4 for scale in scales):
+            raise ValueError(f"scales are one or more numbers from 0.1 to 4, not {list(scales)}")
+        self._begin, self._size = begin, size
+        self._kinds = list(product(scales, (False, True) if flip else (False,)))
+        self._sessions: list[Session] = []
+
+    def step(self, frame: object, mask: object = None) -> Result:
+        """The masks of the next frame, as `Session.step`."""
+        pixels = to_frame(frame)  # (3, H, W)
+        given = None if mask is None else to_mask(mask, tuple(pixels.shape[1:]))
+        if not self._sessions:
+            short = min(pixels.shape[1:]) if self._size is None else self._size
+            sizes = [self._size if scale == 1 else max(16, round(scale * short)) for scale, _ in self._kinds]
+            self._sessions = [self._begin(size) for size in sizes]
+        results = []
+        for (_, mirrored), session in zip(self._kinds, self._sessions, strict=True):
+            turn = _mirrored if mirrored else _same
+            result = session.step(turn(pixels), None if given is None else turn(given))
+            results.append(Result(result.index, result.ids, turn(result.prob)))
+        prob = torch.stack([result.prob for result in results]).mean(dim=0)  # (1 + O, H, W)
+        return Result(results[0].index, results[0].ids, prob)
+
+
+def _mirrored(x: Tensor) -> Tensor:
+    return x.flip(-1)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x

@@ -1,0 +1,50 @@
+"""What a measurement ran on, and how much memory it took."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+
+def describe(device: torch.device) -> str:
+    """The processor or accelerator, threads where they matter, and torch."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    name = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
+    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+class PeakMemory:
+    """Memory at most since it was made: of torch's allocator on CUDA, otherwise of the process.
+
+    Only Linux can forget the peak of what ran before; elsewhere, and on other accelerators, it is None.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._reset = False
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        elif device.type == "cpu":
+            try:
+                Path("/proc/self/clear_refs").write_text("5")  # the high-water mark becomes what is held now
+                self._reset = True
+            except OSError:
+                pass
+
+    def mb(self) -> float | None:
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) / 1e6
+        if not self._reset:
+            return None
+        lines = Path("/proc/self/status").read_text().splitlines()
+        kib = next((line.split()[1] for line in lines if line.startswith("VmHWM")), None)
+        return None if kib is None else int(kib) * 1024 / 1e6

@@ -1,0 +1,7 @@
+"""Masks and scores for the eye: coloured overlays, contact sheets, grids, curves."""
+
+from emavos.visualize.curves import curves
+from emavos.visualize.overlays import colour, overlay
+from emavos.visualize.sheets import INK, PAPER, comparison_grid, contact_sheet
+
+__all__ = ["INK", "PAPER", "colour", "comparison_grid", "contact_sheet", "curves", "overlay"]

@@ -1,0 +1,206 @@
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+
+from emavos.cli import main
+from emavos.cli.datasets import named_folders
+from emavos.evaluation import PROTOCOLS, score_folder
+from emavos.io import read_frame, read_mask, write_mask
+from emavos.models import PRESETS, STCN
+from trees import davis_tree, youtube_tree
+
+
+@pytest.fixture
+def davis(tmp_path, monkeypatch):
+    """A tree of two sequences in `davis`, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    return davis_tree(tmp_path / "davis", {"one": 4, "two": 3}, (64, 80))
+
+
+def evaluate(*more, data="davis"):
+    shared = ["--out", "out", "--processes", "1", "--device", "cpu", "--pictures", "0", "--quiet"]
+    return main(["evaluate", "--data", data, *shared, *more])
+
+
+def tiny(*more):
+    return evaluate("--size", "64", *more)
+
+
+def refused(capsys, *words):
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    for word in words:
+        assert word in err
+
+
+def rows(text):
+    return [line.split() for line in text.splitlines() if line]
+
+
+def test_models_and_results_of_others_stand_in_one_table(davis, capsys):
+    shutil.copytree("davis/Annotations/480p", "theirs")
+    assert (
+        tiny("--model", "tiny", "--model", "copy-first-mask", "--results", "best=theirs", "--pictures", "1")
+        == 0
+    )
+    table = rows(capsys.readouterr().out)
+    score = score_folder("davis", "out/masks/tiny+size=64", PROTOCOLS["davis-like"])
+    assert table[0] == ["davis-like,", "2", "sequences"]
+    assert table[2] == ["sequence", "best", "tiny+size=64", "copy-first-mask"]
+    lines = {line[0]: line[1:] for line in table[6:]}
+    assert lines["best"] == ["1.000"] * 3 + ["-"] * 3
+    assert lines["tiny+size=64"][:3] == [f"{value:.3f}" for value in (score.JF, score.J.mean, score.F.mean)]
+    assert float(lines["tiny+size=64"][3]) > 0
+    assert lines["tiny+size=64"][5] == f"{sum(p.numel() for p in STCN.from_pretrained().parameters()):,}"
+    assert lines["copy-first-mask"][3:] == ["-"] * 3
+    out = davis.parent / "out"
+    assert [line.split(",")[0] for line in (out / "overview.csv").read_text().splitlines()[1:]] == [*lines]
+    assert json.loads((out / "overview.json").read_text())["methods"][1]["J&F"] == score.JF
+    assert json.loads((out / "scores/best/scores.json").read_text())["J&F"] == 1
+    assert "data:image/" in (out / "report.html").read_text()
+
+
+def test_a_run_goes_on_where_it_was_stopped_and_tells_the_same(davis, capsys):
+    assert tiny() == 0
+    whole = capsys.readouterr().out
+    kept = davis.parent / "out/masks/tiny+size=64/one/00002.png"
+    before = kept.stat().st_mtime_ns
+    shutil.rmtree("out/masks/tiny+size=64/two")
+    assert tiny() == 0
+    assert [line[:4] for line in rows(capsys.readouterr().out)] == [line[:4] for line in rows(whole)]
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_other_weights_of_the_same_name_are_not_taken_for_these(davis, capsys):
+    STCN(PRESETS["stcn-tiny"]).save_pretrained("model")
+    assert tiny("--model", "model", "--sequence", "one") == 0
+    STCN(PRESETS["stcn-tiny"]).save_pretrained("model")
+    capsys.readouterr()
+    assert tiny("--model", "model", "--sequence", "one") == 1
+    refused(capsys, "holds masks made otherwise (weights differ)")
+
+
+def test_each_choice_of_options_has_masks_of_its_own(davis):
+    assert tiny("--sequence", "one", "--flip", "--scales", "1,1.5", "--every", "2", "--include-last") == 0
+    folder = davis.parent / "out/masks/tiny+size=64+every=2+scales=1,1.5+include-last+flip"
+    settings = json.loads((folder / "run.json").read_text())["settings"]
+    assert (settings["every"], settings["scales"], settings["flip"]) == (2, [1.0, 1.5], True)
+    assert not (folder / "two").exists()
+    assert tiny("--sequence", "one", "--every", "5") == 0  # the protocol's own
+    assert (davis.parent / "out/masks/tiny+size=64").exists()
+
+
+def test_youtube_is_written_scored_and_packed_as_its_server_wants_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    youtube_tree(tmp_path / "yt", truth=True)
+    arguments = ["--protocol", "youtube-vos-2018-all-frames", "--zip", "--model", "copy-first-mask"]
+    assert evaluate(*arguments, data="yt") == 0
+    out = capsys.readouterr().out
+    assert rows(out)[5][:6] == ["method", "G", "J&F", "J", "F", "J"]
+    with zipfile.ZipFile("out/copy-first-mask.zip") as archive:
+        assert archive.namelist()[0] == "Annotations/ab/00000.png"
+
+
+def test_data_without_truth_gives_masks_and_no_score(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    youtube_tree(tmp_path / "yt")
+    assert evaluate("--protocol", "youtube-vos-2018", "--model", "copy-first-mask", data="yt") == 0
+    out = capsys.readouterr().out
+    assert "not scored: the data holds no truth but the masks that are given" in out
+    assert not (tmp_path / "out/scores").exists()
+    assert (tmp_path / "out/report.html").exists()
+
+
+def test_the_papers_table_stands_beside_what_is_measured(davis, capsys):
+    assert main(["evaluate", "--table", "3"]) == 0
+    assert "external, value encoder" in capsys.readouterr().out
+    assert tiny("--table", "2", "--sequence", "one") == 0
+    out = capsys.readouterr().out
+    assert "measured:  davis-like, 1 sequence;" in out
+    assert "tiny+size=64 (efficientnet-lite0)" in out
+    assert "never measured here" in out
+
+
+def test_what_cannot_be_measured_is_said_in_one_line(davis, capsys):
+    assert main(["evaluate"]) == 1
+    refused(capsys, "name a data set with --data")
+    assert evaluate(data="nowhere") == 1
+    refused(capsys, "nowhere has no Annotations/480p")
+    assert evaluate("--protocol", "davis") == 1
+    refused(capsys, "there is no protocol davis", "davis-2017-val")
+    assert evaluate("--split", "2017/val") == 1
+    refused(capsys, "2017/val.txt is not a file")
+    assert evaluate("--results", "nowhere") == 1
+    refused(capsys, "nowhere is not a folder of results")
+    assert evaluate("--results", "a=davis", "--results", "a=davis") == 1
+    refused(capsys, "two results are called a")
+    assert evaluate("--scales", "one") == 2
+    refused(capsys, "'one' is not numbers")
+    assert main(["evaluate", "--data", "davis", "--out", "davis/Annotations/480p/x"]) == 1
+    refused(capsys, "is inside the data")
+    assert not (davis.parent / "out").exists()
+
+
+def test_masks_begin_where_the_truth_begins(davis):
+    (davis / "Annotations/480p/one/00000.png").unlink()
+    assert tiny("--sequence", "one") == 0
+    out = davis.parent / "out/masks/tiny+size=64/one"
+    assert not read_mask(out / "00000.png").any()
+    np.testing.assert_array_equal(
+        read_mask(out / "00001.png"), read_mask(davis / "Annotations/480p/one/00001.png")
+    )
+
+
+def test_void_is_background_and_255_the_object_where_told(davis, capsys):
+    for path in (davis / "Annotations").rglob("*.png"):
+        mask = read_mask(path)
+        write_mask(path, np.where(mask == 1, 255, mask))
+    assert evaluate("--model", "copy-first-mask") == 0
+    assert 255 not in read_mask("out/masks/copy-first-mask/one/00000.png")
+    for path in (davis / "Annotations").rglob("*.png"):
+        write_mask(path, np.where(read_mask(path) > 0, 255, 0))
+    shutil.rmtree("out")
+    capsys.readouterr()
+    assert evaluate("--model", "copy-first-mask") == 1
+    refused(capsys, "use --binary")
+    assert evaluate("--model", "copy-first-mask", "--binary") == 0
+    assert {*np.unique(read_mask("out/masks/copy-first-mask/one/00002.png"))} == {0, 1}
+
+
+def test_masks_that_no_one_asked_for_are_named_on_stderr(davis, capsys):
+    shutil.copytree("davis/Annotations/480p", "theirs")
+    shutil.copy("theirs/one/00001.png", "theirs/one/00009.png")
+    assert evaluate("--results", "theirs") == 0
+    assert capsys.readouterr().err == "emavos: theirs: not scored, as not asked for: one/00009.png\n"
+
+
+def test_compare_draws_each_sequence_and_a_page_of_all(davis, capsys):
+    shutil.copytree("davis/Annotations/480p", "theirs")
+    assert evaluate("--model", "copy-first-mask") == 0
+    command = ["compare", "--data", "davis", "--processes", "1", "theirs", "copied=out/masks/copy-first-mask"]
+    assert main([*command, "--out", "shown", "--sequence", "two", "--frames", "3"]) == 0
+    found = sorted(path.name for path in (davis.parent / "shown").iterdir())
+    pictures = ["two-curves.png", "two-grid.png", "two-worst-copied.png", "two-worst-theirs.png"]
+    assert found == ["report.html", *pictures]
+    assert read_frame("shown/two-grid.png").shape[1] == 1600
+    assert main([*command, "--out", "shown"]) == 1
+    assert "is not empty" in capsys.readouterr().err
+    assert main([*command, "--out", "named", "--sequence", "one", "--frames", "00003"]) == 0
+    assert main([*command, "--out", "wrong", "--frames", "00077"]) == 1
+    assert "one has no frame 00077" in capsys.readouterr().err
+    assert not (davis.parent / "wrong").exists()
+
+
+def test_results_are_named_by_their_folder_or_as_told_whatever_signs_they_have(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("tiny+every=3", "plain"):
+        (tmp_path / name).mkdir()
+    given = ["tiny+every=3", "plain", "mine=tiny+every=3"]
+    assert {name: str(path) for name, path in named_folders(given).items()} == {
+        "tiny+every=3": "tiny+every=3",
+        "plain": "plain",
+        "mine": "tiny+every=3",
+    }
