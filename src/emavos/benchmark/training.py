@@ -103,7 +103,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{torch.get_num_threads()} threads, torch {torch.__version__}; clips a second"
     )
     print(
-        f"{'workers':>8}{'data':>9}{'compute':>9}{'together':>10}{'waiting':>9}{'CPU s: data':>13}{'compute':>9}"
+        f"{'workers':>8}{'data':>9}{'compute':>9}{'together':>10}{'waiting':>9}"
+        f"{'CPU s: data':>13}{'compute':>9}"
     )
     rows = []
     for workers in args.workers:
