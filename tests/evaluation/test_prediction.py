@@ -1,12 +1,15 @@
+import json
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
+from emavos import MemoryPolicy, Session
 from emavos.evaluation import PROTOCOLS, find_videos
 from emavos.evaluation.baseline import CopyFirstMask
 from emavos.evaluation.prediction import Run, predict
-from emavos.io import read_frame, read_mask
+from emavos.io import read_frame, read_mask, write_image, write_mask
+from golden import reference
 from trees import davis_tree, youtube_tree
 
 SETTINGS = {"model": "a", "every": 5}
@@ -112,8 +115,6 @@ def test_a_spoiled_record_is_named(videos, tmp_path):
 
 
 def test_a_mask_of_another_size_than_its_frame_is_named(videos, tmp_path):
-    from emavos.io import write_mask
-
     write_mask(videos[0].masks[0], np.ones((8, 9), np.int32))
     with pytest.raises(ValueError, match=r"the mask of .*one/00000.jpg is 8x9 but the frame is 32x40"):
         run(videos, tmp_path / "out")
@@ -130,3 +131,31 @@ def test_the_baseline_copies_what_was_given_and_late_objects_lie_above(tmp_path)
             np.testing.assert_array_equal(answer, given["00000"])
     expected = np.where(given["00005"] > 0, given["00005"], given["00000"])
     np.testing.assert_array_equal(answer, expected)
+
+
+@pytest.mark.parametrize("name", ["yv_E_96x160_K4", "yv_F_96x160_K2_req"])
+def test_youtube_from_files_to_files_agrees_with_the_references_loop(tmp_path, name):
+    golden = reference.load(name)
+    meta = golden["meta"]
+    root = tmp_path / "data"
+    for t, frame in enumerate(golden["frames"]):
+        write_image(folder_of(root / "valid_all_frames/JPEGImages/video") / f"{t:05d}.png", frame)
+    annotations = dict(zip(meta["ann_frames"], golden["annotations"], strict=True))
+    for t, mask in annotations.items():
+        write_mask(folder_of(root / "valid/Annotations/video") / f"{t:05d}.png", mask)
+    wanted = meta.get("req_frames") or list(range(meta["T"]))
+    objects = {"1": {"frames": [f"{t:05d}" for t in wanted]}}
+    (root / "valid/meta.json").write_text(json.dumps({"videos": {"video": {"objects": objects}}}))
+    videos = find_videos(root, PROTOCOLS["youtube-vos-2018-all-frames"])
+    policy = MemoryPolicy(every=meta["mem_every"], include_last=meta["include_last"], top_k=meta["top_k"])
+    predict(videos, lambda: Session(reference.model(), policy, None), tmp_path / "out", {})
+    assert names(tmp_path / "out/video") == [f"{t:05d}.png" for t in wanted]
+    differing = [
+        (read_mask(tmp_path / f"out/video/{t:05d}.png") != golden["argmax"][t]).mean() for t in wanted
+    ]
+    assert np.mean(differing) <= 1e-4
+
+
+def folder_of(path):
+    path.mkdir(parents=True, exist_ok=True)
+    return path
