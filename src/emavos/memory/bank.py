@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from emavos.memory.policy import MemoryPolicy
-from emavos.memory.readout import topk_readout
+from emavos.memory.readout import squared_norms, topk_readout
 
 Kind = Literal["given", "kept", "temporary"]
 
@@ -36,6 +36,7 @@ class MemoryBank:
         self._slots: list[_Slot] = []
         self._additions = 0
         self._keys = torch.empty(0)  # (capacity, h * w, Ck)
+        self._norms = torch.empty(0)  # (capacity, h * w), |k|^2
         self._values = torch.empty(0)  # (capacity, h * w, O, Cv)
 
     def __len__(self) -> int:
@@ -45,7 +46,7 @@ class MemoryBank:
     @property
     def nbytes(self) -> int:
         """Bytes of the buffers, the room for frames to come included."""
-        return self._keys.nbytes + self._values.nbytes
+        return self._keys.nbytes + self._norms.nbytes + self._values.nbytes
 
     def add(self, key: Tensor, values: Tensor, kind: Kind = "kept") -> None:
         """Store a frame.
@@ -65,6 +66,7 @@ class MemoryBank:
         else:
             self._slots[place] = _Slot(kind, self._additions)
         self._keys[place] = keys
+        self._norms[place] = squared_norms(keys)
         self._values[place] = rows
         self._additions += 1
 
@@ -77,8 +79,10 @@ class MemoryBank:
             raise ValueError("the memory is empty: there is nothing to read")
         frames = len(self._slots)
         keys = self._keys[:frames].flatten(0, 1)
+        norms = self._norms[:frames].flatten(0, 1)
         values = self._values[:frames].flatten(0, 1)
-        readout = topk_readout(query.flatten(1), keys, values, self.policy.top_k)
+        policy = self.policy
+        readout = topk_readout(query.flatten(1), keys, values, policy.top_k, policy.backend, norms=norms)
         return readout.unflatten(2, query.shape[1:])
 
     def _place(self) -> int:
@@ -101,12 +105,11 @@ class MemoryBank:
             capacity = min(max(frames, 2 * capacity, 4), bound)
         else:  # given frames, or the previous one, beyond the bound: what is over doubles
             capacity = frames + (frames - bound - 1)
-        grown_keys, grown_values = (
-            keys.new_empty(capacity, *keys.shape),
-            rows.new_empty(capacity, *rows.shape),
-        )
+        norms = squared_norms(keys)
+        grown_keys, grown_norms, grown_values = (x.new_empty(capacity, *x.shape) for x in (keys, norms, rows))
         held = len(self._slots)
         if held:
             grown_keys[:held] = self._keys[:held]
+            grown_norms[:held] = self._norms[:held]
             grown_values[:held] = self._values[:held]
-        self._keys, self._values = grown_keys, grown_values
+        self._keys, self._norms, self._values = grown_keys, grown_norms, grown_values
