@@ -3,12 +3,15 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from emavos.benchmark import attention, finetune, training, variants
+from emavos.benchmark import attention, finetune, plot, readout, roofline, training, variants
 from emavos.benchmark.cost import gflop
 from emavos.benchmark.stages import main
+from emavos.memory import topk_readout
 from emavos.models import PRESETS, STCN
 from emavos.training import STAGES
 from trees import davis_tree, training_tree
@@ -87,3 +90,74 @@ def test_operations_are_counted_as_the_networks_are_known_to_need_them():
         counts = gflop(STCN(), 480, 854, memory_frames=1)
     assert counts["encode_key"] == pytest.approx(71, rel=0.02)
     assert counts["encode_value"] == pytest.approx(86, rel=0.02)
+
+
+def test_the_cost_of_a_readout_is_printed_written_and_drawn(tmp_path, capsys):
+    files = ["--json", str(tmp_path / "x.json"), "--plot", str(tmp_path / "x.png")]
+    options = [
+        "--objects",
+        "2x8",
+        "--frames",
+        "1",
+        "3",
+        "--cells",
+        "40",
+        "--dense-up-to",
+        "1",
+        "--repeats",
+        "1",
+    ]
+    readout.main([*options, *files])
+    rows = json.loads((tmp_path / "x.json").read_text())["rows"]
+    assert [row["frames"] for row in rows] == [1, 3]
+    assert all(row["auto_ms"] > 0 for row in rows)
+    assert ["reference_ms" in row for row in rows] == [True, False]
+    assert rows[0]["difference"] <= 1e-5
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.count("|") for line in lines[2:]] == [8, 8, 8, 8]
+    with Image.open(tmp_path / "x.png") as image:
+        assert image.size == (640, 800)
+
+
+def test_the_reference_of_the_benchmark_is_the_definition():
+    g = torch.Generator().manual_seed(0)
+    query, keys = torch.randn(4, 7, generator=g), torch.randn(50, 4, generator=g)
+    values = torch.randn(50, 2, 3, generator=g)
+    expected = topk_readout(query, keys, values, 9, "dense")
+    found = readout.reference_method(query, keys.T, values.permute(1, 2, 0), 9)
+    torch.testing.assert_close(found, expected)
+
+
+def test_objects_that_are_no_numbers_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        readout.main(["--objects", "3"])
+    assert "like 3x512, not '3'" in capsys.readouterr().err
+
+
+def test_the_roofline_says_that_it_is_computed(capsys):
+    roofline.main(["--frames", "10"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("computed, not measured")
+    assert len(lines) == 2 + 2 + 4
+    assert len({line.count("|") for line in lines[2:]}) == 1
+
+
+def test_a_fused_readout_is_bound_by_less_than_a_dense_one():
+    for frames in (1, 10, 100):
+        sizes = (frames * 1620, 1620, 3, 512, 64, 20)
+        for width in (2, 4):
+            dense, fused = roofline.dense_cost(*sizes, width), roofline.fused_cost(*sizes, width)
+            assert fused.flops < dense.flops
+            for gpu in roofline.GPUS:
+                assert fused.seconds(gpu, width, False) < dense.seconds(gpu, width, False)
+
+
+def test_a_plot_shows_each_line_in_its_colour():
+    image = plot.lines(
+        {"a": [(1, 1), (100, 10)], "b": [(1, 5), (100, 5)]}, "title", "x", "y", size=(400, 300)
+    )
+    assert image.shape == (300, 400, 3)
+    for i in (1, 2):
+        assert (image == np.array(plot.colour(i))).all(axis=2).sum() > 100
+    with pytest.raises(ValueError, match="positive ones alone"):
+        plot.lines({"a": [(0, 1)]}, "title", "x", "y")

@@ -1,14 +1,22 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 from emavos.memory import full_readout, topk_readout
 from emavos.memory import readout as module
 from golden import reference
+
+NATIVE = pytest.param(
+    "native", marks=pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler here")
+)
 
 
 def dense(query, keys, values, top_k):
@@ -68,34 +76,141 @@ def test_extreme_keys_give_finite_readouts():
     assert np.abs(out.numpy() - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("backend", ["dense", "blocks", "auto", NATIVE])
 @settings(max_examples=60, deadline=None)
 @given(
-    cells=st.integers(1, 700),
+    cells=st.integers(1, 1500),
     queries=st.integers(1, 40),
     top_k=st.integers(1, 60),
     seed=st.integers(0, 1000),
 )
-def test_blocks_and_groups_change_nothing(cells, queries, top_k, seed):
+def test_each_backend_gives_the_readout_of_the_definition(backend, cells, queries, top_k, seed):
     query, keys, values = draw(cells, queries, seed=seed)
     expected = dense(query, keys, values, top_k)
+    readout = topk_readout(query, keys, values, top_k, backend)
+    torch.testing.assert_close(readout.double(), expected, atol=1e-4, rtol=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(block=st.tuples(st.integers(1, 50), st.integers(1, 900)), top_k=st.integers(1, 40))
+def test_the_size_of_blocks_changes_nothing(block, top_k):
+    query, keys, values = draw(700, 37)
+    whole = topk_readout(query, keys, values, top_k)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_CPU_BLOCK", block)
+        torch.testing.assert_close(topk_readout(query, keys, values, top_k), whole)
+        with torch.no_grad():  # where one buffer serves all blocks
+            torch.testing.assert_close(topk_readout(query, keys, values, top_k), whole)
+
+
+@settings(max_examples=30, deadline=None)
+@given(cells=st.integers(1, 900), top_k=st.integers(1, 40), seed=st.integers(0, 1000))
+def test_a_permuted_memory_reads_the_same(cells, top_k, seed):
+    query, keys, values = draw(cells, 30, seed=seed)
+    order = torch.randperm(cells, generator=torch.Generator().manual_seed(seed + 1))
+    permuted = topk_readout(query, keys[order], values[order], top_k)
+    torch.testing.assert_close(permuted, topk_readout(query, keys, values, top_k))
+
+
+@settings(max_examples=30, deadline=None)
+@given(copies=st.integers(2, 60), distinct=st.integers(1, 30), top_k=st.integers(1, 40))
+def test_of_equal_cells_as_many_count_as_fit(copies, distinct, top_k):
+    query, keys, values = draw(distinct, 9)
+    readout = topk_readout(query, keys.repeat(copies, 1), values.repeat(copies, 1, 1), top_k)
+    similarity = (2 * keys @ query - keys.square().sum(1, keepdim=True)) / keys.shape[1] ** 0.5
+    expected = torch.zeros_like(readout)
+    for p in range(9):
+        order = similarity[:, p].argsort(descending=True).repeat_interleave(copies)[:top_k]
+        weights = similarity[order, p].softmax(0)
+        expected[:, :, p] = torch.einsum("n,noc->oc", weights, values[order])
+    torch.testing.assert_close(readout, expected, atol=1e-4, rtol=1e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(scale=st.floats(1e-20, 1e12), cells=st.integers(1, 700), seed=st.integers(0, 1000))
+def test_keys_of_any_size_give_finite_readouts(scale, cells, seed):
+    query, keys, values = draw(cells, 11, seed=seed, scale=scale)
+    for backend in ("dense", "blocks", *(["native"] if shutil.which("c++") else [])):
+        readout = topk_readout(query, keys, values, 20, backend)
+        assert readout.isfinite().all()
+        assert readout.abs().max() <= values.abs().max() * 1.001  # a mean of values
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_similarities_of_halves_are_computed_in_single_precision(dtype):
+    query, keys, values = (x.to(dtype) for x in draw(600, 40, key_channels=32))
+    readout = topk_readout(query, keys, values)
+    assert readout.dtype == dtype
+    expected = dense(query, keys, values, 20)
+    tolerance = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float64: 1e-12}[dtype]
+    torch.testing.assert_close(readout.double(), expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("backend", ["dense", "blocks"])
+def test_autocast_changes_no_readout(backend):
+    query, keys, values = draw(600, 40, key_channels=32)
+    expected = topk_readout(query, keys, values, 20, backend)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(topk_readout(query, keys, values, 20, backend), expected)
+
+
+def test_tensors_need_not_be_contiguous():
+    query, keys, values = draw(300, 20, objects=3)
+    expected = topk_readout(query, keys, values)
+    odd = (
+        query.T.contiguous().T,
+        keys.T.contiguous().T,
+        values.permute(1, 2, 0).contiguous().permute(2, 0, 1),
+    )
+    torch.testing.assert_close(topk_readout(*odd), expected)
+
+
+def test_norms_at_hand_are_used_as_they_are():
+    query, keys, values = draw(300, 20)
+    expected = topk_readout(query, keys, values)
+    torch.testing.assert_close(topk_readout(query, keys, values, norms=keys.square().sum(1)), expected)
+    shifted = topk_readout(query, keys, values, norms=keys.square().sum(1) + 1000)
+    torch.testing.assert_close(shifted, expected, atol=1e-3, rtol=1e-3)  # a shift cancels in the softmax
+    only = torch.full((300,), torch.inf)
+    only[7] = 0  # the others are infinitely far
     torch.testing.assert_close(
-        topk_readout(query, keys, values, top_k).double(), expected, atol=1e-4, rtol=1e-4
+        topk_readout(query, keys, values, norms=only), values[7][..., None].expand(2, 3, 20)
     )
 
 
-def test_small_blocks_change_nothing(monkeypatch):
-    query, keys, values = draw(300, 37)
-    whole = topk_readout(query, keys, values)
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * 300 * 5)
-    torch.testing.assert_close(topk_readout(query, keys, values), whole)
+def test_no_queries_read_nothing():
+    query, keys, values = draw(300, 0)
+    for backend in ("dense", "blocks"):
+        assert topk_readout(query, keys, values, 20, backend).shape == (2, 3, 0)
 
 
-def test_a_permuted_memory_reads_the_same():
-    query, keys, values = draw(500, 30)
-    order = torch.randperm(500, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(
-        topk_readout(query, keys[order], values[order]), topk_readout(query, keys, values)
-    )
+def test_what_a_readout_holds_does_not_grow_with_the_memory():
+    query, _, _ = draw(1, 200, key_channels=8)
+    largest = []
+    for cells in (20_000, 80_000):
+        _, keys, values = draw(cells, 1, key_channels=8)
+        with torch.no_grad(), LargestTensor() as seen:
+            topk_readout(query, keys, values)
+        largest.append(seen.bytes)
+    assert largest[0] == largest[1] <= 16 << 20
+
+
+class LargestTensor(TorchDispatchMode):
+    """The bytes of the largest storage that an operation made."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        given = {
+            x.untyped_storage().data_ptr()
+            for x in tree_flatten((args, kwargs))[0]
+            if isinstance(x, torch.Tensor)
+        }
+        out = function(*args, **(kwargs or {}))
+        for x in tree_flatten(out)[0]:
+            if isinstance(x, torch.Tensor) and x.untyped_storage().data_ptr() not in given:
+                self.bytes = max(self.bytes, x.untyped_storage().nbytes())
+        return out
 
 
 def test_objects_are_read_as_if_alone():
@@ -137,6 +252,8 @@ def test_gradients_flow_as_in_the_dense_form():
         ({"values": torch.zeros(9, 1, 1)}, "sizes disagree"),
         ({"keys": torch.zeros(0, 4), "values": torch.zeros(0, 1, 1)}, "memory is empty"),
         ({"top_k": 0}, "top_k is at least 1"),
+        ({"norms": torch.zeros(9)}, r"norms are one a key, \(10,\), not \(9,\)"),
+        ({"backend": "cuda"}, "backend is one of auto, dense, blocks, native, triton, not 'cuda'"),
     ],
 )
 def test_bad_arguments_say_what_was_given(change, message):

@@ -1,1 +1,4 @@
-"""How fast things run here: `python -m emavos.benchmark` (models), `python -m emavos.benchmark.attention`."""
+"""How fast things run here: `python -m emavos.benchmark` (models), and `.attention` and `.readout` beside it.
+
+`python -m emavos.benchmark.roofline` computes what a readout takes on a GPU at least.
+"""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from emavos.memory.policy import MemoryPolicy
-from emavos.memory.readout import topk_readout
+from emavos.memory.readout import squared_norms, topk_readout
 
 Kind = Literal["given", "kept", "temporary"]
 
@@ -36,6 +36,7 @@ class MemoryBank:
         self.policy = MemoryPolicy() if policy is None else policy
         self._slots: list[_Slot] = []
         self._keys = torch.empty(0)  # (capacity, h * w, Ck)
+        self._norms = torch.empty(0)  # (capacity, h * w), |k|^2
         self._values = torch.empty(0)  # (capacity, h * w, O, Cv)
 
     def __len__(self) -> int:
@@ -45,7 +46,7 @@ class MemoryBank:
     @property
     def nbytes(self) -> int:
         """Bytes of the buffers, the room for frames to come included."""
-        return self._keys.nbytes + self._values.nbytes
+        return self._keys.nbytes + self._norms.nbytes + self._values.nbytes
 
     def add(self, key: Tensor, values: Tensor, kind: Kind = "kept", frame: int | None = None) -> None:
         """Store a frame, in place of what is held of it already.
@@ -66,6 +67,7 @@ class MemoryBank:
         else:
             self._slots[place] = _Slot(kind, frame)
         self._keys[place] = keys
+        self._norms[place] = squared_norms(keys)
         self._values[place] = rows
 
     def forget(self, since: int) -> None:
@@ -89,8 +91,10 @@ class MemoryBank:
             raise ValueError("the memory is empty: there is nothing to read")
         frames = len(self._slots)
         keys = self._keys[:frames].flatten(0, 1)
+        norms = self._norms[:frames].flatten(0, 1)
         values = self._values[:frames].flatten(0, 1)
-        readout = topk_readout(query.flatten(1), keys, values, self.policy.top_k)
+        policy = self.policy
+        readout = topk_readout(query.flatten(1), keys, values, policy.top_k, policy.backend, norms=norms)
         return readout.unflatten(2, query.shape[1:])
 
     def state(self) -> tuple[dict[str, Tensor], list[tuple[Kind, int]]]:
@@ -107,6 +111,7 @@ class MemoryBank:
         bank = cls(policy)
         bank._slots = [_Slot(kind, frame) for kind, frame in slots]
         bank._keys, bank._values = tensors["keys"], tensors["values"]
+        bank._norms = squared_norms(bank._keys) if slots else bank._norms
         return bank
 
     def _place(self) -> int:
@@ -122,7 +127,8 @@ class MemoryBank:
         right = [place for place, drop in enumerate(wrong) if not drop]
         first = next((i for i, place in enumerate(right) if i != place), len(right))
         for place, old in enumerate(right[first:], first):
-            self._keys[place], self._values[place] = self._keys[old], self._values[old]
+            for buffer in (self._keys, self._norms, self._values):
+                buffer[place] = buffer[old]
         self._slots = [self._slots[place] for place in right]
 
     def _reserve(self, frames: int, keys: Tensor, rows: Tensor) -> None:
@@ -137,12 +143,11 @@ class MemoryBank:
             capacity = min(max(frames, 2 * capacity, 4), bound)
         else:  # given frames, or the previous one, beyond the bound: what is over doubles
             capacity = frames + (frames - bound - 1)
-        grown_keys, grown_values = (
-            keys.new_empty(capacity, *keys.shape),
-            rows.new_empty(capacity, *rows.shape),
-        )
+        norms = squared_norms(keys)
+        grown_keys, grown_norms, grown_values = (x.new_empty(capacity, *x.shape) for x in (keys, norms, rows))
         held = len(self._slots)
         if held:
             grown_keys[:held] = self._keys[:held]
+            grown_norms[:held] = self._norms[:held]
             grown_values[:held] = self._values[:held]
-        self._keys, self._values = grown_keys, grown_values
+        self._keys, self._norms, self._values = grown_keys, grown_norms, grown_values

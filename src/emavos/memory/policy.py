@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
+
+from emavos.memory.readout import Backend
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,7 @@ class MemoryPolicy:
     top_k: int = 20  # memory cells that count for each query cell
     max_frames: int | None = 32  # frames held; None: no bound. Given ones never go: where they fill the bank,
     # one kept frame is held beside them. The previous frame (include_last) is one more.
+    backend: Backend = "auto"  # of topk_readout
 
     def __post_init__(self) -> None:
         for name in ("every", "top_k", "max_frames"):
@@ -27,3 +31,5 @@ class MemoryPolicy:
                 raise ValueError(f"{name} is a whole number of at least 1, not {value!r}")
         if type(self.include_last) is not bool:
             raise ValueError(f"include_last is True or False, not {self.include_last!r}")
+        if self.backend not in get_args(Backend):
+            raise ValueError(f"backend is one of {', '.join(get_args(Backend))}, not {self.backend!r}")

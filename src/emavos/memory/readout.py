@@ -9,36 +9,77 @@ where |q|^2 is left out because it cancels in the softmax over the cells of the 
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-_BLOCK_BYTES = 8 << 20  # similarities held at once: about what a CPU's cache holds
-_GROUP = 16  # cells whose largest similarity is compared before their own are
+from emavos.memory import native_readout, triton_readout
+
+Backend = Literal["auto", "dense", "blocks", "native", "triton"]
+
+_GROUP = 8  # cells whose largest similarity is compared before their own are
+_CPU_BLOCK = (128, 16384)  # query cells, memory cells: 8 MB of similarities, about what a CPU's cache holds
+_GPU_BLOCK = (1024, 16384)  # 64 MB: enough for all multiprocessors, and few launches
 
 
-def topk_readout(query: Tensor, keys: Tensor, values: Tensor, top_k: int = 20) -> Tensor:
+def topk_readout(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    top_k: int = 20,
+    backend: Backend = "auto",
+    *,
+    norms: Tensor | None = None,
+) -> Tensor:
     """The values of the `top_k` memory cells most alike each query cell, weighted by their softmax.
 
-    query: (Ck, P). keys: (N, Ck). values: (N, O, Cv). top_k: at most N count. Returns (O, Cv, P).
+    query: (Ck, P). keys: (N, Ck). values: (N, O, Cv). top_k: at most N count. norms: (N,), |k|^2 of the keys,
+    where they are at hand; they are taken as they are. Returns (O, Cv, P) of the dtype of values.
 
-    Exact: the result is that of a dense affinity (N, P) cut to its top_k largest entries a column, but no
-    such matrix exists. Work goes in blocks of query cells, and one gather serves all objects.
-    Raises ValueError where shapes disagree, the memory is empty or top_k is below 1.
+    backend: all give the same readout.
+
+    * "dense": the definition, which writes the affinity (N, P) out.
+    * "blocks": PyTorch on any device, in blocks of cells, so that its memory does not grow with N.
+    * "native": a C++ function on the CPU, compiled in a second when first asked for; float32, no gradient.
+    * "triton": a fused kernel on CUDA; top_k up to 128, float32, float16 and bfloat16, no gradient.
+    * "auto": triton where it can run, on CUDA; else blocks.
+
+    Similarities are float32 (float64 for float64 keys), under autocast too. Raises ValueError where shapes
+    disagree, the memory is empty, top_k is below 1 or backend is none of these; RuntimeError where one that
+    was asked for cannot run.
     """
-    _check(query, keys, values, top_k)
-    cells, objects, channels = values.shape
-    rows = values.reshape(cells, objects * channels)
-    offset = keys.float().square().sum(dim=1) / keys.shape[1] ** 0.5
-    scaled = keys.T.float() * (2 / keys.shape[1] ** 0.5)  # (Ck, N)
-    block = max(_BLOCK_BYTES // (4 * cells), 1)
-    out = []
-    for part in query.T.split(block):  # (p, Ck)
-        similarity = part.float() @ scaled - offset  # (p, N)
-        top, index = _topk(similarity, min(top_k, cells))
-        weights = top.softmax(dim=1).to(rows.dtype)
-        out.append(functional.embedding_bag(index, rows, mode="sum", per_sample_weights=weights))
-    return torch.cat(out).view(-1, objects, channels).permute(1, 2, 0)
+    _check(query, keys, values, top_k, norms)
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend is one of {', '.join(get_args(Backend))}, not {backend!r}")
+    if backend == "auto":
+        suits = query.is_cuda and triton_readout.obstacle(query, keys, values, top_k) is None
+        backend = "triton" if suits else "blocks"
+    elif backend in ("native", "triton"):
+        asked = native_readout if backend == "native" else triton_readout
+        if (reason := asked.obstacle(query, keys, values, top_k)) is not None:
+            raise RuntimeError(f"the {backend} readout cannot run: {reason}; use backend='auto'")
+    with torch.autocast(query.device.type, enabled=False):  # half a similarity would take other cells
+        if backend == "dense":
+            return dense_readout(query, keys, values, top_k)
+        if backend == "blocks":
+            return _weighted_sum(*_block_topk(query, keys, norms, top_k), values)
+        norms = squared_norms(keys) if norms is None else norms
+        if backend == "native":
+            top, index = native_readout.native_topk(query, keys, norms, min(top_k, len(keys)))
+            return _weighted_sum(top, index, values)
+        return triton_readout.triton_readout(query, keys, values, top_k, norms)
+
+
+def dense_readout(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> Tensor:
+    """The definition of `topk_readout`, with every matrix written out."""
+    dtype = _dtype(query, keys)
+    query, keys = query.to(dtype), keys.to(dtype)
+    similarity = (2 * keys @ query - keys.square().sum(dim=1, keepdim=True)) / keys.shape[1] ** 0.5  # (N, P)
+    top, index = similarity.topk(min(top_k, len(keys)), dim=0)
+    affinity = torch.zeros_like(similarity).scatter(0, index, top.softmax(dim=0))
+    return (values.to(dtype).permute(1, 2, 0) @ affinity).to(values.dtype)
 
 
 def full_readout(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -52,26 +93,79 @@ def full_readout(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return out.unflatten(1, values.shape[2:])
 
 
-def _topk(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row and where they are, in no promised order.
+def squared_norms(keys: Tensor) -> Tensor:
+    """|k|^2 of keys (..., Ck): (...,) of float32, or float64 where keys are."""
+    wide = keys.to(_dtype(keys, keys))
+    return torch.linalg.vecdot(wide, wide)
 
-    The k largest cells of a row lie in the k groups of largest maximum, so only those are searched.
+
+def _block_topk(query: Tensor, keys: Tensor, norms: Tensor | None, top_k: int) -> tuple[Tensor, Tensor]:
+    """The largest similarities of each query cell and where they are, (P, at most top_k).
+
+    Goes through the memory block by block, and keeps the best of all blocks so far.
+    """
+    cells = len(keys)
+    queries_at_once, cells_at_once = _CPU_BLOCK if query.device.type == "cpu" else _GPU_BLOCK
+    dtype, scale = _dtype(query, keys), keys.shape[1] ** -0.5
+    scaled = query.T.to(dtype) * (2 * scale)  # (P, Ck)
+    buffer = None
+    if not torch.is_grad_enabled():  # what is written again and again stays in the cache
+        buffer = scaled.new_empty(min(queries_at_once, len(scaled)), min(cells_at_once, cells)).flatten()
+    best, index = scaled.new_empty(len(scaled), 0), scaled.new_empty(len(scaled), 0, dtype=torch.long)
+    for first in range(0, cells, cells_at_once):
+        part = slice(first, first + cells_at_once)
+        block = keys[part].to(dtype)  # (n, Ck)
+        norm = squared_norms(block) if norms is None else norms[part].to(dtype)
+        found = []
+        for some in scaled.split(queries_at_once):  # (p, Ck)
+            shape = (len(some), len(block))
+            out = None if buffer is None else buffer[: shape[0] * shape[1]].view(shape)
+            similarity = torch.addmm(-scale * norm, some, block.T, out=out)  # (p, n)
+            found.append(_topk(similarity, min(top_k, len(block))))
+        top, place = (torch.cat(x) for x in zip(*found, strict=True))
+        best, index = torch.cat([best, top], dim=1), torch.cat([index, place + first], dim=1)
+        if best.shape[1] > top_k:
+            best, place = best.topk(top_k, dim=1, sorted=False)
+            index = index.gather(1, place)
+    return best, index
+
+
+def _topk(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row (p, n) and where they are, in no promised order.
+
+    The k largest cells of a row lie in the k groups of largest maximum, so only those are searched; the
+    groups are found in the same way. Cells of a group are n / 8 apart: a CPU compares whole runs of memory.
     """
     cells = similarity.shape[1]
     groups = cells // _GROUP
     if groups <= 2 * k:
         top, index = similarity.topk(k, dim=1, sorted=False)
         return top, index
-    grouped = similarity[:, : groups * _GROUP].unflatten(1, (groups, _GROUP))
-    best = grouped.amax(dim=2).topk(k, dim=1, sorted=False).indices  # (p, k)
-    index = (best.unsqueeze(2) * _GROUP + torch.arange(_GROUP, device=best.device)).flatten(1)
-    rest = torch.arange(groups * _GROUP, cells, device=best.device)  # fewer than a group
+    grouped = similarity.detach()[:, : groups * _GROUP].unflatten(1, (_GROUP, groups))
+    group = _topk(grouped.amax(dim=1), k)[1]  # (p, k)
+    steps = torch.arange(0, groups * _GROUP, groups, device=group.device)
+    rest = torch.arange(groups * _GROUP, cells, device=group.device)  # fewer than a group
+    index = (group.unsqueeze(1) + steps.unsqueeze(1)).flatten(1)
     index = torch.cat([index, rest.expand(len(index), -1)], dim=1)
     top, place = similarity.gather(1, index).topk(k, dim=1, sorted=False)
     return top, index.gather(1, place)
 
 
-def _check(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> None:
+def _weighted_sum(similarity: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    """The values at index (P, k), by the softmax of their similarities: (O, Cv, P)."""
+    cells, objects, channels = values.shape
+    rows = values.reshape(cells, objects * channels)
+    weights = similarity.softmax(dim=1).to(rows.dtype)
+    out = functional.embedding_bag(index, rows, mode="sum", per_sample_weights=weights)
+    return out.view(-1, objects, channels).permute(1, 2, 0)
+
+
+def _dtype(query: Tensor, keys: Tensor) -> torch.dtype:
+    """Of similarities."""
+    return torch.promote_types(torch.promote_types(query.dtype, keys.dtype), torch.float32)
+
+
+def _check(query: Tensor, keys: Tensor, values: Tensor, top_k: int, norms: Tensor | None) -> None:
     given = f"query {tuple(query.shape)}, keys {tuple(keys.shape)}, values {tuple(values.shape)}"
     if (query.ndim, keys.ndim, values.ndim) != (2, 2, 3):
         raise ValueError(f"expected query (Ck, P), keys (N, Ck), values (N, O, Cv), not {given}")
@@ -79,5 +173,7 @@ def _check(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> None:
         raise ValueError(f"sizes disagree: {given}")
     if keys.shape[0] == 0:
         raise ValueError("the memory is empty: there is nothing to read")
+    if norms is not None and norms.shape != keys.shape[:1]:
+        raise ValueError(f"norms are one a key, ({len(keys)},), not {tuple(norms.shape)}")
     if top_k < 1:
         raise ValueError(f"top_k is at least 1, not {top_k}")

@@ -1,0 +1,147 @@
+"""The readout on a GPU in two kernels, by triton: one pass over the memory, and no matrix of N x P.
+
+Triton comes with the CUDA builds of torch. It is imported when a readout asks for it, and never needed.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MAX_TOP_K = 128
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_CAPABILITY = (7, 5)  # the oldest for which the kernels are compiled in the tests
+SCAN_WARPS, GATHER_WARPS, STAGES = 8, 4, 1  # chosen by the registers that the kernels then take
+_MIN_SHARE = 1024  # cells of the memory that one program goes through at least
+_PROGRAMS = 4  # aimed at, for each multiprocessor
+
+
+def obstacle(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> str | None:
+    """Why the kernels cannot do this readout, or None where they can."""
+    tensors = {"query": query, "keys": keys, "values": values}
+    if find_spec("triton") is None:
+        return "triton is not installed: it comes with torch's CUDA builds, or by `pip install triton`"
+    for name, x in tensors.items():
+        if x.device != query.device:
+            return f"query is on {query.device} but {name} on {x.device}"
+        if x.dtype not in _DTYPES:
+            return f"{name} is {x.dtype}; float32, float16 and bfloat16 can be read"
+        if torch.is_grad_enabled() and x.requires_grad:
+            return f"it has no gradient and {name} requires one"
+    if top_k > MAX_TOP_K:
+        return f"top_k is {top_k}; it keeps up to {MAX_TOP_K}"
+    if query.device.type == "cuda":
+        if (
+            torch.version.hip is None
+            and (found := torch.cuda.get_device_capability(query.device)) < _CAPABILITY
+        ):
+            return f"this GPU is of compute capability {found[0]}.{found[1]}, older than 7.5"
+    elif os.environ.get("TRITON_INTERPRET") != "1":
+        return f"the tensors are on {query.device}, not on a CUDA device"
+    return None
+
+
+def triton_readout(query: Tensor, keys: Tensor, values: Tensor, top_k: int, norms: Tensor) -> Tensor:
+    """`topk_readout` where there is no `obstacle`. norms: (N,), |k|^2."""
+    from emavos.memory import triton_kernels as kernels
+
+    (channels, queries), (cells, objects, value_channels) = query.shape, values.shape
+    top_k = min(top_k, cells)
+    out = values.new_empty(queries, objects, value_channels)
+    if out.numel() == 0:
+        return out.permute(1, 2, 0)
+    constants = scan_constants(channels, top_k, _factors(query, keys))
+    tiles = -(-queries // constants["QUERIES"])
+    share = _share(_processors(query.device), tiles, cells, constants["CELLS"])
+    splits = -(-cells // share)
+    top = torch.empty(splits, queries, constants["SLOTS"], device=query.device)
+    places = torch.empty(top.shape, dtype=torch.int32, device=query.device)
+    with torch.cuda.device(query.device if query.is_cuda else -1):
+        kernels.scan[tiles, splits](
+            query,
+            keys,
+            norms.float(),
+            top,
+            places,
+            queries,
+            cells,
+            share,
+            *query.stride(),
+            *keys.stride(),
+            channels**-0.5,
+            **constants,
+            num_warps=SCAN_WARPS,
+            num_stages=STAGES,
+        )
+        kernels.gather[queries,](
+            top,
+            places,
+            values,
+            out,
+            queries,
+            splits,
+            *values.stride(),
+            **gather_constants(objects, value_channels, top_k),
+            num_warps=GATHER_WARPS,
+            num_stages=STAGES,
+        )
+    return out.permute(1, 2, 0)
+
+
+def scan_constants(channels: int, top_k: int, factors: torch.dtype) -> dict[str, Any]:
+    """What `scan` is compiled for. channels: Ck. factors: dtype in which keys and queries are multiplied."""
+    import triton.language as tl
+
+    return {
+        "CHANNELS": channels,
+        "TOP_K": top_k,
+        "SLOTS": _power_of_two(top_k),
+        "QUERIES": 32,
+        "CELLS": 64,
+        "STEP": max(_power_of_two(channels), 16) if channels <= 64 else 32,
+        "DTYPE": getattr(tl, str(factors).removeprefix("torch.")),
+    }
+
+
+def gather_constants(objects: int, channels: int, top_k: int) -> dict[str, Any]:
+    """What `gather` is compiled for. channels: Cv."""
+    slots = _power_of_two(top_k)
+    return {
+        "OBJECTS": objects,
+        "CHANNELS": channels,
+        "TOP_K": top_k,
+        "SLOTS": slots,
+        "STEP": min(_power_of_two(objects * channels), 4096 // slots),
+    }
+
+
+def _factors(query: Tensor, keys: Tensor) -> torch.dtype:
+    """The dtype in which keys and queries are multiplied: products of halves are exact in float32."""
+    if query.dtype != keys.dtype or query.dtype == torch.float32:
+        return torch.float32
+    if query.dtype == torch.bfloat16 and not _multiplies_bfloat16(query.device):
+        return torch.float32
+    return query.dtype
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    # the interpreter multiplies the bits of a bfloat16 as if they were a whole number
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def _share(processors: int, tiles: int, cells: int, tile: int) -> int:
+    """Cells of the memory for one program: so few that no multiprocessor waits, but no fewer than pay."""
+    splits = max(_PROGRAMS * processors // tiles, 1)
+    return -(-max(-(-cells // splits), _MIN_SHARE) // tile) * tile
+
+
+def _power_of_two(n: int) -> int:
+    return 1 << max(n - 1, 0).bit_length()

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from emavos.memory import MemoryBank, MemoryPolicy, native_readout, topk_readout
+
+needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler here")
+
+
+def draw(queries, cells, key_channels=5):
+    g = torch.Generator().manual_seed(0)
+    query, keys = (
+        torch.randn(key_channels, queries, generator=g),
+        torch.randn(cells, key_channels, generator=g),
+    )
+    return query, keys, torch.randn(cells, 2, 3, generator=g)
+
+
+@needs_compiler
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("queries", [0, 1, 31, 32, 33, 100])
+def test_threads_share_the_queries(monkeypatch, threads, queries):
+    tensors = draw(queries, 203)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    torch.testing.assert_close(topk_readout(*tensors, 20, "native"), topk_readout(*tensors, 20, "dense"))
+
+
+@needs_compiler
+def test_tensors_need_not_be_contiguous():
+    query, keys, values = draw(40, 90)
+    odd = (
+        query.T.contiguous().T,
+        keys.T.contiguous().T,
+        values.permute(1, 2, 0).contiguous().permute(2, 0, 1),
+    )
+    torch.testing.assert_close(topk_readout(*odd, 20, "native"), topk_readout(query, keys, values))
+
+
+@needs_compiler
+def test_equal_cells_count_each():
+    query, keys, values = draw(40, 9)
+    tensors = (query, keys.repeat(11, 1), values.repeat(11, 1, 1))
+    torch.testing.assert_close(topk_readout(*tensors, 22, "native"), topk_readout(*tensors, 22, "dense"))
+
+
+@needs_compiler
+def test_a_bank_reads_by_the_backend_of_its_policy(monkeypatch):
+    banks = MemoryBank(), MemoryBank(MemoryPolicy(backend="native"))
+    g = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        key, value = torch.randn(6, 4, 5, generator=g), torch.randn(2, 3, 4, 5, generator=g)
+        for bank in banks:
+            bank.add(key, value)
+    calls = []
+    topk = native_readout.native_topk
+    monkeypatch.setattr(native_readout, "native_topk", lambda *a: calls.append(1) or topk(*a))
+    query = torch.randn(6, 4, 5, generator=g)
+    torch.testing.assert_close(banks[0].read(query), banks[1].read(query))
+    assert calls == [1]
+
+
+def test_asking_for_it_where_it_cannot_run_says_why(monkeypatch):
+    query, keys, values = draw(3, 9)
+    with pytest.raises(
+        RuntimeError, match=r"native readout cannot run: keys is torch.float64; float32 alone"
+    ):
+        topk_readout(query, keys.double(), values, backend="native")
+    with pytest.raises(RuntimeError, match="it has no gradient and query requires one"):
+        topk_readout(query.clone().requires_grad_(), keys, values, backend="native")
+    with pytest.raises(RuntimeError, match="query is on meta, not on the CPU"):
+        topk_readout(query.to("meta"), keys, values, backend="native")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(RuntimeError, match="no C\\+\\+ compiler is found"):
+        topk_readout(query, keys, values, backend="native")
+
+
+def test_a_compiler_that_fails_is_heard(monkeypatch):
+    monkeypatch.setenv("CXX", "false")
+    native_readout._function.cache_clear()
+    try:
+        with pytest.raises(RuntimeError, match=r"the native readout does not compile: .*false"):
+            topk_readout(*draw(3, 9), backend="native")
+    finally:
+        native_readout._function.cache_clear()
+
+
+def test_a_policy_names_a_backend_that_exists():
+    with pytest.raises(ValueError, match="backend is one of auto, dense, blocks, native, triton, not 'gpu'"):
+        MemoryPolicy(backend="gpu")
