@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -74,6 +75,22 @@ def load_predictor(args: argparse.Namespace, **policy: Any) -> Predictor:
     from emavos.memory import MemoryPolicy
     from emavos.predictor import Predictor
 
-    return Predictor.from_pretrained(
-        args.model, device=args.device, policy=MemoryPolicy(**policy), size=args.size or None
-    )
+    with _no_bars() if args.quiet else nullcontext():
+        return Predictor.from_pretrained(
+            args.model, device=args.device, policy=MemoryPolicy(**policy), size=args.size or None
+        )
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """The Hub's library shows a bar of its own for a download."""
+    from huggingface_hub import utils as hub
+
+    if hub.are_progress_bars_disabled():  # type: ignore[attr-defined]
+        yield
+        return
+    hub.disable_progress_bars()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        hub.enable_progress_bars()  # type: ignore[attr-defined]
