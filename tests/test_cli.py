@@ -366,3 +366,47 @@ def test_out_of_memory_on_a_cpu_is_one_line(here, capsys, monkeypatch):
 def test_an_empty_video_is_not_the_current_folder(here, capsys):
     assert segment(video="") == 1
     refused(capsys, here, "VIDEO is empty")
+
+
+def test_an_overlay_that_the_encoder_does_not_take_is_one_line(here, capsys):
+    pytest.importorskip("av")
+    (here / "wide").mkdir()
+    Image.fromarray(np.zeros((16, 20000, 3), np.uint8)).save("wide/0.png")
+    mask = np.zeros((16, 20000), np.uint8)
+    mask[4:9, 4:3000] = 1
+    write_mask("wide.png", mask)
+    assert segment("--overlay", "out.mp4", video="wide", mask="wide.png") == 1
+    refused(capsys, here, "out.mp4 cannot be written as H.264", "16x20000")
+
+
+def test_links_that_lead_nowhere_or_in_a_circle_are_one_line(here, capsys):
+    (here / "circle").symlink_to("circle")
+    (here / "outward").symlink_to("nowhere")
+    assert segment(video="circle") == 1
+    assert "circle does not exist" in capsys.readouterr().err
+    for out in ("circle", "outward"):
+        assert segment(out=out) == 1
+        assert "is a link that leads nowhere" in capsys.readouterr().err
+    assert (here / "outward").is_symlink()
+
+
+def test_an_overlay_does_not_appear_where_the_masks_cannot(here, capsys):
+    pytest.importorskip("av")
+    (here / "out" / "img9.png").mkdir(parents=True)
+    for place in ("shown.mp4", "shown"):
+        assert segment("--force", "--overlay", place) == 1
+        assert "is in its way" in capsys.readouterr().err
+        assert not (here / place).exists()
+
+
+def test_a_size_that_no_memory_holds_is_one_line(here, capsys):
+    assert main(["segment", "clip", "--mask", "first.png", "--out", "out", "--size", "99999999999"]) == 1
+    refused(capsys, here, "size is a whole number of pixels from 16 to 8192", "99999999999")
+
+
+def test_a_config_without_end_is_one_line(here, capsys):
+    (here / "model").mkdir()
+    (here / "model" / "config.json").write_text("[" * 200_000)
+    (here / "model" / "model.safetensors").write_bytes(b"")
+    assert segment("--model", "model") == 1
+    refused(capsys, here, "config.json")

@@ -176,3 +176,34 @@ def test_the_refusal_does_not_tell_how_to_open_it_unsafely(tmp_path):
     with pytest.raises(ValueError, match="does not hold tensors alone") as refusal:
         read_checkpoint(tmp_path / "x.pth")
     assert "weights_only" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"value_encoder.conv1.bias": torch.zeros(7)},
+        {"value_encoder.conv1.bias": torch.zeros(1)},  # would be spread over all channels
+        {"module.decoder.pred.bias": torch.zeros(1)},
+        {"decoder.pred.bias": torch.zeros(1).to_sparse()},
+        {"decoder.pred.bias": torch.zeros(1, device="meta")},
+        {"decoder.pred.bias": torch.zeros(1, dtype=torch.float8_e4m3fn)},
+    ],
+    ids=["bias-7", "bias-1", "twice", "sparse", "meta", "float8"],
+)
+def test_a_checkpoint_with_an_odd_tensor_is_one_line_and_no_model(tmp_path, odd, capsys):
+    state = fill_state_dict(reference.shapes()) | odd
+    torch.save(state, tmp_path / "x.pth")
+    assert main(["convert", str(tmp_path / "x.pth"), str(tmp_path / "model")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pth"]
+
+
+def test_a_model_is_not_written_over_without_force(tmp_path, capsys):
+    torch.save(fill_state_dict(reference.shapes()), tmp_path / "stcn.pth")
+    STCN.from_pretrained().save_pretrained(tmp_path / "model")
+    command = ["convert", str(tmp_path / "stcn.pth"), str(tmp_path / "model")]
+    assert main(command) == 1
+    assert "is not empty" in capsys.readouterr().err
+    assert STCN.from_pretrained(tmp_path / "model").config == PRESETS["stcn-tiny"]
+    assert main([*command, "--force"]) == 0
+    assert STCN.from_pretrained(tmp_path / "model").config == PRESETS["stcn"]

@@ -384,3 +384,28 @@ def test_many_small_objects_are_no_blur(tmp_path, side):
 def test_a_rate_that_cannot_be_written_is_refused(tmp_path, fps):
     with pytest.raises(ValueError, match=r"fps is from 0\.01 to 1000"):
         VideoWriter(tmp_path / "a.mp4", fps)
+
+
+@pytest.mark.parametrize("box", [(20, 10, 60, 40), (21, 10, 60, 40)])
+def test_a_box_that_ends_between_two_pixels_is_refused(tmp_path, box):
+    """Halved: 128 on its edges and 64 in its corners, and nothing else between black and white."""
+    big = Image.new("L", (96, 64))
+    ImageDraw.Draw(big).rectangle(box, fill=255)
+    big.resize((48, 32), Image.Resampling.BOX).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="looks anti-aliased"):
+        read_mask(tmp_path / "a.png")
+
+
+def test_objects_side_by_side_and_a_void_border_are_no_blur(tmp_path):
+    mask = np.zeros((40, 60), np.uint8)
+    mask[8:32, 8:52] = 255  # void, as VOC draws it around objects
+    mask[10:30, 10:30], mask[10:30, 30:50] = 20, 38
+    Image.fromarray(mask).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), mask)
+
+
+def test_frames_that_the_encoder_does_not_take_are_told_by_their_size(tmp_path):
+    pytest.importorskip("av")
+    with pytest.raises(ValueError, match=r"a\.mp4 cannot be written as H\.264 with frames of 16x20000"):
+        write_video(tmp_path / "a.mp4", [np.zeros((16, 20000, 3), np.uint8)], fps=25)
+    assert not list(tmp_path.iterdir())

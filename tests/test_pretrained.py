@@ -185,3 +185,32 @@ def test_bfloat16_gives_nearly_the_same_masks():
     )
     same = [np.mean(a == b) for a, b in zip(single, half, strict=True)]
     assert min(same) > 0.98
+
+
+def test_loading_a_model_leaves_the_random_numbers_of_its_user_alone(folder):
+    before = torch.get_rng_state()
+    for name in (None, folder):
+        load_model(name)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_network_is_put_where_it_is_told(folder):
+    for device in ("cpu", "auto", torch.device("meta")):
+        model = STCN.from_pretrained(folder, device=device)
+        assert device == "auto" or next(model.parameters()).device == torch.device(device)
+    with pytest.raises(ValueError, match="not 'gpu'"):
+        STCN.from_pretrained(folder, device="gpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8, torch.bool])
+def test_types_that_are_no_weights_are_refused_and_named(folder, dtype):
+    edit_weights(folder, lambda state: state.update({"decoder.pred.bias": torch.zeros(1).to(dtype)}))
+    with pytest.raises(ValueError, match=rf"decoder\.pred\.bias is {dtype}, not torch\.float32"):
+        load_model(folder)
+
+
+def test_whole_numbers_of_another_width_are_refused(folder):
+    key = "key_encoder.trunk.stem.norm.num_batches_tracked"
+    edit_weights(folder, lambda state: state.update({key: torch.zeros((), dtype=torch.int32)}))
+    with pytest.raises(ValueError, match=r"num_batches_tracked is torch\.int32, not torch\.int64"):
+        load_model(folder)

@@ -49,6 +49,8 @@ def from_stcn(state_dict: Mapping[str, Tensor], config: STCNConfig | None = None
     """
     model = STCN(config)
     state = {_our_name(key): tensor for key, tensor in state_dict.items()}
+    if len(state) < len(state_dict):
+        raise ValueError("this is not a published STCN checkpoint: it has keys with and without `module.`")
     first = "value_encoder.trunk.conv1.weight"
     if first in state and state[first].ndim == 4 and state[first].shape[1] == 4:
         state[first] = torch.nn.functional.pad(state[first], (0, 0, 0, 0, 0, 1))
@@ -83,7 +85,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if isinstance(content, dict) and isinstance(content.get("network"), dict):
         content = content["network"]
     if not isinstance(content, dict) or not all(
-        isinstance(key, str) and isinstance(x, Tensor) for key, x in content.items()
+        isinstance(key, str) and isinstance(x, Tensor) and x.layout == torch.strided and not x.is_quantized
+        for key, x in content.items()
     ):
         raise ValueError(f"{path} holds no state dict of a network")
     return content
@@ -151,8 +154,9 @@ def _fold_biases(state: dict[str, Tensor]) -> None:
         conv = key.removesuffix(".bias")
         parent, _, name = conv.rpartition(".")
         norm = f"{parent}.1" if name == "0" else f"{parent}.{name.replace('conv', 'bn')}"
-        if norm != conv and f"{norm}.running_mean" in state:
-            state[f"{norm}.running_mean"] = state[f"{norm}.running_mean"] - state.pop(key)
+        mean = state.get(f"{norm}.running_mean")
+        if norm != conv and mean is not None and mean.shape == state[key].shape:  # otherwise it is unknown
+            state[f"{norm}.running_mean"] = mean - state.pop(key)
 
 
 def _lite_name(key: str) -> str:

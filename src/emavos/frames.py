@@ -60,8 +60,8 @@ def normalize(frame: Tensor) -> Tensor:
 
 def check_short_side(size: int | None) -> None:
     """Raise ValueError unless `size` can be the short side of a working frame, or None."""
-    if size is not None and (type(size) is not int or size < 16):
-        raise ValueError(f"size is a whole number of pixels of at least 16, or None, not {size!r}")
+    if size is not None and (type(size) is not int or not 16 <= size <= 8192):
+        raise ValueError(f"size is a whole number of pixels from 16 to 8192, or None, not {size!r}")
 
 
 def working_size(height: int, width: int, size: int | None) -> tuple[int, int]:

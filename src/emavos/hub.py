@@ -107,8 +107,10 @@ def _explained(
         why = error.__cause__
         at = "" if revision is None else f" at revision {revision}"
         where = f"{repository}{at} is not in the cache {place}"
-        if isinstance(why, errors.HfHubHTTPError):
-            raise ConnectionError(f"{where}, and {_answer(why)}; try again later") from error
+        if _status(why) in (401, 403):
+            raise _refused(repository, _status(why)) from error
+        if _status(why) is not None:
+            raise ConnectionError(f"{where}, and the Hub answered {_status(why)}; try again later") from error
         if why is None or isinstance(why, errors.OfflineModeIsEnabled):
             raise ConnectionError(
                 f"{where}, and the Hub must not be asked (local_files_only or HF_HUB_OFFLINE); "
@@ -132,12 +134,11 @@ def _explained(
     except errors.RevisionNotFoundError as error:
         raise ValueError(f"{repository} has no revision {revision}: no such branch, tag or commit") from error
     except errors.HfHubHTTPError as error:
-        if error.response.status_code in (401, 403):
-            raise PermissionError(
-                f"the Hub refuses this for {repository} ({error.response.status_code}): "
-                "the token is not valid or may not do it; give another (token=..., or `hf auth login`)"
-            ) from error
-        raise ConnectionError(f"{_answer(error)} for {repository}; try again later") from error
+        if _status(error) in (401, 403):
+            raise _refused(repository, _status(error)) from error
+        raise ConnectionError(
+            f"the Hub answered {_status(error)} for {repository}; try again later"
+        ) from error
     except RuntimeError as error:  # of an upload
         cause = " ".join(str(error.__cause__ or error).split())
         raise ConnectionError(f"the transfer of {repository} broke off ({cause}); try again") from error
@@ -159,8 +160,17 @@ def _explained(
         ) from error
 
 
-def _answer(error: Exception) -> str:
-    return f"the Hub answered {error.response.status_code}"  # type: ignore[attr-defined]
+def _status(error: BaseException | None) -> int | None:
+    """What a server answered, of whichever client the Hub's library uses; None where it gave no answer."""
+    status: int | None = getattr(getattr(error, "response", None), "status_code", None)
+    return status
+
+
+def _refused(repository: str, status: int | None) -> PermissionError:
+    return PermissionError(
+        f"the Hub refuses this for {repository} ({status}): "
+        "the token is not valid or may not do it; give another (token=..., or `hf auth login`)"
+    )
 
 
 def _missing_files(repository: str, revision: str | None, token: str | bool | None) -> str:

@@ -71,7 +71,7 @@ def _looks_antialiased(mask: NDArray[Any]) -> bool:
     if min(mask.shape) < 3 or int(mask.max()) - int(mask.min()) < 3:
         return False
     ids, labels = _labelled(mask)
-    if len(ids) < 4:
+    if len(ids) < 3:
         return False
     centre = labels[1:-1, 1:-1]
     pairs = ((labels[:-2, 1:-1], labels[2:, 1:-1]), (labels[1:-1, :-2], labels[1:-1, 2:]))
@@ -82,12 +82,15 @@ def _looks_antialiased(mask: NDArray[Any]) -> bool:
         lone &= (before != centre) & (centre != after)
     total = np.bincount(centre.ravel(), minlength=len(ids))
 
-    def mostly(where: NDArray[Any]) -> int:
-        return int((2 * np.bincount(centre[where], minlength=len(ids)) > total).sum())
+    def mostly(where: NDArray[Any]) -> NDArray[np.bool_]:
+        return 2 * np.bincount(centre[where], minlength=len(ids)) > total
 
-    steps = mostly(step)
+    stepped = mostly(step)
+    if ids[0] == 0 and ids[-1] == 255 and ids[1] >= 16 and stepped[1:-1].all():
+        return True  # white on black, with a gray or two: a box that ends between two pixels
+    steps = int(stepped.sum())
     return (steps >= 3 and 2 * steps >= len(ids) - 1) or (
-        len(ids) > 16 and 2 * mostly(step | lone) > len(ids)
+        len(ids) > 16 and 2 * int(mostly(step | lone).sum()) > len(ids)
     )
 
 

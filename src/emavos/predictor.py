@@ -14,7 +14,7 @@ from emavos.frames import check_short_side
 from emavos.io import open_frames, read_mask
 from emavos.memory import MemoryPolicy
 from emavos.models import STCN
-from emavos.pretrained import load_model
+from emavos.pretrained import choose_device, load_model
 from emavos.session import Result, Session
 
 
@@ -76,11 +76,12 @@ class Predictor:
             cache_dir=cache_dir,
             token=token,
             local_files_only=local_files_only,
+            device=place,
             dtype=torch.float32 if isinstance(dtype, str) else dtype,
         )
         if dtype == "auto" and model.config.trunk != "resnet" and multiplies_bfloat16(place):
             model = model.to(torch.bfloat16)
-        return cls(model.to(place), policy, size)
+        return cls(model, policy, size)
 
     @property
     def device(self) -> torch.device:
@@ -162,25 +163,6 @@ def _check(mask: Any) -> Any:
     if isinstance(mask, (str, os.PathLike)) and not os.path.exists(mask):
         raise FileNotFoundError(f"{os.fspath(mask)} does not exist")
     return mask
-
-
-def choose_device(device: str | torch.device) -> torch.device:
-    """The device of a name; "auto" is an accelerator where torch has one, otherwise the CPU.
-
-    Raises ValueError where torch knows no such device, or finds no CUDA device.
-    """
-    if device != "auto":
-        try:
-            place = torch.device(device)
-        except RuntimeError as error:
-            raise ValueError(
-                f"device is auto, cpu, cuda or another that torch knows, not {device!r}"
-            ) from error
-        if place.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device is cuda, but torch finds no CUDA device here; use cpu or auto")
-        return place
-    found = torch.accelerator.current_accelerator(check_available=True)
-    return torch.device("cpu") if found is None else found
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

@@ -24,6 +24,7 @@ from emavos.models import STCN, STCNConfig
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # each is turned into the others
 
 
 @dataclass(frozen=True)
@@ -49,31 +50,34 @@ def load_model(
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> STCN:
-    """A trained model in evaluation mode, on the CPU.
+    """A trained model in evaluation mode.
 
     name_or_path: nothing or a short name ("tiny"), a model inside this package; a folder that
         `save_model` wrote; or a repository of the Hub, "user/name", of which revision (a branch, a tag or a
         commit), cache_dir, token and local_files_only are then asked.
+    device: where it is put; "auto" takes an accelerator where torch has one, otherwise the CPU.
     dtype: of the parameters, whatever the file holds.
 
     Raises ValueError where there is no such model, or its config, keys, shapes or sha256 are not exactly
     right; what `emavos.hub.download` raises where the Hub or the cache fails.
     """
-    if dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+    if dtype not in _FLOATS:
         raise ValueError(f"dtype is a floating-point type such as torch.float32, not {dtype}")
+    place = choose_device(device)
     name = "tiny" if name_or_path is None else os.fspath(name_or_path)
     if os.path.isfile(name):
         raise ValueError(f"{name} is a file; a model is a folder of {CONFIG_NAME} and {WEIGHTS_NAME}")
     if os.path.isdir(name):
-        return _load_folder(Path(name), None, dtype)
+        return _load_folder(Path(name), None, dtype).to(place)
     known = KNOWN.get(name, KnownModel(name))
     if isinstance(known.place, Path):
-        return _load_folder(known.place, known.sha256, dtype)
+        return _load_folder(known.place, known.sha256, dtype).to(place)
     if known.place.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
         raise ValueError(
-            f"{name} is not a folder, a Hub repository (user/name) or a known model ({', '.join(KNOWN)})"
+            f"{name!r} is not a folder, a Hub repository (user/name) or a known model ({', '.join(KNOWN)})"
         )
     folder = download(
         known.place,
@@ -83,7 +87,26 @@ def load_model(
         token=token,
         local_files_only=local_files_only,
     )
-    return _load_folder(folder, known.sha256, dtype)
+    return _load_folder(folder, known.sha256, dtype).to(place)
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """The device of a name; "auto" is an accelerator where torch has one, otherwise the CPU.
+
+    Raises ValueError where torch knows no such device, or finds no CUDA device.
+    """
+    if device != "auto":
+        try:
+            place = torch.device(device)
+        except RuntimeError as error:
+            raise ValueError(
+                f"device is auto, cpu, cuda or another that torch knows, not {device!r}"
+            ) from error
+        if place.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device is cuda, but torch finds no CUDA device here; use cpu or auto")
+        return place
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return torch.device("cpu") if found is None else found
 
 
 def save_model(
@@ -164,8 +187,10 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> N
         given, want = state[key], wanted[key]
         if given.shape != want.shape:
             wrong.append(f"{key} is {tuple(given.shape)}, not {tuple(want.shape)}")
-        elif given.is_floating_point() != want.is_floating_point():
+        elif given.dtype not in (_FLOATS if want.is_floating_point() else (want.dtype,)):
             wrong.append(f"{key} is {given.dtype}, not {want.dtype}")
+        elif given.layout != torch.strided or given.is_meta:
+            wrong.append(f"{key} holds no plain numbers ({given.layout}, {given.device})")
         elif not given.isfinite().all():
             wrong.append(f"{key} holds NaN or infinity")
     if wrong:
@@ -183,7 +208,7 @@ def _load_folder(folder: Path, sha256: str | None, dtype: torch.dtype) -> STCN:
         if not isinstance(fields, dict):
             raise ValueError("expected an object of fields")
         config = STCNConfig.from_dict(fields)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{folder / CONFIG_NAME}: {error}") from error
     weights = folder / WEIGHTS_NAME
     if sha256 is not None:
@@ -192,6 +217,8 @@ def _load_folder(folder: Path, sha256: str | None, dtype: torch.dtype) -> STCN:
         state = load_file(weights)
     except SafetensorError as error:
         raise ValueError(f"{weights} is not a whole safetensors file: {error}") from error
-    model = STCN(config)
+    with torch.device("meta"):  # random weights would be replaced, and drawing them moves torch's generator
+        model = STCN(config)
+    model.to_empty(device="cpu")
     load_strictly(model, state, f"{weights} does not fit its {CONFIG_NAME}")
     return model.to(dtype).eval()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -92,10 +93,28 @@ def load_predictor(args: argparse.Namespace, **policy: Any) -> Predictor:
     from emavos.memory import MemoryPolicy
     from emavos.predictor import Predictor
 
-    return Predictor.from_pretrained(
-        args.model,
-        device=args.device,
-        dtype=dtype_of(args),
-        policy=MemoryPolicy(**policy),
-        size=args.size or None,
-    )
+    with silent_hub(bars=not args.quiet):
+        return Predictor.from_pretrained(
+            args.model,
+            device=args.device,
+            dtype=dtype_of(args),
+            policy=MemoryPolicy(**policy),
+            size=args.size or None,
+        )
+
+
+@contextmanager
+def silent_hub(bars: bool) -> Iterator[None]:
+    """The Hub's library warns of each try that fails, and shows bars of its own for downloads."""
+    from huggingface_hub import utils as hub
+
+    level, shown = hub.logging.get_verbosity(), not hub.are_progress_bars_disabled()  # type: ignore[attr-defined]
+    hub.logging.set_verbosity_error()
+    if shown and not bars:
+        hub.disable_progress_bars()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        hub.logging.set_verbosity(level)
+        if shown and not bars:
+            hub.enable_progress_bars()  # type: ignore[attr-defined]

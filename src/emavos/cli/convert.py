@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from emavos.cli.arguments import Commands
+from emavos.cli.staging import staged
 
 
 def add(commands: Commands) -> None:
@@ -21,6 +22,9 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--preset", default="stcn", metavar="NAME", help="stcn, or one with attention: stcn-external-both"
     )
+    parser.add_argument(
+        "--force", action="store_true", help="write into a folder that is not empty, over old files"
+    )
 
 
 def _convert(args: argparse.Namespace) -> None:
@@ -30,5 +34,6 @@ def _convert(args: argparse.Namespace) -> None:
     fitting = [name for name, config in PRESETS.items() if config.trunk == "resnet"]
     if args.preset not in fitting:
         raise ValueError(f"--preset {args.preset} is none of {', '.join(fitting)}")
-    from_stcn(read_checkpoint(args.checkpoint), PRESETS[args.preset]).save_pretrained(args.out)
+    with staged(args.out, args.force) as folder:
+        from_stcn(read_checkpoint(args.checkpoint), PRESETS[args.preset]).save_pretrained(folder)
     print(f"{args.out}: config.json, model.safetensors")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emavos.cli.arguments import Commands, add_device_arguments, dtype_of, whole
+from emavos.cli.arguments import Commands, add_device_arguments, dtype_of, silent_hub, whole
 from emavos.cli.datasets import add_data_arguments, file_name, named_folders, protocol_of
 from emavos.cli.follow import is_out_of_memory
 
@@ -226,9 +226,10 @@ def _follower(
         max_frames=bound,
     )
     size = protocol.size if args.size is None else args.size or None
-    predictor = Predictor.from_pretrained(
-        model, device=args.device, dtype=dtype_of(args), policy=policy, size=size
-    )
+    with silent_hub(bars=not args.quiet):
+        predictor = Predictor.from_pretrained(
+            model, device=args.device, dtype=dtype_of(args), policy=policy, size=size
+        )
     network = predictor.model
     settings = {
         "model": model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,7 @@ from emavos.cli.arguments import (
     policy,
 )
 from emavos.cli.follow import follow
-from emavos.cli.staging import staged
+from emavos.cli.staging import check_way, staged
 
 if TYPE_CHECKING:
     from emavos.io import FrameSource, IdMask, Pixels
@@ -79,6 +80,7 @@ def _segment(args: argparse.Namespace) -> None:
             if show is not None:
                 show(name, overlay(frame, result.mask))
             count, ids = count + 1, ids.union(result.ids)
+        check_way(folder, args.out)  # before the overlay, which is finished first, takes its place
     if not args.quiet:
         seconds = time.monotonic() - start
         how = f"{seconds:.1f} s, {predictor.device.type}, {str(predictor.dtype).removeprefix('torch.')}"
@@ -89,12 +91,15 @@ def _check_apart(video: str, mask: Path, out: Path, show: Path | None) -> None:
     """No output may be written over an input, or over the other output."""
     if not video:
         raise ValueError("VIDEO is empty; name a folder of images or a video file")
-    taken = {Path(video).resolve(): "the video", mask.resolve(): "the mask"}
+    taken = {_place(video): "the video", _place(mask): "the mask"}
     if mask.is_file():
-        taken.setdefault(mask.resolve().parent, "the folder of the mask")
+        taken.setdefault(os.path.dirname(_place(mask)), "the folder of the mask")
     for name, path in (("--out", out), ("--overlay", show)):
-        if path is not None and (other := taken.setdefault(path.resolve(), name)) != name:
+        if path is not None and (other := taken.setdefault(_place(path), name)) != name:
             raise ValueError(f"{name} {path} is also {other}; choose another place")
+
+
+_place = os.path.realpath  # Path.resolve raises where links lead in a circle
 
 
 def _read_masks(path: Path, frames: FrameSource) -> IdMask | dict[int, IdMask]:

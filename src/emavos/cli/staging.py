@@ -14,6 +14,8 @@ from pathlib import Path
 def staged(target: Path, force: bool) -> Iterator[Path]:
     """A hidden folder to fill; its files go to `target` if the block ends well, and vanish otherwise."""
     target = Path(os.path.abspath(target))
+    if target.is_symlink() and not target.exists():
+        raise ValueError(f"{target} is a link that leads nowhere; remove it, or choose another folder")
     if target.exists() and not target.is_dir():
         raise ValueError(f"{target} is a file, not a folder")
     if target.is_dir() and not force and any(target.iterdir()):
@@ -38,11 +40,16 @@ def _publish(stage: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(stage, target)
         return
+    for file, goal in check_way(stage, target):
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, goal)
+
+
+def check_way(stage: Path, target: Path) -> list[tuple[Path, Path]]:
+    """What is staged, with the place of each file; ValueError where something stands in the way of one."""
     moves = [(file, target / file.relative_to(stage)) for file in sorted(stage.rglob("*")) if file.is_file()]
     for _, goal in moves:
         above = next(folder for folder in goal.parents if folder.exists())
         if goal.is_dir() or not above.is_dir():
             raise ValueError(f"{goal} cannot be written: {goal if goal.is_dir() else above} is in its way")
-    for file, goal in moves:
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(file, goal)
+    return moves

@@ -99,8 +99,7 @@ def add(commands: Commands) -> None:
 def _train(args: argparse.Namespace) -> None:
     import torch
 
-    from emavos.predictor import choose_device
-    from emavos.pretrained import save_model
+    from emavos.pretrained import choose_device, save_model
     from emavos.training import distributed, train
 
     config, model = _start(args)

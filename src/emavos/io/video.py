@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -120,13 +120,15 @@ class VideoWriter:
         height, width = size = frame.shape[:2]
         if self._size is None:
             self._size = size
-            self._begin(height + height % 2, width + width % 2)
+            with self._explained():
+                self._begin(height + height % 2, width + width % 2)
         elif size != self._size:
             began = "x".join(map(str, self._size))
             raise ValueError(f"frame is {height}x{width} but the video began with {began}; resize it")
         even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         picture = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-        self._container.mux(self._stream.encode(picture))
+        with self._explained():
+            self._container.mux(self._stream.encode(picture))
 
     def _begin(self, height: int, width: int) -> None:
         options = {"movflags": "faststart"}  # the index first, so that a browser plays while it loads
@@ -141,9 +143,22 @@ class VideoWriter:
         """Finish the file and put it in its place."""
         if self._container is None:
             raise ValueError(f"{self.path} has no frames")
-        self._container.mux(self._stream.encode())
-        self._container.close()
+        with self._explained():
+            self._container.mux(self._stream.encode())
+            self._container.close()
         os.replace(self._partial, self.path)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What the encoder or the disk does not take, in words."""
+        try:
+            yield
+        except self._av.FFmpegError as error:
+            size = "" if self._size is None else " of {}x{} (height x width)".format(*self._size)
+            raise ValueError(
+                f"{self.path.name} cannot be written as H.264 with frames{size}: {error.strerror}; "
+                "write images instead, or smaller frames"
+            ) from error
 
     def abort(self) -> None:
         """Give up, and leave nothing behind."""

@@ -174,6 +174,7 @@ class STCN(nn.Module):
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
+        device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> STCN:
         """A trained model: the one inside the package, a folder, or a repository of the Hub, "user/name".
@@ -188,6 +189,7 @@ class STCN(nn.Module):
             cache_dir=cache_dir,
             token=token,
             local_files_only=local_files_only,
+            device=device,
             dtype=dtype,
         )
 
