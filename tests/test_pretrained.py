@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from emavos import Predictor
 from emavos.demo import synthetic_clip
-from emavos.models import PRESETS, STCN, STCNConfig
+from emavos.models import PRESETS, STCN
 from emavos.pretrained import KNOWN, load_model
 
 CONFIG = PRESETS["stcn-tiny"]
@@ -158,18 +158,10 @@ def test_half_precision_is_refused_on_a_cpu_and_bfloat16_is_not(folder):
     assert result.prob.dtype == torch.float32
 
 
-def test_the_type_is_chosen_for_the_model_and_the_device(monkeypatch, tmp_path):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-    assert Predictor.from_pretrained(device="cpu").dtype == torch.bfloat16
-    assert Predictor.from_pretrained(device="cpu", dtype=torch.float32).dtype == torch.float32
-    STCN(STCNConfig(value_channels=16, context_channels=16, decoder_channels=(16, 8, 8))).save_pretrained(
-        tmp_path
-    )
-    assert Predictor.from_pretrained(tmp_path, device="cpu").dtype == torch.float32  # as published, exactly
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+def test_a_predictor_says_where_and_in_what_it_computes():
     assert Predictor.from_pretrained(device="cpu").dtype == torch.float32
-    with pytest.raises(ValueError, match=r"dtype is auto, or a type such as .*, not 'half'"):
-        Predictor.from_pretrained(dtype="half")
+    predictor = Predictor.from_pretrained(device="cpu", dtype=torch.bfloat16)
+    assert (predictor.device, predictor.dtype) == (torch.device("cpu"), torch.bfloat16)
 
 
 def test_bfloat16_gives_nearly_the_same_masks():

@@ -45,7 +45,7 @@ class Predictor:
         name_or_path: str | os.PathLike[str] | None = None,
         *,
         device: str | torch.device = "auto",
-        dtype: str | torch.dtype = "auto",
+        dtype: torch.dtype = torch.float32,
         policy: MemoryPolicy | None = None,
         size: int | None = 480,
         revision: str | None = None,
@@ -58,9 +58,8 @@ class Predictor:
         name_or_path: nothing or "tiny", the model inside this package; a folder of `config.json` and
             `model.safetensors`; or a repository of the Hugging Face Hub, "user/name".
         device: "auto" takes an accelerator where torch has one, otherwise the CPU.
-        dtype: of the network, such as torch.float32; affinity and probabilities are float32 always. "auto"
-            is bfloat16 for small trunks where the device multiplies it natively, which keeps their masks
-            (docs/performance.md has the figures), and float32 otherwise. Not float16 on a CPU.
+        dtype: of the network; affinity and probabilities are float32 always. torch.bfloat16 is faster where
+            the device multiplies it natively, and costs a little (docs/performance.md). Not float16 on a CPU.
         revision, cache_dir, token, local_files_only: of the Hub.
 
         Raises as `emavos.pretrained.load_model` does.
@@ -68,8 +67,6 @@ class Predictor:
         place = choose_device(device)
         if place.type == "cpu" and dtype == torch.float16:
             raise ValueError("float16 is no type for a CPU; use float32, or bfloat16 where the CPU has it")
-        if isinstance(dtype, str) and dtype != "auto":
-            raise ValueError(f"dtype is auto, or a type such as torch.bfloat16, not {dtype!r}")
         model = load_model(
             name_or_path,
             revision=revision,
@@ -77,10 +74,8 @@ class Predictor:
             token=token,
             local_files_only=local_files_only,
             device=place,
-            dtype=torch.float32 if isinstance(dtype, str) else dtype,
+            dtype=dtype,
         )
-        if dtype == "auto" and model.config.trunk != "resnet" and multiplies_bfloat16(place):
-            model = model.to(torch.bfloat16)
         return cls(model, policy, size)
 
     @property
@@ -163,13 +158,3 @@ def _check(mask: Any) -> Any:
     if isinstance(mask, (str, os.PathLike)) and not os.path.exists(mask):
         raise FileNotFoundError(f"{os.fspath(mask)} does not exist")
     return mask
-
-
-def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16 natively; False where torch is too old to say it of a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
-        return False
-    has = torch.cpu.get_capabilities()
-    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))

@@ -17,7 +17,7 @@ def gflop(
     """10^9 operations (a multiplication and an addition are two) by part, and of a frame.
 
     A frame is a key, a readout of `memory_frames`, a decoding and, as one in five is remembered, a fifth of a
-    value. What torch's counter counts: convolutions and matrix products.
+    value. What torch's counter counts: convolutions and matrix products. A model on "meta" is counted as well.
     """
     policy = MemoryPolicy(max_frames=memory_frames)
     frame, _ = pad_to_stride(torch.zeros(1, 3, height, width))
@@ -30,13 +30,14 @@ def gflop(
         values = model.encode_value(frame, features, prob)[0]
     counts["encode_value"] = counter.get_total_flops()
     bank = MemoryBank(policy)
+    key, value = (torch.zeros(x.shape, device="cpu") for x in (features.key[0], values))
     for _ in range(memory_frames):
-        bank.add(features.key[0], values)
+        bank.add(key, value)
     with FlopCounterMode(display=False) as counter:
-        readout = bank.read(features.key[0])
+        bank.read(key)
     counts["read"] = counter.get_total_flops()
     with FlopCounterMode(display=False) as counter:
-        model.decode(readout[None], features)
+        model.decode(values[None], features)  # a readout has the shape of values
     counts["decode"] = counter.get_total_flops()
     counts["frame"] = counts["encode_key"] + counts["read"] + counts["decode"]
     counts["frame"] += counts["encode_value"] / policy.every

@@ -42,9 +42,9 @@ def add_device_arguments(parser: Any) -> None:
     )
     parser.add_argument(
         "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        default="auto",
-        help="of the network's arithmetic (auto: the fastest that keeps the masks)",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of the network's arithmetic; bfloat16 is faster where the processor has it (float32)",
     )
 
 
@@ -52,7 +52,7 @@ def dtype_of(args: argparse.Namespace) -> Any:
     """What --dtype means to `Predictor.from_pretrained`."""
     import torch
 
-    return args.dtype if args.dtype == "auto" else getattr(torch, args.dtype)
+    return getattr(torch, args.dtype)
 
 
 def add_memory_arguments(parser: argparse.ArgumentParser) -> None:
