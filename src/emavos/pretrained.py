@@ -38,7 +38,7 @@ class KnownModel:
 KNOWN: Mapping[str, KnownModel] = {
     "tiny": KnownModel(
         Path(__file__).parent / "weights",
-        "4dee66fe9d78b3be4841ea4593175c3c770ed51a7ffa2c1a173a299a1c563d0e",
+        "7ff0cc2a356e6c12e77a68dee487aae35c607ad096008d153bc19d047e471704",
     ),
 }
 
