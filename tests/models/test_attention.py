@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from emavos.models import ExternalAttention, MultiHeadExternalAttention, SelfAttention
+from emavos.models.attention import double_norm
 from golden import reference
 
 MODULES = [
@@ -41,6 +42,17 @@ def test_block_form_agrees_with_the_published_block(name):
     with torch.no_grad():
         out = block(torch.from_numpy(golden["x"]))
     assert (out - torch.from_numpy(golden["y"])).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["ea_c32", "ea_c256"])
+def test_the_double_normalisation_agrees_with_the_published_one(name):
+    golden = {
+        key: torch.from_numpy(x).mT for key, x in reference.load(name).items() if key.startswith("attn")
+    }
+    assert (
+        golden["attn_logits"].softmax(dim=1) - golden["attn_softmax"]
+    ).abs().max() <= 1e-6  # over positions
+    assert (double_norm(golden["attn_logits"]) - golden["attn_norm"]).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["ea_c32", "ea_c256"])

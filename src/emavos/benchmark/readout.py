@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from emavos.benchmark.plot import lines
-from emavos.benchmark.stages import _machine
+from emavos.machine import describe
 from emavos.memory import topk_readout
 from emavos.memory.readout import Backend
 
@@ -172,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         kinds.append((int(found[1]), int(found[2])))
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    machine = _machine(args.device, torch.get_num_threads())
+    machine = describe(torch.device(args.device))
     print(f"{machine}; medians of {args.repeats}, {args.clock} time\n")
     names = ["reference", *args.backends]
     columns = [*(f"{name}, ms" for name in names), *(f"ratio of {name}" for name in args.backends)]

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +19,7 @@ from statistics import median
 import numpy as np
 import torch
 
+from emavos.machine import describe
 from emavos.masks import aggregate, pad_to_stride
 from emavos.memory import MemoryBank, MemoryPolicy
 from emavos.models import PRESETS, STCN
@@ -142,16 +141,6 @@ def _peak_mb(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def _machine(device: str, threads: int) -> str:
-    if torch.device(device).type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    name = platform.processor() or platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
-    return f"{name}, {threads} threads, torch {torch.__version__}"
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m emavos.benchmark", description=__doc__)
     parser.add_argument("--model", action="append", choices=list(PRESETS), help="a preset (stcn, stcn-tiny)")
@@ -164,9 +153,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     args = parser.parse_args(argv)
-    threads = args.threads or torch.get_num_threads()
-
-    machine = _machine(args.device, threads)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    threads = torch.get_num_threads()
+    machine = describe(torch.device(args.device))
     print(machine)
     print(
         f"{args.height}x{args.width}, {args.objects} objects, {args.memory_frames} memory frames; random "

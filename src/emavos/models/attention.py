@@ -77,10 +77,10 @@ class ExternalAttention(nn.Module):
             keys = self.key_memory @ self.proj_in.weight  # (S, C)
             values = self.value_memory @ self.proj_out.weight.T  # (S, C)
             logits = functional.linear(features, keys, self.key_memory @ self.proj_in.bias)
-            out = self.norm((_double_norm(logits) @ values).transpose(1, 2)).transpose(1, 2)
+            out = self.norm((double_norm(logits) @ values).transpose(1, 2)).transpose(1, 2)
             return (x + _like(out, x)).relu()
         logits = functional.linear(features, self.key_memory)
-        out = _like(_double_norm(logits) @ self.value_memory, x)
+        out = _like(double_norm(logits) @ self.value_memory, x)
         return x + out if self.residual else out
 
 
@@ -121,7 +121,7 @@ class MultiHeadExternalAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         features = self.proj_in(_to_sequence(x, self.channels))
         heads = features.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, C / heads)
-        out = self.value_memory(_double_norm(self.key_memory(heads)))
+        out = self.value_memory(double_norm(self.key_memory(heads)))
         out = _like(self.proj_out(out.transpose(1, 2).flatten(2)), x)
         return x + out if self.residual else out
 
@@ -155,7 +155,7 @@ class SelfAttention(nn.Module):
         return x + out if self.residual else out
 
 
-def _double_norm(logits: Tensor) -> Tensor:
+def double_norm(logits: Tensor) -> Tensor:
     """Norm of external attention on (..., N, S): a softmax over positions, then L1 over slots."""
     wide = torch.promote_types(logits.dtype, torch.float32)  # 1e-9 is zero in half precision
     attention = logits.softmax(dim=-2, dtype=wide)
