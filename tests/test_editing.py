@@ -158,6 +158,8 @@ ONE[:9, :9] = 1
         (lambda s: s.add({"a": ONE}), "not 'a'"),
         (lambda s: s.add({}), "of one object or more"),
         (lambda s: s.add({9: ONE[:50]}), "mask is 50x160 but frame is 96x160"),
+        (lambda s: s.add(ONE), r"masks are a dict \{id: mask\}, not ndarray"),
+        (lambda s: s.remove(1), "ids are a list of them, not 1"),
         (lambda s: s.undo(), "nothing to undo"),
     ],
 )

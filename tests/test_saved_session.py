@@ -83,5 +83,10 @@ def test_what_is_no_saved_session_is_told_by_name(predictor, tmp_path):
     for name in ("text", "tensors", "cut", "newer"):
         with pytest.raises(ValueError, match=f"{name} is no saved session, or is damaged"):
             predictor.session(tmp_path / name)
+    with pytest.raises(ValueError, match="it holds no session"):
+        predictor.session(tmp_path / "tensors")
+    for place in (tmp_path, tmp_path / "no" / "folder"):
+        with pytest.raises(ValueError, match="is a folder, or lies in none"):
+            predictor.session().save(place)
     with pytest.raises(FileNotFoundError):
         predictor.session(tmp_path / "nothing")

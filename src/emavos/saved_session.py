@@ -38,7 +38,10 @@ def save_session(session: Session, path: str | os.PathLike[str]) -> None:
         "frame_size": session.frame_size,
         "groups": groups,
     }
-    with replacing(Path(path)) as partial:
+    path = Path(path)
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"{path} is a folder, or lies in none; name a file in a folder that is there")
+    with replacing(path) as partial:
         save_file(tensors, partial, metadata={"session": json.dumps(facts)})
 
 
@@ -47,7 +50,9 @@ def load_session(path: str | os.PathLike[str], model: STCN) -> Session:
     device = next(model.parameters()).device
     try:
         with safe_open(path, "pt") as file:
-            facts = json.loads(file.metadata()["session"])
+            facts = json.loads((file.metadata() or {}).get("session", "null"))
+            if facts is None:
+                raise ValueError("it holds no session")
             tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
         if facts["format"] != _FORMAT:
             raise ValueError(f"its format is {facts['format']}; this version reads {_FORMAT}")

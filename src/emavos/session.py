@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -201,7 +201,7 @@ class Session:
         Raises ValueError where there is no frame yet, an id is followed already, or a mask is empty, of
         another size, or overlaps another.
         """
-        if followed := [id for id in masks if id in self.ids]:
+        if followed := [id for id in _ids(masks) if id in self.ids]:
             raise ValueError(f"object {followed[0]} is followed already; use correct()")
         return self._mend(masks)
 
@@ -215,7 +215,7 @@ class Session:
 
         Raises ValueError as `add` does, and where an id is not followed.
         """
-        if unknown := [id for id in masks if id not in self.ids]:
+        if unknown := [id for id in _ids(masks) if id not in self.ids]:
             raise ValueError(f"object {unknown[0]} is not followed; use add()")
         return self._mend(masks, since)
 
@@ -225,6 +225,8 @@ class Session:
         Their pixels become background. Raises ValueError where there is no frame yet, or an id is not
         followed.
         """
+        if not isinstance(ids, Sequence):
+            raise ValueError(f"ids are a list of them, not {ids!r}")
         if unknown := [id for id in ids if id not in self.ids]:
             raise ValueError(f"object {unknown[0]} is not followed")
         with self._editing() as now:
@@ -344,6 +346,12 @@ class Session:
                 f"frame {self.index} is {size[0]}x{size[1]} but the video began with {height}x{width} "
                 "(height x width); resize it, or begin a new session"
             )
+
+
+def _ids(masks: Mapping[int, object]) -> Iterable[int]:
+    if not isinstance(masks, Mapping):
+        raise ValueError(f"masks are a dict {{id: mask}}, not {type(masks).__name__}")
+    return masks
 
 
 def _without(prob: Tensor, left: list[int]) -> Tensor:

@@ -4,6 +4,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from emavos.cli import main
 from emavos.cli.datasets import named_folders
@@ -128,7 +129,9 @@ def test_what_cannot_be_measured_is_said_in_one_line(davis, capsys):
     assert main(["evaluate"]) == 1
     refused(capsys, "name a data set with --data")
     assert evaluate(data="nowhere") == 1
-    refused(capsys, "nowhere has no Annotations/480p")
+    refused(capsys, "nowhere does not exist")
+    assert evaluate(data="davis/Annotations/480p/one/00000.png") == 1
+    refused(capsys, "00000.png is a file; name the folder of a data set")
     assert evaluate("--protocol", "davis") == 1
     refused(capsys, "there is no protocol davis", "davis-2017-val")
     assert evaluate("--split", "2017/val") == 1
@@ -139,8 +142,12 @@ def test_what_cannot_be_measured_is_said_in_one_line(davis, capsys):
     refused(capsys, "two results are called a")
     assert evaluate("--scales", "one") == 2
     refused(capsys, "'one' is not numbers")
-    assert main(["evaluate", "--data", "davis", "--out", "davis/Annotations/480p/x"]) == 1
-    refused(capsys, "is inside the data")
+    for folder in ("Annotations/480p/x", "Annotations", "JPEGImages/480p"):
+        for command in (["evaluate"], ["compare", "a=davis", "--force"]):
+            assert main([*command, "--data", "davis", "--out", f"davis/{folder}"]) == 1
+            refused(capsys, "is inside the data")
+    assert main(["evaluate", "--data", "davis", "--out", "davis/Annotations/480p/one/00000.png"]) == 1
+    refused(capsys, "00000.png is a file, not a folder")
     assert not (davis.parent / "out").exists()
 
 
@@ -175,6 +182,29 @@ def test_masks_that_no_one_asked_for_are_named_on_stderr(davis, capsys):
     shutil.copy("theirs/one/00001.png", "theirs/one/00009.png")
     assert evaluate("--results", "theirs") == 0
     assert capsys.readouterr().err == "emavos: theirs: not scored, as not asked for: one/00009.png\n"
+
+
+def test_frames_without_a_truth_are_named_on_stderr(davis, capsys):
+    shutil.copytree("davis/Annotations/480p", "theirs")
+    (davis / "Annotations/480p/one/00002.png").unlink()
+    assert evaluate("--results", "theirs") == 0
+    assert "theirs: not scored, as there is no truth: one/00002" in capsys.readouterr().err
+    assert (
+        main(["compare", "--data", "davis", "--processes", "1", "theirs", "--out", "shown", "--quiet"]) == 0
+    )
+    assert "theirs: not scored, as there is no truth: one/00002" in capsys.readouterr().err
+    assert score_folder("davis", "theirs", PROTOCOLS["davis-like"]).untold == ("one/00002",)
+
+
+def test_a_submission_that_is_refused_leaves_no_older_one(davis, capsys):
+    shutil.copytree("davis/Annotations/480p", "theirs")
+    assert evaluate("--results", "theirs", "--zip") == 0
+    assert (davis.parent / "out/theirs.zip").is_file()
+    Image.fromarray(read_mask("theirs/one/00001.png").astype(np.uint8)).save("theirs/one/00001.png")
+    capsys.readouterr()
+    assert evaluate("--results", "theirs", "--zip") == 1
+    assert "nothing was packed" in capsys.readouterr().err
+    assert not (davis.parent / "out/theirs.zip").exists()
 
 
 def test_compare_draws_each_sequence_and_a_page_of_all(davis, capsys):

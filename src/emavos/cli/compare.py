@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 
 from emavos.cli.arguments import Commands
-from emavos.cli.datasets import add_data_arguments, file_name, named_folders, protocol_of
+from emavos.cli.datasets import (
+    add_data_arguments,
+    check_apart,
+    file_name,
+    named_folders,
+    protocol_of,
+    say,
+)
 from emavos.cli.staging import staged
 
 
@@ -52,6 +59,7 @@ def _compare(args: argparse.Namespace) -> None:
 
     protocol = protocol_of(args)
     videos = find_videos(args.data, protocol, args.sequence)
+    check_apart(args.out, args.data, videos)
     folders = named_folders(args.results)
     known = any(video.truths for video in videos)
     with staged(args.out, args.force) as out:
@@ -68,6 +76,10 @@ def _compare(args: argparse.Namespace) -> None:
         facts = {"protocol": protocol.name, "methods": ", ".join(folders)}
         page = html_report(f"Comparison on {protocol.name}", facts, sections)
         (out / "report.html").write_text(page, encoding="utf-8")
+    for method in methods:
+        if method.score is not None:
+            say(method.name, "not scored, as not asked for", method.score.extra)
+            say(method.name, "not scored, as there is no truth", method.score.untold)
     if not args.quiet:
         print(f"{args.out}: pictures of {len(videos)} sequences, {len(folders)} methods, and report.html")
 

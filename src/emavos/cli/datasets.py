@@ -1,9 +1,11 @@
-"""Arguments that say which data set is meant, and what they find."""
+"""Arguments that say which data set is meant, what they find, and what must not be written there."""
 
 from __future__ import annotations
 
 import argparse
 import re
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from emavos.cli.arguments import whole
 
 if TYPE_CHECKING:
-    from emavos.evaluation import Protocol
+    from emavos.evaluation import Protocol, Video
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -69,3 +71,24 @@ def named_folders(texts: list[str]) -> dict[str, Path]:
 def file_name(name: str) -> str:
     """A name as that of a file or a folder: slashes and other odd letters become two dashes."""
     return re.sub(r"[^A-Za-z0-9._+=,-]+", "--", name).strip("-.") or "model"
+
+
+def check_apart(out: Path, data: Path, videos: Sequence[Video]) -> None:
+    """Raise ValueError where an output would lie among the frames or the masks of the data, or is a file."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file, not a folder")
+    root, taken = data.resolve(), set[Path]()
+    for video in videos:
+        for path in (*video.images[:1], *video.masks[:1]):
+            folder = path.parent.parent.resolve()
+            taken |= {folder, *(above for above in folder.parents if root in above.parents)}
+    if taken & {out.resolve(), *out.resolve().parents}:
+        raise ValueError(f"--out {out} is inside the data; choose another folder")
+
+
+def say(method: str, why: str, names: Sequence[str]) -> None:
+    """A line for what is left out, to stderr."""
+    from emavos.evaluation.layouts import some
+
+    if names:
+        print(f"emavos: {method}: {why}: {some(names)}", file=sys.stderr)

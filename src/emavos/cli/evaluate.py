@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emavos.cli.arguments import Commands, add_device_arguments, dtype_of, silent_hub, whole
-from emavos.cli.datasets import add_data_arguments, file_name, named_folders, protocol_of
+from emavos.cli.datasets import (
+    add_data_arguments,
+    check_apart,
+    file_name,
+    named_folders,
+    protocol_of,
+    say,
+)
 from emavos.cli.follow import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -90,7 +96,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         return
     protocol = protocol_of(args)
     videos = find_videos(args.data, protocol, args.sequence)
-    _check_apart(args.out, videos)
+    check_apart(args.out, args.data, videos)
     methods = _methods(args, protocol, videos)
     scored = [method for method in methods if method.score is not None]
     about = f"{protocol.name}, {len(videos)} sequence{'s' if len(videos) > 1 else ''}"
@@ -106,22 +112,16 @@ def _evaluate(args: argparse.Namespace) -> None:
     for method in scored:
         if method.score is not None:
             write_scores(method.score, args.out / "scores" / file_name(method.name))
-            _say_extra(method.name, "not scored, as not asked for", method.score.extra)
+            say(method.name, "not scored, as not asked for", method.score.extra)
+            say(method.name, "not scored, as there is no truth", method.score.untold)
     write_overview(methods, {"protocol": protocol.name, "sequences": len(videos)}, args.out)
     if args.zip:
         for method in methods:
             path = args.out / f"{file_name(method.name)}.zip"
-            _say_extra(method.name, f"left out of {path}", write_submission(videos, method.folder, path))
+            say(method.name, f"left out of {path}", write_submission(videos, method.folder, path))
     _write_report(args, protocol, videos, methods, comparison)
     if not args.quiet:
         print(f"\n{args.out}: masks, scores/, overview.csv, overview.json, report.html")
-
-
-def _say_extra(method: str, why: str, names: Sequence[str]) -> None:
-    from emavos.evaluation.layouts import some
-
-    if names:
-        print(f"emavos: {method}: {why}: {some(names)}", file=sys.stderr)
 
 
 def _methods(args: argparse.Namespace, protocol: Protocol, videos: list[Video]) -> list[Method]:
@@ -161,6 +161,7 @@ def _method_name(model: str, args: argparse.Namespace, protocol: Protocol) -> st
         "every": None if args.every in (None, protocol.every) else args.every,
         "max-frames": None if args.max_frames in (None, protocol.max_frames or 0) else args.max_frames,
         "top-k": None if args.top_k == 20 else args.top_k,
+        "dtype": None if args.dtype == "float32" else args.dtype,
         "scales": None if args.scales == (1.0,) else ",".join(f"{scale:g}" for scale in args.scales),
     }
     flags = {"include-last": args.include_last, "flip": args.flip}
@@ -301,16 +302,6 @@ def _write_report(
     page = html_report(f"Evaluation on {protocol.name}", {k: v for k, v in facts.items() if v}, parts)
     with replacing(args.out / "report.html") as partial:
         partial.write_text(page, encoding="utf-8")
-
-
-def _check_apart(out: Path, videos: list[Video]) -> None:
-    """No mask may be written among those of the data."""
-    taken = {
-        path.parent.parent.resolve() for video in videos for path in (*video.images[:1], *video.masks[:1])
-    }
-    for folder in taken:
-        if folder in (out.resolve(), *out.resolve().parents):
-            raise ValueError(f"--out {out} is inside the data; choose another folder")
 
 
 def _scales(text: str) -> tuple[float, ...]:

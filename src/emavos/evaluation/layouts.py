@@ -43,6 +43,14 @@ class Video:
         found = tuple(path for path in self.masks if path.stem in asked)
         return found if len(found) == len(asked) > (1 if self.protocol.scores_last else 2) else ()
 
+    @property
+    def untold(self) -> tuple[str, ...]:
+        """Frames of a video with a truth that it does not tell of, and that no score can count."""
+        told = {path.stem for path in self.truths}
+        if self.protocol.late or not told:  # where objects appear later the truth is whole, or none
+            return ()
+        return tuple(path.stem for path in self.images if path.stem not in told)
+
     @cached_property
     def _begin(self) -> int:
         """The first wanted frame that has an annotation; none before it can be told from background."""
@@ -100,6 +108,9 @@ def find_videos(
     Raises ValueError that names the folder, list or sequence that is not there.
     """
     root = Path(data)
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise ValueError(f"{root} {what}; name the folder of a data set")
     masks = _first(root, protocol.masks)
     if masks is None:
         raise ValueError(

@@ -50,6 +50,7 @@ class Score:
 
     sequences: Mapping[str, Mapping[int, ObjectScore]]  # sequences["judo"][1] is object 1 of judo
     extra: tuple[str, ...] = ()  # results of these sequences that no ground truth asks for: not scored
+    untold: tuple[str, ...] = ()  # frames that have no ground truth, where others of their sequence do
     seen: Mapping[str, frozenset[int]] | None = None  # objects of seen classes; None: classes are not known
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of the frames, the first included
 
@@ -121,7 +122,8 @@ def score_folder(
     Every frame that is compared needs a mask of its size, but for the first, which was given. One that lacks
     raises ValueError before anything is scored; masks of another size, of ids that the truth does not have,
     of colours or blur raise it too, by their names. Masks that no ground truth asks for are named in
-    `Score.extra`; sequences that the protocol does not name are not looked at.
+    `Score.extra`, and frames of the data without a truth in `Score.untold`; sequences that the protocol does
+    not name are not looked at.
 
         score = score_folder("DAVIS", "results")
         print(score.JF, score.J.mean, score.sequences["judo"][1].F.decay)
@@ -160,6 +162,7 @@ def score_videos(
     return Score(
         {video.name: score for video, score in zip(videos, scores, strict=True)},
         extra=tuple(sorted(found - wanted - given)),
+        untold=tuple(f"{video.name}/{frame}" for video in videos for frame in video.untold),
         seen={
             name: frozenset(i for i, category in each.items() if category in seen)
             for name, each in categories.items()

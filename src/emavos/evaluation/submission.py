@@ -27,6 +27,7 @@ def write_submission(
     results, path = Path(results), Path(path)
     if path.suffix.lower() != ".zip":
         raise ValueError(f"{path} is not named .zip")
+    path.unlink(missing_ok=True)  # one that was packed before may not stand for these masks
     if wrong := [problem for video in videos for problem in _problems(video, results)]:
         raise ValueError(f"{some(wrong)}; nothing was packed")
     path.parent.mkdir(parents=True, exist_ok=True)
