@@ -141,6 +141,44 @@ def test_an_edit_that_fails_changes_nothing(model, monkeypatch):
     assert_same(go_on(video), go_on(plain))
 
 
+@pytest.mark.parametrize("include_last", [False, True])
+def test_a_step_that_fails_in_the_second_bank_leaves_the_first_as_it_was(model, monkeypatch, include_last):
+    policy = MemoryPolicy(every=1, include_last=include_last)
+    broken, plain = session(model, 3, only(1), policy), session(model, 3, only(1), policy)
+    for video in (broken, plain):
+        video.add({2: only(2, 2)})
+    with monkeypatch.context() as patch:
+        patch.setattr(broken.groups[1].bank, "_reserve", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            broken.step(FRAMES[3], only(1, 3))
+    assert_same(go_on(broken), go_on(plain))
+
+
+def test_an_edit_in_inference_mode_can_be_undone_outside_it(model):
+    video, plain = session(model, 2), session(model, 2)
+    with torch.inference_mode():
+        video.pin()
+    video.undo()
+    assert_same(go_on(video, 2), go_on(plain, 2))
+
+
+def test_what_is_forgotten_is_due_again(model):
+    video = session(model, 4, policy=MemoryPolicy(every=3))
+    video.forget(since=1)
+    video.step(FRAMES[4])
+    assert [len(group.bank) for group in video.groups] == [2]
+
+
+def test_a_frame_given_for_one_object_stays_so_when_another_is_edited(model):
+    policy = MemoryPolicy(every=1, max_frames=2)
+    video = session(model, 3, np.where(TRUTH[0] < 3, TRUTH[0], 0), policy)
+    video.correct({1: only(1, 2)})
+    video.remove([1])
+    video.add({3: only(3, 2)})
+    go_on(video, 5)
+    assert len(video.groups[0].bank) == 3  # the first, the corrected one, and one more
+
+
 MASK = np.zeros((96, 160), np.uint8)
 ONE = MASK.copy()
 ONE[:9, :9] = 1
@@ -160,6 +198,9 @@ ONE[:9, :9] = 1
         (lambda s: s.add({9: ONE[:50]}), "mask is 50x160 but frame is 96x160"),
         (lambda s: s.add(ONE), r"masks are a dict \{id: mask\}, not ndarray"),
         (lambda s: s.remove(1), "ids are a list of them, not 1"),
+        (lambda s: s.remove("ab"), "object a is not followed"),
+        (lambda s: s.forget(None), "since is the index of a frame, counted from 0, not None"),
+        (lambda s: s.correct({1: ONE}, since=-1), "since is the index of a frame"),
         (lambda s: s.undo(), "nothing to undo"),
     ],
 )

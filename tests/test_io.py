@@ -409,3 +409,13 @@ def test_frames_that_the_encoder_does_not_take_are_told_by_their_size(tmp_path):
     with pytest.raises(ValueError, match=r"a\.mp4 cannot be written as H\.264 with frames of 16x20000"):
         write_video(tmp_path / "a.mp4", [np.zeros((16, 20000, 3), np.uint8)], fps=25)
     assert not list(tmp_path.iterdir())
+
+
+def test_slivers_of_a_written_mask_are_no_blur(tmp_path):
+    """Ids in between, on an edge: what an argmax leaves there, not what smoothing does."""
+    mask = np.zeros((100, 160), np.int32)
+    mask[20:80, 30:130] = 4
+    for i, row in enumerate((30, 40, 50), start=1):
+        mask[row, 30] = i
+    write_mask(tmp_path / "mask.png", mask)
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), mask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def ids_of_picture(image: Image.Image, name: str = "the mask") -> IdMask:
     image = ImageOps.exif_transpose(image)
     if image.mode in ("1", "L", "P") or image.mode.startswith("I"):
         mask = np.array(image).astype(np.int32)
-        if _looks_antialiased(mask):
+        if not _has_our_palette(image, mask) and _looks_antialiased(mask):
             raise ValueError(
                 f"{name} looks anti-aliased or compressed: {len(np.unique(mask))} different ids, most of "
                 "them on edges alone; draw it without smoothing and save it as a PNG"
@@ -59,6 +60,27 @@ def ids_of_picture(image: Image.Image, name: str = "the mask") -> IdMask:
         f"{name} is an {image.mode} mask of {len(colours)} colours; a mask holds ids: save it losslessly as "
         "a palette or gray PNG, one number for each colour and 0 for the background"
     )
+
+
+@cache
+def palette() -> Pixels:
+    """The 256 colours of PASCAL VOC and DAVIS, (256, 3): black, maroon, green, olive, navy, ...
+
+    The bits of an id are dealt to red, green and blue in turn, and fill each from its highest bit.
+    """
+    ids = np.arange(256)
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        colours[:, bit % 3] |= (((ids >> bit) & 1) << (7 - bit // 3)).astype(np.uint8)
+    colours.flags.writeable = False  # one array serves all callers
+    return colours
+
+
+def _has_our_palette(image: Image.Image, mask: IdMask) -> bool:
+    """Whether a mask (H, W) was written as one, in the colours of DAVIS: smoothing leaves others."""
+    colours = image.getpalette() if image.mode == "P" else None
+    count = 3 * (int(mask.max(initial=0)) + 1)
+    return colours is not None and colours[:count] == palette().ravel()[: len(colours[:count])].tolist()
 
 
 def _looks_antialiased(mask: NDArray[Any]) -> bool:

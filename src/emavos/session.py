@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -183,14 +183,17 @@ class Session:
         due = bool(now.given) or now.index - self.memorized >= self.policy.every
         if not self.groups or not (due or self.policy.include_last):
             return
-        if due:
-            self.memorized = now.index
         prob = now.prob[None, 1:].to(now.frame.dtype)  # (1, O, H', W')
         values = self.model.encode_value(now.frame, now.features, prob)[0]  # (O, Cv, h, w)
+        key, commits = now.features.key[0].float(), []
         for group, part in zip(self.groups, values.split([len(g.ids) for g in self.groups]), strict=True):
             given = any(id in now.given for id in group.ids)
             kind: Kind = "given" if given else "kept" if due else "temporary"
-            group.bank.add(now.features.key[0].float(), part, kind, frame=now.index)
+            commits.append(group.bank.prepare(key, part, kind, now.index))
+        for commit in commits:  # all banks or none
+            commit()
+        if due:
+            self.memorized = now.index
 
     def add(self, masks: Mapping[int, object]) -> Result:
         """Follow more objects from the current frame on; returns its new result.
@@ -219,14 +222,15 @@ class Session:
             raise ValueError(f"object {unknown[0]} is not followed; use add()")
         return self._mend(masks, since)
 
-    def remove(self, ids: Sequence[int]) -> Result:
+    def remove(self, ids: Iterable[int]) -> Result:
         """Follow these objects no longer, and free their memory; returns the current frame's new result.
 
         Their pixels become background. Raises ValueError where there is no frame yet, or an id is not
         followed.
         """
-        if not isinstance(ids, Sequence):
+        if not isinstance(ids, Iterable):
             raise ValueError(f"ids are a list of them, not {ids!r}")
+        ids = list(ids)
         if unknown := [id for id in ids if id not in self.ids]:
             raise ValueError(f"object {unknown[0]} is not followed")
         with self._editing() as now:
@@ -257,11 +261,10 @@ class Session:
     def forget(self, since: int) -> None:
         """Drop what the memory holds of frames from index `since` on, but for frames that were given.
 
-        Raises ValueError where there is no frame yet.
+        Raises ValueError where there is no frame yet, or `since` is no index.
         """
         with self._editing():
-            for group in self.groups:
-                group.bank.forget(since)
+            self._forget(since)
 
     def undo(self) -> Result:
         """Take back the last edit since the last step; returns the current frame's result without it."""
@@ -297,11 +300,17 @@ class Session:
                 if id not in self.ids and not plane.any():
                     raise ValueError(f"the mask of object {id} is empty: there is nothing to follow")
             if since is not None:
-                for group in self.groups:
-                    group.bank.forget(since)
+                self._forget(since)
             self._now = self._give(now, tuple(map(int, masks)), planes)
             self._memorize(self._now)
         return self._result(self._now)
+
+    def _forget(self, since: int) -> None:
+        if not isinstance(since, (int, np.integer)) or since < 0:
+            raise ValueError(f"since is the index of a frame, counted from 0, not {since!r}")
+        for group in self.groups:
+            group.bank.forget(int(since))
+        self.memorized = max((group.bank.latest for group in self.groups), default=self.memorized)
 
     @contextmanager
     def _computing(self) -> Iterator[torch.device]:
@@ -319,9 +328,9 @@ class Session:
         """The current frame, to be edited; the edit can be undone, and one that fails changes nothing."""
         if self._now is None:
             raise ValueError("there is no frame to edit yet; step() comes first")
-        copies = [Group(group.ids, group.bank.copy()) for group in self.groups]
-        before = _State(copies, self.memorized, self._now)
         with self._computing():
+            copies = [Group(group.ids, group.bank.copy()) for group in self.groups]
+            before = _State(copies, self.memorized, self._now)
             try:
                 yield self._now
             except BaseException:

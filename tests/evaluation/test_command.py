@@ -184,6 +184,41 @@ def test_masks_that_no_one_asked_for_are_named_on_stderr(davis, capsys):
     assert capsys.readouterr().err == "emavos: theirs: not scored, as not asked for: one/00009.png\n"
 
 
+def test_masks_of_other_data_are_made_again(davis, capsys):
+    assert tiny("--sequence", "two") == 0
+    before = read_mask("out/masks/tiny+size=64/two/00002.png")
+    for path in (davis / "Annotations/480p/two").iterdir():
+        write_mask(path, np.where(read_mask(path) == 1, 1, 0))
+    assert tiny("--sequence", "two") == 0
+    after = read_mask("out/masks/tiny+size=64/two/00002.png")
+    assert before.max() > 1
+    assert after.max() == 1
+
+
+def test_a_benchmark_whose_truth_is_not_whole_has_no_score(davis, capsys):
+    (davis / "ImageSets/2017").mkdir(parents=True)
+    (davis / "ImageSets/2017/val.txt").write_text("one\ntwo\n")
+    (davis / "Annotations/480p/one/00002.png").unlink()
+    assert evaluate("--model", "copy-first-mask", "--protocol", "davis-2017-val") == 1
+    refused(capsys, "the truth is not whole", "lacks one/00002", "take davis-like")
+
+
+def test_sequences_without_a_truth_are_named_and_the_others_scored(davis, capsys):
+    for name in ("00001", "00002"):
+        (davis / f"Annotations/480p/two/{name}.png").unlink()
+    assert evaluate("--model", "copy-first-mask", "--zip", "--pictures", "2") == 0
+    told = capsys.readouterr()
+    assert "all: not scored, as there is no truth: two" in told.err
+    assert (davis.parent / "out/copy-first-mask.zip").is_file()
+    assert main(["compare", "--data", "davis", "out/masks/copy-first-mask", "--out", "shown", "--quiet"]) == 0
+
+
+def test_methods_that_would_share_a_folder_are_refused(davis, capsys):
+    shutil.copytree("davis/Annotations/480p", "theirs")
+    assert evaluate("--results", "x y=theirs", "--results", "x--y=theirs") == 1
+    refused(capsys, "would be written to one folder")
+
+
 def test_frames_without_a_truth_are_named_on_stderr(davis, capsys):
     shutil.copytree("davis/Annotations/480p", "theirs")
     (davis / "Annotations/480p/one/00002.png").unlink()

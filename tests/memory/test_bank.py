@@ -151,3 +151,21 @@ def test_selected_objects_read_as_before_and_the_others_free_their_memory():
     assert bank.nbytes < held
     bank.add(*frame(5, objects=2))
     assert bank.read(QUERY).shape[0] == 2
+
+
+def test_what_was_given_once_stays_given():
+    bank = MemoryBank(MemoryPolicy(max_frames=2))
+    bank.add(*frame(0), "given", frame=0)
+    bank.add(*frame(1), "kept", frame=0)
+    for number in (2, 3, 4):
+        bank.add(*frame(number), frame=number)
+    torch.testing.assert_close(bank.read(QUERY), read_of(bank, [1, 4], QUERY))
+
+
+def test_a_frame_that_is_prepared_is_not_there_before_it_is_committed():
+    policy = MemoryPolicy(max_frames=3, include_last=True)
+    bank = filled(policy, ["given", "kept", "temporary"])
+    commit = bank.prepare(*frame(3))
+    torch.testing.assert_close(bank.read(QUERY), read_of(bank, [0, 1, 2], QUERY))
+    commit()
+    torch.testing.assert_close(bank.read(QUERY), read_of(bank, [0, 1, 3], QUERY))

@@ -61,10 +61,10 @@ def _compare(args: argparse.Namespace) -> None:
     videos = find_videos(args.data, protocol, args.sequence)
     check_apart(args.out, args.data, videos)
     folders = named_folders(args.results)
-    known = any(video.truths for video in videos)
+    known = [video for video in videos if video.truths]
     with staged(args.out, args.force) as out:
         methods = [
-            Method(name, folder, score_videos(videos, folder, processes=args.processes) if known else None)
+            Method(name, folder, score_videos(known, folder, processes=args.processes) if known else None)
             for name, folder in folders.items()
         ]
         sections = [Section("J&F of each sequence", [("", by_sequence(methods))])] if known else []

@@ -139,13 +139,17 @@ def _methods(args: argparse.Namespace, protocol: Protocol, videos: list[Video]) 
             raise ValueError(f"two methods are called {name}; give the results as NAME=DIR")
         folders[name] = args.out / "masks" / file_name(name)
         runs[name] = _predict(model, name, folders[name], args, protocol, videos)
-    known = any(video.truths for video in videos)
+    if len({file_name(name).casefold() for name in folders}) < len(folders):
+        raise ValueError(f"two of {', '.join(folders)} would be written to one folder; give them as NAME=DIR")
+    known = [video for video in videos if video.truths]
+    if known:
+        say("all", "not scored, as there is no truth", [v.name for v in videos if not v.truths])
     seen = seen_categories(args.data, protocol)
     return [
         Method(
             name,
             folder,
-            score_videos(videos, folder, seen, processes=args.processes) if known else None,
+            score_videos(known, folder, seen, processes=args.processes) if known else None,
             runs.get(name) or Run.read(folder),
         )
         for name, folder in folders.items()

@@ -103,7 +103,7 @@ def sections(videos: Sequence[Video], methods: Sequence[Method], most: int) -> l
     chosen = list(videos)
     if scores:
         first = next(iter(scores.values()))
-        chosen.sort(key=lambda video: _mean([one.JF for one in first.sequences[video.name].values()]))
+        chosen.sort(key=lambda video: _mean([one.JF for one in first.sequences.get(video.name, {}).values()]))
     return [
         Section(video.name, pictures=[*pictures_of(video, methods).values()])
         for video in chosen[:most]
@@ -116,7 +116,7 @@ def pictures_of(
 ) -> dict[str, tuple[str, Pixels]]:
     """By a short name, caption and pixels of all that there is to see of a sequence."""
     results = {method.name: method.folder for method in methods}
-    scores = {method.name: method.score for method in methods if method.score is not None}
+    scores = {m.name: m.score for m in methods if m.score is not None and video.name in m.score.sequences}
     found = {"grid": (f"{video.name}: the same frames by each method", qualitative(video, results, frames))}
     shown = {name: score for name, score in scores.items() if score.over_time(video.name)}
     if shown:

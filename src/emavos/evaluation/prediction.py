@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +42,7 @@ class Timing:
 
     frames: int
     seconds: float
+    data: str = ""  # sha256 of what was followed: `data_sha256`
 
 
 @dataclass
@@ -89,8 +91,9 @@ def predict(
     """Write `out/<sequence>/<frame>.png` for the wanted frames of each video.
 
     begin: makes a follower for a video, such as `predictor.session`.
-    settings: plain values for JSON that decide the masks. Videos that a run of the same settings has finished
-        are not followed again; ValueError where `out` holds a run of others.
+    settings: plain values for JSON that decide the masks. Videos that a run of the same settings has
+        finished, with the frames and masks that they have now, are not followed again; ValueError where
+        `out` holds a run of other settings.
     each_frame: told of each frame that is done.
 
     The masks of a video appear together, when it is finished; so a run can be stopped at any time.
@@ -105,13 +108,24 @@ def predict(
         )
     for video in videos:
         files = [out / video.name / f"{name}.png" for name in video.wanted]
-        if video.name in run.timings and all(file.is_file() for file in files):
+        data, known = data_sha256(video), run.timings.get(video.name)
+        if known is not None and known.data == data and all(file.is_file() for file in files):
             continue
         with _appearing(out / video.name) as stage:
             timing = follow_video(video, begin(), stage, each_frame)
-        run.timings[video.name] = timing
+        run.timings[video.name] = replace(timing, data=data)
         run.write(out)
     return run
+
+
+def data_sha256(video: Video) -> str:
+    """Of what masks depend on beside the model: what is given to the bit, frames by name and bytes."""
+    digest = hashlib.sha256()
+    for index, path in video.given().items():
+        digest.update(f"{index} {path.name} ".encode() + path.read_bytes())
+    for path in video.images:
+        digest.update(f"{path.name} {path.stat().st_size} ".encode())
+    return digest.hexdigest()
 
 
 def follow_video(
@@ -141,13 +155,13 @@ def follow_video(
 def _appearing(target: Path) -> Iterator[Path]:
     """A hidden folder to fill, whose files take their place if the block ends well, and vanish otherwise."""
     stage = target.with_name(partial_name(target))
+    old = target.with_name(partial_name(target))
     stage.mkdir(parents=True)
     try:
         yield stage
-        if not target.exists():
-            os.rename(stage, target)
-        else:  # an earlier run left some of them
-            for file in sorted(stage.iterdir()):
-                os.replace(file, target / file.name)
+        if target.exists():  # of an earlier run
+            os.rename(target, old)
+        os.rename(stage, target)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -27,6 +27,7 @@ class Protocol:
     wanted: Literal["frames", "meta"] = (
         "frames"  # which frames get a mask: all, or those that meta.json names
     )
+    whole: bool = False  # whether a sequence with a truth has one for each frame
     scores_last: bool = False  # whether the last frame counts; DAVIS leaves it out
 
     size: int | None = 480  # short side while working; None: the source's
@@ -40,6 +41,7 @@ class Protocol:
 _DAVIS = Protocol(
     "davis-2017-val",
     lists=("ImageSets/2017/val.txt",),
+    whole=True,
     size=None,
     about="30 sequences, several objects each, known from the first frame on",
 )

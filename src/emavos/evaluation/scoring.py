@@ -144,10 +144,16 @@ def score_videos(
     Otherwise as `score_folder`.
     """
     results = Path(results)
-    if untold := [video.name for video in videos if not video.truths]:
+    if bare := [video.name for video in videos if not video.truths]:
         raise ValueError(
-            f"there is no truth to compare with beyond what is given, of {some(untold)}; "
+            f"there is no truth to compare with beyond what is given, of {some(bare)}; "
             "a server may have it, or another split"
+        )
+    untold = [f"{video.name}/{frame}" for video in videos for frame in video.untold]
+    if incomplete := [name for video in videos if video.protocol.whole for name in video.untold]:
+        raise ValueError(
+            f"the truth is not whole, as this benchmark's is: it lacks {some(untold)} "
+            f"({len(incomplete)} frames); complete the data, or take davis-like"
         )
     wanted = {f"{video.name}/{path.name}" for video in videos for path in video.truths[1:]}
     given = {f"{video.name}/{name}.png" for video in videos for name in video.wanted}
@@ -162,7 +168,7 @@ def score_videos(
     return Score(
         {video.name: score for video, score in zip(videos, scores, strict=True)},
         extra=tuple(sorted(found - wanted - given)),
-        untold=tuple(f"{video.name}/{frame}" for video in videos for frame in video.untold),
+        untold=tuple(untold),
         seen={
             name: frozenset(i for i, category in each.items() if category in seen)
             for name, each in categories.items()
@@ -284,7 +290,7 @@ def _check_masks(name: str, truth: IdMask | None, pred: IdMask | None) -> None:
 def _objects(name: str, truth: IdMask, late: bool, needed: bool) -> Iterable[int]:
     """The objects that a ground truth (H, W) makes known."""
     if late:
-        ids = [i for i in _ids(truth) if i != VOID]
+        ids = [i for i in _ids(truth) if i > 0 and i != VOID]
     else:
         ids = [*range(1, 1 + int(truth[truth != VOID].max(initial=0)))]
     if needed and not ids:

@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from emavos.evaluation.layouts import Video, foreground, some
 from emavos.io import palette, read_mask
@@ -58,7 +58,7 @@ def _problems(video: Video, results: Path) -> Iterator[str]:
             yield str(error)
             continue
         with Image.open(path) as image, Image.open(images[name]) as frame:
-            mode, size, wanted = image.mode, image.size, frame.size
+            mode, size, wanted = image.mode, image.size, ImageOps.exif_transpose(frame).size
             colours = image.getpalette() if mode == "P" else None
         if size != wanted:
             have, want = (f"{height}x{width}" for width, height in (size, wanted))

@@ -2,7 +2,6 @@
 
 from emavos.io.images import (
     list_images,
-    palette,
     read_frame,
     read_mask,
     write_image,
@@ -11,7 +10,7 @@ from emavos.io.images import (
 from emavos.io.opening import open_frames
 from emavos.io.source import FrameSource
 from emavos.io.video import VideoWriter, write_video
-from emavos.pictures import IdMask, Pixels
+from emavos.pictures import IdMask, Pixels, palette
 
 __all__ = [
     "FrameSource",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from emavos.io.whole import replacing
-from emavos.pictures import IdMask, Pixels, ids_of_picture, pixels_of
+from emavos.pictures import IdMask, Pixels, ids_of_picture, palette, pixels_of
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
@@ -64,20 +63,6 @@ def write_image(path: PathLike, image: Image.Image | Pixels) -> None:
         image = Image.fromarray(image)
     with replacing(Path(path)) as partial:
         image.save(partial, format="PNG")
-
-
-@cache
-def palette() -> Pixels:
-    """The 256 colours of PASCAL VOC and DAVIS, (256, 3): black, maroon, green, olive, navy, ...
-
-    The bits of an id are dealt to red, green and blue in turn, and fill each from its highest bit.
-    """
-    ids = np.arange(256)
-    colours = np.zeros((256, 3), dtype=np.uint8)
-    for bit in range(8):
-        colours[:, bit % 3] |= (((ids >> bit) & 1) << (7 - bit // 3)).astype(np.uint8)
-    colours.flags.writeable = False  # one array serves all callers
-    return colours
 
 
 def _natural(path: Path) -> tuple[list[str | int], str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -53,22 +53,37 @@ class MemoryBank:
 
         key: (Ck, h, w). values: (O, Cv, h, w). frame: its index in the video; None: one more than the latest.
         """
+        self.prepare(key, values, kind, frame)()
+
+    def prepare(
+        self, key: Tensor, values: Tensor, kind: Kind = "kept", frame: int | None = None
+    ) -> Callable[[], None]:
+        """All of `add` that can fail for want of memory; what is returned does the rest, and cannot."""
         if kind not in get_args(Kind):
             raise ValueError(f"kind is one of {', '.join(get_args(Kind))}, not {kind!r}")
         if frame is None:
             frame = max((slot.frame for slot in self._slots), default=-1) + 1
-        self._drop([slot.kind == "temporary" or slot.frame == frame for slot in self._slots])
+        if any(slot.frame == frame and slot.kind == "given" for slot in self._slots):
+            kind = "given"  # what was given once stays so, whatever is said of the frame later
+        wrong = [slot.kind == "temporary" or slot.frame == frame for slot in self._slots]
+        left = [slot for slot, drop in zip(self._slots, wrong, strict=True) if not drop]
+        place = len(left) if kind == "temporary" else self._place(left)
         keys = key.flatten(1).T  # (h * w, Ck)
+        norms = squared_norms(keys)
         rows = values.flatten(2).permute(2, 0, 1)  # (h * w, O, Cv)
-        place = len(self._slots) if kind == "temporary" else self._place()
-        if place == len(self._slots):
-            self._reserve(place + 1, keys, rows)
-            self._slots.append(_Slot(kind, frame))
-        else:
-            self._slots[place] = _Slot(kind, frame)
-        self._keys[place] = keys
-        self._norms[place] = squared_norms(keys)
-        self._values[place] = rows
+        self._reserve(place + 1, keys, rows)
+
+        def commit() -> None:
+            self._drop(wrong)
+            self._keys[place], self._norms[place], self._values[place] = keys, norms, rows
+            self._slots[place : place + 1] = [_Slot(kind, frame)]
+
+        return commit
+
+    @property
+    def latest(self) -> int:
+        """The last frame that is held to stay; -1 where there is none."""
+        return max((slot.frame for slot in self._slots if slot.kind != "temporary"), default=-1)
 
     def forget(self, since: int) -> None:
         """Drop the frames from index `since` on that were not given."""
@@ -114,13 +129,13 @@ class MemoryBank:
         bank._norms = squared_norms(bank._keys) if slots else bank._norms
         return bank
 
-    def _place(self) -> int:
-        """The slot of the next frame to stay: a new one or, in a full bank, that of the oldest kept frame."""
+    def _place(self, slots: Sequence[_Slot]) -> int:
+        """Where the next frame to stay goes: behind these or, in a full bank, to the oldest kept."""
         bound = self.policy.max_frames
-        kept = [place for place, slot in enumerate(self._slots) if slot.kind == "kept"]
-        if bound is None or len(self._slots) < bound or not kept:
-            return len(self._slots)
-        return min(kept, key=lambda place: self._slots[place].frame)
+        kept = [place for place, slot in enumerate(slots) if slot.kind == "kept"]
+        if bound is None or len(slots) < bound or not kept:
+            return len(slots)
+        return min(kept, key=lambda place: slots[place].frame)
 
     def _drop(self, wrong: Sequence[bool]) -> None:
         """Free these slots; those behind them move up."""
