@@ -69,3 +69,20 @@ def test_a_given_frame_comes_back_as_it_was_given_and_late_objects_join(begin, c
 def test_scales_that_are_none_are_refused(begin, scales):
     with pytest.raises(ValueError, match="scales are one or more numbers"):
         Views(begin, None, scales=scales)
+
+
+def test_views_that_a_failure_left_at_different_frames_are_not_gone_on_with(begin, clip):
+    frames, first = clip
+    views = Views(begin, None, flip=True)
+    with pytest.raises(ValueError, match="empty"):
+        views.step(frames[0], np.zeros_like(first))  # refused by the first view: none has gone on
+    views.step(frames[0], first)
+
+    def fail(*_):
+        raise MemoryError
+
+    views._sessions[1].step = fail
+    with pytest.raises(MemoryError):
+        views.step(frames[1])
+    with pytest.raises(RuntimeError, match="begin the video anew"):
+        views.step(frames[1])

@@ -20,7 +20,7 @@ from emavos.evaluation.metrics import Statistics, boundary_accuracy, region_simi
 from emavos.evaluation.protocol import PROTOCOLS, Protocol
 from emavos.io import list_images, read_mask
 
-IdMask: TypeAlias = NDArray[np.integer[Any]] | NDArray[np.bool_]  # (H, W), 0 is background
+AnyMask: TypeAlias = NDArray[np.integer[Any]] | NDArray[np.bool_]  # (H, W), 0 is background: masks of others
 
 
 @dataclass(frozen=True)
@@ -180,8 +180,8 @@ def score_videos(
 
 
 def score_sequence(
-    truth: Iterable[IdMask],
-    pred: Iterable[IdMask],
+    truth: Iterable[AnyMask],
+    pred: Iterable[AnyMask],
     *,
     binary: bool = False,
     late: bool = False,
@@ -274,7 +274,7 @@ def _pngs(folder: Path) -> list[str]:
     return [path.name for path in list_images(folder) if path.suffix == ".png"]
 
 
-def _check_masks(name: str, truth: IdMask | None, pred: IdMask | None) -> None:
+def _check_masks(name: str, truth: AnyMask | None, pred: AnyMask | None) -> None:
     if truth is None or pred is None:
         ended = "truth" if truth is None else "pred"
         raise ValueError(f"{name}: {ended} has ended, the other has not; give every frame of both")
@@ -287,7 +287,7 @@ def _check_masks(name: str, truth: IdMask | None, pred: IdMask | None) -> None:
         raise ValueError(f"{name}: pred is {have} but truth is {want}; resize pred by nearest neighbour")
 
 
-def _objects(name: str, truth: IdMask, late: bool, needed: bool) -> Iterable[int]:
+def _objects(name: str, truth: AnyMask, late: bool, needed: bool) -> Iterable[int]:
     """The objects that a ground truth (H, W) makes known."""
     if late:
         ids = [i for i in _ids(truth) if i > 0 and i != VOID]
@@ -300,7 +300,7 @@ def _objects(name: str, truth: IdMask, late: bool, needed: bool) -> Iterable[int
     return ids
 
 
-def _check_ids(name: str, pred: IdMask, known: Mapping[int, int]) -> None:
+def _check_ids(name: str, pred: AnyMask, known: Mapping[int, int]) -> None:
     several = sorted(known) == [*range(1, 1 + len(known))]
     if (
         several and pred.min(initial=0) >= 0 and pred.max(initial=0) <= len(known)
@@ -316,7 +316,7 @@ def _check_ids(name: str, pred: IdMask, known: Mapping[int, int]) -> None:
     )
 
 
-def _ids(mask: IdMask) -> list[int]:
+def _ids(mask: AnyMask) -> list[int]:
     """The values of a mask other than 0, sorted."""
     if mask.size and mask.min() >= 0 and mask.max() <= 0xFFFF:
         ids = np.flatnonzero(np.bincount(mask.ravel().astype(np.intp)))  # np.unique would sort all pixels

@@ -37,20 +37,30 @@ class Views:
         self._begin, self._size = begin, size
         self._kinds = list(product(scales, (False, True) if flip else (False,)))
         self._sessions: list[Session] = []
+        self._apart = False  # whether a frame failed in one view after others had taken it
 
     def step(self, frame: object, mask: object = None) -> Result:
-        """The masks of the next frame, as `Session.step`."""
+        """The masks of the next frame, as `Session.step`.
+
+        Raises RuntimeError after a step that failed in one view: the views are at different frames.
+        """
+        if self._apart:
+            raise RuntimeError("an earlier frame failed in one of the views; begin the video anew")
         pixels = to_frame(frame)  # (3, H, W)
         given = None if mask is None else to_mask(mask, tuple(pixels.shape[1:]))
         if not self._sessions:
             short = min(pixels.shape[1:]) if self._size is None else self._size
             sizes = [self._size if scale == 1 else max(16, round(scale * short)) for scale, _ in self._kinds]
             self._sessions = [self._begin(size) for size in sizes]
-        results = []
-        for (_, mirrored), session in zip(self._kinds, self._sessions, strict=True):
-            turn = _mirrored if mirrored else _same
-            result = session.step(turn(pixels), None if given is None else turn(given))
-            results.append(Result(result.index, result.ids, turn(result.prob)))
+        results: list[Result] = []
+        try:
+            for (_, mirrored), session in zip(self._kinds, self._sessions, strict=True):
+                turn = _mirrored if mirrored else _same
+                result = session.step(turn(pixels), None if given is None else turn(given))
+                results.append(Result(result.index, result.ids, turn(result.prob)))
+        except BaseException:
+            self._apart = bool(results)
+            raise
         prob = torch.stack([result.prob for result in results]).mean(dim=0)  # (1 + O, H, W)
         return Result(results[0].index, results[0].ids, prob)
 
