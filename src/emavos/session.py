@@ -156,7 +156,7 @@ class Session:
         if not self.groups:
             return torch.ones(1, *frame.shape[2:], dtype=torch.float32, device=frame.device)  # background
         key = features.key[0].float()  # in half precision, cells that differ would look the same
-        readout = torch.cat([group.bank.read(key) for group in self.groups])  # (O, Cv, h, w)
+        readout = torch.cat([group.bank.read(key, self.index) for group in self.groups])  # (O, Cv, h, w)
         return aggregate(self.model.decode(readout[None], features)[0].float().sigmoid())
 
     def _give(self, now: _Now, known: tuple[int, ...], planes: Tensor) -> _Now:
