@@ -170,9 +170,7 @@ def test_what_did_not_happen_does_not_count_as_use(model, monkeypatch, eviction,
             with pytest.raises(ZeroDivisionError):
                 troubled.step(FRAMES[6])
     assert_same(go_on(troubled, 6), go_on(plain, 6))
-    (one,), (other,) = (
-        [group.bank.state() for group in video.groups] for video in (troubled, plain)
-    )
+    (one,), (other,) = ([group.bank.state() for group in video.groups] for video in (troubled, plain))
     assert one[1] == other[1]
     for name, held in one[0].items():
         torch.testing.assert_close(held, other[0][name])

@@ -1,7 +1,7 @@
 """What many objects take: `python -m emavos.benchmark.objects`.
 
 So many objects, squares of a grid, are followed in frames of noise, with random weights: the time and the
-memory do not depend on what is seen. Each number of objects runs in a process of its own, for a peak of its own.
+memory do not depend on what is seen. Each number of objects has a process of its own, for a peak of its own.
 """
 
 from __future__ import annotations

@@ -94,9 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"| {row['first']} to {row['last']} | {' | '.join(cells)} |")
     if len(rows) > 2:  # the first is the warm-up
         growth = {name: rows[-1][name] / rows[1][name] - 1 for name in ("memory_mb", "cpu", "wall")}
-        print(
-            "the last against the second: " + ", ".join(f"{name} {x:+.1%}" for name, x in growth.items())
-        )
+        print("the last against the second: " + ", ".join(f"{name} {x:+.1%}" for name, x in growth.items()))
     if args.json is not None:
         args.json.write_text(json.dumps({"machine": machine, "windows": rows}, indent=2) + "\n")
 

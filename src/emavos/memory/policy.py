@@ -14,17 +14,20 @@ Eviction = Literal["oldest", "least-used", "consolidate"]
 class MemoryPolicy:
     """When a frame becomes memory, how many may, which goes, and how many cells a readout takes.
 
-    The defaults are STCN's for DAVIS, but bounded: a stream of any length runs in flat memory.
+    The defaults are STCN's for DAVIS, but bounded: a stream of any length runs in flat memory. The bound is
+    the smallest of those measured that lost nothing on long videos (docs/long-videos.md).
     """
 
     every: int = 5  # a frame is kept each time this many have passed since the last that was stored
     include_last: bool = False  # also read the previous frame, which is dropped at the next addition
     top_k: int = 20  # memory cells that count for each query cell
-    max_frames: int | None = 32  # frames held; None: no bound. Given ones never go: where they fill the bank,
+    max_frames: int | None = 16  # frames held; None: no bound. Given ones never go: where they fill the bank,
     # one kept frame is held beside them. The previous frame (include_last) is one more.
     max_cells: int | None = None  # the same in cells, of which a frame has h * w: as many frames as fit, at
     # least one. The time of a readout of a cell is then bounded whatever the size. The lower bound counts.
-    eviction: Eviction = "oldest"  # which kept frame goes when the bank is full. "least-used": the one that
+    eviction: Eviction = (
+        "least-used"  # which kept frame goes when the bank is full. "least-used": the one that
+    )
     # received the least weight in readouts per frame of time. "consolidate": the oldest, but its most used
     # cells stay as prototypes, which together take the room of one frame.
     backend: Backend = "auto"  # of topk_readout

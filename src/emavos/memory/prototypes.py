@@ -23,7 +23,9 @@ class Prototypes(NamedTuple):
     frames: Tensor  # (n,) int64, the frames that they are of
 
 
-def consolidate(keys: Tensor, values: Tensor, received: Tensor, frame: int, count: int, top_k: int) -> Prototypes:
+def consolidate(
+    keys: Tensor, values: Tensor, received: Tensor, frame: int, count: int, top_k: int
+) -> Prototypes:
     """The `count` most used cells of a frame, which stand for all of it.
 
     keys: (h * w, Ck). values: (h * w, O, Cv). received: (h * w,), the weight that each cell got in readouts.
