@@ -10,7 +10,7 @@ import argparse
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 from statistics import median
@@ -29,9 +29,9 @@ SCENE = 24  # frames of the scene
 
 
 def measure(
-    model: STCN, policy: MemoryPolicy, frames: int, height: int, width: int, windows: int
-) -> list[dict[str, float]]:
-    """What each window of a stream of three objects took.
+    model: STCN, policy: MemoryPolicy, frames: int, height: int, width: int, objects: int, windows: int
+) -> Iterator[dict[str, float]]:
+    """What each window of a stream of one to three objects took.
 
     Times are medians over periods of `policy.every` frames, of which one becomes memory, in milliseconds a
     frame: `cpu` of the process, which waiting for others does not lengthen, and `wall`.
@@ -39,8 +39,7 @@ def measure(
     pictures, masks = synthetic_clip(SCENE, (height, width))
     order = cycle([*range(SCENE), *range(SCENE - 2, 0, -1)])
     session = Session(model, policy, size=None)
-    session.step(pictures[next(order)], masks[0])
-    rows = []
+    session.step(pictures[next(order)], masks[0] * (masks[0] <= objects))
     for number in range(windows):
         first = session.index
         cpu, wall = [], []
@@ -51,8 +50,7 @@ def measure(
             cpu.append(1000 * (time.process_time() - start[0]) / policy.every)
             wall.append(1000 * (time.perf_counter() - start[1]) / policy.every)
         row = {"window": number, "first": first, "last": session.index - 1, "memory_mb": _resident_mb()}
-        rows.append(row | {"bank_mb": session.nbytes / 1e6, "cpu": median(cpu), "wall": median(wall)})
-    return rows
+        yield row | {"bank_mb": session.nbytes / 1e6, "cpu": median(cpu), "wall": median(wall)}
 
 
 def _resident_mb() -> float:
@@ -70,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=10_000, help="(10000)")
     parser.add_argument("--height", type=int, default=128, help="of frames, in pixels (128)")
     parser.add_argument("--width", type=int, default=224, help="(224)")
+    parser.add_argument("--objects", type=int, choices=(1, 2, 3), default=1, help="(1)")
     parser.add_argument("--windows", type=int, default=10, help="(10)")
     parser.add_argument("--every", type=int, default=MemoryPolicy.every, help=f"({MemoryPolicy.every})")
     parser.add_argument(
@@ -88,10 +87,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(machine)
     print("| frames | process, MB | bank, MB | CPU, ms a frame | wall, ms a frame |")
     print("| --- | --- | --- | --- | --- |")
-    rows = measure(model, policy, args.frames, args.height, args.width, args.windows)
-    for row in rows:
+    rows = []
+    for row in measure(model, policy, args.frames, args.height, args.width, args.objects, args.windows):
+        rows.append(row)
         cells = [f"{row[name]:.1f}" for name in ("memory_mb", "bank_mb", "cpu", "wall")]
-        print(f"| {row['first']} to {row['last']} | {' | '.join(cells)} |")
+        print(f"| {row['first']} to {row['last']} | {' | '.join(cells)} |", flush=True)
     if len(rows) > 2:  # the first is the warm-up
         growth = {name: rows[-1][name] / rows[1][name] - 1 for name in ("memory_mb", "cpu", "wall")}
         print("the last against the second: " + ", ".join(f"{name} {x:+.1%}" for name, x in growth.items()))

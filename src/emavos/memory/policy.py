@@ -25,11 +25,9 @@ class MemoryPolicy:
     # one kept frame is held beside them. The previous frame (include_last) is one more.
     max_cells: int | None = None  # the same in cells, of which a frame has h * w: as many frames as fit, at
     # least one. The time of a readout of a cell is then bounded whatever the size. The lower bound counts.
-    eviction: Eviction = (
-        "least-used"  # which kept frame goes when the bank is full. "least-used": the one that
-    )
-    # received the least weight in readouts per frame of time. "consolidate": the oldest, but its most used
-    # cells stay as prototypes, which together take the room of one frame.
+    eviction: Eviction = "least-used"  # which kept frame goes when the bank is full: the one that received
+    # the least weight in readouts per frame of time, or the "oldest"; "consolidate": the oldest, but its most
+    # used cells stay as prototypes, which together take the room of one frame
     backend: Backend = "auto"  # of topk_readout
 
     def __post_init__(self) -> None:

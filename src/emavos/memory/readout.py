@@ -38,8 +38,7 @@ def topk_readout(
 
     query: (Ck, P). keys: (N, Ck). values: (N, O, Cv). top_k: at most N count. norms: (N,), |k|^2 of the keys,
     where they are at hand; they are taken as they are. received: (N,) float32, to which the weight that each
-    memory cell gets is added, P in all; where it is asked for there is no gradient of it. Returns (O, Cv, P) of
-    the dtype of values.
+    memory cell gets is added, P in all, without gradient. Returns (O, Cv, P) of the dtype of values.
 
     backend: all give the same readout.
 
