@@ -127,11 +127,14 @@ def test_a_model_can_be_a_folder_and_its_memory_set(here):
     STCN.from_pretrained().save_pretrained(here / "model")
     options = ["--model", "model", "--every", "2", "--top-k", "4", "--include-last", "--max-frames", "0"]
     assert segment(*options, "--quiet") == 0
+    assert segment("--max-cells", "60", "--eviction", "consolidate", "--force", "--quiet") == 0
 
 
 def test_defaults_of_the_memory_are_those_of_the_library():
     args = _parser().parse_args(["segment", "clip", "--mask", "m.png", "--out", "o"])
-    policy = MemoryPolicy(args.every, args.include_last, args.top_k, args.max_frames)
+    policy = MemoryPolicy(
+        args.every, args.include_last, args.top_k, args.max_frames, args.max_cells, args.eviction
+    )
     assert policy == MemoryPolicy()
 
 

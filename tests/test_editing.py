@@ -154,6 +154,28 @@ def test_a_step_that_fails_in_the_second_bank_leaves_the_first_as_it_was(model, 
     assert_same(go_on(broken), go_on(plain))
 
 
+@pytest.mark.parametrize("eviction", ["least-used", "consolidate"])
+@pytest.mark.parametrize("trouble", ["undone", "failed"])
+def test_what_did_not_happen_does_not_count_as_use(model, monkeypatch, eviction, trouble):
+    policy = MemoryPolicy(every=1, max_frames=3, eviction=eviction)
+    troubled, plain = session(model, 6, policy=policy), session(model, 6, policy=policy)
+    if trouble == "undone":
+        troubled.forget(since=2)
+        troubled.pin()
+        troubled.undo()
+        troubled.undo()
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(troubled.model, "encode_value", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                troubled.step(FRAMES[6])
+    assert_same(go_on(troubled, 6), go_on(plain, 6))
+    (one,), (other,) = ([group.bank.state() for group in video.groups] for video in (troubled, plain))
+    assert one[1] == other[1]
+    for name, held in one[0].items():
+        torch.testing.assert_close(held, other[0][name])
+
+
 def test_an_edit_in_inference_mode_can_be_undone_outside_it(model):
     video, plain = session(model, 2), session(model, 2)
     with torch.inference_mode():

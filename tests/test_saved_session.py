@@ -47,6 +47,26 @@ np.save("prob.npy", torch.stack([r.prob for r in results]).numpy())
     torch.testing.assert_close(prob, torch.stack([result.prob for result in expected]))
 
 
+@pytest.mark.parametrize("eviction", ["oldest", "least-used", "consolidate"])
+def test_a_loaded_session_evicts_as_the_one_that_was_saved(predictor, tmp_path, eviction):
+    session = Session(predictor.model, MemoryPolicy(every=1, max_frames=3, eviction=eviction), size=96)
+    for number in range(7):
+        session.step(FRAMES[number], TRUTH[0] if number == 0 else None)
+    session.save(tmp_path / "saved")
+    loaded = predictor.session(tmp_path / "saved")
+    assert loaded.policy == session.policy
+    assert loaded.nbytes == session.nbytes
+    for _ in range(2):
+        for frame in (FRAMES[7], FRAMES[2]):
+            assert torch.equal(session.step(frame).prob, loaded.step(frame).prob)
+    for one, other in zip(session.groups, loaded.groups, strict=True):
+        (held, slots), (tensors, places) = one.bank.state(), other.bank.state()
+        assert slots == places
+        assert held.keys() == tensors.keys()
+        assert all(torch.equal(held[name], tensors[name]) for name in held)
+    assert ("prototypes.keys" in held) == (eviction == "consolidate")
+
+
 def test_a_session_that_saw_nothing_can_be_saved(predictor, tmp_path):
     predictor.session().save(tmp_path / "empty")
     session = predictor.session(tmp_path / "empty")
@@ -79,8 +99,11 @@ def test_what_is_no_saved_session_is_told_by_name(predictor, tmp_path):
     begun(predictor, 2).save(tmp_path / "whole")
     content = (tmp_path / "whole").read_bytes()
     (tmp_path / "cut").write_bytes(content[: len(content) // 2])
-    (tmp_path / "newer").write_bytes(content.replace(b'\\"format\\": 1', b'\\"format\\": 2'))
-    for name in ("text", "tensors", "cut", "newer"):
+    for name, number in (("older", b"1"), ("newer", b"3")):  # the older had no use of memory frames
+        changed = content.replace(b'\\"format\\": 2', b'\\"format\\": ' + number)
+        assert changed != content
+        (tmp_path / name).write_bytes(changed)
+    for name in ("text", "tensors", "cut", "older", "newer"):
         with pytest.raises(ValueError, match=f"{name} is no saved session, or is damaged"):
             predictor.session(tmp_path / name)
     with pytest.raises(ValueError, match="it holds no session"):

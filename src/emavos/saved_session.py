@@ -17,7 +17,7 @@ from emavos.models import STCN
 from emavos.pretrained import weights_sha256
 from emavos.session import Group, Session
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def save_session(session: Session, path: str | os.PathLike[str]) -> None:
@@ -58,11 +58,12 @@ def load_session(path: str | os.PathLike[str], model: STCN) -> Session:
             raise ValueError(f"its format is {facts['format']}; this version reads {_FORMAT}")
         session = Session(model, MemoryPolicy(**facts["policy"]), facts["size"])
         for number, group in enumerate(facts["groups"]):
-            held = {name: tensors[f"{number}.{name}"] for name in ("keys", "values")}
+            prefix = f"{number}."
+            held = {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
             slots = [(kind, frame) for kind, frame in group["slots"]]
-            if {len(x) for x in held.values()} != {len(slots)} or held["values"].shape[2] != len(
-                group["ids"]
-            ):
+            if {len(held[name]) for name in ("keys", "values", "received")} != {len(slots)}:
+                raise ValueError("its parts disagree")
+            if held["values"].shape[2] != len(group["ids"]):
                 raise ValueError("its parts disagree")
             bank = MemoryBank.from_state(session.policy, held, slots)
             session.groups.append(Group(tuple(group["ids"]), bank))

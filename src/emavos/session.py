@@ -17,6 +17,8 @@ from emavos.masks import Crop, aggregate, ids_of, one_hot, pad_to_stride, planes
 from emavos.memory import Kind, MemoryBank, MemoryPolicy
 from emavos.models import STCN, Features
 
+OBJECTS_AT_ONCE = 8  # through the network: its memory stays bounded, and what they share is computed once
+
 
 @dataclass(frozen=True)
 class Result:
@@ -156,8 +158,9 @@ class Session:
         if not self.groups:
             return torch.ones(1, *frame.shape[2:], dtype=torch.float32, device=frame.device)  # background
         key = features.key[0].float()  # in half precision, cells that differ would look the same
-        readout = torch.cat([group.bank.read(key) for group in self.groups])  # (O, Cv, h, w)
-        return aggregate(self.model.decode(readout[None], features)[0].float().sigmoid())
+        readout = torch.cat([group.bank.read(key, self.index) for group in self.groups])  # (O, Cv, h, w)
+        some = readout[None].split(OBJECTS_AT_ONCE, dim=1)
+        return aggregate(torch.cat([self.model.decode(part, features)[0].float().sigmoid() for part in some]))
 
     def _give(self, now: _Now, known: tuple[int, ...], planes: Tensor) -> _Now:
         """The frame with the masks of known objects, (G, H, W) of 0 and 1; a bank for those that are new."""
@@ -184,7 +187,10 @@ class Session:
         if not self.groups or not (due or self.policy.include_last):
             return
         prob = now.prob[None, 1:].to(now.frame.dtype)  # (1, O, H', W')
-        values = self.model.encode_value(now.frame, now.features, prob)[0]  # (O, Cv, h, w)
+        total = prob.sum(dim=1, keepdim=True)
+        some = prob.split(OBJECTS_AT_ONCE, dim=1)
+        parts = [self.model.encode_value(now.frame, now.features, part, total)[0] for part in some]
+        values = torch.cat(parts)  # (O, Cv, h, w)
         key, commits = now.features.key[0].float(), []
         for group, part in zip(self.groups, values.split([len(g.ids) for g in self.groups]), strict=True):
             given = any(id in now.given for id in group.ids)

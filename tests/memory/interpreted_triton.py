@@ -35,9 +35,15 @@ def draw(queries, cells, objects, channels, key_channels, dtype=torch.float32, s
 
 def agree(tensors, top_k, tolerance=1e-5):
     readout = topk_readout(*tensors, top_k, "triton")
-    expected = topk_readout(*(x.double() for x in tensors), top_k, "dense")
+    received, weights = torch.zeros(2, len(tensors[1]))
+    expected = topk_readout(*(x.double() for x in tensors), top_k, "dense", received=weights)
     assert readout.dtype == tensors[2].dtype
     torch.testing.assert_close(readout.double(), expected, atol=tolerance, rtol=tolerance)
+    assert torch.equal(topk_readout(*tensors, top_k, "triton", received=received), readout)
+    assert received.sum() == pytest.approx(tensors[0].shape[1], rel=1e-4)
+    distinct = len(tensors[1].unique(dim=0)) == len(tensors[1])  # of equal cells any may be taken
+    if distinct:
+        torch.testing.assert_close(received, weights, atol=10 * tolerance, rtol=10 * tolerance)
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from emavos.memory import MemoryBank, MemoryPolicy, topk_readout
+from emavos.memory.prototypes import consolidate
 
 
 def frame(number, objects=2):
@@ -87,11 +88,166 @@ def test_what_is_stored_does_not_change_with_what_was_given():
     torch.testing.assert_close(bank.read(QUERY), before)
 
 
-@pytest.mark.parametrize("field", ["every", "top_k", "max_frames"])
+@pytest.mark.parametrize("field", ["every", "top_k", "max_frames", "max_cells"])
 @pytest.mark.parametrize("value", [0, -3, 2.5, "5", True])
 def test_a_wrong_policy_says_which_field(field, value):
     with pytest.raises(ValueError, match=f"{field} is a whole number"):
         MemoryPolicy(**{field: value})
+
+
+def test_a_policy_names_an_eviction_that_exists():
+    with pytest.raises(ValueError, match="eviction is one of oldest, least-used, consolidate, not 'newest'"):
+        MemoryPolicy(eviction="newest")
+
+
+def played(policy, frames, given=(0,), looked_at=None):
+    """A bank of a video: each frame is read, then stored. looked_at: the frame whose key is read with."""
+    bank = MemoryBank(policy)
+    for number in range(frames):
+        if number:
+            bank.read(frame(number if looked_at is None else looked_at)[0], number)
+        bank.add(*frame(number), "given" if number in given else "kept", number)
+    return bank
+
+
+def frames_of(bank):
+    return [index for _, index in bank.state()[1]]
+
+
+EVICTIONS = ["oldest", "least-used", "consolidate"]
+
+
+@pytest.mark.parametrize("eviction", EVICTIONS)
+def test_whatever_is_evicted_the_bank_stops_growing_and_keeps_what_was_given(eviction):
+    policy = MemoryPolicy(max_frames=5, eviction=eviction)
+    bank = played(policy, 12, given=(0, 4))
+    sizes = {bank.nbytes}
+    for number in range(12, 70):
+        bank.read(frame(number)[0], number)
+        bank.add(*frame(number), frame=number)
+        sizes.add(bank.nbytes)
+    assert len(sizes) == 1
+    assert set(frames_of(bank)) >= {0, 4, 69}
+    room = MemoryBank(MemoryPolicy(max_frames=5))
+    for number in range(5):
+        room.add(*frame(number))
+    assert bank.nbytes == room.nbytes  # prototypes take the room of a frame, not more
+
+
+@pytest.mark.parametrize("eviction", EVICTIONS)
+def test_a_bound_in_cells_is_as_many_frames_as_fit(eviction):
+    for cells, bound in ((15, 1), (44, 2), (75, 5), (99, 6)):  # a frame here has 15; one is held at least
+        banks = [
+            played(MemoryPolicy(max_frames=frames, max_cells=cells, eviction=eviction), 12)
+            for frames in (None, 100, bound)
+        ]
+        assert len({bank.nbytes for bank in banks}) == 1
+        assert len({tuple(frames_of(bank)) for bank in banks}) == 1
+        assert MemoryPolicy(max_frames=None, max_cells=cells).frames(15) == max(cells // 15, 1)
+    assert MemoryPolicy(max_frames=3, max_cells=75).frames(15) == 3
+    assert MemoryPolicy(max_frames=None).frames(15) is None
+
+
+def test_the_frame_that_was_read_least_goes():
+    bank = played(MemoryPolicy(max_frames=4, eviction="least-used"), 12, looked_at=2)
+    assert 2 in frames_of(bank)
+    assert 0 in frames_of(bank)
+    assert 2 not in frames_of(played(MemoryPolicy(max_frames=4), 12, looked_at=2))
+
+
+def test_use_is_counted_per_frame_of_time():
+    bank = MemoryBank(MemoryPolicy(max_frames=3, eviction="least-used", top_k=1))
+    for number in range(2):
+        bank.add(*frame(number), frame=number)
+    for number in range(2, 10):  # frame 0 is read for eight frames
+        bank.read(frame(0)[0], number)
+    bank.add(*frame(10), frame=10)
+    bank.read(frame(10)[0], 11)  # and 10 for one, which is less in all, but more of its time than that of 1
+    bank.add(*frame(12), frame=12)
+    assert frames_of(bank) == [0, 12, 10]
+
+
+def test_a_frame_that_is_read_again_counts_once():
+    banks = [MemoryBank(MemoryPolicy(max_frames=4, eviction="least-used")) for _ in range(2)]
+    for bank, times in zip(banks, (1, 3), strict=True):
+        for number in range(3):
+            bank.add(*frame(number), frame=number)
+        for number in (5, 6):
+            for _ in range(times):
+                bank.read(frame(number)[0], number)
+    torch.testing.assert_close(banks[0].state()[0]["received"], banks[1].state()[0]["received"])
+    assert banks[0].state()[0]["received"].sum() == pytest.approx(2 * 15)
+
+
+@pytest.mark.parametrize("eviction", ["least-used", "consolidate"])
+def test_a_copy_evicts_as_its_original(eviction):
+    bank = played(MemoryPolicy(max_frames=4, eviction=eviction, include_last=True), 9)
+    bank.read(frame(50)[0], 9)  # not yet settled
+    copy = bank.copy()
+    for number in range(10, 30):
+        for one in (bank, copy):
+            one.read(frame(number)[0], number)
+            one.add(*frame(number), "kept" if number % 2 else "temporary", number)
+        assert frames_of(bank) == frames_of(copy)
+        assert torch.equal(bank.read(QUERY, number), copy.read(QUERY, number))
+
+
+def test_what_an_evicted_frame_said_is_still_said_by_its_prototypes():
+    query, values = frame(1)
+    errors = {
+        eviction: (played(MemoryPolicy(max_frames=4, top_k=1, eviction=eviction), 9).read(query) - values)
+        .square()
+        .mean()
+        for eviction in ("oldest", "consolidate")
+    }
+    assert errors["consolidate"] < errors["oldest"]
+
+
+def test_prototypes_are_the_most_used_cells_with_values_pooled_from_their_neighbours():
+    keys, values = frame(0)
+    keys, values = keys.flatten(1).T, values.flatten(2).permute(2, 0, 1)
+    received = torch.arange(15.0).roll(4)
+    made = consolidate(keys, values, received, 7, count=3, top_k=20)
+    assert made.received.tolist() == [14, 13, 12]
+    assert torch.equal(made.keys, keys[[3, 2, 1]])
+    assert made.frames.tolist() == [7, 7, 7]
+    affinity = (-torch.cdist(keys, made.keys).square() / 2).softmax(dim=0)  # over sqrt(4) channels
+    torch.testing.assert_close(made.values, torch.einsum("noc,np->poc", values, affinity))
+    alone = consolidate(keys, values, received, 7, count=3, top_k=1)
+    assert torch.equal(alone.values, values[[3, 2, 1]])
+
+
+def test_of_prototypes_those_used_least_go_first():
+    policy = MemoryPolicy(max_frames=3, eviction="consolidate", top_k=1)
+    bank = played(policy, 60, looked_at=1)  # each evicted frame leaves one of its 15 cells
+    held = bank.state()[0]
+    assert len(held["prototypes.keys"]) == 15
+    assert 1 in held["prototypes.frames"].tolist()
+    assert max(held["prototypes.frames"].tolist()) >= 57
+
+
+def test_forgetting_drops_the_prototypes_of_these_frames_too():
+    bank = played(MemoryPolicy(max_frames=3, eviction="consolidate"), 12)
+    assert len(bank.state()[0]["prototypes.keys"]) == 10
+    bank.forget(since=5)
+    held = bank.state()[0]
+    assert held["prototypes.frames"].tolist() == [1, 2, 3, 4]
+    cells = torch.cat([held["prototypes.keys"], held["keys"].flatten(0, 1)])
+    values = torch.cat([held["prototypes.values"], held["values"].flatten(0, 1)])
+    expected = topk_readout(QUERY.flatten(1), cells, values, 20).unflatten(2, QUERY.shape[1:])
+    torch.testing.assert_close(bank.read(QUERY), expected)
+    bank.forget(since=0)
+    assert "prototypes.keys" not in bank.state()[0]
+    torch.testing.assert_close(bank.read(QUERY), read_of(bank, [0], QUERY))
+
+
+def test_objects_that_leave_take_their_prototypes_with_them():
+    bank = played(MemoryPolicy(max_frames=3, eviction="consolidate"), 12)
+    before = bank.read(QUERY)
+    bank.select([1])
+    torch.testing.assert_close(bank.read(QUERY), before[[1]])
+    bank.add(*frame(12, objects=1), frame=12)
+    assert bank.read(QUERY).shape[0] == 1
 
 
 def test_given_frames_beyond_the_bound_do_not_copy_the_bank_each_time():

@@ -91,6 +91,32 @@ def test_each_backend_gives_the_readout_of_the_definition(backend, cells, querie
     torch.testing.assert_close(readout.double(), expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("backend", ["dense", "blocks", NATIVE])
+@settings(max_examples=30, deadline=None)
+@given(
+    cells=st.integers(1, 1500),
+    queries=st.integers(1, 40),
+    top_k=st.integers(1, 60),
+    seed=st.integers(0, 1000),
+)
+def test_each_backend_hands_out_the_weight_that_each_cell_received(backend, cells, queries, top_k, seed):
+    query, keys, values = draw(cells, queries, seed=seed)
+    received = torch.ones(cells)
+    readout = topk_readout(query, keys, values, top_k, backend, received=received)
+    assert torch.equal(readout, topk_readout(query, keys, values, top_k, backend))
+    identity = torch.eye(cells).unsqueeze(1)  # a readout of these values is the affinity itself
+    expected = 1 + dense(query, keys, identity, top_k)[0].sum(dim=1)
+    torch.testing.assert_close(received.double(), expected, atol=1e-4, rtol=1e-4)
+    assert received.sum() - cells == pytest.approx(queries, rel=1e-4)
+
+
+def test_where_weights_are_to_be_added_is_checked():
+    query, keys, values = draw(9, 3)
+    for wrong in (torch.zeros(8), torch.zeros(9, 1), torch.zeros(9, dtype=torch.float64)):
+        with pytest.raises(ValueError, match=r"received is one float32 a key, \(9,\), not"):
+            topk_readout(query, keys, values, received=wrong)
+
+
 @settings(max_examples=60, deadline=None)
 @given(block=st.tuples(st.integers(1, 50), st.integers(1, 900)), top_k=st.integers(1, 40))
 def test_the_size_of_blocks_changes_nothing(block, top_k):

@@ -104,16 +104,21 @@ def test_the_scan_compiles_within_the_limits_of_a_gpu(compiled, dtype, channels,
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize(
-    ("dtype", "objects", "channels", "top_k"),
-    [(torch.float32, 1, 512, 20), (torch.float16, 3, 100, 128), (torch.bfloat16, 3, 512, 50)],
+    ("dtype", "objects", "channels", "top_k", "counts"),
+    [
+        (torch.float32, 1, 512, 20, True),
+        (torch.float16, 3, 100, 128, True),
+        (torch.bfloat16, 3, 512, 50, False),
+    ],
 )
 def test_the_gather_compiles_within_the_limits_of_a_gpu(
-    compiled, dtype, objects, channels, top_k, capability
+    compiled, dtype, objects, channels, top_k, counts, capability
 ):
     from emavos.memory import triton_kernels as kernels
 
-    constants = triton_readout.gather_constants(objects, channels, top_k)
+    constants = triton_readout.gather_constants(objects, channels, top_k, counts)
     pointers = {"top": "*fp32", "places": "*i32", "values": POINTERS[dtype], "out": POINTERS[dtype]}
+    pointers["received"] = "*fp32"
     warps = triton_readout.GATHER_WARPS
     resources, _ = compiled(kernels.gather, pointers, constants, warps, capability)
     fits(resources, warps, capability)

@@ -61,7 +61,16 @@ def add_memory_arguments(parser: argparse.ArgumentParser) -> None:
     memory.add_argument("--top-k", type=whole(1), default=20, metavar="K", help="cells read by each (20)")
     memory.add_argument("--include-last", action="store_true", help="read the previous frame as well")
     memory.add_argument(
-        "--max-frames", type=whole(0), default=32, metavar="N", help="frames kept at most; 0: no bound (32)"
+        "--max-frames", type=whole(0), default=16, metavar="N", help="frames kept at most; 0: no bound (16)"
+    )
+    memory.add_argument(
+        "--max-cells", type=whole(1), metavar="N", help="the same in cells, one for 16x16 pixels (no bound)"
+    )
+    memory.add_argument(
+        "--eviction",
+        choices=("oldest", "least-used", "consolidate"),
+        default="least-used",
+        help="which frame goes when the memory is full (least-used)",
     )
 
 
@@ -71,6 +80,8 @@ def policy(args: argparse.Namespace) -> dict[str, Any]:
         "top_k": args.top_k,
         "include_last": args.include_last,
         "max_frames": args.max_frames or None,
+        "max_cells": args.max_cells,
+        "eviction": args.eviction,
     }
 
 

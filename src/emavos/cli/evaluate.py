@@ -246,6 +246,7 @@ def _follower(
         "top_k": policy.top_k,
         "include_last": policy.include_last,
         "max_frames": policy.max_frames,
+        "eviction": policy.eviction,
         "size": size,
         "scales": list(args.scales),
         "flip": args.flip,

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from emavos.memory.policy import MemoryPolicy
+from emavos.memory.prototypes import Prototypes, consolidate, merge
 from emavos.memory.readout import squared_norms, topk_readout
 
 Kind = Literal["given", "kept", "temporary"]
+
+_SHARE = 16  # one cell in so many of an evicted frame becomes a prototype
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,12 @@ class MemoryBank:
     """Keys and values of memory frames, read by affinity.
 
     A frame takes one slot of h * w cells. Slots are *given* (annotated: never evicted), *kept* (every few
-    frames: the oldest goes when the bank is full) or *temporary* (the previous frame: gone at the next
-    addition). Cells are rows of one buffer that doubles as it fills, up to the bound of the policy, so an
-    addition copies its own cells and no others, and a readout gathers whole rows.
+    frames: one goes when the bank is full, the policy says which) or *temporary* (the previous frame: gone at
+    the next addition). Cells are rows of one buffer that doubles as it fills, up to the bound of the policy,
+    so an addition copies its own cells and no others, and a readout gathers whole rows.
+
+    Where evicted frames leave prototypes, the first slot of the buffer is theirs. It is filled from its end,
+    so that what is read is one run of rows.
 
     All frames of a bank have one size, and all its objects have a value at every key.
     """
@@ -38,15 +44,20 @@ class MemoryBank:
         self._keys = torch.empty(0)  # (capacity, h * w, Ck)
         self._norms = torch.empty(0)  # (capacity, h * w), |k|^2
         self._values = torch.empty(0)  # (capacity, h * w, O, Cv)
+        self._received = torch.empty(0)  # (capacity, h * w), readout weight since the frame came
+        self._last: tuple[int | None, Tensor] | None = None  # who read last, and what each cell got: (N,)
+        self._counts = self.policy.bounded and self.policy.eviction != "oldest"
+        self._base = int(self.policy.bounded and self.policy.eviction == "consolidate")  # slots of prototypes
+        self._prototype_frames = torch.empty(0, dtype=torch.long)  # the frame that each prototype is of
 
     def __len__(self) -> int:
-        """Frames held."""
+        """Frames held; prototypes are none."""
         return len(self._slots)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the buffers, the room for frames to come included."""
-        return self._keys.nbytes + self._norms.nbytes + self._values.nbytes
+        return sum(buffer.nbytes for buffer in self._buffers)
 
     def add(self, key: Tensor, values: Tensor, kind: Kind = "kept", frame: int | None = None) -> None:
         """Store a frame, in place of what is held of it already.
@@ -66,16 +77,23 @@ class MemoryBank:
         if any(slot.frame == frame and slot.kind == "given" for slot in self._slots):
             kind = "given"  # what was given once stays so, whatever is said of the frame later
         wrong = [slot.kind == "temporary" or slot.frame == frame for slot in self._slots]
-        left = [slot for slot, drop in zip(self._slots, wrong, strict=True) if not drop]
-        place = len(left) if kind == "temporary" else self._place(left)
+        left = [place for place, drop in enumerate(wrong) if not drop]
         keys = key.flatten(1).T  # (h * w, Ck)
         norms = squared_norms(keys)
         rows = values.flatten(2).permute(2, 0, 1)  # (h * w, O, Cv)
-        self._reserve(place + 1, keys, rows)
+        bound = self._bound(len(keys))
+        goes = None if kind == "temporary" else self._goes(left, bound, frame)
+        prototypes = None if goes is None or not self._base else self._consolidated(goes, frame)
+        place = len(left) if goes is None else left.index(goes)
+        self._reserve(place + 1, bound, keys, rows)
 
         def commit() -> None:
             self._drop(wrong)
-            self._keys[place], self._norms[place], self._values[place] = keys, norms, rows
+            if prototypes is not None:
+                self._put(prototypes)
+            slot = self._base + place
+            self._keys[slot], self._norms[slot], self._values[slot] = keys, norms, rows
+            self._received[slot] = 0
             self._slots[place : place + 1] = [_Slot(kind, frame)]
 
         return commit
@@ -86,72 +104,148 @@ class MemoryBank:
         return max((slot.frame for slot in self._slots if slot.kind != "temporary"), default=-1)
 
     def forget(self, since: int) -> None:
-        """Drop the frames from index `since` on that were not given."""
+        """Drop the frames from index `since` on that were not given, and their prototypes."""
         self._drop([slot.kind != "given" and slot.frame >= since for slot in self._slots])
+        if (held := self._prototypes()) is not None:
+            self._put(Prototypes(*(x[held.frames < since] for x in held)))
 
     def select(self, objects: Sequence[int]) -> None:
         """Hold these objects alone, by their places, and free the memory of the others."""
-        self._values = self._values[:, :, list(objects)] if self._slots else self._values
+        self._values = self._values[:, :, list(objects)] if len(self._values) else self._values
 
     def copy(self) -> MemoryBank:
         """Another bank that holds the same."""
         return MemoryBank.from_state(self.policy, *self.state())
 
-    def read(self, query: Tensor) -> Tensor:
+    def read(self, query: Tensor, frame: int | None = None) -> Tensor:
         """What the memory says of a frame.
 
-        query: (Ck, h, w), its key. Returns (O, Cv, h, w). Raises ValueError where the memory is empty.
+        query: (Ck, h, w), its key. frame: its index in the video. Where the policy evicts by use, readouts
+        count as use; several of one index count as the last of them. Returns (O, Cv, h, w). Raises ValueError
+        where the memory is empty.
         """
-        if not self._slots:
+        if not self._slots and not len(self._prototype_frames):
             raise ValueError("the memory is empty: there is nothing to read")
-        frames = len(self._slots)
-        keys = self._keys[:frames].flatten(0, 1)
-        norms = self._norms[:frames].flatten(0, 1)
-        values = self._values[:frames].flatten(0, 1)
+        keys, norms, values, _ = (self._cells(buffer) for buffer in self._buffers)
+        received = keys.new_zeros(len(keys), dtype=torch.float32) if self._counts else None
         policy = self.policy
-        readout = topk_readout(query.flatten(1), keys, values, policy.top_k, policy.backend, norms=norms)
+        readout = topk_readout(
+            query.flatten(1), keys, values, policy.top_k, policy.backend, norms=norms, received=received
+        )
+        if received is not None:
+            if self._last is not None and (frame is None or self._last[0] != frame):
+                self._settle()
+            self._last = (frame, received)
         return readout.unflatten(2, query.shape[1:])
 
     def state(self) -> tuple[dict[str, Tensor], list[tuple[Kind, int]]]:
-        """What is held: keys (n, h * w, Ck), values (n, h * w, O, Cv), and kind and index of each frame."""
-        held = len(self._slots)
-        tensors = {"keys": self._keys[:held].clone(), "values": self._values[:held].clone()}
+        """What is held: tensors, and kind and index of each of n frames.
+
+        keys (n, h * w, Ck), values (n, h * w, O, Cv) and received (n, h * w); the fields of `Prototypes`
+        under their names after "prototypes.", where there are some.
+        """
+        held = slice(self._base, self._base + len(self._slots))
+        tensors = {"keys": self._keys[held].clone(), "values": self._values[held].clone()}
+        tensors["received"] = self._used()[held]
+        if (prototypes := self._prototypes()) is not None:
+            for name, x in prototypes._asdict().items():
+                tensors[f"prototypes.{name}"] = x.clone()
         return tensors, [(slot.kind, slot.frame) for slot in self._slots]
 
     @classmethod
     def from_state(
         cls, policy: MemoryPolicy, tensors: Mapping[str, Tensor], slots: Sequence[tuple[Kind, int]]
     ) -> MemoryBank:
-        """The bank whose `state` this is."""
+        """The bank whose `state` this is; it takes the tensors for its own."""
         bank = cls(policy)
         bank._slots = [_Slot(kind, frame) for kind, frame in slots]
-        bank._keys, bank._values = tensors["keys"], tensors["values"]
-        bank._norms = squared_norms(bank._keys) if slots else bank._norms
+        if not len(tensors["keys"]):
+            return bank
+        keys, values, received = (tensors[name] for name in ("keys", "values", "received"))
+        if bank._base:  # in front of the frames
+            keys, values, received = (torch.cat([x[:1], x]) for x in (keys, values, received))
+        bank._keys, bank._values, bank._received = keys, values, received
+        bank._norms = squared_norms(keys)
+        if "prototypes.keys" in tensors:
+            bank._put(Prototypes(*(tensors[f"prototypes.{name}"] for name in Prototypes._fields)))
         return bank
 
-    def _place(self, slots: Sequence[_Slot]) -> int:
-        """Where the next frame to stay goes: behind these or, in a full bank, to the oldest kept."""
-        bound = self.policy.max_frames
-        kept = [place for place, slot in enumerate(slots) if slot.kind == "kept"]
-        if bound is None or len(slots) < bound or not kept:
-            return len(slots)
-        return min(kept, key=lambda place: slots[place].frame)
+    @property
+    def _buffers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self._keys, self._norms, self._values, self._received
+
+    def _cells(self, buffer: Tensor) -> Tensor:
+        """The rows of a buffer that are read: prototypes, then frames. (N, ...)"""
+        size = buffer.shape[1]
+        first = self._base * size - len(self._prototype_frames)
+        return buffer.flatten(0, 1)[first : (self._base + len(self._slots)) * size]
+
+    def _settle(self) -> None:
+        """Count what the cells got in the last readout."""
+        if self._last is not None:
+            self._cells(self._received).add_(self._last[1])
+            self._last = None
+
+    def _goes(self, left: Sequence[int], bound: int | None, now: int) -> int | None:
+        """Which of the slots that are left makes room for a frame, if one must."""
+        kept = [place for place in left if self._slots[place].kind == "kept"]
+        if bound is None or len(left) < bound or not kept:
+            return None
+        if self.policy.eviction != "least-used":
+            return min(kept, key=lambda place: self._slots[place].frame)
+        received = self._used()[self._base :].sum(dim=1).tolist()
+        return min(kept, key=lambda place: received[place] / max(now - self._slots[place].frame, 1))
+
+    def _used(self) -> Tensor:
+        """Readout weight of each cell, that of the last readout included: like `_received`."""
+        received = self._received.clone()
+        if self._last is not None:
+            self._cells(received).add_(self._last[1])
+        return received
+
+    def _bound(self, cells: int) -> int | None:
+        """Frames of so many cells that are held."""
+        bound = self.policy.frames(cells)
+        return bound if bound is None else max(bound - self._base, 1)
+
+    def _prototypes(self) -> Prototypes | None:
+        """What stayed of evicted frames, where something did."""
+        if not (held := len(self._prototype_frames)):
+            return None
+        keys, _, values, received = (buffer[0, -held:] for buffer in (*self._buffers[:3], self._used()))
+        return Prototypes(keys, values, received, self._prototype_frames)
+
+    def _consolidated(self, place: int, now: int) -> Prototypes:
+        """The prototypes once this slot has joined them."""
+        slot, frame, cells = self._base + place, self._slots[place].frame, self._keys.shape[1]
+        keys, values, received = self._keys[slot], self._values[slot], self._used()[slot]
+        new = consolidate(keys, values, received, frame, max(cells // _SHARE, 1), self.policy.top_k)
+        return merge(self._prototypes(), new, cells, now)
+
+    def _put(self, prototypes: Prototypes) -> None:
+        """Hold these in place of those that are held."""
+        self._settle()
+        self._prototype_frames = prototypes.frames
+        if held := len(prototypes.frames):
+            self._keys[0, -held:], self._values[0, -held:] = prototypes.keys, prototypes.values
+            self._norms[0, -held:] = squared_norms(prototypes.keys)
+            self._received[0, -held:] = prototypes.received
 
     def _drop(self, wrong: Sequence[bool]) -> None:
         """Free these slots; those behind them move up."""
+        self._settle()
         right = [place for place, drop in enumerate(wrong) if not drop]
         first = next((i for i, place in enumerate(right) if i != place), len(right))
         for place, old in enumerate(right[first:], first):
-            for buffer in (self._keys, self._norms, self._values):
-                buffer[place] = buffer[old]
+            for buffer in self._buffers:
+                buffer[self._base + place] = buffer[self._base + old]
         self._slots = [self._slots[place] for place in right]
 
-    def _reserve(self, frames: int, keys: Tensor, rows: Tensor) -> None:
+    def _reserve(self, frames: int, bound: int | None, keys: Tensor, rows: Tensor) -> None:
         """Room for so many frames, shaped as these cells; what is held stays."""
-        capacity = len(self._keys)
+        capacity = len(self._keys) - self._base
         if frames <= capacity:
             return
-        bound = self.policy.max_frames
         if bound is None:
             capacity = max(frames, 2 * capacity, 4)
         elif frames <= bound:
@@ -159,10 +253,9 @@ class MemoryBank:
         else:  # given frames, or the previous one, beyond the bound: what is over doubles
             capacity = frames + (frames - bound - 1)
         norms = squared_norms(keys)
-        grown_keys, grown_norms, grown_values = (x.new_empty(capacity, *x.shape) for x in (keys, norms, rows))
-        held = len(self._slots)
-        if held:
-            grown_keys[:held] = self._keys[:held]
-            grown_norms[:held] = self._norms[:held]
-            grown_values[:held] = self._values[:held]
-        self._keys, self._norms, self._values = grown_keys, grown_norms, grown_values
+        shapes = (keys, norms, rows, norms)
+        grown = [x.new_empty(self._base + capacity, *x.shape) for x in shapes]
+        if held := len(self._slots):
+            for new, old in zip(grown, self._buffers, strict=True):
+                new[: self._base + held] = old[: self._base + held]
+        self._keys, self._norms, self._values, self._received = grown

@@ -32,11 +32,13 @@ def topk_readout(
     backend: Backend = "auto",
     *,
     norms: Tensor | None = None,
+    received: Tensor | None = None,
 ) -> Tensor:
     """The values of the `top_k` memory cells most alike each query cell, weighted by their softmax.
 
     query: (Ck, P). keys: (N, Ck). values: (N, O, Cv). top_k: at most N count. norms: (N,), |k|^2 of the keys,
-    where they are at hand; they are taken as they are. Returns (O, Cv, P) of the dtype of values.
+    where they are at hand; they are taken as they are. received: (N,) float32, to which the weight that each
+    memory cell gets is added, P in all, without gradient. Returns (O, Cv, P) of the dtype of values.
 
     backend: all give the same readout.
 
@@ -50,7 +52,7 @@ def topk_readout(
     disagree, the memory is empty, top_k is below 1 or backend is none of these; RuntimeError where one that
     was asked for cannot run.
     """
-    _check(query, keys, values, top_k, norms)
+    _check(query, keys, values, top_k, norms, received)
     if backend not in get_args(Backend):
         raise ValueError(f"backend is one of {', '.join(get_args(Backend))}, not {backend!r}")
     if backend == "auto":
@@ -62,23 +64,27 @@ def topk_readout(
             raise RuntimeError(f"the {backend} readout cannot run: {reason}; use backend='auto'")
     with torch.autocast(query.device.type, enabled=False):  # half a similarity would take other cells
         if backend == "dense":
-            return dense_readout(query, keys, values, top_k)
+            return dense_readout(query, keys, values, top_k, received)
         if backend == "blocks":
-            return _weighted_sum(*_block_topk(query, keys, norms, top_k), values)
+            return _weighted_sum(*_block_topk(query, keys, norms, top_k), values, received)
         norms = squared_norms(keys) if norms is None else norms
         if backend == "native":
             top, index = native_readout.native_topk(query, keys, norms, min(top_k, len(keys)))
-            return _weighted_sum(top, index, values)
-        return triton_readout.triton_readout(query, keys, values, top_k, norms)
+            return _weighted_sum(top, index, values, received)
+        return triton_readout.triton_readout(query, keys, values, top_k, norms, received)
 
 
-def dense_readout(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> Tensor:
+def dense_readout(
+    query: Tensor, keys: Tensor, values: Tensor, top_k: int, received: Tensor | None = None
+) -> Tensor:
     """The definition of `topk_readout`, with every matrix written out."""
     dtype = _dtype(query, keys)
     query, keys = query.to(dtype), keys.to(dtype)
     similarity = (2 * keys @ query - keys.square().sum(dim=1, keepdim=True)) / keys.shape[1] ** 0.5  # (N, P)
     top, index = similarity.topk(min(top_k, len(keys)), dim=0)
     affinity = torch.zeros_like(similarity).scatter(0, index, top.softmax(dim=0))
+    if received is not None:
+        received += affinity.detach().sum(dim=1).to(received.dtype)
     return (values.to(dtype).permute(1, 2, 0) @ affinity).to(values.dtype)
 
 
@@ -151,11 +157,14 @@ def _topk(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return top, index.gather(1, place)
 
 
-def _weighted_sum(similarity: Tensor, index: Tensor, values: Tensor) -> Tensor:
+def _weighted_sum(similarity: Tensor, index: Tensor, values: Tensor, received: Tensor | None) -> Tensor:
     """The values at index (P, k), by the softmax of their similarities: (O, Cv, P)."""
     cells, objects, channels = values.shape
     rows = values.reshape(cells, objects * channels)
-    weights = similarity.softmax(dim=1).to(rows.dtype)
+    weights = similarity.softmax(dim=1)
+    if received is not None:
+        received.index_add_(0, index.flatten(), weights.detach().flatten().to(received.dtype))
+    weights = weights.to(rows.dtype)
     out = functional.embedding_bag(index, rows, mode="sum", per_sample_weights=weights)
     return out.view(-1, objects, channels).permute(1, 2, 0)
 
@@ -165,7 +174,9 @@ def _dtype(query: Tensor, keys: Tensor) -> torch.dtype:
     return torch.promote_types(torch.promote_types(query.dtype, keys.dtype), torch.float32)
 
 
-def _check(query: Tensor, keys: Tensor, values: Tensor, top_k: int, norms: Tensor | None) -> None:
+def _check(
+    query: Tensor, keys: Tensor, values: Tensor, top_k: int, norms: Tensor | None, received: Tensor | None
+) -> None:
     given = f"query {tuple(query.shape)}, keys {tuple(keys.shape)}, values {tuple(values.shape)}"
     if (query.ndim, keys.ndim, values.ndim) != (2, 2, 3):
         raise ValueError(f"expected query (Ck, P), keys (N, Ck), values (N, O, Cv), not {given}")
@@ -175,5 +186,9 @@ def _check(query: Tensor, keys: Tensor, values: Tensor, top_k: int, norms: Tenso
         raise ValueError("the memory is empty: there is nothing to read")
     if norms is not None and norms.shape != keys.shape[:1]:
         raise ValueError(f"norms are one a key, ({len(keys)},), not {tuple(norms.shape)}")
+    if received is not None and (received.shape != keys.shape[:1] or received.dtype != torch.float32):
+        raise ValueError(
+            f"received is one float32 a key, ({len(keys)},), not {tuple(received.shape)} of {received.dtype}"
+        )
     if top_k < 1:
         raise ValueError(f"top_k is at least 1, not {top_k}")

@@ -101,6 +101,7 @@ def gather(
     places,  # (splits, P, SLOTS)
     values,  # (N, O, Cv)
     out,  # (P, O * Cv), out
+    received,  # (N,) of float32, to which the weights are added where COUNTS
     queries,
     splits,
     values_stride_n,
@@ -110,6 +111,7 @@ def gather(
     CHANNELS: tl.constexpr,  # Cv
     TOP_K: tl.constexpr,
     SLOTS: tl.constexpr,
+    COUNTS: tl.constexpr,
     STEP: tl.constexpr,  # columns of `out` written at once
 ):
     """The readout of one query cell: the best of all shares, their softmax, the sum of their values."""
@@ -125,6 +127,8 @@ def gather(
     best = tl.where(used, best, -float("inf"))
     weights = tl.exp(best - tl.max(best, axis=1)[:, None])
     weights /= tl.sum(weights, axis=1)[:, None]
+    if COUNTS:
+        tl.atomic_add(received + cells, weights, used)
     weights = tl.reshape(weights, (SLOTS, 1))
     value_rows = values + tl.reshape(cells, (SLOTS, 1)).to(tl.int64) * values_stride_n
     used = tl.reshape(used, (SLOTS, 1))

@@ -45,7 +45,9 @@ def obstacle(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> str | N
     return None
 
 
-def triton_readout(query: Tensor, keys: Tensor, values: Tensor, top_k: int, norms: Tensor) -> Tensor:
+def triton_readout(
+    query: Tensor, keys: Tensor, values: Tensor, top_k: int, norms: Tensor, received: Tensor | None = None
+) -> Tensor:
     """`topk_readout` where there is no `obstacle`. norms: (N,), |k|^2."""
     from emavos.memory import triton_kernels as kernels
 
@@ -82,10 +84,11 @@ def triton_readout(query: Tensor, keys: Tensor, values: Tensor, top_k: int, norm
             places,
             values,
             out,
+            top if received is None else received,
             queries,
             splits,
             *values.stride(),
-            **gather_constants(objects, value_channels, top_k),
+            **gather_constants(objects, value_channels, top_k, counts=received is not None),
             num_warps=GATHER_WARPS,
             num_stages=STAGES,
         )
@@ -107,14 +110,15 @@ def scan_constants(channels: int, top_k: int, factors: torch.dtype) -> dict[str,
     }
 
 
-def gather_constants(objects: int, channels: int, top_k: int) -> dict[str, Any]:
-    """What `gather` is compiled for. channels: Cv."""
+def gather_constants(objects: int, channels: int, top_k: int, counts: bool = False) -> dict[str, Any]:
+    """What `gather` is compiled for. channels: Cv. counts: whether weights are added to `received`."""
     slots = _power_of_two(top_k)
     return {
         "OBJECTS": objects,
         "CHANNELS": channels,
         "TOP_K": top_k,
         "SLOTS": slots,
+        "COUNTS": counts,
         "STEP": min(_power_of_two(objects * channels), 4096 // slots),
     }
 

@@ -59,10 +59,13 @@ class ValueEncoder(nn.Module):
         channels = trunk.channels[2] + key_feature_channels
         self.fusion = FeatureFusion(channels, value_channels, skip_kernel)
 
-    def forward(self, frames: Tensor, f16: Tensor, prob: Tensor) -> Tensor:
-        """frames: (B, 3, H, W). f16: (B, C16, h, w). prob: (B, O, H, W). Returns (B, O, Cv, h, w)."""
+    def forward(self, frames: Tensor, f16: Tensor, prob: Tensor, total: Tensor | None = None) -> Tensor:
+        """frames: (B, 3, H, W). f16: (B, C16, h, w). prob: (B, O, H, W). Returns (B, O, Cv, h, w).
+
+        total: (B, 1, H, W), the sum of prob over all objects, where it holds some of them alone.
+        """
         objects = prob.shape[1]
-        others = prob.sum(dim=1, keepdim=True) - prob
+        others = (prob.sum(dim=1, keepdim=True) if total is None else total) - prob
         planes = torch.stack([prob, others], dim=2)  # (B, O, 2, H, W)
         pictures = frames.unsqueeze(1).expand(-1, objects, *frames.shape[1:])  # (B, O, 3, H, W)
         x = torch.cat([pictures, planes], dim=2).flatten(0, 1)

@@ -157,9 +157,14 @@ class STCN(nn.Module):
         """Key, context and the decoder's skip features of frames (B, 3, H, W)."""
         return self.key_encoder(frames)
 
-    def encode_value(self, frames: Tensor, features: Features, prob: Tensor) -> Tensor:
-        """Values (B, O, Cv, h, w) of O objects whose probabilities in the frames are prob (B, O, H, W)."""
-        return self.value_encoder(frames, features.f16, prob)
+    def encode_value(
+        self, frames: Tensor, features: Features, prob: Tensor, total: Tensor | None = None
+    ) -> Tensor:
+        """Values (B, O, Cv, h, w) of O objects whose probabilities in the frames are prob (B, O, H, W).
+
+        total: (B, 1, H, W), the sum of prob over all objects, where it holds some of them alone.
+        """
+        return self.value_encoder(frames, features.f16, prob, total)
 
     def decode(self, readout: Tensor, features: Features) -> Tensor:
         """Logits (B, O, H, W) of each object by itself from what was read for it (B, O, Cv, h, w)."""
