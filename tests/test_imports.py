@@ -20,7 +20,7 @@ ALLOWED = {
     "memory": set(),
     "hub": set(),
     "card": {"models"},
-    "pretrained": {"card", "hub", "models"},
+    "pretrained": {"card", "hub", "io", "models"},
     "convert": {"frames", "models", "pretrained"},
     "session": {
         "frames",
