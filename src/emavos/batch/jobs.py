@@ -63,7 +63,7 @@ class Job:
 
     @classmethod
     def from_json(cls, line: str, home: PathLike = ".") -> Job:
-        """The job of a line {"video": ..., "mask": ..., "name": ..., options}, its paths relative to `home`."""
+        """The job of a line {"video": ..., "mask": ..., "name": ...} and options; paths start at `home`."""
         content = json.loads(line)
         if not isinstance(content, dict):
             raise ValueError("a job is an object {...}")
@@ -85,9 +85,9 @@ class Job:
 def find_jobs(path: PathLike) -> list[Job]:
     """The jobs of a file of JSON lines, or of a folder of videos.
 
-    A folder is laid out as DAVIS, JPEGImages/<name>/ and Annotations/<name>/ (480p/ between or not), where the
-    first mask of each is taken; or has videos, files or folders of images, beside their masks: <name>.png, or a
-    folder <name>.masks/ of masks named as their frames.
+    A folder is laid out as DAVIS, JPEGImages/<name>/ and Annotations/<name>/ (480p/ between or not), where
+    the first mask of each is taken; or has videos, files or folders of images, beside their masks:
+    <name>.png, or a folder <name>.masks/ of masks named as their frames.
 
     Raises ValueError where there are none, a line is no job, or two have one name.
     """

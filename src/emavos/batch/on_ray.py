@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from emavos.batch.jobs import Job
 from emavos.batch.run import Batch, Outcome
 from emavos.io.images import PathLike
 from emavos.predictor import Predictor
-
-_DEATHS = 2  # of workers over one video, after which it is given up
 
 
 class _Worker:
@@ -32,7 +31,7 @@ class _Worker:
             outcome = self._batch.run(self._predictor, job)
         except OSError as error:  # that stops the run: told here, since Ray would wrap it
             return {"stop": str(error), "outcome": ""}
-        return {"stop": "", "outcome": json.dumps(asdict(outcome) | {"worker": os.getpid()})}
+        return {"stop": "", "outcome": json.dumps(asdict(outcome))}
 
 
 def run_on_ray(
@@ -50,16 +49,17 @@ def run_on_ray(
     """As `run_batch`, by so many workers of Ray Data (extra `ray`), each with a model that `load` makes.
 
     It runs on the cluster that Ray is connected to, or that RAY_ADDRESS names; otherwise one is started on
-    this machine, and ended. Workers open the files of jobs and write to `out` by the same paths, so on several
+    this machine, and ended. Workers open the files of jobs and write to `out` by the same paths: on several
     machines these are on a disk that all of them see. A worker has `threads` processors, and a GPU where its
-    predictor is on one. A video whose worker is killed is begun again, and is given up when it took several
-    with it. Outputs are those of one process with as many threads, byte for byte.
+    predictor is on one. A video whose worker is killed is begun again, and given up when that happens twice.
+    Outputs are those of one process with as many threads, byte for byte.
 
     each: told of each outcome as it comes, in no order.
     """
     ray, data = _import_ray()
     predictor = load()
     batch = Batch.of(predictor, os.path.abspath(out), overlay=overlay, rle=rle)
+    batch = replace(batch, retries=secrets.token_hex(4))
     batch.begin(jobs, force)
     gpus = int(predictor.device.type == "cuda")
     del predictor
@@ -73,28 +73,25 @@ def run_on_ray(
             if row["stop"]:
                 raise OSError(row["stop"])
             content = json.loads(row["outcome"])
-            del content["worker"]
             outcome = Outcome(**content | {"ids": tuple(content["ids"])})
             found[outcome.name] = outcome
             each(outcome)
+    except ray.exceptions.RayError as error:
+        raise ValueError(f"Ray stopped: {error}") from error
     finally:
         if started:
             ray.shutdown()
-    for job in jobs:
-        if job.name not in found:
-            found[job.name] = batch.give_up(job, f"its worker was killed {_DEATHS} times")
-            each(found[job.name])
     return [found[job.name] for job in jobs]
 
 
 def _rows(
     data: Any, jobs: Sequence[Job], worker: tuple[Any, ...], workers: int, threads: int, gpus: int
 ) -> Any:
-    """What the workers give for each job, as it comes; nothing for those that killed too many."""
+    """What the workers give for each job, as it comes. Ray begins a job again where its worker is killed."""
     lines = [{"job": job.to_json()} for job in jobs]
     videos = data.from_items(lines, override_num_blocks=len(lines))  # one a task
     videos.context.enable_progress_bars = False
-    videos.context.max_errored_blocks = -1
+    videos.context.print_on_execution_start = False
     videos.context.execution_no_progress_timeout_s = -1  # a video may take hours
     return videos.map(
         _Worker,
@@ -102,7 +99,6 @@ def _rows(
         compute=data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         num_cpus=threads,
         num_gpus=gpus,
-        ray_remote_args={"max_task_retries": _DEATHS - 1},
     ).iter_rows()
 
 

@@ -6,9 +6,8 @@ import errno
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,12 @@ from emavos.cli.follow import follow
 from emavos.cli.segment import FPS, read_masks
 from emavos.io import VideoWriter, list_images, open_frames, write_mask
 from emavos.io.images import PathLike
-from emavos.io.whole import partial_name, replacing
+from emavos.io.whole import partial_folder, replacing, sweep
 from emavos.predictor import Predictor
 from emavos.pretrained import weights_sha256
 from emavos.visualize import overlay
 
+_TRIES = 2  # to follow a video by processes that are killed
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the next video would meet it too
 
 
@@ -45,12 +45,15 @@ class Batch:
     out: the folder. A video NAME has masks/NAME/<frame>.png, status/NAME.json, and where asked for
         overlays/NAME.mp4 (extra `video`) and rle/NAME.json (runs of COCO, see `emavos.bridges`).
     settings: plain values for JSON that decide the outputs, beside the inputs.
+    retries: the name of a run that begins a video again where its process is killed; such a video is given up
+        when that happens twice, since it may be the cause.
     """
 
     out: Path
     settings: Mapping[str, Any]
     overlay: bool = False
     rle: bool = False
+    retries: str = ""
 
     @classmethod
     def of(cls, predictor: Predictor, out: PathLike, *, overlay: bool = False, rle: bool = False) -> Batch:
@@ -82,6 +85,8 @@ class Batch:
                 if os.path.realpath(path).startswith(home + os.sep):
                     raise ValueError(f"{path} lies among the outputs, {self.out}; choose another folder")
         (self.out / "status").mkdir(parents=True, exist_ok=True)
+        for folder in (self.out, self.out / "status"):
+            sweep(folder)
         for job in jobs:
             status, settings = self._status(job), self._settings(job)
             if not force and status.get("state") == "done" and status.get("settings") != settings:
@@ -102,19 +107,24 @@ class Batch:
             status = self._status(job)
             if self._is_done(job, status, inputs):
                 return Outcome(job.name, frames=status["frames"], ids=tuple(status["ids"]))
-            with self._stage(job) as stage:
+            if self.retries:
+                tries = status["tries"] + 1 if status.get("run") == self.retries else 1
+                if tries > _TRIES:
+                    return self._give_up(job, f"the process that followed it was killed, {_TRIES} times")
+                self._write_status(job, state="begun", run=self.retries, tries=tries)
+            sweep(self.out, job.name)  # what a killed process left of it
+            with partial_folder(self.out, job.name) as stage:
                 frames, ids = self._follow(predictor, job, stage)
                 self._publish(job, stage)
             self._write_status(job, state="done", inputs=inputs, frames=frames, ids=ids)
             return Outcome(job.name, frames=frames, ids=tuple(ids), made=True)
         except Exception as error:  # whatever it is, it is of this video
             if isinstance(error, OSError) and error.errno in _FULL:
-                raise
+                raise OSError(error.errno, os.strerror(error.errno), str(self.out)) from error
             told = _told(error)
-        return self.give_up(job, told)
+        return self._give_up(job, told)
 
-    def give_up(self, job: Job, error: str) -> Outcome:
-        """The outcome of a video that failed without telling why itself."""
+    def _give_up(self, job: Job, error: str) -> Outcome:
         self._write_status(job, state="failed", error=error)
         return Outcome(job.name, error)
 
@@ -149,16 +159,6 @@ class Batch:
             "overlays.mp4": self.out / "overlays" / f"{job.name}.mp4",
             "rle.json": self.out / "rle" / f"{job.name}.json",
         }
-
-    @contextmanager
-    def _stage(self, job: Job) -> Iterator[Path]:
-        """A folder to fill."""
-        stage = self.out / partial_name(Path(job.name))
-        stage.mkdir()
-        try:
-            yield stage
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
 
     def _publish(self, job: Job, stage: Path) -> None:
         """Put the outputs in their places; without a status, until all of them are there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import logging
 import os
 import re
 import sys
@@ -95,6 +96,7 @@ def _batch(args: argparse.Namespace) -> None:
     with tqdm(total=len(jobs), unit="video", leave=False, disable=args.quiet or None) as bar:
         options = {"overlay": args.overlay, "rle": args.rle, "force": args.force}
         if args.ray:
+            logging.disable(logging.WARNING)  # Ray tells of each step
             load = functools.partial(load_predictor, args, **policy(args))
             outcomes = run_on_ray(
                 jobs, load, args.out, workers=args.ray, threads=args.threads or 1, each=_step(bar), **options

@@ -28,8 +28,22 @@ def staged(target: Path, force: bool) -> Iterator[Path]:
             stage = stack.enter_context(partial_folder(home, target.name))
         except OSError as error:
             raise ValueError(f"{target} cannot be written: {error.strerror}") from error
-        yield stage
-        _publish(stage, target)
+        with _told_of(target, stage):
+            yield stage
+            _publish(stage, target)
+
+
+@contextmanager
+def _told_of(target: Path, stage: Path) -> Iterator[None]:
+    """What the disk says of a hidden folder is said of the one that people know."""
+    try:
+        yield
+    except OSError as error:
+        name = str(error.filename)
+        if error.errno is None or not name.startswith(str(stage)):
+            raise
+        place = f"{target}{name.removeprefix(str(stage))}"
+        raise OSError(error.errno, os.strerror(error.errno), place) from error
 
 
 def _publish(stage: Path, target: Path) -> None:
