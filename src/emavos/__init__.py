@@ -20,7 +20,7 @@ _HOMES = {
     "Result": "session",
     "Session": "session",
 }
-_PARTS = ("convert", "evaluation", "io", "memory", "models", "training", "visualize")
+_PARTS = ("bridges", "convert", "evaluation", "io", "memory", "models", "training", "visualize")
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from emavos.card import ModelCard
 from emavos.hub import check_sha256, download, upload
+from emavos.io.whole import replacing, sweep
 from emavos.models import STCN, STCNConfig
 
 CONFIG_NAME = "config.json"
@@ -122,6 +123,7 @@ def save_model(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
     state = {
         key: x.detach().to("cpu", dtype if x.is_floating_point() else None).contiguous()
         for key, x in model.state_dict().items()
@@ -133,12 +135,8 @@ def save_model(
     if card is not None:
         contents["README.md"] = card.text(model).encode()
     for name, content in contents.items():
-        partial = folder / f".{name}.partial"
-        try:
+        with replacing(folder / name) as partial:
             partial.write_bytes(content)
-            os.replace(partial, folder / name)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def push_model(

@@ -8,10 +8,9 @@ import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from emavos.io.whole import replacing
+from emavos.io.whole import sweep, write_tensors
 from emavos.memory import MemoryBank, MemoryPolicy
 from emavos.models import STCN
 from emavos.pretrained import weights_sha256
@@ -41,8 +40,8 @@ def save_session(session: Session, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"{path} is a folder, or lies in none; name a file in a folder that is there")
-    with replacing(path) as partial:
-        save_file(tensors, partial, metadata={"session": json.dumps(facts)})
+    sweep(path.parent, path.name)
+    write_tensors(path, tensors, {"session": json.dumps(facts)})
 
 
 def load_session(path: str | os.PathLike[str], model: STCN) -> Session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -119,10 +120,14 @@ class Session:
             image of palette, gray or 1-bit kind. Ids not yet followed are introduced; ids followed already
             are corrected. Objects take their pixels from the others.
 
-        Raises ValueError where frame or mask are of another kind or size, or the mask holds no object.
+        Raises ValueError where frame or mask are of another kind or size, or the mask holds no object;
+        FloatingPointError where the network gives NaN or infinity for an object.
         """
         with self._computing() as device:
-            pixels = to_frame(frame).to(device)
+            try:
+                pixels = to_frame(frame).to(device)
+            except ValueError as error:
+                raise ValueError(f"frame {self.index}: {error}") from error
             self._check_size(pixels)
             given = None if mask is None else to_mask(mask, tuple(pixels.shape[1:])).to(device)
             if given is not None and not given.any():
@@ -160,7 +165,18 @@ class Session:
         key = features.key[0].float()  # in half precision, cells that differ would look the same
         readout = torch.cat([group.bank.read(key, self.index) for group in self.groups])  # (O, Cv, h, w)
         some = readout[None].split(OBJECTS_AT_ONCE, dim=1)
-        return aggregate(torch.cat([self.model.decode(part, features)[0].float().sigmoid() for part in some]))
+        logits = torch.cat([self.model.decode(part, features)[0].float() for part in some])  # (O, H', W')
+        self._check_finite(readout, logits)
+        return aggregate(logits.sigmoid())
+
+    def _check_finite(self, *parts: Tensor) -> None:
+        """A sum for each object, which NaN and infinity survive; masks would be black and not say why."""
+        sums = torch.stack([part.flatten(1).sum(dim=1, dtype=torch.float32) for part in parts]).sum(dim=0)
+        if wrong := [id for id, total in zip(self.ids, sums.tolist(), strict=True) if not math.isfinite(total)]:
+            raise FloatingPointError(
+                f"frame {self.index}: the network gives NaN or infinity for object {wrong[0]}; its weights are "
+                "damaged, or its numbers too large for their dtype (float32 holds the most)"
+            )
 
     def _give(self, now: _Now, known: tuple[int, ...], planes: Tensor) -> _Now:
         """The frame with the masks of known objects, (G, H, W) of 0 and 1; a bank for those that are new."""

@@ -1,4 +1,4 @@
-"""The command line: `emavos segment`, `demo`, `evaluate`, `compare`, `train`, `data` and `convert`.
+"""The command line: `emavos segment`, `batch`, `demo`, `evaluate`, `compare`, `train`, `data` and `convert`.
 
 A command is a module: `add` adds its parser, another function runs it and raises ValueError, OSError,
 ImportError or FloatingPointError for what a user can mend, which `main` turns into one line and an exit
@@ -8,20 +8,26 @@ code. torch takes seconds to load, and `emavos --help` should not: commands impo
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from emavos.cli import compare, convert, data, demo, evaluate, segment, train
+from emavos.cli import batch, compare, convert, data, demo, evaluate, segment, train
 
-BAD_INPUT, BAD_USAGE, INTERRUPTED = 1, 2, 130
+BAD_INPUT, BAD_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line. Returns its exit code."""
     try:
         args = _parser().parse_args(argv)
-        args.run(args)
+        with _terminable():
+            args.run(args)
+    except _Terminated:
+        return _fail("terminated", TERMINATED)
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
@@ -32,6 +38,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, ImportError, FloatingPointError) as error:
         return _fail(str(error), BAD_INPUT)
     return 0
+
+
+class _Terminated(BaseException):
+    """SIGTERM, which cleans up as Ctrl-C does."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Within, SIGTERM ends the command as an exception, so that nothing half-written stays."""
+
+    def terminate(*_: object) -> NoReturn:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what a signal does
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(message: str, code: int) -> int:
@@ -58,6 +85,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (segment, demo, evaluate, compare, train, data, convert):
+    for command in (segment, batch, demo, evaluate, compare, train, data, convert):
         command.add(commands)
     return parser

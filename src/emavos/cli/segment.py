@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,32 +53,43 @@ def add(commands: Commands) -> None:
         metavar="MP4|DIR",
         help="coloured frames too, as a video (extra: video) or PNGs",
     )
+    parser.add_argument(
+        "--rle", type=Path, metavar="JSON", help="the masks as runs of COCO too, in one file for pycocotools"
+    )
     add_output_arguments(parser)
     add_model_arguments(parser, size=480)
     add_memory_arguments(parser)
 
 
 def _segment(args: argparse.Namespace) -> None:
+    from emavos.bridges import CocoWriter
     from emavos.io import open_frames, write_mask
     from emavos.visualize import overlay
 
     if args.video.startswith("camera:"):
         raise ValueError("a camera has no last frame; follow it in Python, with Predictor.session()")
-    _check_apart(args.video, args.mask, args.out, args.overlay)
+    _check_apart(args.video, args.mask, args.out, args.overlay, args.rle)
     frames = open_frames(args.video)
-    mask = _read_masks(args.mask, frames)
+    mask = read_masks(args.mask, frames)
     start, count, ids = time.monotonic(), 0, set[int]()
     with ExitStack() as stack:
         folder = stack.enter_context(staged(args.out, args.force))
         show = None
         if args.overlay is not None:
             show = stack.enter_context(_overlay_writer(args.overlay, args.force, frames.fps or FPS))
+        coco = None
+        if args.rle is not None:
+            _check_new(args.rle, "--rle", args.force)
+            runs = stack.enter_context(staged(args.rle.parent, force=True))
+            coco = stack.enter_context(CocoWriter(runs / args.rle.name))
         predictor = load_predictor(args, **policy(args))
         for frame, result in follow(predictor, frames, mask, args.quiet):
             name = frames.name(result.index)
             write_mask(folder / f"{name}.png", result.mask)
             if show is not None:
                 show(name, overlay(frame, result.mask))
+            if coco is not None:
+                coco.write(name, result.mask)
             count, ids = count + 1, ids.union(result.ids)
         check_way(folder, args.out)  # before the overlay, which is finished first, takes its place
     if not args.quiet:
@@ -87,14 +98,14 @@ def _segment(args: argparse.Namespace) -> None:
         print(f"{count} frames, {len(ids)} objects: masks in {args.out} ({how})")
 
 
-def _check_apart(video: str, mask: Path, out: Path, show: Path | None) -> None:
-    """No output may be written over an input, or over the other output."""
+def _check_apart(video: str, mask: Path, out: Path, show: Path | None, runs: Path | None) -> None:
+    """No output may be written over an input, or over another output."""
     if not video:
         raise ValueError("VIDEO is empty; name a folder of images or a video file")
     taken = {_place(video): "the video", _place(mask): "the mask"}
     if mask.is_file():
         taken.setdefault(os.path.dirname(_place(mask)), "the folder of the mask")
-    for name, path in (("--out", out), ("--overlay", show)):
+    for name, path in (("--out", out), ("--overlay", show), ("--rle", runs)):
         if path is not None and (other := taken.setdefault(_place(path), name)) != name:
             raise ValueError(f"{name} {path} is also {other}; choose another place")
 
@@ -102,16 +113,26 @@ def _check_apart(video: str, mask: Path, out: Path, show: Path | None) -> None:
 _place = os.path.realpath  # Path.resolve raises where links lead in a circle
 
 
-def _read_masks(path: Path, frames: FrameSource) -> IdMask | dict[int, IdMask]:
+def read_masks(mask: Path | Mapping[str, Path], frames: FrameSource) -> IdMask | dict[int, IdMask]:
+    """The mask of the first frame, or those of several by index.
+
+    mask: a file; a folder of files that are named as frames; or {name of a frame: file}.
+    """
     from emavos.io import list_images, read_mask
 
-    if not path.is_dir():
-        return read_mask(path)
-    masks = {}
-    for file in list_images(path):
-        index = frames.find(file.stem)
+    if not isinstance(mask, Mapping):
+        if not mask.is_dir():
+            return read_mask(mask)
+        mask = {file.stem: file for file in list_images(mask)}
+    masks: dict[int, IdMask] = {}
+    for name, file in mask.items():
+        index = frames.find(name)
+        if index is None:
+            index = frames.find(name.zfill(5))  # a number is enough where frames have no names of their own
         if index is None or (frames.count is not None and index >= frames.count):
-            raise ValueError(f"{file} is named as no frame; the first frame's would be {frames.name(0)}.png")
+            raise ValueError(f"{file} is for frame {name}, which there is not; the first is {frames.name(0)}")
+        if index in masks:
+            raise ValueError(f"{file} is for frame {name}, which has a mask already")
         masks[index] = read_mask(file)
     return masks
 
@@ -127,9 +148,13 @@ def _overlay_writer(path: Path, force: bool, fps: float) -> Iterator[Callable[[s
         with staged(path, force) as folder:
             yield lambda name, frame: write_image(folder / f"{name}.png", frame)
     else:
-        if path.is_dir():
-            raise ValueError(f"--overlay {path} is a folder, not a video")
-        if path.exists() and not force:
-            raise ValueError(f"{path} exists; choose another name, or --force to write over it")
+        _check_new(path, "--overlay", force)
         with staged(path.parent, force=True) as folder, VideoWriter(folder / path.name, fps) as video:
             yield lambda name, frame: video.write(frame)
+
+
+def _check_new(path: Path, option: str, force: bool) -> None:
+    if path.is_dir():
+        raise ValueError(f"{option} {path} is a folder, not a file")
+    if path.exists() and not force:
+        raise ValueError(f"{path} exists; choose another name, or --force to write over it")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import numpy as np
 
 from emavos.evaluation.layouts import Video, some
 from emavos.io import IdMask, read_frame, write_mask
-from emavos.io.whole import partial_name, replacing
+from emavos.io.whole import partial_folder, replacing, sweep
 
 RUN_NAME = "run.json"
 
@@ -106,13 +105,17 @@ def predict(
         raise ValueError(
             f"{out} holds masks made otherwise ({some(differ)} differ); choose another folder, or delete it"
         )
+    sweep(out)
     for video in videos:
         files = [out / video.name / f"{name}.png" for name in video.wanted]
         data, known = data_sha256(video), run.timings.get(video.name)
         if known is not None and known.data == data and all(file.is_file() for file in files):
             continue
         with _appearing(out / video.name) as stage:
-            timing = follow_video(video, begin(), stage, each_frame)
+            try:
+                timing = follow_video(video, begin(), stage, each_frame)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"{video.name}, {error}") from error
         run.timings[video.name] = replace(timing, data=data)
         run.write(out)
     return run
@@ -154,14 +157,12 @@ def follow_video(
 @contextmanager
 def _appearing(target: Path) -> Iterator[Path]:
     """A hidden folder to fill, whose files take their place if the block ends well, and vanish otherwise."""
-    stage = target.with_name(partial_name(target))
-    old = target.with_name(partial_name(target))
-    stage.mkdir(parents=True)
-    try:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        partial_folder(target.parent, target.name) as stage,
+        partial_folder(target.parent, target.name) as old,
+    ):
         yield stage
         if target.exists():  # of an earlier run
-            os.rename(target, old)
+            os.rename(target, old / target.name)
         os.rename(stage, target)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -15,9 +16,10 @@ import numpy as np
 
 from emavos.io.images import PathLike
 from emavos.io.source import FrameSource
-from emavos.io.whole import partial_name
+from emavos.io.whole import claim, named_as, release, sweep
 from emavos.pictures import Pixels
 
+_DISK = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS)  # what is no fault of the encoder
 _NO_VIDEO = "is no video, or is cut off: no frames could be read"
 
 
@@ -109,7 +111,7 @@ class VideoWriter:
             raise ValueError(f"fps is from 0.01 to 1000, not {fps}")
         self._av = _import_av(f"writing {path}")
         self._rate = Fraction(fps).limit_denominator(1001)
-        self._partial = self.path.with_name(partial_name(self.path))
+        self._partial: tuple[Path, int | None] | None = None
         self._container: Any = None
         self._size: tuple[int, int] | None = None  # of the frames
 
@@ -131,22 +133,26 @@ class VideoWriter:
             self._container.mux(self._stream.encode(picture))
 
     def _begin(self, height: int, width: int) -> None:
+        sweep(self.path.parent, self.path.name)
+        with named_as(self.path):
+            partial, _ = self._partial = claim(self.path.parent, self.path.name)
         options = {"movflags": "faststart"}  # the index first, so that a browser plays while it loads
-        self._container = self._av.open(str(self._partial), "w", format="mp4", options=options)
+        self._container = self._av.open(str(partial), "w", format="mp4", options=options)
         encoder = "libx264" if "libx264" in self._av.codecs_available else "h264"
         self._stream = self._container.add_stream(encoder, rate=self._rate)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
         if encoder == "libx264":
-            self._stream.options = {"crf": "18"}
+            # x264's macroblock tree reads what nobody wrote: without it, equal frames give equal bytes
+            self._stream.options = {"crf": "18", "x264-params": "mbtree=0"}
 
     def close(self) -> None:
         """Finish the file and put it in its place."""
-        if self._container is None:
+        if self._container is None or self._partial is None:
             raise ValueError(f"{self.path} has no frames")
         with self._explained():
             self._container.mux(self._stream.encode())
             self._container.close()
-        os.replace(self._partial, self.path)
+        os.replace(self._partial[0], self.path)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -154,6 +160,8 @@ class VideoWriter:
         try:
             yield
         except self._av.FFmpegError as error:
+            if error.errno in _DISK:
+                raise OSError(error.errno, os.strerror(error.errno), os.fspath(self.path)) from error
             size = "" if self._size is None else " of {}x{} (height x width)".format(*self._size)
             raise ValueError(
                 f"{self.path.name} cannot be written as H.264 with frames{size}: {error.strerror}; "
@@ -165,7 +173,9 @@ class VideoWriter:
         if self._container is not None:
             with suppress(Exception):  # the trailer of a file that goes anyway
                 self._container.close()
-        self._partial.unlink(missing_ok=True)
+        if self._partial is not None:
+            release(*self._partial)
+            self._partial = None
 
     def __enter__(self) -> VideoWriter:
         return self

@@ -1,24 +1,131 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and nothing that stays of those that did not."""
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+if sys.platform == "win32":
+    fcntl = None
+else:
+    import fcntl
+
+_PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; put in its place at the end, or removed on failure."""
-    partial = path.with_name(partial_name(path))
+    """A name beside `path` to write to; put in its place at the end, or removed on failure.
+
+    Where the disk does not take it (full, read-only) the OSError names `path`.
+    """
+    with named_as(path):
+        partial, lock = claim(path.parent, path.name)
     try:
-        yield partial
-        os.replace(partial, path)
+        with named_as(path, partial):
+            yield partial
+            os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        release(partial, lock)
 
 
-def partial_name(path: Path) -> str:
-    return f".{path.name}.{secrets.token_hex(4)}.partial"
+@contextmanager
+def partial_folder(home: Path, name: str) -> Iterator[Path]:
+    """A hidden folder in `home` to fill and to move away; what is left of it vanishes with the block."""
+    stage, lock = claim(home, name, folder=True)
+    try:
+        yield stage
+    finally:
+        release(stage, lock)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file that appears whole or not at all."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with replacing(path) as partial:
+        try:
+            save_file(dict(tensors), partial, metadata=metadata)
+        except SafetensorError as error:  # what the disk says, in a text
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), os.fspath(path)) from error
+
+
+def sweep(folder: Path, name: str | None = None) -> None:
+    """Remove what was left in a folder by runs that were killed: partial files and folders nobody holds.
+
+    name: those of this file or folder alone. On Windows, and where files cannot be locked, nothing is removed.
+    """
+    if fcntl is None or not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        found = [entry.path for entry in entries if (m := _PARTIAL.fullmatch(entry.name)) and name in (None, m[1])]
+    for path in map(Path, found):
+        with suppress(OSError):  # it is held by a run that lives, or gone, or not ours to remove
+            lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(path)
+            finally:
+                os.close(lock)
+
+
+def claim(home: Path, name: str, folder: bool = False) -> tuple[Path, int | None]:
+    """A new partial file or folder, and what marks it as held until `release`, however this process ends."""
+    while True:
+        partial = home / f".{name}.{secrets.token_hex(4)}.partial"
+        if folder:
+            partial.mkdir()
+        elif fcntl is not None:
+            os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        if fcntl is None:
+            return partial, None
+        try:
+            lock = os.open(partial, os.O_RDONLY)
+        except FileNotFoundError:  # swept before it was held
+            continue
+        with suppress(OSError):  # some file systems have no locks; there nobody sweeps either
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if partial.exists():
+            return partial, lock
+        os.close(lock)
+
+
+def release(partial: Path, lock: int | None) -> None:
+    """Remove what is left of what was claimed."""
+    with suppress(OSError):
+        _remove(partial)
+    if lock is not None:
+        os.close(lock)
+
+
+@contextmanager
+def named_as(path: Path, partial: Path | None = None) -> Iterator[None]:
+    """What the disk says of a partial file, or of none by name, is said of `path`."""
+    try:
+        yield
+    except OSError as error:
+        unnamed = error.filename is None or partial is None or str(error.filename) == str(partial)
+        if error.errno is None or not unnamed:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), os.fspath(path)) from error
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -7,9 +7,8 @@ import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from emavos.io.whole import replacing
+from emavos.io.whole import write_tensors
 from emavos.training.config import TrainConfig
 from emavos.training.learner import Learner
 
@@ -30,8 +29,7 @@ def save_checkpoint(path: Path, learner: Learner, iteration: int) -> None:
         "config": learner.config.to_json(),
         "scaler": json.dumps(learner.scaler.state_dict()),
     }
-    with replacing(path) as partial:
-        save_file(tensors, partial, metadata=metadata)
+    write_tensors(path, tensors, metadata)
 
 
 def load_checkpoint(path: Path, learner: Learner) -> int:

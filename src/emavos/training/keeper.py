@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from emavos.data import Clips, Sample
+from emavos.io.whole import replacing, sweep, write_tensors
 from emavos.training import distributed
 from emavos.training.checkpoint import load_checkpoint, save_checkpoint
 from emavos.training.learner import Learner
@@ -42,8 +41,11 @@ class Keeper:
         self.start = load_checkpoint(self._checkpoint, learner) if self._checkpoint.exists() else 0
         self._log: Log | None = None
         if distributed.rank() == 0:
+            for folder in (out, out / "best", out / "pictures"):  # what a run that was killed left
+                sweep(folder)
             self._log = Log(out, self.start, tensorboard)
-            (out / "config.json").write_text(learner.config.to_json() + "\n")
+            with replacing(out / "config.json") as partial:
+                partial.write_text(learner.config.to_json() + "\n")
 
     def learned(self, progress: Progress, sample: Sample) -> None:
         """After an iteration, with the batch that it learned from."""
@@ -63,7 +65,7 @@ class Keeper:
     def failed(self, sample: Sample, iteration: int) -> Path:
         """Keep the batch of this process, and say where."""
         path = self._out / f"failed-{iteration:06d}-{distributed.rank()}.safetensors"
-        save_file({name: x.contiguous() for name, x in sample._asdict().items()}, path)
+        write_tensors(path, {name: x.contiguous() for name, x in sample._asdict().items()})
         return path
 
     def close(self) -> None:

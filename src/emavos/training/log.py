@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from emavos.io.whole import named_as, replacing
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -75,12 +77,13 @@ def _cut(path: Path, start: int) -> None:
         return
     lines = path.read_text().splitlines(keepends=True)
     whole = [line for line in lines[1:] if line.endswith("\n") and int(line.partition(",")[0]) < start]
-    path.write_text("".join(lines[:1] + whole))
+    with replacing(path) as partial:
+        partial.write_text("".join(lines[:1] + whole))
 
 
 def _append(path: Path, row: Mapping[str, float]) -> None:
     new = not path.exists()
-    with open(path, "a", newline="") as file:
+    with named_as(path), open(path, "a", newline="") as file:
         writer = csv.DictWriter(file, list(row))
         if new:
             writer.writeheader()

@@ -1,0 +1,7 @@
+"""Many videos: jobs, their outputs, and a run that a kill does not spoil."""
+
+from emavos.batch.jobs import Job, find_jobs, shard
+from emavos.batch.on_ray import run_on_ray
+from emavos.batch.run import Batch, Outcome, run_batch
+
+__all__ = ["Batch", "Job", "Outcome", "find_jobs", "run_batch", "run_on_ray", "shard"]

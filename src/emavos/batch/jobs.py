@@ -1,0 +1,182 @@
+"""What is to be done: videos, the masks that they begin with, and their names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from emavos.evaluation import PROTOCOLS
+from emavos.frames import check_short_side
+from emavos.io import list_images
+from emavos.io.images import PathLike
+from emavos.memory import MemoryPolicy
+
+VIDEOS = frozenset({".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
+OPTIONS = frozenset({"size", *(f.name for f in fields(MemoryPolicy))})
+_LONGEST = 200  # bytes of a name, so that it and its endings fit into 255
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video.
+
+    name: what its outputs are called; the name of a file, which leads to no other folder.
+    video: a folder of images or a video file.
+    mask: of the first frame, a PNG of ids; a folder of PNGs, each named as its frame; or {frame: PNG} by the
+        names of frames, or their numbers from 0 where they have no names of their own.
+    options: what is other for this video than for the rest: "size", and the fields of `MemoryPolicy`, where
+        None keeps the source's size and all frames.
+
+    Raises ValueError where a name or an option cannot be. Files are opened when the job is run.
+    """
+
+    name: str
+    video: Path
+    mask: Path | Mapping[str, Path]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        if self.mask == {}:
+            raise ValueError(f"{self.name}: no mask is given")
+        if unknown := sorted({*self.options} - OPTIONS):
+            raise ValueError(
+                f"{self.name}: there is no option {unknown[0]}; the options are {', '.join(sorted(OPTIONS))}"
+            )
+        try:
+            check_short_side(self.options.get("size"))
+            MemoryPolicy(**{name: value for name, value in self.options.items() if name != "size"})
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
+
+    def to_json(self) -> str:
+        """A line that `from_json` reads."""
+        mask = (
+            {frame: str(path) for frame, path in self.mask.items()}
+            if isinstance(self.mask, Mapping)
+            else str(self.mask)
+        )
+        return json.dumps({"name": self.name, "video": str(self.video), "mask": mask, **self.options})
+
+    @classmethod
+    def from_json(cls, line: str, home: PathLike = ".") -> Job:
+        """The job of a line {"video": ..., "mask": ..., "name": ...} and options; paths start at `home`."""
+        content = json.loads(line)
+        if not isinstance(content, dict):
+            raise ValueError("a job is an object {...}")
+        if lacking := [key for key in ("video", "mask") if not content.get(key)]:
+            raise ValueError(f"it has no {lacking[0]!r}")
+        video, mask = content.pop("video"), content.pop("mask")
+        paths = [video, *(mask.values() if isinstance(mask, dict) else [mask])]
+        if wrong := [path for path in paths if not isinstance(path, str) or not path or "\0" in path]:
+            raise ValueError(f"{wrong[0]!r:.60} is no path")
+        home = Path(home)
+        return cls(
+            name=content.pop("name", _name_of(Path(video))),
+            video=home / video,
+            mask={k: home / v for k, v in mask.items()} if isinstance(mask, dict) else home / mask,
+            options=content,
+        )
+
+
+def find_jobs(path: PathLike) -> list[Job]:
+    """The jobs of a file of JSON lines, or of a folder of videos.
+
+    A folder is laid out as DAVIS, JPEGImages/<name>/ and Annotations/<name>/ (480p/ between or not), where
+    the first mask of each is taken; or has videos, files or folders of images, beside their masks:
+    <name>.png, or a folder <name>.masks/ of masks named as their frames.
+
+    Raises ValueError where there are none, a line is no job, or two have one name.
+    """
+    path = Path(path)
+    if path.is_dir():
+        jobs = [*_of_folder(path)]
+    elif path.exists():
+        jobs = [*_of_lines(path)]
+    else:
+        raise FileNotFoundError(f"{path} does not exist; jobs are a file of JSON lines or a folder of videos")
+    if not jobs:
+        raise ValueError(f"{path} holds no videos")
+    names: dict[str, str] = {}
+    for job in jobs:
+        if (other := names.setdefault(job.name.casefold(), job.name)) is not job.name:
+            raise ValueError(f"{path} has two videos called {other}; give one of them another name")
+    return jobs
+
+
+def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
+    """The jobs of one of `count` processes, index from 0: each job is of one of them."""
+    if not 0 <= index < count:
+        raise ValueError(f"shard {index}/{count} is none: of {count} they are 0 to {count - 1}")
+    return [*jobs[index::count]]
+
+
+def _of_lines(path: Path) -> Iterator[Job]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text of JSON lines: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                yield Job.from_json(line, path.parent)
+            except (ValueError, TypeError, RecursionError) as error:
+                raise ValueError(f"{path}, line {number}: {error}") from error
+
+
+def _of_folder(folder: Path) -> Iterator[Job]:
+    layout = PROTOCOLS["davis-like"]
+    images, masks = (_first(folder, places) for places in (layout.images, layout.masks))
+    if images is not None and masks is not None:
+        for video in _entries(images):
+            if video.is_dir():
+                yield Job(video.name, video, _first_mask(masks / video.name))
+        return
+    for video in _entries(folder):
+        if video.suffix.lower() in VIDEOS or (video.is_dir() and video.suffix != ".masks" and _shows(video)):
+            name = _name_of(video)
+            several = folder / f"{name}.masks"
+            yield Job(name, video, several if several.is_dir() else folder / f"{name}.png")
+
+
+def _first_mask(folder: Path) -> Path | Mapping[str, Path]:
+    """The first of a folder of masks, by the name of its frame; the folder where there is none."""
+    try:
+        first = list_images(folder)[0]
+    except (OSError, ValueError):
+        return folder
+    return {first.stem: first}
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.name[0] != ".")
+
+
+def _shows(folder: Path) -> bool:
+    try:
+        return bool(list_images(folder))
+    except (OSError, ValueError):
+        return False
+
+
+def _first(root: Path, places: Iterable[str]) -> Path | None:
+    return next((root / place for place in places if (root / place).is_dir()), None)
+
+
+def _name_of(video: Path) -> str:
+    return video.stem if video.suffix.lower() in VIDEOS else video.name
+
+
+def _check_name(name: object) -> None:
+    """Raise ValueError unless it names a file in any folder, on any system, and nothing elsewhere."""
+    if not isinstance(name, str) or not name or len(name.encode("utf-8", "replace")) > _LONGEST:
+        raise ValueError(f"a name is a text of 1 to {_LONGEST} bytes, not {name!r:.60}")
+    odd = {*'/\\:*?"<>|'} & {*name}
+    if odd or not name.isprintable() or name != name.strip(" .") or name[0] == ".":
+        raise ValueError(
+            f"{name!r} is no name for outputs: it is that of one file, without / and the like, and neither "
+            "begins nor ends with a dot or a space"
+        )

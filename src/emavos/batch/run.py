@@ -1,0 +1,256 @@
+"""A run over many videos: each whole or not at all, what is done stays done, and no video stops the rest."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from emavos.batch.jobs import Job
+from emavos.bridges import CocoWriter
+from emavos.cli.follow import follow
+from emavos.cli.segment import FPS, read_masks
+from emavos.io import VideoWriter, list_images, open_frames, write_mask
+from emavos.io.images import PathLike
+from emavos.io.whole import partial_folder, replacing, sweep
+from emavos.predictor import Predictor
+from emavos.pretrained import weights_sha256
+from emavos.visualize import overlay
+
+_TRIES = 2  # to follow a video by processes that are killed
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the next video would meet it too
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a video."""
+
+    name: str
+    error: str = ""  # why there are no masks of it; empty: there are
+    frames: int = 0
+    ids: tuple[int, ...] = ()
+    made: bool = False  # in this run; False: it was there already, or failed
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Where outputs go and which there are, the same for all videos.
+
+    out: the folder. A video NAME has masks/NAME/<frame>.png, status/NAME.json, and where asked for
+        overlays/NAME.mp4 (extra `video`) and rle/NAME.json (runs of COCO, see `emavos.bridges`).
+    settings: plain values for JSON that decide the outputs, beside the inputs.
+    retries: the name of a run that begins a video again where its process is killed; such a video is given up
+        when that happens twice, since it may be the cause.
+    """
+
+    out: Path
+    settings: Mapping[str, Any]
+    overlay: bool = False
+    rle: bool = False
+    retries: str = ""
+
+    @classmethod
+    def of(cls, predictor: Predictor, out: PathLike, *, overlay: bool = False, rle: bool = False) -> Batch:
+        """The batch whose masks this predictor makes."""
+        settings = {
+            "weights": weights_sha256(predictor.model),
+            "dtype": str(predictor.dtype).removeprefix("torch."),
+            "size": predictor.size,
+            **asdict(predictor.policy),
+            "overlay": overlay,
+            "rle": rle,
+        }
+        return cls(Path(out), settings, overlay, rle)
+
+    def begin(self, jobs: Sequence[Job], force: bool = False) -> None:
+        """Make the folder, or see that it may be gone on with.
+
+        Raises ValueError where it holds something else, inputs, or a video made with other settings; `force`
+        makes such videos anew.
+        """
+        if self.out.exists() and not self.out.is_dir():
+            raise ValueError(f"{self.out} is a file, not a folder")
+        known = (self.out / "status").is_dir() or not self.out.exists() or not any(self.out.iterdir())
+        if not known and not force:
+            raise ValueError(f"{self.out} is not empty and no batch; choose another folder, or --force")
+        home = os.path.realpath(self.out)
+        for job in jobs:
+            for path in (job.video, *(job.mask.values() if isinstance(job.mask, Mapping) else [job.mask])):
+                if os.path.realpath(path).startswith(home + os.sep):
+                    raise ValueError(f"{path} lies among the outputs, {self.out}; choose another folder")
+        (self.out / "status").mkdir(parents=True, exist_ok=True)
+        for folder in (self.out, self.out / "status"):
+            sweep(folder)
+        for job in jobs:
+            status, settings = self._status(job), self._settings(job)
+            if not force and status.get("state") == "done" and status.get("settings") != settings:
+                was = status.get("settings") or {}
+                differ = sorted(k for k in {*was, *settings} if was.get(k) != settings.get(k))
+                raise ValueError(
+                    f"{self.out} holds {job.name} made otherwise ({', '.join(differ)}); choose another "
+                    "folder, or --force to make it anew"
+                )
+
+    def run(self, predictor: Predictor, job: Job) -> Outcome:
+        """Make the outputs of a video, unless they are there. What goes wrong with it is in the outcome.
+
+        Raises OSError where the disk of the outputs is full or cannot be written: no video would do better.
+        """
+        try:
+            inputs = _inputs_sha256(job)
+            status = self._status(job)
+            if self._is_done(job, status, inputs):
+                return Outcome(job.name, frames=status["frames"], ids=tuple(status["ids"]))
+            if self.retries:
+                tries = status["tries"] + 1 if status.get("run") == self.retries else 1
+                if tries > _TRIES:
+                    return self._give_up(job, f"the process that followed it was killed, {_TRIES} times")
+                self._write_status(job, state="begun", run=self.retries, tries=tries)
+            sweep(self.out, job.name)  # what a killed process left of it
+            with partial_folder(self.out, job.name) as stage:
+                frames, ids = self._follow(predictor, job, stage)
+                self._publish(job, stage)
+            self._write_status(job, state="done", inputs=inputs, frames=frames, ids=ids)
+            return Outcome(job.name, frames=frames, ids=tuple(ids), made=True)
+        except Exception as error:  # whatever it is, it is of this video
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise OSError(error.errno, os.strerror(error.errno), str(self.out)) from error
+            told = _told(error)
+        return self._give_up(job, told)
+
+    def _give_up(self, job: Job, error: str) -> Outcome:
+        self._write_status(job, state="failed", error=error)
+        return Outcome(job.name, error)
+
+    def _follow(self, predictor: Predictor, job: Job, stage: Path) -> tuple[int, list[int]]:
+        """Fill a folder with the outputs of a video; the number of frames and the ids."""
+        options = {"size": predictor.size, **job.options}
+        size = options.pop("size")
+        predictor = Predictor(predictor.model, replace(predictor.policy, **options), size)
+        frames = open_frames(job.video)
+        masks = read_masks(job.mask, frames)
+        count, ids = 0, set[int]()
+        (stage / "masks").mkdir()
+        with ExitStack() as stack:
+            if self.overlay:
+                video = stack.enter_context(VideoWriter(stage / "overlays.mp4", frames.fps or FPS))
+            if self.rle:
+                coco = stack.enter_context(CocoWriter(stage / "rle.json"))
+            for frame, result in follow(predictor, frames, masks, quiet=True):
+                name = frames.name(result.index)
+                write_mask(stage / "masks" / f"{name}.png", result.mask)
+                if self.overlay:
+                    video.write(overlay(frame, result.mask))
+                if self.rle:
+                    coco.write(name, result.mask)
+                count, ids = count + 1, ids.union(result.ids)
+        return count, sorted(ids)
+
+    def _places(self, job: Job) -> dict[str, Path]:
+        """Where the outputs go, by what they are called while they are made."""
+        return {
+            "masks": self.out / "masks" / job.name,
+            "overlays.mp4": self.out / "overlays" / f"{job.name}.mp4",
+            "rle.json": self.out / "rle" / f"{job.name}.json",
+        }
+
+    def _publish(self, job: Job, stage: Path) -> None:
+        """Put the outputs in their places; without a status, until all of them are there."""
+        self._status_path(job).unlink(missing_ok=True)
+        for made, place in self._places(job).items():
+            if place.is_symlink() or place.exists():  # of another run; it goes with the stage
+                os.rename(place, stage / f"old-{made}")
+            if (stage / made).exists():
+                place.parent.mkdir(exist_ok=True)
+                os.rename(stage / made, place)
+
+    def _is_done(self, job: Job, status: Mapping[str, Any], inputs: str) -> bool:
+        wanted = {"state": "done", "inputs": inputs, "settings": self._settings(job)}
+        if any(status.get(key) != value for key, value in wanted.items()):
+            return False
+        places = self._places(job)
+        masks = places["masks"]
+        return (
+            masks.is_dir()
+            and sum(path.suffix == ".png" for path in masks.iterdir()) == status["frames"]
+            and (not self.overlay or places["overlays.mp4"].is_file())
+            and (not self.rle or places["rle.json"].is_file())
+        )
+
+    def _settings(self, job: Job) -> dict[str, Any]:
+        return {**self.settings, **job.options}
+
+    def _status_path(self, job: Job) -> Path:
+        return self.out / "status" / f"{job.name}.json"
+
+    def _status(self, job: Job) -> dict[str, Any]:
+        """What was written of a video; nothing where that cannot be read."""
+        try:
+            status = json.loads(self._status_path(job).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return status if isinstance(status, dict) else {}
+
+    def _write_status(self, job: Job, **status: Any) -> None:
+        content = {"name": job.name, **status, "settings": self._settings(job)}
+        with replacing(self._status_path(job)) as partial:
+            partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def run_batch(
+    jobs: Sequence[Job],
+    predictor: Predictor,
+    out: PathLike,
+    *,
+    overlay: bool = False,
+    rle: bool = False,
+    force: bool = False,
+    each: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """Follow the objects of many videos, one after the other; see `Batch` for what is written.
+
+    A video that fails is told of in its outcome and does not stop the others. Those that a run of the same
+    settings has finished, with the inputs that they have now, are not made again: a run that was stopped, or
+    killed, goes on, and ends with the same bytes. force: make videos of other settings anew.
+    each: told of each outcome as it comes.
+
+    Raises as `Batch.begin` does, and OSError where the disk of the outputs is full or cannot be written.
+    """
+    batch = Batch.of(predictor, out, overlay=overlay, rle=rle)
+    batch.begin(jobs, force)
+    outcomes = []
+    for job in jobs:
+        outcomes.append(batch.run(predictor, job))
+        each(outcomes[-1])
+    return outcomes
+
+
+def _inputs_sha256(job: Job) -> str:
+    """Of what masks depend on beside the settings: masks by name and bytes, frames by name and size."""
+    digest = hashlib.sha256()
+    masks = job.mask
+    if not isinstance(masks, Mapping):
+        masks = {path.stem: path for path in list_images(masks)} if masks.is_dir() else {"": masks}
+    for name, path in masks.items():
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist")
+        digest.update(f"{name} ".encode() + hashlib.sha256(path.read_bytes()).digest())
+    if not job.video.exists():
+        raise FileNotFoundError(f"{job.video} does not exist")
+    for path in list_images(job.video) if job.video.is_dir() else [job.video]:
+        digest.update(f"{path.name} {path.stat().st_size} ".encode())
+    return digest.hexdigest()
+
+
+def _told(error: Exception) -> str:
+    """An error as one line; those that are no mistake of a user say what they are."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"{error.filename}: {error.strerror}"
+    kind = "" if isinstance(error, (ValueError, ImportError, OSError)) else f"{type(error).__name__}: "
+    return " ".join(f"{kind}{error}".removesuffix("; nothing was written").split())

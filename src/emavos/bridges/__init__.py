@@ -1,0 +1,22 @@
+"""Masks to and from other tools, one format a file. What needs a package imports it when it is called."""
+
+from emavos.bridges.coco import CocoWriter, Rle, decode_rle, encode_rle, read_coco
+from emavos.bridges.detections import to_detections
+from emavos.bridges.first import first_mask
+from emavos.bridges.layouts import Clip, read_layout
+from emavos.bridges.stacks import read_stack, stack_masks, write_stack
+
+__all__ = [
+    "Clip",
+    "CocoWriter",
+    "Rle",
+    "decode_rle",
+    "encode_rle",
+    "first_mask",
+    "read_coco",
+    "read_layout",
+    "read_stack",
+    "stack_masks",
+    "to_detections",
+    "write_stack",
+]

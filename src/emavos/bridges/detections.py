@@ -1,0 +1,41 @@
+"""Results as `supervision` has them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from emavos.session import Result
+
+
+def to_detections(result: Result) -> Any:
+    """The objects that are seen in a frame as `supervision.Detections` (extra `supervision`).
+
+    `tracker_id` has their ids and `mask` their planes, (O, H, W) of bool; `xyxy` are the boxes around them,
+    `confidence` is the mean probability of their pixels, and `class_id` is 0, since they have no class.
+    """
+    try:
+        import supervision
+    except ImportError as error:
+        raise ImportError('to_detections needs supervision: pip install "emavos[supervision]"') from error
+    seen = [place for place, id in enumerate(result.ids) if (result.mask == id).any()]
+    ids = np.array([result.ids[place] for place in seen], dtype=np.int64)
+    planes = result.mask == ids.reshape(-1, 1, 1)  # (O, H, W)
+    prob = result.prob[1:][seen].cpu().numpy()
+    if not len(ids):
+        return supervision.Detections(
+            xyxy=np.empty((0, 4)),
+            mask=planes,
+            confidence=np.empty(0),
+            class_id=np.empty(0, dtype=np.int64),
+            tracker_id=ids,
+        )
+    return supervision.Detections(
+        xyxy=supervision.mask_to_xyxy(planes).astype(np.float64),
+        mask=planes,
+        confidence=np.array([float(p[m].mean()) for p, m in zip(prob, planes, strict=True)]),
+        class_id=np.zeros(len(ids), dtype=np.int64),
+        tracker_id=ids,
+    )

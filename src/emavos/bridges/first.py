@@ -1,0 +1,153 @@
+"""A mask of ids from what other tools say of objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from emavos.bridges.coco import decode_rle
+from emavos.io import IdMask
+
+Plane = NDArray[np.bool_]  # (H, W)
+
+
+def first_mask(
+    objects: Any,
+    *,
+    size: tuple[int, int] | None = None,
+    scores: Sequence[float] | None = None,
+    ids: Sequence[int] | None = None,
+) -> IdMask:
+    """The mask (H, W) of ids that `propagate` begins with, from the objects that another tool found.
+
+    objects: planes (N, H, W) or (N, 1, H, W), bool or of 0 and 1, as arrays or tensors; `Detections` of
+        supervision; or a list with, for each object, a plane (H, W), a run-length encoding of COCO, a polygon
+        (points (P, 2) of x and y, or x, y, x, y ...), a list of polygons, or a dict that has one of these as
+        "segmentation" and perhaps a score as "predicted_iou" or "score".
+    size: (H, W) of the frame; polygons need it, of others it is checked.
+    scores: one for each object, in place of those that `objects` bring.
+    ids: one for each object; 1, 2, 3 ... in their order unless told.
+
+    Where objects overlap, a pixel goes to the one of the highest score. Without scores, or among equal ones,
+    it goes to the smaller: a part lies on the whole that it belongs to.
+
+    Raises ValueError where something is none of these, sizes differ, or an object has no pixel or is left
+    with none: it could not be followed.
+    """
+    if hasattr(objects, "confidence") and hasattr(objects, "mask"):  # supervision, without importing it
+        scores = objects.confidence if scores is None else scores
+        objects = objects.mask
+        if objects is None:
+            raise ValueError("these detections have boxes alone, no masks")
+    items = _split(objects)
+    if not items:
+        raise ValueError("no object is given; a first mask has one or more")
+    planes = [_plane(item, size, number) for number, item in enumerate(items)]
+    if size is None:
+        size = planes[0].shape[0], planes[0].shape[1]
+    for number, plane in enumerate(planes):
+        if plane.shape != tuple(size):
+            have, want = ("x".join(map(str, s)) for s in (plane.shape, size))
+            raise ValueError(f"object {number} is {have} but wanted is {want} (height x width)")
+        if not plane.any():
+            raise ValueError(f"object {number} has no pixel; leave it out")
+    ranks = _scores(items, scores)
+    names = _ids(len(items), ids)
+    mask = np.zeros(size, np.int32)
+    # painted from the lowest score up, and of equal ones the largest first
+    for number in sorted(range(len(items)), key=lambda n: (ranks[n], -int(planes[n].sum()), -n)):
+        mask[planes[number]] = names[number]
+    if lost := [n for n, name in enumerate(names) if not (mask == name).any()]:
+        raise ValueError(
+            f"object {lost[0]} is covered by others of a higher score; leave it out, or give it a higher one"
+        )
+    return mask
+
+
+def _split(objects: Any) -> list[Any]:
+    """The objects one by one."""
+    if isinstance(objects, Mapping):
+        return [objects]
+    if isinstance(objects, (list, tuple)):
+        return list(objects)
+    array = _array(objects)
+    if array.ndim == 4 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim == 2:
+        array = array[None]
+    if array.ndim != 3:
+        raise ValueError(f"planes are (N, H, W) or (N, 1, H, W), not {array.shape}")
+    return list(array)
+
+
+def _plane(item: Any, size: tuple[int, int] | None, number: int) -> Plane:
+    """One object as (H, W) of bool."""
+    try:
+        shape = item["segmentation"] if isinstance(item, Mapping) and "segmentation" in item else item
+        if isinstance(shape, Mapping):
+            return decode_rle(shape)
+        if isinstance(shape, (list, tuple)):
+            return _fill(_polygons(shape), size)
+        array = _array(shape)
+        if array.ndim == 2 and array.shape[1] == 2 and array.dtype.kind != "b":
+            return _fill([array], size)
+        array = array[0] if array.ndim == 3 and array.shape[0] == 1 else array
+        if array.ndim != 2 or not ((array == 0) | (array == 1)).all():
+            raise ValueError(
+                f"a plane is (H, W) of bool, or of 0 and 1, not {array.shape} of {array.dtype}; "
+                "threshold probabilities and logits first"
+            )
+        return array.astype(np.bool_)
+    except ValueError as error:
+        raise ValueError(f"object {number}: {error}") from error
+
+
+def _array(value: Any) -> NDArray[Any]:
+    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)  # a tensor of torch
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"{value!r:.60} is no plane, polygon or run-length encoding")
+    return array
+
+
+def _polygons(shape: Sequence[Any]) -> list[NDArray[Any]]:
+    """A polygon or a list of them, each as points (P, 2)."""
+    numbers = all(np.ndim(part) == 0 for part in shape)
+    points = not numbers and all(np.shape(part) == (2,) for part in shape)
+    return [_array(part).reshape(-1, 2) for part in ([shape] if numbers or points else shape)]
+
+
+def _fill(polygons: Sequence[NDArray[Any]], size: tuple[int, int] | None) -> Plane:
+    """What polygons enclose, their outlines too."""
+    if size is None:
+        raise ValueError("a polygon does not say how large its frame is: give size=(height, width)")
+    image = Image.new("1", (size[1], size[0]))
+    for points in polygons:
+        if len(points) < 3 or not np.isfinite(points).all():
+            raise ValueError("a polygon has three points or more, all of them finite")
+        ImageDraw.Draw(image).polygon([(float(x), float(y)) for x, y in points], fill=1)
+    return np.array(image)
+
+
+def _scores(items: Sequence[Any], scores: Sequence[float] | None) -> list[float]:
+    if scores is None:
+        brought = [
+            item.get("predicted_iou", item.get("score")) if isinstance(item, Mapping) else None
+            for item in items
+        ]
+        given: Sequence[Any] = [0.0] * len(items) if None in brought else brought
+    else:
+        given = _array(scores).tolist()
+    if len(given) != len(items) or not np.isfinite(np.array(given, dtype=float)).all():
+        raise ValueError(f"scores are a finite number for each of {len(items)} objects, not {given!r:.60}")
+    return [float(score) for score in given]
+
+
+def _ids(count: int, ids: Sequence[int] | None) -> list[int]:
+    names = list(range(1, count + 1)) if ids is None else [int(id) for id in ids]
+    if len(names) != count or len({*names}) != count or not all(0 < id < 2**31 for id in names):
+        raise ValueError(f"ids are {count} different positive numbers, not {names!r:.60}")
+    return names

@@ -1,0 +1,66 @@
+"""The masks of a video as one array, and in one file of NumPy."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emavos.io.images import PathLike
+from emavos.io.whole import replacing
+
+
+def stack_masks(masks: Iterable[Any]) -> NDArray[Any]:
+    """Masks of ids, or results, as one array (T, H, W) of the smallest type that holds the ids.
+
+    It grows with the video, which results one by one do not: 300 frames of 480x854 are 123 MB of uint8.
+    """
+    planes = [_small(mask.mask if hasattr(mask, "mask") else np.asarray(mask)) for mask in masks]
+    if not planes:
+        raise ValueError("there is no mask to stack")
+    sizes = {plane.shape for plane in planes}
+    if len(sizes) > 1 or planes[0].ndim != 2:
+        raise ValueError(f"masks to stack are (H, W) of one size, not {sorted(sizes)!r:.100}")
+    stack: NDArray[Any] = np.stack(planes)
+    return stack
+
+
+def write_stack(path: PathLike, masks: Iterable[Any], names: Sequence[str] | None = None) -> None:
+    """Write masks into a compressed .npz: `masks` (T, H, W) of ids, `ids` (O,) and `names` (T,) of frames.
+
+    masks: as for `stack_masks`. The file appears whole or not at all; equal masks give equal bytes.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".npz":
+        raise ValueError(f"{path} is not named .npz")
+    stack = stack_masks(masks)
+    names = [f"{index:05d}" for index in range(len(stack))] if names is None else list(names)
+    if len(names) != len(stack):
+        raise ValueError(f"{len(names)} names are given for {len(stack)} masks")
+    ids = np.unique(stack)
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, masks=stack, ids=ids[ids != 0], names=np.array(names, dtype=np.str_))
+
+
+def read_stack(path: PathLike) -> tuple[NDArray[Any], list[str]]:
+    """The masks (T, H, W) and the names of frames that `write_stack` wrote; nothing in it is executed."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            masks, names = file["masks"], file["names"]
+        if masks.ndim != 3 or masks.dtype.kind not in "ui" or names.shape != masks.shape[:1]:
+            raise ValueError(f"masks are {masks.shape} of {masks.dtype}, names {names.shape}")
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no stack of masks: {error}") from error
+    return masks, [str(name) for name in names]
+
+
+def _small(mask: NDArray[Any]) -> NDArray[Any]:
+    """A mask of ids in the smallest type that holds them; np.stack widens where masks differ."""
+    if mask.dtype.kind not in "bui":
+        raise ValueError(f"a mask holds whole ids, not {mask.dtype}")
+    low, high = (int(mask.min()), int(mask.max())) if mask.size else (0, 0)
+    return mask.astype(np.result_type(np.min_scalar_type(low), np.min_scalar_type(high)))

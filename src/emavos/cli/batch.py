@@ -1,0 +1,154 @@
+"""`emavos batch`: the masks of many videos."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emavos.cli.arguments import (
+    Commands,
+    add_memory_arguments,
+    add_model_arguments,
+    add_output_arguments,
+    load_predictor,
+    policy,
+    whole,
+)
+
+if TYPE_CHECKING:
+    from emavos.batch import Outcome
+
+_RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))  # of torchrun and others, and of Slurm
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "batch",
+        help="masks of many videos",
+        description="Follow the objects of each video of a list or a folder. A video has its outputs when it "
+        "is finished; the same command goes on with a run that was stopped. A video that fails is told of at "
+        "the end, and the exit code is 1.",
+    )
+    parser.set_defaults(run=_batch)
+    parser.add_argument(
+        "jobs",
+        type=Path,
+        metavar="JOBS.jsonl|DIR",
+        help='lines of {"video": PATH, "mask": PNG, "name": NAME}; or a folder: JPEGImages/ and Annotations/ '
+        "as of DAVIS, or videos beside their masks, NAME.mp4 and NAME.png",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="masks/NAME/, status/, ...")
+    parser.add_argument(
+        "--overlay", action="store_true", help="coloured videos too, overlays/NAME.mp4 (extra: video)"
+    )
+    parser.add_argument(
+        "--rle", action="store_true", help="masks as runs of COCO too, rle/NAME.json, for pycocotools"
+    )
+    add_output_arguments(parser)
+    workers = parser.add_argument_group("workers", "one process unless told")
+    workers.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="do the part I, from 0, of N; taken from RANK and WORLD_SIZE, or SLURM_PROCID and SLURM_NTASKS, "
+        "where they are set",
+    )
+    workers.add_argument(
+        "--ray",
+        type=whole(1),
+        metavar="N",
+        help="N workers of Ray, on the cluster of RAY_ADDRESS or on this machine (extra: ray)",
+    )
+    workers.add_argument(
+        "--threads", type=whole(1), metavar="N", help="of a process (torch's choice; 1 for a worker of Ray)"
+    )
+    add_model_arguments(parser, size=480)
+    add_memory_arguments(parser)
+
+
+def _batch(args: argparse.Namespace) -> None:
+    import torch
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    from emavos.batch import find_jobs, run_batch, run_on_ray, shard
+
+    if args.ray and args.shard:
+        raise ValueError(
+            "--shard is for processes that know nothing of each other; --ray shares the work itself"
+        )
+    jobs = find_jobs(args.jobs)
+    part, where = _part(args)
+    if part is not None and not args.ray:
+        known = len(jobs)
+        jobs = shard(jobs, *part)
+        if not args.quiet:
+            print(f"shard {part[0]} of {part[1]} ({where}): {len(jobs)} of {known} videos")
+    start = time.monotonic()
+    # disable=None: on a terminal alone
+    with tqdm(total=len(jobs), unit="video", leave=False, disable=args.quiet or None) as bar:
+        options = {"overlay": args.overlay, "rle": args.rle, "force": args.force}
+        if args.ray:
+            logging.disable(logging.WARNING)  # Ray tells of each step
+            load = functools.partial(load_predictor, args, **policy(args))
+            outcomes = run_on_ray(
+                jobs, load, args.out, workers=args.ray, threads=args.threads or 1, each=_step(bar), **options
+            )
+        else:
+            if args.threads:
+                torch.set_num_threads(args.threads)
+            predictor = load_predictor(args, **policy(args))
+            outcomes = run_batch(jobs, predictor, args.out, each=_step(bar), **options)
+    _tell(outcomes, time.monotonic() - start, args)
+
+
+def _step(bar: Any) -> Callable[[Outcome], None]:
+    return lambda outcome: bar.update()
+
+
+def _tell(outcomes: list[Outcome], seconds: float, args: argparse.Namespace) -> None:
+    failed = [outcome for outcome in outcomes if outcome.error]
+    made = [outcome for outcome in outcomes if outcome.made]
+    if not args.quiet:
+        frames = sum(outcome.frames for outcome in made)
+        there = len(outcomes) - len(made) - len(failed)
+        print(
+            f"{args.out}: {len(made)} videos made, {frames} frames in {seconds:.1f} s; "
+            f"{there} were there, {len(failed)} failed"
+        )
+    for outcome in failed:
+        print(f"emavos: {outcome.name}: {outcome.error}", file=sys.stderr)
+    if failed:
+        raise SystemExit(1)
+
+
+def _part(args: argparse.Namespace) -> tuple[tuple[int, int] | None, str]:
+    """The shard of this process, and who says so."""
+    if args.shard:
+        return args.shard, "--shard"
+    for names in _RANKS:
+        index, count = map(os.environ.get, names)
+        if index is not None and count is not None:
+            return _numbers(f"{index}/{count}", " and ".join(names)), ", ".join(names)
+    return None, ""
+
+
+def _shard(text: str) -> tuple[int, int]:
+    try:
+        return _numbers(text, "I/N")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _numbers(text: str, what: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    if found is None or int(found[1]) >= int(found[2]):
+        raise ValueError(f"{what} is a number from 0 to N - 1 and N, not {text!r:.40}")
+    return int(found[1]), int(found[2])

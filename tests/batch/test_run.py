@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kills
+from emavos import Predictor
+from emavos.batch import find_jobs, run_batch
+from emavos.bridges import read_coco
+from emavos.cli import main
+from emavos.io import open_frames, read_mask, write_mask
+from kills import tree
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return Predictor.from_pretrained(device="cpu", size=64)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Three clips beside their masks in `data`, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    kills.clips(tmp_path / "data", 3)
+    return tmp_path
+
+
+def batch(*more, out="out"):
+    return main(["batch", "data", "--out", out, "--size", "64", "--device", "cpu", *more])
+
+
+def status(name, out="out"):
+    return json.loads(Path(out, "status", f"{name}.json").read_text())
+
+
+def test_masks_are_those_of_segment_and_the_rest_agrees_with_them(here, capsys):
+    pytest.importorskip("av")
+    assert batch("--overlay", "--rle") == 0
+    out, err = capsys.readouterr()
+    assert "3 videos made, 12 frames" in out
+    assert err == ""
+    single = ["segment", "data/clip1", "--mask", "data/clip1.png", "--out", "one", "--rle", "one.json"]
+    assert main([*single, "--overlay", "one.mp4", "--size", "64", "--device", "cpu", "--quiet"]) == 0
+    assert tree(here / "out" / "masks" / "clip1") == tree(here / "one")
+    for made, alone in (("overlays/clip1.mp4", "one.mp4"), ("rle/clip1.json", "one.json")):
+        assert (here / "out" / made).read_bytes() == (here / alone).read_bytes()
+    for name, mask in read_coco("out/rle/clip1.json"):
+        np.testing.assert_array_equal(mask, read_mask(f"out/masks/clip1/{name}.png"))
+    assert len(list(open_frames("out/overlays/clip1.mp4"))) == 4
+    assert {path.name for path in (here / "out").iterdir()} == {"masks", "overlays", "rle", "status"}
+
+
+def test_a_bad_video_does_not_stop_the_rest_and_is_told_of_at_the_end(here, capsys):
+    (here / "data" / "clip0" / "00002.png").write_bytes(b"no image")
+    (here / "data" / "clip1.png").unlink()
+    assert batch() == 1
+    out, err = capsys.readouterr()
+    assert "1 videos made, 4 frames" in out
+    assert "2 failed" in out
+    assert [line.split(": ")[1] for line in err.splitlines()] == ["clip0", "clip1"]
+    assert "00002.png is not an image" in err
+    assert "clip1.png does not exist" in err
+    assert [status(f"clip{i}")["state"] for i in range(3)] == ["failed", "failed", "done"]
+    assert "does not exist" in status("clip1")["error"]
+    assert not (here / "out" / "masks" / "clip0").exists()
+
+
+def test_what_surprises_in_one_video_does_not_stop_the_rest(here, predictor, monkeypatch):
+    real = Predictor._propagate
+
+    def propagate(self, frames, masks):
+        if any((np.asarray(mask) == 9).any() for mask in masks.values()):
+            raise RuntimeError("out of luck")
+        return real(self, frames, masks)
+
+    write_mask("data/clip1.png", np.full((64, 96), 9, np.uint8))
+    monkeypatch.setattr(Predictor, "_propagate", propagate)
+    outcomes = run_batch(find_jobs("data"), predictor, "out")
+    assert [outcome.error for outcome in outcomes] == ["", "RuntimeError: out of luck", ""]
+
+
+def test_a_second_run_makes_only_what_is_not_done(here, capsys):
+    (here / "data" / "clip1.png").rename(here / "clip1.png")
+    assert batch() == 1
+    times = {path: path.stat().st_mtime_ns for path in (here / "out" / "masks").rglob("*.png")}
+    (here / "clip1.png").rename(here / "data" / "clip1.png")
+    assert batch() == 0
+    assert "1 videos made, 4 frames" in capsys.readouterr().out
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+    assert batch() == 0
+    assert "0 videos made" in capsys.readouterr().out
+    assert status("clip1")["state"] == "done"
+
+
+def test_a_video_is_made_again_where_its_inputs_changed_or_its_outputs_are_gone(here, predictor):
+    def made():
+        return [outcome.made for outcome in run_batch(find_jobs("data"), predictor, "out", rle=True)]
+
+    assert made() == [True] * 3
+    whole = tree(here / "out")
+    (here / "out" / "masks" / "clip0" / "00001.png").unlink()
+    (here / "out" / "rle" / "clip1.json").unlink()
+    (here / "out" / "status" / "clip2.json").write_text("{")
+    assert made() == [True] * 3
+    assert tree(here / "out") == whole
+    (here / "data" / "clip0" / "00003.png").unlink()
+    write_mask("data/clip1.png", np.where(read_mask("data/clip1.png") == 1, 5, 0))
+    assert made() == [True, True, False]
+    assert not (here / "out" / "masks" / "clip0" / "00003.png").exists()
+    assert status("clip1")["ids"] == [5]
+
+
+def test_masks_of_other_settings_are_refused_and_made_anew_by_force(here, capsys):
+    assert batch("--rle", "--quiet") == 0
+    before = tree(here / "out")
+    assert batch("--every", "2", "--quiet") == 1
+    assert "holds clip0 made otherwise (every, rle)" in capsys.readouterr().err
+    assert tree(here / "out") == before
+    assert batch("--every", "2", "--quiet", "--force") == 0
+    assert status("clip0")["settings"]["every"] == 2
+    assert not (here / "out" / "rle" / "clip0.json").exists()
+
+
+def test_a_job_has_options_of_its_own(here, predictor):
+    lines = [
+        {"video": "data/clip0", "mask": "data/clip0.png", "name": "plain"},
+        {"video": "data/clip0", "mask": {"0": "data/clip0.png"}, "name": "small", "size": 32, "every": 1},
+    ]
+    Path("jobs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    plain, small = run_batch(find_jobs("jobs.jsonl"), predictor, "out")
+    assert (plain.frames, small.frames) == (4, 4)
+    results = list(
+        Predictor(predictor.model, predictor.policy.__class__(every=1), 32).propagate(
+            "data/clip0", "data/clip0.png"
+        )
+    )
+    np.testing.assert_array_equal(read_mask("out/masks/small/00003.png"), results[3].mask)
+    assert (read_mask("out/masks/plain/00003.png") != results[3].mask).any()
+
+
+def test_shards_together_give_what_one_process_gives(here, capsys, monkeypatch):
+    assert batch("--quiet", out="whole") == 0
+    assert batch("--shard", "0/2") == 0
+    assert "shard 0 of 2 (--shard): 2 of 3 videos" in capsys.readouterr().out
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    assert batch() == 0
+    assert "shard 1 of 2 (SLURM_PROCID, SLURM_NTASKS): 1 of 3 videos" in capsys.readouterr().out
+    assert tree(here / "out") == tree(here / "whole")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "0")
+    assert batch() == 1
+    assert "RANK and WORLD_SIZE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["2/2", "1", "-1/2", "a/b", "1/2/3"])
+def test_a_shard_that_is_none_is_wrong_usage(here, capsys, text):
+    assert batch(f"--shard={text}") == 2
+    assert "I/N" in capsys.readouterr().err
+
+
+def test_outputs_stay_out_of_inputs_and_of_other_folders(here, capsys):
+    before = tree(here)
+    assert batch(out="data") == 1
+    assert "data is not empty and no batch" in capsys.readouterr().err
+    assert batch("--force", out="data") == 1
+    assert "lies among the outputs" in capsys.readouterr().err
+    assert batch(out="data/clip0.png") == 1
+    assert "is a file, not a folder" in capsys.readouterr().err
+    assert tree(here) == before
+
+
+def test_an_output_that_cannot_be_written_is_one_line(here, capsys):
+    if not Path("/proc/self").exists():
+        pytest.skip("there is no /proc here, where nobody may write")
+    assert batch(out="/proc/emavos/out") == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "/proc/emavos" in err
+    argv = ["segment", "data/clip0", "--mask", "data/clip0.png", "--out", "/proc/emavos"]
+    assert main([*argv, "--size", "64"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "/proc/emavos cannot be written" in err
+
+
+@pytest.mark.parametrize("name", ["batch", "segment"])
+def test_a_disk_that_is_full_is_one_line_and_leaves_nothing_half_written(here, name, capsys, monkeypatch):
+    from PIL import Image
+
+    real, saved = Image.Image.save, []
+
+    def save(self, path, **options):
+        saved.append(path)
+        if len(saved) == 6:
+            raise OSError(28, "No space left on device")
+        real(self, path, **options)
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    if name == "batch":
+        assert batch("--quiet") == 1
+        assert sorted(tree(here / "out")) == [
+            *(f"masks/clip0/0000{i}.png" for i in range(4)),
+            "status/clip0.json",
+        ]
+        expected = "emavos: error: out: No space left on device\n"
+    else:
+        saved += [""] * 2
+        argv = ["segment", "data/clip0", "--mask", "data/clip0.png", "--out", "out", "--size", "64"]
+        assert main([*argv, "--quiet"]) == 1
+        expected = f"emavos: error: {here}/out/00003.png: No space left on device\n"
+        assert not (here / "out").exists()
+    assert capsys.readouterr().err == expected
+    assert not [path for path in here.rglob("*") if "partial" in path.name]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked and killed")
+@pytest.mark.parametrize(
+    "arguments", ["batch", "segment", "batch --signal SIGTERM", "segment --signal SIGINT"]
+)
+def test_a_run_that_was_killed_ends_with_the_bytes_of_one_that_was_not(arguments):
+    pytest.importorskip("av")
+    done = subprocess.run(
+        [sys.executable, kills.__file__, *arguments.split(), "--rounds", "3", "--seed", "1"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

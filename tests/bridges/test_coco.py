@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from emavos.bridges import CocoWriter, decode_rle, encode_rle, read_coco
+
+PLANES = arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=70))
+
+
+@given(PLANES)
+def test_what_is_decoded_is_what_was_encoded(plane):
+    np.testing.assert_array_equal(decode_rle(encode_rle(plane)), plane)
+
+
+@given(PLANES)
+def test_runs_are_those_of_pycocotools(plane):
+    coco = pytest.importorskip("pycocotools.mask")
+    theirs = coco.encode(np.asfortranarray(plane.astype(np.uint8)))
+    assert encode_rle(plane) == {"size": [*plane.shape], "counts": theirs["counts"].decode()}
+    np.testing.assert_array_equal(decode_rle(theirs), plane)
+
+
+def test_long_runs_and_both_ends_survive():
+    for corner in (np.s_[:1, :1], np.s_[-1:, -1:], np.s_[:, 700:900], np.s_[:, :]):
+        plane = np.zeros((1000, 1500), bool)
+        plane[corner] = True
+        np.testing.assert_array_equal(decode_rle(encode_rle(plane)), plane)
+
+
+def test_runs_that_are_a_list_are_read_too():
+    np.testing.assert_array_equal(
+        decode_rle({"size": [2, 3], "counts": [1, 2, 3]}), [[False, True, False], [True, False, False]]
+    )
+
+
+@given(st.text(max_size=20) | st.lists(st.integers(), max_size=5), st.integers(1, 9), st.integers(1, 9))
+def test_runs_that_are_none_are_a_value_error_or_fill_the_plane(counts, height, width):
+    try:
+        plane = decode_rle({"size": [height, width], "counts": counts})
+    except ValueError:
+        return
+    assert plane.shape == (height, width)
+
+
+@pytest.mark.parametrize(
+    "rle",
+    [
+        {},
+        {"size": [2, 2]},
+        {"size": [2, 2], "counts": "4a"},
+        {"size": [2, 2], "counts": [5, -1]},
+        {"size": [2, 2], "counts": [[4]]},
+        {"size": [0, 2], "counts": ""},
+        {"size": [2], "counts": [2]},
+        {"size": [100_000, 100_000], "counts": [10_000_000_000]},
+        {"size": [2, 2], "counts": "oooooooooooooooooooooooo"},
+        {"size": [2, 2], "counts": 4},
+    ],
+)
+def test_runs_that_are_wrong_are_refused(rle):
+    with pytest.raises(ValueError, match="run-length encoding"):
+        decode_rle(rle)
+
+
+@pytest.fixture
+def masks():
+    masks = np.zeros((3, 20, 30), np.int32)
+    masks[0, 2:9, 3:11], masks[0, 12:, 20:] = 7, 300
+    masks[2, 5:6, 5:6] = 7
+    return masks
+
+
+def write_all(coco, masks):
+    for index, mask in enumerate(masks):
+        coco.write(f"{index:05d}", mask)
+
+
+def write(path, masks):
+    with CocoWriter(path) as coco:
+        write_all(coco, masks)
+
+
+def test_a_file_brings_back_its_names_and_masks(tmp_path, masks):
+    write(tmp_path / "masks.json", masks)
+    back = dict(read_coco(tmp_path / "masks.json"))
+    assert list(back) == ["00000", "00001", "00002"]
+    np.testing.assert_array_equal(np.stack([*back.values()]), masks)
+
+
+def test_equal_masks_give_equal_bytes(tmp_path, masks):
+    write(tmp_path / "a.json", masks)
+    write(tmp_path / "b.json", masks)
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools itself
+def test_pycocotools_reads_the_file(tmp_path, masks, capsys):
+    coco = pytest.importorskip("pycocotools.coco")
+    write(tmp_path / "masks.json", masks)
+    file = coco.COCO(tmp_path / "masks.json")
+    annotations = file.loadAnns(file.getAnnIds(imgIds=[1]))
+    assert [a["track_id"] for a in annotations] == [7, 300]
+    for annotation in annotations:
+        plane = masks[0] == annotation["track_id"]
+        np.testing.assert_array_equal(file.annToMask(annotation), plane)
+        rle = {**annotation["segmentation"], "counts": annotation["segmentation"]["counts"].encode()}
+        assert coco.maskUtils.area(rle) == annotation["area"] == plane.sum()
+        assert coco.maskUtils.toBbox(rle).tolist() == annotation["bbox"]
+    capsys.readouterr()  # it prints
+
+
+def test_a_file_does_not_appear_where_its_block_fails(tmp_path, masks):
+    with pytest.raises(AttributeError), CocoWriter(tmp_path / "masks.json") as coco:
+        write_all(coco, [masks[0], None])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_video_without_objects_is_a_file_without_annotations(tmp_path):
+    write(tmp_path / "masks.json", np.zeros((2, 4, 4), np.int32))
+    assert json.loads((tmp_path / "masks.json").read_text())["annotations"] == []
+    assert len(list(read_coco(tmp_path / "masks.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"images": [], "annotations": [{"image_id": 1}]}',
+        '{"images": [{"id": 1, "file_name": "a.png", "height": 2, "width": 2}], "annotations": '
+        '[{"image_id": 1, "segmentation": [[0, 0, 1, 1]], "track_id": 1}]}',
+        '{"images": [{"id": 1, "file_name": "a.png", "height": 3, "width": 2}], "annotations": '
+        '[{"image_id": 1, "segmentation": {"size": [2, 2], "counts": [4]}, "track_id": 1}]}',
+        '{"images": [{"id": 1}], "annotations": []}',
+    ],
+)
+def test_another_file_is_refused_by_name(tmp_path, text):
+    (tmp_path / "other.json").write_text(text)
+    with pytest.raises(ValueError, match=r"other\.json"):
+        list(read_coco(tmp_path / "other.json"))
