@@ -59,7 +59,7 @@ def add(commands: Commands) -> None:
 
 
 def _segment(args: argparse.Namespace) -> None:
-    from emavos.io import open_frames, write_mask
+    from emavos.io import behind, open_frames, write_mask
     from emavos.visualize import overlay
 
     if args.video.startswith("camera:"):
@@ -74,12 +74,16 @@ def _segment(args: argparse.Namespace) -> None:
         if args.overlay is not None:
             show = stack.enter_context(_overlay_writer(args.overlay, args.force, frames.fps or FPS))
         predictor = load_predictor(args, **policy(args))
-        for frame, result in follow(predictor, frames, mask, args.quiet):
-            name = frames.name(result.index)
-            write_mask(folder / f"{name}.png", result.mask)
+
+        def write(name: str, frame: Pixels, mask: IdMask) -> None:
+            write_mask(folder / f"{name}.png", mask)
             if show is not None:
-                show(name, overlay(frame, result.mask))
-            count, ids = count + 1, ids.union(result.ids)
+                show(name, overlay(frame, mask))
+
+        with behind() as later:
+            for frame, result in follow(predictor, frames, mask, args.quiet):
+                later(write, frames.name(result.index), frame, result.mask)
+                count, ids = count + 1, ids.union(result.ids)
         check_way(folder, args.out)  # before the overlay, which is finished first, takes its place
     if not args.quiet:
         seconds = time.monotonic() - start
