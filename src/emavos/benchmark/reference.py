@@ -127,8 +127,10 @@ def measure(
         for method in methods.values():
             _fill_memory(method, frames, probs, memory_frames)
         methods["reference"].ready()
-        labels, times = {}, {name: {stage: [] for stage in STAGES} for name in methods}
-        features, readouts = {}, {}
+        labels: dict[str, Tensor] = {}
+        features: dict[str, Features] = {}
+        readouts: dict[str, Tensor] = {}
+        times: dict[str, dict[str, list[float]]] = {name: {stage: [] for stage in STAGES} for name in methods}
         for turn in range(repeats + 1):  # the first is a warm-up
             for stage in STAGES:
                 for name, method in methods.items():
@@ -168,7 +170,7 @@ def random_model(seed: int = 0) -> STCN:
             drawn = 0.5 + 0.5 * torch.rand(x.shape, generator=generator)
         x.copy_(drawn)
     with torch.no_grad():
-        model.value_encoder.trunk.conv1.weight[:, 3:] *= 20  # masks matter
+        model.state_dict()["value_encoder.trunk.conv1.weight"][:, 3:] *= 20  # masks matter
     return model
 
 

@@ -41,14 +41,15 @@ class ResNetTrunk(nn.Module):
 
 def _residual(block: Any, x: Tensor) -> Tensor:
     """A BasicBlock or a Bottleneck of torchvision."""
-    pairs = [(block.conv1, block.bn1), (block.conv2, block.bn2)]
+    pairs: list[tuple[nn.Conv2d, Any]] = [(block.conv1, block.bn1), (block.conv2, block.bn2)]
     if isinstance(block, Bottleneck):
         pairs.append((block.conv3, block.bn3))
     out = x
     for conv, norm in pairs[:-1]:
         out = _conv_norm(conv, norm, out).relu_()
-    out = _conv_norm(*pairs[-1], out)
-    skip = x if block.downsample is None else _conv_norm(*block.downsample, x)
+    conv, norm = pairs[-1]
+    out = _conv_norm(conv, norm, out)
+    skip = x if block.downsample is None else _conv_norm(block.downsample[0], block.downsample[1], x)
     return (out + skip).relu_()
 
 
