@@ -8,9 +8,21 @@ import pytest
 import torch
 from PIL import Image
 
-from emavos.benchmark import attention, composites, finetune, plot, readout, roofline, training, variants
+from emavos.benchmark import (
+    attention,
+    composites,
+    files,
+    finetune,
+    plot,
+    readout,
+    reference,
+    roofline,
+    tables,
+    training,
+    variants,
+)
 from emavos.benchmark.cost import gflop
-from emavos.benchmark.stages import main
+from emavos.cli import main
 from emavos.data import Clips
 from emavos.memory import topk_readout
 from emavos.models import PRESETS, STCN
@@ -18,19 +30,78 @@ from emavos.training import STAGES
 from trees import davis_tree, training_tree
 
 
-def test_the_benchmark_prints_and_writes_its_figures(tmp_path, capsys):
-    options = ["--height", "48", "--width", "64", "--objects", "2", "--memory-frames", "3", "--repeats", "1"]
-    main(["--model", "stcn-tiny", *options, "--json", str(tmp_path / "figures.json")])
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    (timing,) = figures["timings"]
-    assert timing["parameters"] == sum(p.numel() for p in STCN(PRESETS["stcn-tiny"]).parameters())
-    assert (timing["height"], timing["width"], timing["objects"], timing["memory_frames"]) == (48, 64, 2, 3)
-    for stage in ("encode_key", "read", "decode", "encode_value", "stages_fps", "session_fps", "peak_mb"):
-        assert timing[stage] > 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == figures["machine"]
-    assert lines[-1].startswith("stcn-tiny")
-    assert len(lines) == 4
+def test_the_benchmark_prints_writes_and_draws_its_figures(tmp_path, capsys):
+    files = ["--json", str(tmp_path / "x.json"), "--plot", str(tmp_path / "x.png")]
+    options = ["--frame", "48x64", "--objects", "1", "2", "--memory-frames", "3", "--repeats", "1"]
+    assert main(["bench", "--model", "stcn-tiny", *options, "--device", "cpu", *files]) == 0
+    figures = json.loads((tmp_path / "x.json").read_text())
+    assert [timing["objects"] for timing in figures["timings"]] == [1, 2]
+    for timing in figures["timings"]:
+        assert timing["parameters"] == sum(p.numel() for p in STCN(PRESETS["stcn-tiny"]).parameters())
+        assert (timing["height"], timing["width"], timing["memory_frames"]) == (48, 64, 3)
+        for name in ("encode_key", "read", "decode", "encode_value", "stages_fps", "session_fps", "peak_mb"):
+            assert timing[name] > 0
+        share = timing["gflops"] / figures["gflops"]["conv"]
+        assert timing["of_convolution"] == pytest.approx(share)
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith(figures["machine"])
+    assert {line.count("|") for line in out[3:]} == {14}
+    assert len(out) == 3 + 2 + 2
+    with Image.open(tmp_path / "x.png") as image:
+        assert image.size == (760, 400)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--frame", "480"], "'480' is not a height and a width"),
+        (["--frame", "8x64"], "16 or more"),
+        (["--model", "nobody"], "--model is one of stcn,"),
+        (["--device", "cpu", "--dtype", "float16"], "float16 is no type for a CPU"),
+    ],
+)
+def test_what_cannot_be_measured_is_told(options, told, capsys):
+    assert main(["bench", *options]) in (1, 2)
+    assert told in capsys.readouterr().err
+
+
+def test_the_tables_are_made_of_what_the_commands_print(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tables, "TABLES", [("Attention", ("emavos.benchmark.attention", "--sides", "2"))])
+    file = tmp_path / "tables.md"
+    assert main(["bench", "--threads", "1", "--tables", str(file)]) == 0
+    text = file.read_text()
+    assert "## Attention\n\n```\npython -m emavos.benchmark.attention --sides 2 --threads 1\n```" in text
+    assert "| float16 | fused |" in text.replace("| 10 ", "").replace("| 100 ", "")
+    monkeypatch.setattr(tables, "TABLES", [("None", ("emavos.benchmark.attention", "--no-such"))])
+    assert main(["bench", "--tables", str(tmp_path / "none.md")]) == 1
+    assert "unrecognized arguments: --no-such" in capsys.readouterr().err
+    assert not (tmp_path / "none.md").exists()
+
+
+def test_the_references_method_gives_our_labels(tmp_path, capsys):
+    options = ["--height", "64", "--width", "96", "--repeats", "1", "--threads", "1"]
+    file = tmp_path / "x.json"
+    reference.main(["--loads", "1x3", "2x4", "--dtype", "float32", *options, "--json", str(file)])
+    rows = json.loads(file.read_text())["rows"]
+    assert [(row["objects"], row["memory_frames"]) for row in rows] == [(1, 3), (2, 4)]
+    for row in rows:
+        assert row["float32"]["differ"] <= 1e-4
+        assert 0.001 < row["foreground"] < 0.999  # so that labels could differ
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 2 + 4
+
+
+def test_loads_that_are_none_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        reference.main(["--loads", "4x1"])
+    assert "like 3x20, not '4x1'" in capsys.readouterr().err
+
+
+def test_both_ways_to_the_files_are_measured(tmp_path, capsys):
+    sizes = ["--frames", "3", "--height", "48", "--width", "64", "--size", "32", "--repeats", "1"]
+    files.main([*sizes, "--json", str(tmp_path / "x.json")])
+    ways = json.loads((tmp_path / "x.json").read_text())["ways"]
+    assert all(way["seconds"] > 0 for way in ways.values())
+    assert [line.count("|") for line in capsys.readouterr().out.splitlines()[2:]] == [5, 5, 5, 5]
 
 
 def test_the_cost_of_attention_is_printed_and_written_for_each_size(tmp_path, capsys):

@@ -11,7 +11,7 @@ import torch
 
 from emavos.card import ModelCard
 from emavos.frames import check_short_side
-from emavos.io import open_frames, read_mask
+from emavos.io import FrameSource, open_frames, read_ahead, read_mask
 from emavos.memory import MemoryPolicy
 from emavos.models import STCN
 from emavos.pretrained import choose_device, load_model
@@ -123,7 +123,8 @@ class Predictor:
         )
 
     def propagate(self, frames: str | os.PathLike[str] | int | Iterable[Any], mask: Any) -> Iterator[Result]:
-        """The masks of every frame, one at a time; nothing but the memory bank is held between them.
+        """The masks of every frame, one at a time; between them the memory bank is held and, of files, a few
+        frames that were read ahead.
 
         frames: a folder of images; a video file (extra `video`); a camera, "camera:0"; or any iterable of PIL
             images, arrays (H, W, 3) of uint8 or tensors (3, H, W).
@@ -141,9 +142,9 @@ class Predictor:
         masks = {int(index): _check(m) for index, m in given.items()}
         return self._propagate(open_frames(frames), masks)
 
-    def _propagate(self, frames: Iterable[Any], masks: dict[int, Any]) -> Iterator[Result]:
+    def _propagate(self, frames: FrameSource, masks: dict[int, Any]) -> Iterator[Result]:
         session = self.session()
-        for index, frame in enumerate(frames):
+        for index, frame in enumerate(read_ahead(frames)):
             mask = masks.pop(index, None)
             yield session.step(frame, read_mask(mask) if isinstance(mask, (str, os.PathLike)) else mask)
         if masks:

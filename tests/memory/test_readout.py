@@ -213,7 +213,7 @@ def test_no_queries_read_nothing():
 def test_what_a_readout_holds_does_not_grow_with_the_memory():
     query, _, _ = draw(1, 200, key_channels=8)
     largest = []
-    for cells in (20_000, 80_000):
+    for cells in (40_000, 160_000):
         _, keys, values = draw(cells, 1, key_channels=8)
         with torch.no_grad(), LargestTensor() as seen:
             topk_readout(query, keys, values)

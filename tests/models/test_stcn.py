@@ -162,3 +162,15 @@ def test_a_block_makes_the_same_of_shared_channels_as_of_their_copies(channels):
     x, shared = torch.randn(2 * 3, 4, 5, 7), torch.randn(2, 2, 5, 7)
     copies = shared.repeat_interleave(3, dim=0)
     assert torch.allclose(block(x, shared), block(torch.cat([x, copies], dim=1)), atol=1e-6)
+
+
+@pytest.mark.parametrize("preset", ["stcn", "stcn-tiny"])
+def test_objects_decoded_one_by_one_are_those_decoded_together(preset, monkeypatch):
+    torch.manual_seed(0)
+    model = STCN(PRESETS[preset]).eval()
+    with torch.no_grad():
+        features = model.encode_key(torch.randn(1, 3, 32, 48))
+        readout = torch.randn(1, 3, model.config.value_channels, 2, 3)
+        together = model.decode(readout, features)
+        monkeypatch.setattr("emavos.models.blocks._LARGE", 0)
+        torch.testing.assert_close(model.decode(readout, features), together)

@@ -1,4 +1,6 @@
-"""How fast things run here: `python -m emavos.benchmark` (models), and `.attention` and `.readout` beside it.
+"""How fast things run here: `emavos bench` for models, and modules that run by themselves for the rest.
 
-`python -m emavos.benchmark.roofline` computes what a readout takes on a GPU at least.
+`python -m emavos.benchmark.reference` compares with the published method, `.readout` and `.attention` measure
+as their input grows, `.files` what threads save, `.training`, `.finetune` and `.variants` training;
+`.roofline` computes what a readout takes on a GPU at least.
 """

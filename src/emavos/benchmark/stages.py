@@ -1,25 +1,23 @@
-"""How fast a model runs here: `python -m emavos.benchmark`.
+"""How fast a model runs here: what `emavos bench` measures.
 
 Weights are random and frames are noise: the time does not depend on them, and nothing is said about masks.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
 
-from emavos.machine import describe
+from emavos.benchmark.cost import gflop
 from emavos.masks import aggregate, pad_to_stride
 from emavos.memory import MemoryBank, MemoryPolicy
 from emavos.models import PRESETS, STCN
@@ -31,6 +29,7 @@ class Timing:
     """Medians, in milliseconds, of one model on one kind of frame."""
 
     model: str
+    dtype: str
     parameters: int
     height: int
     width: int
@@ -43,6 +42,7 @@ class Timing:
     stages_fps: float  # of key + read + decode + value / every: the network and its memory alone
     session_fps: float  # of Session.step, all included
     peak_mb: float  # of the process on a CPU, of the allocator on CUDA
+    gflops: float  # 10^9 operations a second of key, decoder and value, as convolutions are counted
 
 
 def measure(
@@ -54,6 +54,7 @@ def measure(
     memory_frames: int = 10,
     repeats: int = 5,
     device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> Timing:
     """Time the stages of a preset, and whole steps of a session.
 
@@ -61,7 +62,7 @@ def measure(
     """
     torch.manual_seed(0)
     policy = MemoryPolicy(max_frames=memory_frames)
-    model = STCN(PRESETS[name]).eval().to(device)
+    model = STCN(PRESETS[name]).eval().to(device, dtype)
     synchronize = torch.cuda.synchronize if torch.device(device).type == "cuda" else _nothing
 
     def timed(run: Callable[[], object]) -> float:
@@ -76,21 +77,26 @@ def measure(
         return median(times)
 
     with torch.no_grad():
-        frame, _ = pad_to_stride(torch.randn(1, 3, height, width, device=device))
-        prob = torch.rand(1, objects, *frame.shape[2:], device=device)
+        frame = pad_to_stride(torch.randn(1, 3, height, width, device=device))[0].to(dtype)
+        prob = torch.rand(1, objects, *frame.shape[2:], device=device, dtype=dtype)
         features = model.encode_key(frame)
         values = model.encode_value(frame, features, prob)
         bank = MemoryBank(policy)
         for _ in range(memory_frames):
-            bank.add(torch.randn_like(features.key[0]), values[0])
-        readout = bank.read(features.key[0])[None]
+            bank.add(torch.randn_like(features.key[0]).float(), values[0])
+        query = features.key[0].float()
+        readout = bank.read(query)[None]
         key = timed(lambda: model.encode_key(frame))
-        read = timed(lambda: bank.read(features.key[0]))
-        decode = timed(lambda: aggregate(model.decode(readout, features).sigmoid()))
+        read = timed(lambda: bank.read(query))
+        decode = timed(lambda: aggregate(model.decode(readout, features)[0].float().sigmoid()))
         value = timed(lambda: model.encode_value(frame, features, prob))
     step = _time_of_steps(model, policy, height, width, objects, repeats)
+    with torch.device("meta"):
+        counts = gflop(STCN(PRESETS[name]), height, width, objects, memory_frames=1)
+    operations = counts["encode_key"] + counts["decode"] + counts["encode_value"]
     return Timing(
         model=name,
+        dtype=str(dtype).removeprefix("torch."),
         parameters=sum(p.numel() for p in model.parameters()),
         height=height,
         width=width,
@@ -103,7 +109,14 @@ def measure(
         stages_fps=1000 / (key + read + decode + value / policy.every),
         session_fps=1000 / step,
         peak_mb=_peak_mb(device),
+        gflops=1000 * operations / (key + decode + value),
     )
+
+
+def measure_apart(name: str, threads: int, **options: Any) -> Timing:
+    """`measure` in a process of its own, for a peak of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (threads,)) as process:
+        return process.submit(measure, name, **options).result()
 
 
 def _time_of_steps(
@@ -139,51 +152,3 @@ def _peak_mb(device: str) -> float:
         return float("nan")
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m emavos.benchmark", description=__doc__)
-    parser.add_argument("--model", action="append", choices=list(PRESETS), help="a preset (stcn, stcn-tiny)")
-    parser.add_argument("--height", type=int, default=480, help="of frames, in pixels (480)")
-    parser.add_argument("--width", type=int, default=854, help="(854)")
-    parser.add_argument("--objects", type=int, default=1, help="(1)")
-    parser.add_argument("--memory-frames", type=int, default=10, help="(10)")
-    parser.add_argument("--repeats", type=int, default=5, help="measured runs, after one more (5)")
-    parser.add_argument("--threads", type=int, help="of torch (its default)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    args = parser.parse_args(argv)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    threads = torch.get_num_threads()
-    machine = describe(torch.device(args.device))
-    print(machine)
-    print(
-        f"{args.height}x{args.width}, {args.objects} objects, {args.memory_frames} memory frames; random "
-        "weights; milliseconds are medians"
-    )
-    columns = ("encode_key", "read", "decode", "encode_value", "stages_fps", "session_fps", "peak_mb")
-    print(f"{'model':22}" + "".join(f"{column:>13}" for column in columns))
-    timings = []
-    for name in args.model or ("stcn", "stcn-tiny"):
-        # a process of its own, for a peak of its own
-        with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (threads,)) as process:
-            timing = process.submit(
-                measure,
-                name,
-                height=args.height,
-                width=args.width,
-                objects=args.objects,
-                memory_frames=args.memory_frames,
-                repeats=args.repeats,
-                device=args.device,
-            ).result()
-        timings.append(asdict(timing))
-        cells = (f"{timings[-1][column]:13.{2 if column.endswith('fps') else 0}f}" for column in columns)
-        print(f"{name:22}" + "".join(cells))
-    if args.json is not None:
-        args.json.write_text(json.dumps({"machine": machine, "timings": timings}, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -18,10 +18,12 @@ def follow(
     """Each frame with its result, and a progress bar."""
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
+    from emavos.io import read_ahead
+
     read: deque[Pixels] = deque()
 
     def source() -> Iterator[Pixels]:
-        for frame in frames:
+        for frame in read_ahead(frames):
             read.append(frame)
             yield frame
 

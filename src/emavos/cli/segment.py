@@ -63,7 +63,7 @@ def add(commands: Commands) -> None:
 
 def _segment(args: argparse.Namespace) -> None:
     from emavos.bridges import CocoWriter
-    from emavos.io import open_frames, write_mask
+    from emavos.io import behind, open_frames, write_mask
     from emavos.visualize import overlay
 
     if args.video.startswith("camera:"):
@@ -83,14 +83,18 @@ def _segment(args: argparse.Namespace) -> None:
             runs = stack.enter_context(staged(args.rle.parent, force=True))
             coco = stack.enter_context(CocoWriter(runs / args.rle.name))
         predictor = load_predictor(args, **policy(args))
-        for frame, result in follow(predictor, frames, mask, args.quiet):
-            name = frames.name(result.index)
-            write_mask(folder / f"{name}.png", result.mask)
+
+        def write(name: str, frame: Pixels, mask: IdMask) -> None:
+            write_mask(folder / f"{name}.png", mask)
             if show is not None:
-                show(name, overlay(frame, result.mask))
+                show(name, overlay(frame, mask))
             if coco is not None:
-                coco.write(name, result.mask)
-            count, ids = count + 1, ids.union(result.ids)
+                coco.write(name, mask)
+
+        with behind() as later:
+            for frame, result in follow(predictor, frames, mask, args.quiet):
+                later(write, frames.name(result.index), frame, result.mask)
+                count, ids = count + 1, ids.union(result.ids)
         check_way(folder, args.out)  # before the overlay, which is finished first, takes its place
     if not args.quiet:
         seconds = time.monotonic() - start

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from emavos.evaluation.layouts import Video, some
-from emavos.io import IdMask, read_frame, write_mask
+from emavos.io import IdMask, Pixels, ahead, behind, read_frame, write_mask
 from emavos.io.whole import partial_folder, replacing, sweep
 
 RUN_NAME = "run.json"
@@ -139,19 +139,24 @@ def follow_video(
 ) -> Timing:
     """Write the wanted masks of a video into a folder, at the size of its frames."""
     wanted, count, seconds = {*video.wanted}, 0, 0.0
-    for path, given in video.introductions():
-        frame = read_frame(path)
-        if given is not None and given.shape != frame.shape[:2]:
-            have, want = ("{}x{}".format(*x.shape[:2]) for x in (given, frame))
-            raise ValueError(f"the mask of {path} is {have} but the frame is {want} (height x width)")
-        start = time.perf_counter()
-        mask = follower.step(frame, given).mask  # on a CPU at the end, so an accelerator has finished
-        seconds += time.perf_counter() - start
-        count += 1
-        if path.stem in wanted:
-            write_mask(folder / f"{path.stem}.png", np.asarray(mask))
-        each_frame(video, count)
+    with behind() as later:
+        for path, given, frame in ahead(_read(video)):
+            if given is not None and given.shape != frame.shape[:2]:
+                have, want = ("{}x{}".format(*x.shape[:2]) for x in (given, frame))
+                raise ValueError(f"the mask of {path} is {have} but the frame is {want} (height x width)")
+            start = time.perf_counter()
+            mask = follower.step(frame, given).mask  # on a CPU at the end, so an accelerator has finished
+            seconds += time.perf_counter() - start
+            count += 1
+            if path.stem in wanted:
+                later(write_mask, folder / f"{path.stem}.png", np.asarray(mask))
+            each_frame(video, count)
     return Timing(count, seconds)
+
+
+def _read(video: Video) -> Iterator[tuple[Path, IdMask | None, Pixels]]:
+    for path, given in video.introductions():
+        yield path, given, read_frame(path)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Frames and masks of files: folders of images, videos, cameras in; palette PNGs and mp4 out."""
 
+from emavos.io.ahead import ahead, behind, read_ahead
 from emavos.io.images import (
     list_images,
     read_frame,
@@ -17,9 +18,12 @@ __all__ = [
     "IdMask",
     "Pixels",
     "VideoWriter",
+    "ahead",
+    "behind",
     "list_images",
     "open_frames",
     "palette",
+    "read_ahead",
     "read_frame",
     "read_mask",
     "write_image",

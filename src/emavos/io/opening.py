@@ -45,6 +45,8 @@ def open_frames(source: PathLike | int | Iterable[Any]) -> FrameSource:
 class _Folder(FrameSource):
     """The images of a folder."""
 
+    stored = True
+
     def __init__(self, folder: Path) -> None:
         self._files = list_images(folder)
         self._indices: dict[str, int] = {}

@@ -11,8 +11,10 @@ class FrameSource:
 
     count: how many, where that is known before they are read; a video says what its container declares.
     fps: frames per second, where there is such a thing.
+    stored: whether they lie in files, so that they can be read before they are wanted.
     """
 
+    stored = False
     count: int | None = None
     fps: float | None = None
 

@@ -26,6 +26,8 @@ _NO_VIDEO = "is no video, or is cut off: no frames could be read"
 class VideoSource(FrameSource):
     """A file that PyAV decodes, upright, frame by frame."""
 
+    stored = True
+
     def __init__(self, path: Path) -> None:
         self._av = _import_av(f"reading {path}")
         self.path = path

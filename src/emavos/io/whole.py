@@ -72,7 +72,9 @@ def sweep(folder: Path, name: str | None = None) -> None:
     if fcntl is None or not folder.is_dir():
         return
     with os.scandir(folder) as entries:
-        found = [entry.path for entry in entries if (m := _PARTIAL.fullmatch(entry.name)) and name in (None, m[1])]
+        found = [
+            entry.path for entry in entries if (m := _PARTIAL.fullmatch(entry.name)) and name in (None, m[1])
+        ]
     for path in map(Path, found):
         with suppress(OSError):  # it is held by a run that lives, or gone, or not ours to remove
             lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -20,7 +20,7 @@ from emavos.memory import native_readout, triton_readout
 Backend = Literal["auto", "dense", "blocks", "native", "triton"]
 
 _GROUP = 8  # cells whose largest similarity is compared before their own are
-_CPU_BLOCK = (128, 16384)  # query cells, memory cells: 8 MB of similarities, about what a CPU's cache holds
+_CPU_BLOCK = (128, 32768)  # query cells, memory cells: 16 MB of similarities, which a CPU's last cache holds
 _GPU_BLOCK = (1024, 16384)  # 64 MB: enough for all multiprocessors, and few launches
 
 

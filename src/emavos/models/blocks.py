@@ -6,6 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emavos.models.winograd import Conv2d
+
+# Bytes of a map of all objects. The C library gives blocks above 32 MB back to the system each time they are
+# freed, and new ones come zeroed; so where maps are larger, objects are decoded one by one.
+_LARGE = 30 << 20
+
 
 class ResBlock(nn.Module):
     """Two 3x3 convolutions, each after a ReLU, and a skip; no normalisation.
@@ -18,31 +24,31 @@ class ResBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, skip_kernel: int = 3) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
         self.skip = (
-            nn.Conv2d(in_channels, out_channels, skip_kernel, padding=skip_kernel // 2)
+            Conv2d(in_channels, out_channels, skip_kernel, padding=skip_kernel // 2)
             if in_channels != out_channels
             else nn.Identity()
         )
 
     def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
         if shared is None:
-            return self.skip(x) + self.conv2(self.conv1(x.relu()).relu())
+            return self.conv2(self.conv1(x.relu()).relu_()).add_(self.skip(x))
         hidden = _convolve(self.conv1, x.relu(), shared.relu())
-        return _convolve(self.skip, x, shared) + self.conv2(hidden.relu())
+        return self.conv2(hidden.relu_()).add_(_convolve(self.skip, x, shared))
 
 
 def _convolve(conv: nn.Module, x: Tensor, shared: Tensor) -> Tensor:
     """conv of (B * O, C, h, w) and (B, Cs, h, w) side by side, the latter's part computed once."""
     frames, objects = shared.shape[0], x.shape[0] // shared.shape[0]
-    if not isinstance(conv, nn.Conv2d):  # a skip that changes nothing
+    if not isinstance(conv, Conv2d):  # a skip that changes nothing
         each = shared.unsqueeze(1).expand(-1, objects, -1, -1, -1)
         return torch.cat([x, each.flatten(0, 1)], dim=1)
     own, common = conv.weight.split([x.shape[1], shared.shape[1]], dim=1)
-    once = functional.conv2d(shared, common, conv.bias, padding=conv.padding)
-    out = functional.conv2d(x, own, padding=conv.padding)
-    return (out.unflatten(0, (frames, objects)) + once.unsqueeze(1)).flatten(0, 1)
+    once = conv.with_weight(shared, common, conv.bias)
+    out = conv.with_weight(x, own)
+    return out.unflatten(0, (frames, objects)).add_(once.unsqueeze(1)).flatten(0, 1)
 
 
 class CBAM(nn.Module):
@@ -82,12 +88,17 @@ class UpBlock(nn.Module):
 
     def __init__(self, skip_channels: int, in_channels: int, out_channels: int, skip_kernel: int = 3) -> None:
         super().__init__()
-        self.skip_conv = nn.Conv2d(skip_channels, in_channels, skip_kernel, padding=skip_kernel // 2)
+        self.skip_conv = Conv2d(skip_channels, in_channels, skip_kernel, padding=skip_kernel // 2)
         self.block = ResBlock(in_channels, out_channels, skip_kernel)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """x: (B * O, C, h, w). skip: (B, Cs, 2h, 2w), the same for the O objects of a frame."""
         skip = self.skip_conv(skip)  # once a frame, not once an object
+        if len(skip) == 1 and skip.nbytes * len(x) > _LARGE and not torch.is_grad_enabled():
+            return torch.cat([self._up(some, skip) for some in x.split(1)])
+        return self._up(x, skip)
+
+    def _up(self, x: Tensor, skip: Tensor) -> Tensor:
         x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-        x = x.unflatten(0, (skip.shape[0], -1)) + skip.unsqueeze(1)
+        x = x.unflatten(0, (skip.shape[0], -1)).add_(skip.unsqueeze(1))
         return self.block(x.flatten(0, 1))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from emavos.models.blocks import FeatureFusion
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
 from emavos.models.resnet import ResNetTrunk
+from emavos.models.winograd import Conv2d
 
 Trunk = ResNetTrunk | EfficientNetLiteTrunk
 
@@ -32,7 +33,7 @@ class KeyEncoder(nn.Module):
         self.trunk = trunk
         self.attention = attention
         self.key_proj = nn.Conv2d(trunk.channels[2], key_channels, 3, padding=1)
-        self.context_proj = nn.Conv2d(trunk.channels[2], context_channels, 3, padding=1)
+        self.context_proj = Conv2d(trunk.channels[2], context_channels, 3, padding=1)
         # STCN, section 3.3: keys that start orthogonal spread over the space of the L2 similarity
         nn.init.orthogonal_(self.key_proj.weight)
 

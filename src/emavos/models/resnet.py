@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from emavos.models.winograd import convolve
 
 
 class ResNetTrunk(nn.Module):
     """torchvision's ResNet without its last stage: feature maps at strides 4, 8 and 16.
+
+    Batch norm is frozen, so it is a scale and a shift of a convolution's output. Scaling the weights instead
+    is the same function with the same gradients, and saves a pass over each map.
 
     depth: 18 or 50. in_channels: 3 for an image; more where masks come with it.
     """
@@ -23,6 +30,32 @@ class ResNetTrunk(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, in_channels, H, W) -> features at strides 4, 8, 16."""
-        f4 = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
-        f8 = self.layer2(f4)
-        return f4, f8, self.layer3(f8)
+        x = self.maxpool(_conv_norm(self.conv1, self.bn1, x).relu_())
+        maps = []
+        for layer in (self.layer1, self.layer2, self.layer3):
+            for block in layer:
+                x = _residual(block, x)
+            maps.append(x)
+        return maps[0], maps[1], maps[2]
+
+
+def _residual(block: Any, x: Tensor) -> Tensor:
+    """A BasicBlock or a Bottleneck of torchvision."""
+    pairs: list[tuple[nn.Conv2d, Any]] = [(block.conv1, block.bn1), (block.conv2, block.bn2)]
+    if isinstance(block, Bottleneck):
+        pairs.append((block.conv3, block.bn3))
+    out = x
+    for conv, norm in pairs[:-1]:
+        out = _conv_norm(conv, norm, out).relu_()
+    conv, norm = pairs[-1]
+    out = _conv_norm(conv, norm, out)
+    skip = x if block.downsample is None else _conv_norm(block.downsample[0], block.downsample[1], x)
+    return (out + skip).relu_()
+
+
+def _conv_norm(conv: nn.Conv2d, norm: Any, x: Tensor) -> Tensor:
+    """Convolution without a bias and batch norm, as one convolution."""
+    scale = norm.weight.float() * (norm.running_var.float() + norm.eps).rsqrt()
+    weight = conv.weight * scale.to(conv.weight.dtype).view(-1, 1, 1, 1)
+    bias = (norm.bias - norm.running_mean * scale).to(weight.dtype)
+    return convolve(x, weight, bias, conv.stride[0], conv.kernel_size[0] // 2)

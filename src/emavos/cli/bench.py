@@ -1,0 +1,152 @@
+"""`emavos bench`: how fast models run on this machine, stage by stage, beside what its library reaches."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emavos.cli.arguments import Commands, add_device_arguments, dtype_of, whole
+
+if TYPE_CHECKING:
+    from emavos.io import Pixels
+
+MODELS = ("stcn", "stcn-tiny")
+_STAGES = ("encode_key", "read", "decode", "encode_value")
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="how fast models run here, stage by stage",
+        description="Print milliseconds of each stage, frames per second and peak memory of models with "
+        "random weights, for each number of objects, length of the memory and resolution; and the rate of "
+        "the network beside that of one matrix product and one convolution. Needs no file and no network.",
+    )
+    parser.set_defaults(run=_bench)
+    parser.add_argument("--model", nargs="+", default=MODELS, metavar="PRESET", help=f"({' '.join(MODELS)})")
+    parser.add_argument("--objects", type=whole(1), nargs="+", default=[1], metavar="N", help="(1)")
+    parser.add_argument("--memory-frames", type=whole(1), nargs="+", default=[10], metavar="N", help="(10)")
+    parser.add_argument(
+        "--frame", type=_frame, nargs="+", default=[(480, 854)], metavar="HxW", help="pixels (480x854)"
+    )
+    add_device_arguments(parser)
+    parser.add_argument("--threads", type=whole(1), metavar="N", help="of torch (its default)")
+    parser.add_argument(
+        "--repeats", type=whole(1), default=5, metavar="N", help="measured runs, after one more (5)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument(
+        "--plot", type=Path, metavar="PNG", help="draw milliseconds a frame by what has several values"
+    )
+    parser.add_argument(
+        "--tables",
+        type=Path,
+        metavar="MD",
+        help="measure all tables of docs/performance.md that need no data, some ten minutes, and write them; "
+        "of the other options --threads alone counts",
+    )
+
+
+def _bench(args: argparse.Namespace) -> None:
+    import itertools
+    import json
+    from dataclasses import asdict
+
+    import torch
+
+    from emavos.benchmark.ceilings import ceilings
+    from emavos.benchmark.stages import measure_apart
+    from emavos.io import write_image
+    from emavos.machine import describe
+    from emavos.models import PRESETS
+    from emavos.pretrained import choose_device
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    if args.tables is not None:
+        _write_tables(args.tables, args.threads)
+        return
+    if unknown := [name for name in args.model if name not in PRESETS]:
+        raise ValueError(f"--model is one of {', '.join(PRESETS)}, not {unknown[0]!r}")
+    place = choose_device(args.device)
+    if place.type == "cpu" and args.dtype == "float16":
+        raise ValueError("float16 is no type for a CPU; use float32, or bfloat16 where the CPU has it")
+    device, dtype = str(place), dtype_of(args)
+    machine, reached = describe(place), ceilings(dtype, device)
+    print(f"{machine}; {args.dtype}, medians of {args.repeats}, random weights")
+    print(f"GFLOP/s of one matrix product {reached['gemm']:.0f}, of one convolution {reached['conv']:.0f}\n")
+    columns = ["model", "frame", "objects", "memory frames", *(f"{stage}, ms" for stage in _STAGES)]
+    columns += ["stages_fps", "session_fps", "peak, MB", "GFLOP/s", "of the convolution"]
+    print("| " + " | ".join(columns) + " |\n" + "| --- " * len(columns) + "|")
+    timings = []
+    for name, size, objects, frames in itertools.product(
+        args.model, args.frame, args.objects, args.memory_frames
+    ):
+        timing = measure_apart(
+            name,
+            torch.get_num_threads(),
+            height=size[0],
+            width=size[1],
+            objects=objects,
+            memory_frames=frames,
+            repeats=args.repeats,
+            device=device,
+            dtype=dtype,
+        )
+        row = asdict(timing) | {"of_convolution": timing.gflops / reached["conv"]}
+        timings.append(row)
+        cells = [name, "x".join(map(str, size)), str(objects), str(frames)]
+        cells += [f"{row[stage]:.0f}" for stage in _STAGES]
+        cells += [f"{row['stages_fps']:.2f}", f"{row['session_fps']:.2f}", f"{row['peak_mb']:.0f}"]
+        cells += [f"{row['gflops']:.0f}", f"{row['of_convolution']:.2f}"]
+        print("| " + " | ".join(cells) + " |", flush=True)
+    if args.json is not None:
+        figures = {"machine": machine, "dtype": args.dtype, "gflops": reached, "timings": timings}
+        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+    if args.plot is not None:
+        write_image(args.plot, _plot(timings))
+
+
+def _plot(timings: Sequence[dict[str, Any]]) -> Pixels:
+    """Milliseconds a frame along the first axis that has several values, a line for each of the rest."""
+    from emavos.benchmark.plot import lines
+
+    axes: dict[str, Callable[[dict[str, Any]], int]] = {
+        "memory frames": lambda row: row["memory_frames"],
+        "objects": lambda row: row["objects"],
+        "pixels": lambda row: row["height"] * row["width"],
+    }
+    along = next((name for name, of in axes.items() if len({*map(of, timings)}) > 1), "memory frames")
+    series: dict[str, list[tuple[float, float]]] = {}
+    for row in timings:
+        others = [f"{of(row)} {name}" for name, of in axes.items() if name != along and name != "pixels"]
+        line = ", ".join([row["model"], *others, *([] if along == "pixels" else [f"{row['height']} lines"])])
+        series.setdefault(line, []).append((axes[along](row), 1000 / row["stages_fps"]))
+    return lines({k: sorted(v) for k, v in series.items()}, "Time of a frame", along, "ms", (760, 400))
+
+
+def _write_tables(path: Path, threads: int | None) -> None:
+    from emavos.benchmark.tables import sections
+    from emavos.io.whole import replacing
+
+    options = [] if threads is None else ["--threads", str(threads)]
+    parts = ["# Measured on this machine"]
+    try:
+        for part in sections(options):
+            parts.append(part)
+            print(part, flush=True)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    with replacing(path) as partial:
+        partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _frame(text: str) -> tuple[int, int]:
+    sides = text.split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) >= 16 for side in sides):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a height and a width of 16 or more, such as 480x854"
+        )
+    return int(sides[0]), int(sides[1])

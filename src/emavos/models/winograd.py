@@ -1,0 +1,146 @@
+"""3x3 convolutions by the minimal filtering of Winograd, F(4x4, 3x3) (Lavin and Gray, CVPR 2016).
+
+Four by four outputs are made of 36 products where a direct convolution takes 144. The transforms around them
+are passes over memory, so it pays where both sides have many channels and the map is not small.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_CHANNELS = 256  # of either side, at least
+_TILES = 64  # of 4x4 outputs, at least
+_BLOCK = 30 << 20  # bytes of transformed tiles at once; the C library gives blocks above 32 MB back each time
+
+# The polynomials are taken at 0, ±1/√2, ±√2 and infinity: the usual 0, ±1, ±2 round to five times as much.
+_A, _B = 0.5, 2.0  # the squares of the points; their product is 1
+_POINTS = (_A**0.5, -(_A**0.5), _B**0.5, -(_B**0.5))
+
+
+class Conv2d(nn.Conv2d):
+    """nn.Conv2d, padded with zeros and without groups, that is computed as `convolve` does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.with_weight(x, self.weight, self.bias)
+
+    def with_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """This convolution with another weight, such as that of some of its channels."""
+        return convolve(x, weight, bias, self.stride[0], self.kernel_size[0] // 2)
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 1) -> Tensor:
+    """functional.conv2d, by Winograd's method where that is faster and no gradient is wanted.
+
+    Both agree to the rounding of single precision, some 2e-6 of the largest output.
+    """
+    if stride == 1 and padding == 1 and _pays(x, weight):
+        return winograd(x, weight, bias)
+    return functional.conv2d(x, weight, bias, stride, padding)
+
+
+def _pays(x: Tensor, weight: Tensor) -> bool:
+    return (
+        not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()  # nor exported: a convolution is what others know best
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        and not torch.is_autocast_enabled("cpu")
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and weight.shape[2:] == (3, 3)
+        and min(weight.shape[:2]) >= _CHANNELS
+        and len(x) * -(-x.shape[2] // 4) * -(-x.shape[3] // 4) >= _TILES
+    )
+
+
+def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """functional.conv2d(x, weight, bias, padding=1) without a gradient.
+
+    x: (B, C, h, w). weight: (D, C, 3, 3). Returns (B, D, h, w), channels last.
+    """
+    (batch, channels, height, width), out_channels = x.shape, weight.shape[0]
+    down, across = -(-height // 4), -(-width // 4)  # tiles
+    row = (4 * across + 2) * channels  # numbers in a row of pixels
+    padded = x.new_empty(batch, 4 * down + 2, 4 * across + 2, channels)
+    padded[:, 1 : height + 1, 1 : width + 1] = x.permute(0, 2, 3, 1)
+    for border in (padded[:, :1], padded[:, height + 1 :], padded[:, :, :1], padded[:, :, width + 1 :]):
+        border.zero_()
+    filters = weight.permute(0, 2, 3, 1).reshape(out_channels, 9, channels)  # as it lies in memory
+    out = x.new_empty(batch * down, 4, across, 4, out_channels)
+
+    tile_rows = _BLOCK // (36 * 4 * across * max(channels, out_channels)) or 1
+    blocks = -(-batch * down // tile_rows)
+    tile_rows = -(-batch * down // blocks)  # of equal size
+    tiles = tile_rows * across
+    rows = x.new_empty(tile_rows * 6 * row)
+    turned = x.new_empty(36 * tiles * channels)
+    products = x.new_empty(36 * tiles * out_channels)
+    spare = x.new_empty(max(6 * tiles * channels, 24 * tiles * out_channels))
+    filter_column = x.new_empty(out_channels, 6, channels)
+    to_rows, to_tiles, from_filters = (matrix.to(x.dtype) for matrix in (_INPUT, _OUTPUT, _FILTER))
+
+    for first in range(0, batch * down, tile_rows):
+        last = min(first + tile_rows, batch * down)
+        n = last - first
+        tiles = n * across
+        y = rows[: n * 6 * row].view(n, 6, row)
+        for image in range(first // down, (last - 1) // down + 1):  # rows of tiles overlap by two of pixels
+            begin, end = max(first, image * down), min(last, (image + 1) * down)
+            start = ((begin - image * down) * 4 + image * (4 * down + 2)) * row
+            strips = padded.as_strided((end - begin, 6, row), (4 * row, row, 1), start)
+            torch.bmm(to_rows.expand(end - begin, 6, 6), strips, out=y[begin - first : end - first])
+        z = turned[: 36 * tiles * channels].view(6, 6, n, across, channels)  # columns, rows of a tile
+        columns = y.view(n, 6, -1, channels).transpose(0, 1)
+        _turn(columns, z, spare[: 6 * tiles * channels].view(z.shape[1:]))
+        m = products[: 36 * tiles * out_channels].view(6, 6, tiles, out_channels)
+        for column in range(6):
+            torch.bmm(from_filters[column].expand(out_channels, 6, 9), filters, out=filter_column)
+            torch.bmm(z[column].view(6, tiles, channels), filter_column.permute(1, 2, 0), out=m[column])
+        half = spare[: 24 * tiles * out_channels].view(6, 4, tiles * out_channels)
+        torch.bmm(to_tiles.expand(6, 4, 6), m.view(6, 6, -1), out=half)
+        whole = products[: 16 * tiles * out_channels].view(4, 4 * tiles * out_channels)
+        torch.mm(to_tiles, half.view(6, -1), out=whole)
+        done = whole.view(4, 4, n, across, out_channels).permute(2, 1, 3, 0, 4)
+        if bias is None:
+            out[first:last].copy_(done)
+        else:
+            torch.add(done, bias, out=out[first:last])
+    out = out.view(batch, 4 * down, 4 * across, out_channels)
+    return out[:, :height, :width].permute(0, 3, 1, 2)
+
+
+def _turn(x: Tensor, out: Tensor, spare: Tensor) -> None:
+    """_INPUT along the columns of the tiles. x: (6, n, 4 across + 2, C). out: (6, 6, n, across, C)."""
+    across = out.shape[3]
+    d = [x[:, :, i : i + 4 * across - 3 : 4] for i in range(6)]
+    for place, point, other in ((1, _POINTS[0], _B), (3, _POINTS[2], _A)):
+        torch.sub(d[4], d[2], alpha=other, out=out[place])
+        torch.sub(d[3], d[1], alpha=other, out=spare)
+        torch.sub(out[place], spare, alpha=point, out=out[place + 1])
+        out[place].add_(spare, alpha=point)
+    for place, (low, middle, high) in ((0, d[0::2]), (5, d[1::2])):
+        torch.sub(high, middle, alpha=_A + _B, out=out[place]).add_(low)
+
+
+def _matrices() -> tuple[Tensor, Tensor, Tensor]:
+    """What turns six inputs into six, six products into four outputs, and a filter 3x3 into 6 x (6, 9)."""
+    points = torch.tensor(_POINTS, dtype=torch.float64)
+    a, b = _A, _B
+    rows = [[1, 0, -a - b, 0, 1, 0]]
+    rows += [[0, -p * c, -c, p, 1, 0] for p, c in zip(_POINTS, (b, b, a, a), strict=True)]
+    rows += [[0, 1, 0, -a - b, 0, 1]]
+    powers = torch.stack([points**i for i in range(4)])  # (4, 4)
+    outputs = torch.zeros(4, 6, dtype=torch.float64)
+    outputs[0, 0] = outputs[3, 5] = 1
+    outputs[:, 1:5] = powers
+    weights = torch.zeros(6, 3, dtype=torch.float64)
+    weights[0, 0] = weights[5, 2] = 1
+    for i, point in enumerate(points):
+        others = torch.cat([points[:i], points[i + 1 :], points.new_zeros(1)])
+        weights[i + 1] = powers[:3, i] / (point - others).prod()
+    filters = torch.einsum("ca,rb->crba", weights, weights).reshape(6, 6, 9)
+    return torch.tensor(rows, dtype=torch.float64), outputs, filters
+
+
+_INPUT, _OUTPUT, _FILTER = _matrices()

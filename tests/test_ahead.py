@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from emavos import Predictor
+from emavos.io import ahead, behind, open_frames, read_ahead, write_image
+
+
+def threads():
+    return {thread for thread in threading.enumerate() if thread.name.startswith("emavos-")}
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left():
+    before = threads()
+    yield
+    assert threads() <= before
+
+
+def test_items_come_in_their_order_from_another_thread():
+    made = []
+
+    def source():
+        for i in range(20):
+            made.append(threading.current_thread())
+            yield i
+
+    assert list(ahead(source())) == list(range(20))
+    assert threading.current_thread() not in made
+
+
+def test_no_more_than_a_few_items_are_made_before_they_are_asked_for():
+    asked = threading.Event()
+    made = []
+
+    def source():
+        for i in range(100):
+            made.append(i)
+            if i == 3:
+                asked.set()
+            yield i
+
+    items = ahead(source())
+    assert next(items) == 0
+    assert asked.wait(30)  # it does run ahead, though nobody asks
+    assert next(items) == 1
+    items.close()
+    assert len(made) <= 5
+
+
+def test_what_the_source_raises_arrives_after_the_items_before_it():
+    def source():
+        yield 1
+        yield 2
+        raise ValueError("cut off")
+
+    items = ahead(source())
+    assert [next(items), next(items)] == [1, 2]
+    with pytest.raises(ValueError, match="cut off"):
+        next(items)
+
+
+def test_a_loop_that_is_left_closes_its_source():
+    closed = threading.Event()
+
+    def source():
+        try:
+            while True:
+                yield 0
+        finally:
+            closed.set()
+
+    for _ in ahead(source()):
+        break
+    assert closed.is_set()
+
+
+def test_nothing_is_read_before_the_first_item_is_asked_for():
+    read = []
+    items = ahead(map(read.append, range(3)))
+    assert not read
+    items.close()
+
+
+def test_calls_are_done_in_their_order_before_the_block_ends():
+    done, here = [], threading.current_thread()
+    with behind() as later:
+        for i in range(30):
+            later(lambda i: done.append((i, threading.current_thread() is here)), i)
+    assert done == [(i, False) for i in range(30)]
+
+
+def test_no_more_than_a_few_calls_wait():
+    go, done = threading.Event(), []
+
+    def call(i):
+        assert go.wait(30)
+        done.append(i)
+
+    with behind() as later:
+        for i in range(4):
+            later(call, i)
+        threading.Timer(0, go.set).start()
+        later(call, 4)  # returns when the first is done
+        assert done
+
+
+def test_what_a_call_raises_arrives_at_the_end_of_the_block_at_the_latest():
+    def fail():
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"), behind() as later:
+        later(fail)
+
+
+def test_what_a_call_raises_stops_those_that_follow():
+    done = []
+
+    def fail():
+        raise OSError("disk full")
+
+    def fill(later):
+        for i in range(50):
+            later(fail if i == 0 else done.append, *([] if i == 0 else [i]))
+
+    with pytest.raises(OSError, match="disk full"), behind() as later:
+        fill(later)
+    assert len(done) < 50
+
+
+def test_calls_that_wait_are_dropped_where_the_block_fails():
+    go, done = threading.Event(), []
+
+    def body(later):
+        later(go.wait, 30)
+        for i in range(3):
+            later(done.append, i)
+        go.set()
+        raise KeyError("stop")
+
+    with pytest.raises(KeyError), behind() as later:
+        body(later)
+    assert len(done) <= 3
+
+
+def test_frames_of_files_are_read_ahead_and_those_of_others_are_not(tmp_path):
+    for i in range(3):
+        write_image(tmp_path / f"{i}.png", np.full((4, 4, 3), i, np.uint8))
+    folder = open_frames(tmp_path)
+    assert folder.stored
+    assert [frame[0, 0, 0] for frame in read_ahead(folder)] == [0, 1, 2]
+    seen = []
+    stream = read_ahead(open_frames(seen.append(i) or i for i in range(9)))
+    assert next(stream) == 0
+    assert seen == [0]
+
+
+def test_a_video_that_is_left_in_the_middle_leaves_no_thread(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        write_image(tmp_path / f"{i}.png", rng.integers(0, 256, (32, 48, 3), dtype=np.uint8))
+    mask = np.zeros((32, 48), np.uint8)
+    mask[8:24, 8:24] = 1
+    predictor = Predictor.from_pretrained(size=None)
+    for result in predictor.propagate(tmp_path, mask):
+        if result.index == 1:
+            break
