@@ -95,7 +95,7 @@ def test_a_policy_names_a_backend_that_exists():
 @needs_compiler
 @pytest.mark.parametrize("scale", [1e-3, 1, 30])
 @pytest.mark.parametrize("offset", [0, 100])
-@pytest.mark.parametrize("key_channels", [1, 3, 64])
+@pytest.mark.parametrize("key_channels", [3, 64])
 def test_cells_that_are_passed_over_would_not_have_counted(scale, offset, key_channels):
     query, keys, values = draw(70, 400, key_channels)
     query, keys = scale * query + offset, scale * keys + offset

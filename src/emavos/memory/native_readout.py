@@ -86,7 +86,7 @@ def _rotated(query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     centre = query.mean(dim=1)
     rows = query.T - centre
     axes = torch.linalg.eigh(rows.T @ rows)[1].flip(1)  # (Ck, Ck), from the widest on
-    return rows @ axes, torch.addmm(-(centre @ axes), keys, axes)
+    return rows @ axes, (keys - centre) @ axes
 
 
 def _compiler() -> str | None:
