@@ -48,15 +48,15 @@ void add_products(float (&sums)[CELLS][QUERIES], const float* const* row, const 
 // query: (queries, channels). keys: (cells, channels). offset: (cells,). query_rest, key_rest: (queries,), (cells,), the
 // norms of all channels but the first `lead`. best, index: (queries, k), out: the k largest of query . key + offset and
 // their cells, in no order, -inf and 0 where there are fewer or they are more than `span` below the largest. All are
-// contiguous.
+// contiguous. With OpenMP so many threads share the queries; they are those of PyTorch, where its library is the same.
 extern "C" void scan(const float* query, const float* keys, const float* offset, const float* query_rest,
                      const float* key_rest, int64_t queries, int64_t cells, int64_t channels, int64_t lead, int64_t k,
-                     float span, float* best, int64_t* index) {
-    std::vector<float> transposed(channels * QUERIES);
-    std::vector<Cell> heaps(k * QUERIES);
+                     float span, int64_t threads, float* best, int64_t* index) {
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t first = 0; first < queries; first += QUERIES) {
         const int64_t used = std::min(QUERIES, queries - first);
-        std::fill(heaps.begin(), heaps.end(), Cell{LOWEST, 0});
+        std::vector<float> transposed(channels * QUERIES);
+        std::vector<Cell> heaps(k * QUERIES, Cell{LOWEST, 0});
         float least[QUERIES], rest[QUERIES], most[QUERIES];
         for (int64_t i = 0; i < QUERIES; ++i) {
             most[i] = LOWEST;

@@ -14,14 +14,12 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
 
 import torch
 from torch import Tensor
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
-_QUERIES = 32  # that the function takes at once
 _SPAN = 20.0  # 128 cells so far below the first weigh 3e-7 together
 
 
@@ -48,7 +46,7 @@ def native_topk(query: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor
     query: (Ck, P). keys: (N, Ck). Raises RuntimeError where it does not compile.
     """
     scan = _function()
-    (cells, channels), queries, threads = keys.shape, query.shape[1], torch.get_num_threads()
+    (cells, channels), queries = keys.shape, query.shape[1]
     lead = -(-channels // 4)
     rows, keys = _rotated(query, keys)
     offset = torch.linalg.vecdot(keys, keys) * -(channels**-0.5)
@@ -57,21 +55,9 @@ def native_topk(query: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor
     best = torch.empty(queries, top_k)
     index = torch.empty(queries, top_k, dtype=torch.long)
 
-    def run(first: int, last: int) -> None:  # ctypes lets other threads run meanwhile
-        part, rest, to_best, to_index = (x[first:last].data_ptr() for x in (rows, rests[0], best, index))
-        memory = keys.data_ptr(), offset.data_ptr(), rest, rests[1].data_ptr()
-        scan(part, *memory, last - first, cells, channels, lead, top_k, _SPAN, to_best, to_index)
-
-    share = -(-queries // (threads * _QUERIES)) * _QUERIES
-    others = [
-        Thread(target=run, args=(first, min(first + share, queries)))
-        for first in range(share, queries, share or 1)
-    ]
-    for thread in others:
-        thread.start()
-    run(0, min(share, queries))
-    for thread in others:
-        thread.join()
+    memory = (x.data_ptr() for x in (rows, keys, offset, *rests))
+    out = best.data_ptr(), index.data_ptr()
+    scan(*memory, queries, cells, channels, lead, top_k, _SPAN, torch.get_num_threads(), *out)
     return best, index
 
 
@@ -100,12 +86,15 @@ def _function() -> Callable[..., None]:
     assert compiler is not None
     with TemporaryDirectory() as folder:
         library = Path(folder, "readout.so")
-        command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(library)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
+        for threads in (["-fopenmp"], []):  # not all compilers have OpenMP; without, one thread does it
+            command = [compiler, *_FLAGS, *threads, str(_SOURCE), "-o", str(library)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode == 0:
+                break
+        else:
             raise RuntimeError(f"the native readout does not compile: {' '.join(command)}\n{done.stderr}")
         scan = ctypes.CDLL(str(library)).scan  # what is loaded stays when its file goes
     pointer, size = ctypes.c_void_p, ctypes.c_int64
-    scan.argtypes = [*[pointer] * 5, *[size] * 5, ctypes.c_float, pointer, pointer]
+    scan.argtypes = [*[pointer] * 5, *[size] * 5, ctypes.c_float, size, pointer, pointer]
     scan.restype = None
     return scan
