@@ -79,7 +79,7 @@ def test_what_is_no_saved_session_is_told_by_name(predictor, tmp_path):
     begun(predictor, 2).save(tmp_path / "whole")
     content = (tmp_path / "whole").read_bytes()
     (tmp_path / "cut").write_bytes(content[: len(content) // 2])
-    (tmp_path / "newer").write_bytes(content.replace(b'\\"format\\": 1', b'\\"format\\": 2'))
+    (tmp_path / "newer").write_bytes(content.replace(b'\\"format\\": 2', b'\\"format\\": 3'))
     for name in ("text", "tensors", "cut", "newer"):
         with pytest.raises(ValueError, match=f"{name} is no saved session, or is damaged"):
             predictor.session(tmp_path / name)

@@ -16,8 +16,9 @@ from emavos.memory import MemoryBank, MemoryPolicy
 from emavos.models import STCN
 from emavos.pretrained import weights_sha256
 from emavos.session import Group, Session
+from emavos.shortcuts import Shortcuts
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def save_session(session: Session, path: str | os.PathLike[str]) -> None:
@@ -31,7 +32,9 @@ def save_session(session: Session, path: str | os.PathLike[str]) -> None:
     facts = {
         "format": _FORMAT,
         "weights": weights_sha256(session.model),
+        "dtype": _dtype(session.network),
         "policy": dataclasses.asdict(session.policy),
+        "shortcuts": dataclasses.asdict(session.shortcuts),
         "size": session.size,
         "index": session.index,
         "memorized": session.memorized,
@@ -45,8 +48,9 @@ def save_session(session: Session, path: str | os.PathLike[str]) -> None:
         save_file(tensors, partial, metadata={"session": json.dumps(facts)})
 
 
-def load_session(path: str | os.PathLike[str], model: STCN) -> Session:
+def load_session(path: str | os.PathLike[str], model: STCN, network: STCN | None = None) -> Session:
     """The session of a file. See `Session.load`."""
+    network = model if network is None else network
     device = next(model.parameters()).device
     try:
         with safe_open(path, "pt") as file:
@@ -56,7 +60,8 @@ def load_session(path: str | os.PathLike[str], model: STCN) -> Session:
             tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
         if facts["format"] != _FORMAT:
             raise ValueError(f"its format is {facts['format']}; this version reads {_FORMAT}")
-        session = Session(model, MemoryPolicy(**facts["policy"]), facts["size"])
+        policy, shortcuts = MemoryPolicy(**facts["policy"]), Shortcuts(**facts["shortcuts"])
+        session = Session(model, policy, facts["size"], shortcuts, network)
         for number, group in enumerate(facts["groups"]):
             held = {name: tensors[f"{number}.{name}"] for name in ("keys", "values")}
             slots = [(kind, frame) for kind, frame in group["slots"]]
@@ -68,13 +73,18 @@ def load_session(path: str | os.PathLike[str], model: STCN) -> Session:
             session.groups.append(Group(tuple(group["ids"]), bank))
         session.index, session.memorized = facts["index"], facts["memorized"]
         session.frame_size = None if facts["frame_size"] is None else tuple(facts["frame_size"])
-        weights = facts["weights"]
+        weights, dtype = facts["weights"], facts["dtype"]
     except FileNotFoundError:
         raise
     except (SafetensorError, ValueError, TypeError, KeyError, IndexError) as error:
         raise ValueError(f"{os.fspath(path)} is no saved session, or is damaged: {error}") from error
-    if weights != weights_sha256(model):
+    if weights != weights_sha256(model) or dtype != _dtype(network):
         raise ValueError(
             f"{os.fspath(path)} was saved with another model, or with this one in another dtype; load that"
         )
     return session
+
+
+def _dtype(network: STCN) -> str:
+    """In which its values are."""
+    return str(network.decoder.pred.weight.dtype).removeprefix("torch.")

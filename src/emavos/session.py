@@ -16,6 +16,7 @@ from emavos.frames import check_short_side, normalize, resize, to_frame, working
 from emavos.masks import Crop, aggregate, ids_of, one_hot, pad_to_stride, planes_of, to_mask
 from emavos.memory import Kind, MemoryBank, MemoryPolicy
 from emavos.models import STCN, Features
+from emavos.shortcuts import Shortcuts, cells_near, coverage, encode_near
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Result:
     def mask(self) -> np.ndarray:
         """(H, W) int32: the id of the most probable object at each pixel, 0 for background."""
         table = torch.tensor((0, *self.ids), dtype=torch.int32, device=self.prob.device)
-        best = self.prob.max(dim=0).indices  # the first where two are equal; argmax takes twenty times as long
+        best = self.prob.max(dim=0).indices  # the first of equals; argmax takes twenty times as long
         mask: np.ndarray = table[best].cpu().numpy()
         return mask
 
@@ -81,6 +82,8 @@ class Session:
 
     model: where frames are processed is where its parameters are.
     size: short side in pixels at which frames are processed; None keeps theirs.
+    shortcuts: work that is left out; None: nothing is.
+    network: what computes, where it is not the model itself but its `emavos.models.folded` copy.
 
     >>> session = predictor.session()
     >>> result = session.step(first_frame, mask)
@@ -88,11 +91,20 @@ class Session:
     ...     result = session.step(frame)
     """
 
-    def __init__(self, model: STCN, policy: MemoryPolicy | None = None, size: int | None = 480) -> None:
+    def __init__(
+        self,
+        model: STCN,
+        policy: MemoryPolicy | None = None,
+        size: int | None = 480,
+        shortcuts: Shortcuts | None = None,
+        network: STCN | None = None,
+    ) -> None:
         check_short_side(size)
         self.model = model
+        self.network = model if network is None else network
         self.policy = MemoryPolicy() if policy is None else policy
         self.size = size
+        self.shortcuts = Shortcuts() if shortcuts is None else shortcuts
         self.index = 0  # of the next frame
         self.groups: list[Group] = []
         self.memorized = 0  # the last frame that was given or kept
@@ -147,8 +159,8 @@ class Session:
         source = (pixels.shape[1], pixels.shape[2])
         working = working_size(*source, self.size)
         frame, crop = pad_to_stride(normalize(resize(pixels, working))[None])  # (1, 3, H', W')
-        frame = frame.to(next(self.model.parameters()).dtype)
-        features = self.model.encode_key(frame)
+        frame = frame.to(next(self.network.parameters()).dtype)
+        features = self.network.encode_key(frame)
         prob = self._propagate(features, frame)  # (1 + O, H', W')
         return _Now(self.index, frame, features, crop, prob, full=resize(prob[crop], source))
 
@@ -158,7 +170,11 @@ class Session:
             return torch.ones(1, *frame.shape[2:], dtype=torch.float32, device=frame.device)  # background
         key = features.key[0].float()  # in half precision, cells that differ would look the same
         readout = torch.cat([group.bank.read(key) for group in self.groups])  # (O, Cv, h, w)
-        return aggregate(self.model.decode(readout[None], features)[0].float().sigmoid())
+        cells = None
+        if self.shortcuts.decode_near:
+            readout, covered = readout[:, :-1], readout[:, -1]
+            cells = cells_near(covered)[None]
+        return aggregate(self.network.decode(readout[None], features, cells)[0].float().sigmoid())
 
     def _give(self, now: _Now, known: tuple[int, ...], planes: Tensor) -> _Now:
         """The frame with the masks of known objects, (G, H, W) of 0 and 1; a bank for those that are new."""
@@ -181,11 +197,18 @@ class Session:
 
     def _memorize(self, now: _Now) -> None:
         """Store the frame in every bank where it is given or due, or as the last frame."""
-        due = bool(now.given) or now.index - self.memorized >= self.policy.every
-        if not self.groups or not (due or self.policy.include_last):
+        if not self.groups:
+            return
+        due = bool(now.given) or (now.index - self.memorized >= self.policy.every and self._has_moved(now))
+        if not (due or self.policy.include_last):
             return
         prob = now.prob[None, 1:].to(now.frame.dtype)  # (1, O, H', W')
-        values = self.model.encode_value(now.frame, now.features, prob)[0]  # (O, Cv, h, w)
+        if self.shortcuts.encode_near and not now.given:
+            values = encode_near(self.network, now.frame, now.features, prob)  # (O, Cv, h, w)
+        else:
+            values = self.network.encode_value(now.frame, now.features, prob)[0]
+        if self.shortcuts.decode_near:
+            values = torch.cat([values, coverage(prob[0]).to(values.dtype)], dim=1)  # (O, Cv + 1, h, w)
         key, commits = now.features.key[0].float(), []
         for group, part in zip(self.groups, values.split([len(g.ids) for g in self.groups]), strict=True):
             given = any(id in now.given for id in group.ids)
@@ -195,6 +218,14 @@ class Session:
             commit()
         if due:
             self.memorized = now.index
+
+    def _has_moved(self, now: _Now) -> bool:
+        """Whether the keys of a frame differ from those of the last that was given or kept."""
+        if self.shortcuts.still == 0:
+            return True
+        key = now.features.key[0].flatten(1).T.float()  # (h * w, Ck)
+        distance = (key - self.groups[0].bank.latest_key).square().sum(dim=1).mean() / key.shape[1] ** 0.5
+        return bool(distance >= self.shortcuts.still)
 
     def add(self, masks: Mapping[int, object]) -> Result:
         """Follow more objects from the current frame on; returns its new result.
@@ -284,15 +315,15 @@ class Session:
         save_session(self, path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], model: STCN) -> Session:
+    def load(cls, path: str | os.PathLike[str], model: STCN, network: STCN | None = None) -> Session:
         """The session that was saved, to go on with the frame of `index`.
 
-        model: the one it was saved with; its weights are compared. Raises ValueError where they differ, or
-        the file is damaged or something else.
+        model, network: those it was saved with; weights and dtype are compared. Raises ValueError where they
+        differ, or the file is damaged or something else.
         """
         from emavos.saved_session import load_session
 
-        return load_session(path, model)
+        return load_session(path, model, network)
 
     def _mend(self, masks: Mapping[int, object], since: int | None = None) -> Result:
         with self._editing() as now:
@@ -316,7 +347,7 @@ class Session:
     @contextmanager
     def _computing(self) -> Iterator[torch.device]:
         """Where and how the network runs, whatever the caller's settings are."""
-        device = next(self.model.parameters()).device
+        device = next(self.network.parameters()).device
         with (
             torch.inference_mode(False),  # whose tensors could not be written to outside it
             torch.no_grad(),

@@ -15,8 +15,10 @@ from emavos.cli.arguments import (
     add_memory_arguments,
     add_model_arguments,
     add_output_arguments,
+    add_shortcut_arguments,
     load_predictor,
     policy,
+    shortcuts_of,
 )
 from emavos.cli.follow import follow
 from emavos.cli.staging import check_way, staged
@@ -56,6 +58,7 @@ def add(commands: Commands) -> None:
     add_output_arguments(parser)
     add_model_arguments(parser, size=480)
     add_memory_arguments(parser)
+    add_shortcut_arguments(parser)
 
 
 def _segment(args: argparse.Namespace) -> None:
@@ -73,7 +76,7 @@ def _segment(args: argparse.Namespace) -> None:
         show = None
         if args.overlay is not None:
             show = stack.enter_context(_overlay_writer(args.overlay, args.force, frames.fps or FPS))
-        predictor = load_predictor(args, **policy(args))
+        predictor = load_predictor(args, shortcuts_of(args), **policy(args))
         for frame, result in follow(predictor, frames, mask, args.quiet):
             name = frames.name(result.index)
             write_mask(folder / f"{name}.png", result.mask)
