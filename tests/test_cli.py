@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emavos import MemoryPolicy, Predictor, __version__
+from emavos import MemoryPolicy, Predictor, Shortcuts, __version__
 from emavos.cli import _parser, main
 from emavos.io import open_frames, read_frame, read_mask, write_mask, write_video
 from emavos.models import PRESETS, STCN
@@ -130,12 +130,29 @@ def test_a_model_can_be_a_folder_and_its_memory_set(here):
     assert segment("--max-cells", "60", "--eviction", "consolidate", "--force", "--quiet") == 0
 
 
-def test_defaults_of_the_memory_are_those_of_the_library():
+def test_shortcuts_and_dtype_reach_the_session_and_what_was_taken_is_printed(here, monkeypatch, capsys):
+    made = []
+    session = Predictor.session
+    monkeypatch.setattr(Predictor, "session", lambda self: made.append(session(self)) or made[-1])
+    options = ["--decode-near", "--encode-near", "--still", "0.25", "--dtype", "auto"]
+    assert segment(*options) == 0
+    assert made[0].shortcuts == Shortcuts(decode_near=True, encode_near=True, still=0.25)
+    assert "cpu, float32)" in capsys.readouterr().out
+
+
+def test_defaults_of_memory_and_shortcuts_are_those_of_the_library():
     args = _parser().parse_args(["segment", "clip", "--mask", "m.png", "--out", "o"])
     policy = MemoryPolicy(
-        args.every, args.include_last, args.top_k, args.max_frames, args.max_cells, args.eviction
+        every=args.every,
+        include_last=args.include_last,
+        top_k=args.top_k,
+        max_frames=args.max_frames,
+        max_cells=args.max_cells,
+        eviction=args.eviction,
+        backend=args.backend,
     )
     assert policy == MemoryPolicy()
+    assert Shortcuts(args.decode_near, args.encode_near, args.still) == Shortcuts()
 
 
 def test_files_are_not_written_over_without_force(here, capsys):
@@ -173,6 +190,8 @@ def test_inputs_are_never_written_over(here, capsys):
         ("segment clip --mask first.png --out out --every 0", ["--every", "at least 1"]),
         ("segment clip --mask first.png --out out --size 8", ["--size", "at least 16"]),
         ("segment clip --mask first.png --out out --device tpu", ["--device", "tpu"]),
+        ("segment clip --mask first.png --out out --still -1", ["--still", "at least 0"]),
+        ("segment clip --mask first.png --out out --still much", ["--still", "'much'"]),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(here, capsys, argv, words):

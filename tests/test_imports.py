@@ -27,11 +27,13 @@ ALLOWED = {
         "masks",
         "memory",
         "models",
+        "shortcuts",
         "saved_session",
     },  # the last inside save and load alone
-    "saved_session": {"io", "memory", "models", "pretrained", "session"},
+    "shortcuts": {"models"},
+    "saved_session": {"io", "memory", "models", "pretrained", "session", "shortcuts"},
     "io": {"pictures"},
-    "predictor": {"card", "frames", "io", "memory", "models", "pretrained", "session"},
+    "predictor": {"card", "frames", "io", "memory", "models", "pretrained", "session", "shortcuts"},
     "visualize": {"io", "masks"},
     "demo": {"io"},
     "evaluation": {"frames", "io", "masks", "session", "visualize"},
@@ -51,7 +53,7 @@ ALLOWED = {
         "session",
         "visualize",
     },
-    "__init__": {"card", "memory", "predictor", "session"},
+    "__init__": {"card", "memory", "predictor", "session", "shortcuts"},
 }
 EDGES = {"cli", "__main__", "benchmark", "batch"}  # may import anything; nothing imports them but:
 BETWEEN_EDGES = {("__main__", "cli"), ("cli", "batch"), ("batch", "cli"), ("cli", "benchmark")}

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -26,3 +30,26 @@ def test_the_peak_is_that_since_it_was_made():
     del block
     assert before.mb() >= peak - 10  # the kernel counts in batches
     assert PeakMemory(CPU).mb() < peak - 100
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_what_is_freed_is_kept_where_that_was_asked_for():
+    code = """
+import resource, sys
+import numpy as np
+from emavos.machine import keep_freed_memory
+if sys.argv[1:]:
+    assert keep_freed_memory()
+def faults():
+    for _ in range(10):
+        np.ones(40 << 20, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+before = faults()
+print(faults() - before)
+"""
+    commands = [sys.executable, "-c", code], [sys.executable, "-c", code, "keep"]
+    given, kept = (
+        int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        for command in commands
+    )
+    assert kept < given / 10

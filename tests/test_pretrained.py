@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from emavos import Predictor
 from emavos.demo import synthetic_clip
 from emavos.models import PRESETS, STCN
-from emavos.pretrained import KNOWN, load_model
+from emavos.pretrained import KNOWN, choose_dtype, load_model
 
 CONFIG = PRESETS["stcn-tiny"]
 
@@ -162,6 +162,16 @@ def test_a_predictor_says_where_and_in_what_it_computes():
     assert Predictor.from_pretrained(device="cpu").dtype == torch.float32
     predictor = Predictor.from_pretrained(device="cpu", dtype=torch.bfloat16)
     assert (predictor.device, predictor.dtype) == (torch.device("cpu"), torch.bfloat16)
+
+
+def test_auto_takes_single_precision_on_a_cpu_and_half_on_a_gpu(monkeypatch):
+    assert Predictor.from_pretrained(device="cpu", dtype="auto").dtype == torch.float32
+    assert choose_dtype(torch.device("cpu")) == torch.float32
+    for capability, dtype in (((8, 0), torch.bfloat16), ((7, 5), torch.float16)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert choose_dtype(torch.device("cuda")) == dtype
+    with pytest.raises(ValueError, match="dtype is a floating-point type"):
+        Predictor.from_pretrained(dtype="fastest")
 
 
 def test_bfloat16_gives_nearly_the_same_masks():

@@ -8,10 +8,11 @@ if TYPE_CHECKING:
     from emavos.memory import MemoryPolicy
     from emavos.predictor import Predictor
     from emavos.session import Result, Session
+    from emavos.shortcuts import Shortcuts
 
 __version__ = "0.1.0"
 
-__all__ = ["MemoryPolicy", "ModelCard", "Predictor", "Result", "Session", "__version__"]
+__all__ = ["MemoryPolicy", "ModelCard", "Predictor", "Result", "Session", "Shortcuts", "__version__"]
 
 _HOMES = {
     "MemoryPolicy": "memory",
@@ -19,6 +20,7 @@ _HOMES = {
     "Predictor": "predictor",
     "Result": "session",
     "Session": "session",
+    "Shortcuts": "shortcuts",
 }
 _PARTS = ("bridges", "convert", "evaluation", "io", "memory", "models", "training", "visualize")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,9 +13,10 @@ from emavos.card import ModelCard
 from emavos.frames import check_short_side
 from emavos.io import FrameSource, open_frames, read_ahead, read_mask
 from emavos.memory import MemoryPolicy
-from emavos.models import STCN
-from emavos.pretrained import choose_device, load_model
+from emavos.models import STCN, folded
+from emavos.pretrained import check_float, choose_device, choose_dtype, load_model
 from emavos.session import Result, Session
+from emavos.shortcuts import Shortcuts
 
 
 class Predictor:
@@ -27,17 +28,31 @@ class Predictor:
     policy: what the memory keeps.
     size: the short side, in pixels, at which frames are processed; None keeps theirs. Results have the size
         of the frames whatever it is.
+    shortcuts: work that is left out; None: nothing is.
+    dtype: in which the network computes; None: that of the model.
+
+    What computes is `network`, made here: `emavos.models.folded(model, dtype)`. What is done to the model's
+    weights afterwards does not reach a copy.
 
     >>> predictor = Predictor.from_pretrained()
     >>> for result in predictor.propagate("video/", "first.png"):
     ...     print(result.index, result.ids, result.mask.shape)
     """
 
-    def __init__(self, model: STCN, policy: MemoryPolicy | None = None, size: int | None = 480) -> None:
+    def __init__(
+        self,
+        model: STCN,
+        policy: MemoryPolicy | None = None,
+        size: int | None = 480,
+        shortcuts: Shortcuts | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         check_short_side(size)
         self.model = model
         self.policy = MemoryPolicy() if policy is None else policy
         self.size = size
+        self.shortcuts = Shortcuts() if shortcuts is None else shortcuts
+        self.network = folded(model, dtype)
 
     @classmethod
     def from_pretrained(
@@ -45,9 +60,10 @@ class Predictor:
         name_or_path: str | os.PathLike[str] | None = None,
         *,
         device: str | torch.device = "auto",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | Literal["auto"] = torch.float32,
         policy: MemoryPolicy | None = None,
         size: int | None = 480,
+        shortcuts: Shortcuts | None = None,
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | bool | None = None,
@@ -58,8 +74,9 @@ class Predictor:
         name_or_path: nothing or "tiny", the model inside this package; a folder of `config.json` and
             `model.safetensors`; or a repository of the Hugging Face Hub, "user/name".
         device: "auto" takes an accelerator where torch has one, otherwise the CPU.
-        dtype: of the network; affinity and probabilities are float32 always. torch.bfloat16 is faster where
-            the device multiplies it natively, and costs a little (docs/performance.md). Not float16 on a CPU.
+        dtype: of the network; affinity and probabilities are float32 always. "auto" takes the fastest that
+            keeps the masks, as far as that was measured, and `predictor.dtype` says which: see
+            `emavos.pretrained.choose_dtype`. Not float16 on a CPU.
         revision, cache_dir, token, local_files_only: of the Hub.
 
         Raises as `emavos.pretrained.load_model` does.
@@ -67,6 +84,8 @@ class Predictor:
         place = choose_device(device)
         if place.type == "cpu" and dtype == torch.float16:
             raise ValueError("float16 is no type for a CPU; use float32, or bfloat16 where the CPU has it")
+        if dtype != "auto":
+            check_float(dtype)
         model = load_model(
             name_or_path,
             revision=revision,
@@ -74,19 +93,22 @@ class Predictor:
             token=token,
             local_files_only=local_files_only,
             device=place,
-            dtype=dtype,
+            dtype=torch.float64 if dtype == torch.float64 else torch.float32,  # rounded after folding
         )
-        return cls(model, policy, size)
+        chosen = choose_dtype(place) if dtype == "auto" else dtype
+        predictor = cls(model, policy, size, shortcuts, chosen)
+        model.to(chosen)
+        return predictor
 
     @property
     def device(self) -> torch.device:
         """Where frames are processed."""
-        return next(self.model.parameters()).device
+        return next(self.network.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
         """In which the network computes."""
-        return next(self.model.parameters()).dtype
+        return self.network.decoder.pred.weight.dtype
 
     def save_pretrained(
         self,
@@ -116,11 +138,11 @@ class Predictor:
     def session(self, saved: str | os.PathLike[str] | None = None) -> Session:
         """A new video, to be fed a frame at a time; or one that `Session.save` wrote, to go on with.
 
-        A saved session has its own policy and size. Raises ValueError as `Session.load` does.
+        A saved session has its own policy, size and shortcuts. Raises ValueError as `Session.load` does.
         """
-        return (
-            Session(self.model, self.policy, self.size) if saved is None else Session.load(saved, self.model)
-        )
+        if saved is not None:
+            return Session.load(saved, self.model, self.network)
+        return Session(self.model, self.policy, self.size, self.shortcuts, self.network)
 
     def propagate(self, frames: str | os.PathLike[str] | int | Iterable[Any], mask: Any) -> Iterator[Result]:
         """The masks of every frame, one at a time; between them the memory bank is held and, of files, a few

@@ -15,6 +15,7 @@ from emavos.memory import MemoryBank, MemoryPolicy
 from emavos.models import STCN
 from emavos.pretrained import weights_sha256
 from emavos.session import Group, Session
+from emavos.shortcuts import Shortcuts
 
 _FORMAT = 2
 
@@ -30,7 +31,9 @@ def save_session(session: Session, path: str | os.PathLike[str]) -> None:
     facts = {
         "format": _FORMAT,
         "weights": weights_sha256(session.model),
+        "dtype": _dtype(session.network),
         "policy": dataclasses.asdict(session.policy),
+        "shortcuts": dataclasses.asdict(session.shortcuts),
         "size": session.size,
         "index": session.index,
         "memorized": session.memorized,
@@ -44,8 +47,9 @@ def save_session(session: Session, path: str | os.PathLike[str]) -> None:
     write_tensors(path, tensors, {"session": json.dumps(facts)})
 
 
-def load_session(path: str | os.PathLike[str], model: STCN) -> Session:
+def load_session(path: str | os.PathLike[str], model: STCN, network: STCN | None = None) -> Session:
     """The session of a file. See `Session.load`."""
+    network = model if network is None else network
     device = next(model.parameters()).device
     try:
         with safe_open(path, "pt") as file:
@@ -55,7 +59,8 @@ def load_session(path: str | os.PathLike[str], model: STCN) -> Session:
             tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
         if facts["format"] != _FORMAT:
             raise ValueError(f"its format is {facts['format']}; this version reads {_FORMAT}")
-        session = Session(model, MemoryPolicy(**facts["policy"]), facts["size"])
+        policy, shortcuts = MemoryPolicy(**facts["policy"]), Shortcuts(**facts["shortcuts"])
+        session = Session(model, policy, facts["size"], shortcuts, network)
         for number, group in enumerate(facts["groups"]):
             prefix = f"{number}."
             held = {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
@@ -68,13 +73,18 @@ def load_session(path: str | os.PathLike[str], model: STCN) -> Session:
             session.groups.append(Group(tuple(group["ids"]), bank))
         session.index, session.memorized = facts["index"], facts["memorized"]
         session.frame_size = None if facts["frame_size"] is None else tuple(facts["frame_size"])
-        weights = facts["weights"]
+        weights, dtype = facts["weights"], facts["dtype"]
     except FileNotFoundError:
         raise
     except (SafetensorError, ValueError, TypeError, KeyError, IndexError) as error:
         raise ValueError(f"{os.fspath(path)} is no saved session, or is damaged: {error}") from error
-    if weights != weights_sha256(model):
+    if weights != weights_sha256(model) or dtype != _dtype(network):
         raise ValueError(
             f"{os.fspath(path)} was saved with another model, or with this one in another dtype; load that"
         )
     return session
+
+
+def _dtype(network: STCN) -> str:
+    """In which its values are."""
+    return str(network.decoder.pred.weight.dtype).removeprefix("torch.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,6 +17,7 @@ from emavos.frames import check_short_side, normalize, resize, to_frame, working
 from emavos.masks import Crop, aggregate, ids_of, one_hot, pad_to_stride, planes_of, to_mask
 from emavos.memory import Kind, MemoryBank, MemoryPolicy
 from emavos.models import STCN, Features
+from emavos.shortcuts import Shortcuts, cells_near, coverage, encode_near
 
 OBJECTS_AT_ONCE = 8  # through the network: its memory stays bounded, and what they share is computed once
 
@@ -38,7 +39,8 @@ class Result:
     def mask(self) -> np.ndarray:
         """(H, W) int32: the id of the most probable object at each pixel, 0 for background."""
         table = torch.tensor((0, *self.ids), dtype=torch.int32, device=self.prob.device)
-        mask: np.ndarray = table[self.prob.argmax(dim=0)].cpu().numpy()
+        best = self.prob.max(dim=0).indices  # the first of equals; argmax takes twenty times as long
+        mask: np.ndarray = table[best].cpu().numpy()
         return mask
 
 
@@ -83,6 +85,8 @@ class Session:
 
     model: where frames are processed is where its parameters are.
     size: short side in pixels at which frames are processed; None keeps theirs.
+    shortcuts: work that is left out; None: nothing is.
+    network: what computes, where it is not the model itself but its `emavos.models.folded` copy.
 
     >>> session = predictor.session()
     >>> result = session.step(first_frame, mask)
@@ -90,11 +94,20 @@ class Session:
     ...     result = session.step(frame)
     """
 
-    def __init__(self, model: STCN, policy: MemoryPolicy | None = None, size: int | None = 480) -> None:
+    def __init__(
+        self,
+        model: STCN,
+        policy: MemoryPolicy | None = None,
+        size: int | None = 480,
+        shortcuts: Shortcuts | None = None,
+        network: STCN | None = None,
+    ) -> None:
         check_short_side(size)
         self.model = model
+        self.network = model if network is None else network
         self.policy = MemoryPolicy() if policy is None else policy
         self.size = size
+        self.shortcuts = Shortcuts() if shortcuts is None else shortcuts
         self.index = 0  # of the next frame
         self.groups: list[Group] = []
         self.memorized = 0  # the last frame that was given or kept
@@ -153,8 +166,8 @@ class Session:
         source = (pixels.shape[1], pixels.shape[2])
         working = working_size(*source, self.size)
         frame, crop = pad_to_stride(normalize(resize(pixels, working))[None])  # (1, 3, H', W')
-        frame = frame.to(next(self.model.parameters()).dtype)
-        features = self.model.encode_key(frame)
+        frame = frame.to(next(self.network.parameters()).dtype)
+        features = self.network.encode_key(frame)
         prob = self._propagate(features, frame)  # (1 + O, H', W')
         return _Now(self.index, frame, features, crop, prob, full=resize(prob[crop], source))
 
@@ -164,21 +177,26 @@ class Session:
             return torch.ones(1, *frame.shape[2:], dtype=torch.float32, device=frame.device)  # background
         key = features.key[0].float()  # in half precision, cells that differ would look the same
         readout = torch.cat([group.bank.read(key, self.index) for group in self.groups])  # (O, Cv, h, w)
-        some = readout[None].split(OBJECTS_AT_ONCE, dim=1)
-        logits = torch.cat([self.model.decode(part, features)[0].float() for part in some])  # (O, H', W')
-        self._check_finite(readout, logits)
+        cells: Sequence[Tensor | None] = [None] * len(self.ids)
+        if self.shortcuts.decode_near:
+            readout, covered = readout[:, :-1], readout[:, -1]
+            cells = cells_near(covered)[None].split(OBJECTS_AT_ONCE, dim=1)
+        some = zip(readout[None].split(OBJECTS_AT_ONCE, dim=1), cells, strict=False)
+        parts = [self.network.decode(part, features, near)[0] for part, near in some]
+        logits = torch.cat(parts).float()  # (O, H', W')
+        far = self.shortcuts.decode_near  # of which minus infinity is said
+        self._check_finite(readout, logits.clamp(min=0) if far else logits)
         return aggregate(logits.sigmoid())
 
     def _check_finite(self, *parts: Tensor) -> None:
         """A sum for each object, which NaN and infinity survive; masks would be black and not say why."""
         sums = torch.stack([part.flatten(1).sum(dim=1, dtype=torch.float32) for part in parts]).sum(dim=0)
-        if wrong := [
-            id for id, total in zip(self.ids, sums.tolist(), strict=True) if not math.isfinite(total)
-        ]:
-            raise FloatingPointError(
-                f"frame {self.index}: the network gives NaN or infinity for object {wrong[0]}; its weights are "
-                "damaged, or its numbers too large for their dtype (float32 holds the most)"
-            )
+        for id, total in zip(self.ids, sums.tolist(), strict=True):
+            if not math.isfinite(total):
+                raise FloatingPointError(
+                    f"frame {self.index}: the network gives NaN or infinity for object {id}; its weights are "
+                    "damaged, or its numbers too large for their dtype (float32 holds the most)"
+                )
 
     def _give(self, now: _Now, known: tuple[int, ...], planes: Tensor) -> _Now:
         """The frame with the masks of known objects, (G, H, W) of 0 and 1; a bank for those that are new."""
@@ -201,14 +219,19 @@ class Session:
 
     def _memorize(self, now: _Now) -> None:
         """Store the frame in every bank where it is given or due, or as the last frame."""
-        due = bool(now.given) or now.index - self.memorized >= self.policy.every
-        if not self.groups or not (due or self.policy.include_last):
+        if not self.groups:
+            return
+        due = bool(now.given) or (now.index - self.memorized >= self.policy.every and self._has_moved(now))
+        if not (due or self.policy.include_last):
             return
         prob = now.prob[None, 1:].to(now.frame.dtype)  # (1, O, H', W')
         total = prob.sum(dim=1, keepdim=True)
+        encode = encode_near if self.shortcuts.encode_near and not now.given else STCN.encode_value
         some = prob.split(OBJECTS_AT_ONCE, dim=1)
-        parts = [self.model.encode_value(now.frame, now.features, part, total)[0] for part in some]
+        parts = [encode(self.network, now.frame, now.features, part, total)[0] for part in some]
         values = torch.cat(parts)  # (O, Cv, h, w)
+        if self.shortcuts.decode_near:
+            values = torch.cat([values, coverage(prob[0]).to(values.dtype)], dim=1)  # (O, Cv + 1, h, w)
         key, commits = now.features.key[0].float(), []
         for group, part in zip(self.groups, values.split([len(g.ids) for g in self.groups]), strict=True):
             given = any(id in now.given for id in group.ids)
@@ -218,6 +241,14 @@ class Session:
             commit()
         if due:
             self.memorized = now.index
+
+    def _has_moved(self, now: _Now) -> bool:
+        """Whether the keys of a frame differ from those of the last that was given or kept."""
+        if self.shortcuts.still == 0:
+            return True
+        key = now.features.key[0].flatten(1).T.float()  # (h * w, Ck)
+        distance = (key - self.groups[0].bank.latest_key).square().sum(dim=1).mean() / key.shape[1] ** 0.5
+        return bool(distance >= self.shortcuts.still)
 
     def add(self, masks: Mapping[int, object]) -> Result:
         """Follow more objects from the current frame on; returns its new result.
@@ -307,15 +338,15 @@ class Session:
         save_session(self, path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], model: STCN) -> Session:
+    def load(cls, path: str | os.PathLike[str], model: STCN, network: STCN | None = None) -> Session:
         """The session that was saved, to go on with the frame of `index`.
 
-        model: the one it was saved with; its weights are compared. Raises ValueError where they differ, or
-        the file is damaged or something else.
+        model, network: those it was saved with; weights and dtype are compared. Raises ValueError where they
+        differ, or the file is damaged or something else.
         """
         from emavos.saved_session import load_session
 
-        return load_session(path, model)
+        return load_session(path, model, network)
 
     def _mend(self, masks: Mapping[int, object], since: int | None = None) -> Result:
         with self._editing() as now:
@@ -339,7 +370,7 @@ class Session:
     @contextmanager
     def _computing(self) -> Iterator[torch.device]:
         """Where and how the network runs, whatever the caller's settings are."""
-        device = next(self.model.parameters()).device
+        device = next(self.network.parameters()).device
         with (
             torch.inference_mode(False),  # whose tensors could not be written to outside it
             torch.no_grad(),

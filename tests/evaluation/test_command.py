@@ -85,10 +85,12 @@ def test_other_weights_of_the_same_name_are_not_taken_for_these(davis, capsys):
 
 
 def test_each_choice_of_options_has_masks_of_its_own(davis):
-    assert tiny("--sequence", "one", "--flip", "--scales", "1,1.5", "--every", "2", "--include-last") == 0
-    folder = davis.parent / "out/masks/tiny+size=64+every=2+scales=1,1.5+include-last+flip"
+    options = ["--flip", "--scales", "1,1.5", "--every", "2", "--include-last", "--decode-near"]
+    assert tiny("--sequence", "one", *options) == 0
+    folder = davis.parent / "out/masks/tiny+size=64+every=2+scales=1,1.5+include-last+flip+decode-near"
     settings = json.loads((folder / "run.json").read_text())["settings"]
     assert (settings["every"], settings["scales"], settings["flip"]) == (2, [1.0, 1.5], True)
+    assert settings["shortcuts"] == {"decode_near": True, "encode_near": False, "still": 0.0}
     assert not (folder / "two").exists()
     assert tiny("--sequence", "one", "--every", "5") == 0  # the protocol's own
     assert (davis.parent / "out/masks/tiny+size=64").exists()

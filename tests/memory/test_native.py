@@ -90,3 +90,32 @@ def test_a_compiler_that_fails_is_heard(monkeypatch):
 def test_a_policy_names_a_backend_that_exists():
     with pytest.raises(ValueError, match="backend is one of auto, dense, blocks, native, triton, not 'gpu'"):
         MemoryPolicy(backend="gpu")
+
+
+@needs_compiler
+@pytest.mark.parametrize("scale", [1e-3, 1, 30])
+@pytest.mark.parametrize("offset", [0, 100])
+@pytest.mark.parametrize("key_channels", [3, 64])
+def test_cells_that_are_passed_over_would_not_have_counted(scale, offset, key_channels):
+    query, keys, values = draw(70, 400, key_channels)
+    query, keys = scale * query + offset, scale * keys + offset
+    exact = topk_readout(query.double(), keys.double(), values.double(), 20, "dense").float()
+    near = topk_readout(query, keys, values, 20, "native")
+    largest = float(keys.square().sum(dim=1).max()) / key_channels**0.5  # of what a similarity is made of
+    assert (near - exact).abs().max() <= 1e-5 + 2**-23 * largest * values.abs().max()
+
+
+@needs_compiler
+def test_a_memory_of_equal_keys_is_read_as_its_mean():
+    query, keys, values = draw(40, 12, 64)
+    equal = keys[:1].expand(12, -1)
+    expected = values.mean(dim=0)[..., None].expand(-1, -1, 40)
+    torch.testing.assert_close(topk_readout(query, equal, values, 20, "native"), expected)
+
+
+@needs_compiler
+def test_values_may_have_another_type_than_keys():
+    query, keys, values = draw(40, 90)
+    near = topk_readout(query, keys, values.bfloat16(), 20, "native")
+    assert near.dtype == torch.bfloat16
+    torch.testing.assert_close(near, topk_readout(query, keys, values.bfloat16(), 20, "blocks"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from emavos.predictor import Predictor
+    from emavos.shortcuts import Shortcuts
 
 Commands = Any  # what add_subparsers() returns has no public name
 
@@ -42,9 +43,32 @@ def add_device_arguments(parser: Any) -> None:
     )
     parser.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16", "float16"),
+        choices=("auto", "float32", "bfloat16", "float16"),
         default="float32",
-        help="of the network's arithmetic; bfloat16 is faster where the processor has it (float32)",
+        help="of the network's arithmetic; auto: the fastest that keeps the masks (float32)",
+    )
+
+
+def add_shortcut_arguments(parser: argparse.ArgumentParser) -> None:
+    shortcuts = parser.add_argument_group("shortcuts, none of which is taken unless told")
+    shortcuts.add_argument(
+        "--decode-near", action="store_true", help="decode only where the memory has seen an object"
+    )
+    shortcuts.add_argument(
+        "--encode-near", action="store_true", help="encode kept frames only around their objects"
+    )
+    shortcuts.add_argument(
+        "--still",
+        type=_amount,
+        default=0.0,
+        metavar="X",
+        help="do not keep a frame whose keys are less than X from those of the last that was (0)",
+    )
+    shortcuts.add_argument(
+        "--backend",
+        choices=("auto", "native"),
+        default="auto",
+        help="of the readout; native: C++ on the CPU, compiled in a second (auto)",
     )
 
 
@@ -52,7 +76,13 @@ def dtype_of(args: argparse.Namespace) -> Any:
     """What --dtype means to `Predictor.from_pretrained`."""
     import torch
 
-    return getattr(torch, args.dtype)
+    return args.dtype if args.dtype == "auto" else getattr(torch, args.dtype)
+
+
+def shortcuts_of(args: argparse.Namespace) -> Shortcuts:
+    from emavos.shortcuts import Shortcuts
+
+    return Shortcuts(args.decode_near, args.encode_near, args.still)
 
 
 def add_memory_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +112,7 @@ def policy(args: argparse.Namespace) -> dict[str, Any]:
         "max_frames": args.max_frames or None,
         "max_cells": args.max_cells,
         "eviction": args.eviction,
+        "backend": args.backend,
     }
 
 
@@ -96,14 +127,26 @@ def whole(least: int) -> Callable[[str], int]:
     return parse
 
 
+def _amount(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return value
+
+
 def _short_side(text: str) -> int:
     return 0 if text == "0" else whole(16)(text)
 
 
-def load_predictor(args: argparse.Namespace, **policy: Any) -> Predictor:
+def load_predictor(args: argparse.Namespace, shortcuts: Shortcuts | None = None, **policy: Any) -> Predictor:
+    from emavos.machine import keep_freed_memory
     from emavos.memory import MemoryPolicy
     from emavos.predictor import Predictor
 
+    keep_freed_memory()
     with silent_hub(bars=not args.quiet):
         return Predictor.from_pretrained(
             args.model,
@@ -111,6 +154,7 @@ def load_predictor(args: argparse.Namespace, **policy: Any) -> Predictor:
             dtype=dtype_of(args),
             policy=MemoryPolicy(**policy),
             size=args.size or None,
+            shortcuts=shortcuts,
         )
 
 

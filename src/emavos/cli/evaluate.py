@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emavos.cli.arguments import Commands, add_device_arguments, dtype_of, silent_hub, whole
+from emavos.cli.arguments import (
+    Commands,
+    add_device_arguments,
+    add_shortcut_arguments,
+    dtype_of,
+    shortcuts_of,
+    silent_hub,
+    whole,
+)
 from emavos.cli.datasets import (
     add_data_arguments,
     check_apart,
@@ -65,6 +74,7 @@ def add(commands: Commands) -> None:
     options.add_argument(
         "--scales", type=_scales, default=(1.0,), metavar="A,B", help="follow at these scales; average (1)"
     )
+    add_shortcut_arguments(parser)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--out", type=Path, default=Path("evaluation"), metavar="DIR", help="masks and reports (evaluation)"
@@ -166,9 +176,16 @@ def _method_name(model: str, args: argparse.Namespace, protocol: Protocol) -> st
         "max-frames": None if args.max_frames in (None, protocol.max_frames or 0) else args.max_frames,
         "top-k": None if args.top_k == 20 else args.top_k,
         "dtype": None if args.dtype == "float32" else args.dtype,
+        "still": f"{args.still:g}" if args.still else None,
+        "backend": None if args.backend == "auto" else args.backend,
         "scales": None if args.scales == (1.0,) else ",".join(f"{scale:g}" for scale in args.scales),
     }
-    flags = {"include-last": args.include_last, "flip": args.flip}
+    flags = {
+        "include-last": args.include_last,
+        "flip": args.flip,
+        "decode-near": args.decode_near,
+        "encode-near": args.encode_near,
+    }
     words = [f"{key}={value}" for key, value in options.items() if value is not None]
     return "+".join([model, *words, *(flag for flag, on in flags.items() if on)])
 
@@ -218,22 +235,26 @@ def _follower(
 ) -> tuple[Callable[[], Follower], dict[str, Any], STCN]:
     """What makes a follower for a video, the settings that decide its masks, and the network."""
     from emavos.evaluation.views import Views
+    from emavos.machine import keep_freed_memory
     from emavos.memory import MemoryPolicy
     from emavos.predictor import Predictor
     from emavos.pretrained import weights_sha256
     from emavos.session import Session
 
+    keep_freed_memory()
     bound = protocol.max_frames if args.max_frames is None else args.max_frames or None
     policy = MemoryPolicy(
         every=args.every or protocol.every,
         top_k=args.top_k,
         include_last=args.include_last,
         max_frames=bound,
+        backend=args.backend,
     )
+    shortcuts = shortcuts_of(args)
     size = protocol.size if args.size is None else args.size or None
     with silent_hub(bars=not args.quiet):
         predictor = Predictor.from_pretrained(
-            model, device=args.device, dtype=dtype_of(args), policy=policy, size=size
+            model, device=args.device, dtype=dtype_of(args), policy=policy, size=size, shortcuts=shortcuts
         )
     network = predictor.model
     settings = {
@@ -247,6 +268,7 @@ def _follower(
         "include_last": policy.include_last,
         "max_frames": policy.max_frames,
         "eviction": policy.eviction,
+        "shortcuts": asdict(shortcuts),
         "size": size,
         "scales": list(args.scales),
         "flip": args.flip,
@@ -254,7 +276,10 @@ def _follower(
     if args.flip or args.scales != (1.0,):
         return (
             lambda: Views(
-                lambda side: Session(network, policy, side), size, scales=args.scales, flip=args.flip
+                lambda side: Session(network, policy, side, shortcuts, predictor.network),
+                size,
+                scales=args.scales,
+                flip=args.flip,
             ),
             settings,
             network,

@@ -15,8 +15,10 @@ from emavos.cli.arguments import (
     add_memory_arguments,
     add_model_arguments,
     add_output_arguments,
+    add_shortcut_arguments,
     load_predictor,
     policy,
+    shortcuts_of,
 )
 from emavos.cli.follow import follow
 from emavos.cli.staging import check_way, staged
@@ -59,6 +61,7 @@ def add(commands: Commands) -> None:
     add_output_arguments(parser)
     add_model_arguments(parser, size=480)
     add_memory_arguments(parser)
+    add_shortcut_arguments(parser)
 
 
 def _segment(args: argparse.Namespace) -> None:
@@ -82,7 +85,7 @@ def _segment(args: argparse.Namespace) -> None:
             _check_new(args.rle, "--rle", args.force)
             runs = stack.enter_context(staged(args.rle.parent, force=True))
             coco = stack.enter_context(CocoWriter(runs / args.rle.name))
-        predictor = load_predictor(args, **policy(args))
+        predictor = load_predictor(args, shortcuts_of(args), **policy(args))
 
         def write(name: str, frame: Pixels, mask: IdMask) -> None:
             write_mask(folder / f"{name}.png", mask)

@@ -65,16 +65,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 
 def sweep(folder: Path, name: str | None = None) -> None:
-    """Remove what was left in a folder by runs that were killed: partial files and folders nobody holds.
+    """Remove what killed runs left in a folder: partial files and folders that nobody holds.
 
-    name: those of this file or folder alone. On Windows, and where files cannot be locked, nothing is removed.
+    name: those of this file or folder alone. On Windows, and where files cannot be locked, nothing goes.
     """
     if fcntl is None or not folder.is_dir():
         return
     with os.scandir(folder) as entries:
-        found = [
-            entry.path for entry in entries if (m := _PARTIAL.fullmatch(entry.name)) and name in (None, m[1])
-        ]
+        parts = [(entry.path, _PARTIAL.fullmatch(entry.name)) for entry in entries]
+    found = [path for path, match in parts if match and name in (None, match[1])]
     for path in map(Path, found):
         with suppress(OSError):  # it is held by a run that lives, or gone, or not ours to remove
             lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -103,6 +103,11 @@ class MemoryBank:
         """The last frame that is held to stay; -1 where there is none."""
         return max((slot.frame for slot in self._slots if slot.kind != "temporary"), default=-1)
 
+    @property
+    def latest_key(self) -> Tensor:
+        """Its keys (h * w, Ck)."""
+        return self._keys[[slot.frame for slot in self._slots].index(self.latest)]
+
     def forget(self, since: int) -> None:
         """Drop the frames from index `since` on that were not given, and their prototypes."""
         self._drop([slot.kind != "given" and slot.frame >= since for slot in self._slots])

@@ -1,5 +1,9 @@
 // The k memory cells most alike each query cell, on a CPU, in one pass over the memory and without a matrix of
 // similarities. emavos.memory.native_readout compiles this file and calls it.
+//
+// The first channels of a cell bound its similarity from above, as the dot product of the others is at most the
+// product of their norms. Cells that are bound to be below the k-th best so far, or so far below the best that their
+// weight in a softmax vanishes, are not looked at further.
 #include <algorithm>
 #include <cstdint>
 #include <limits>
@@ -28,46 +32,77 @@ void replace_least(Cell* heap, int64_t size, Cell cell) {
     heap[at] = cell;
 }
 
+// sums += the dot products of channels [first, last) of eight cells and of the queries.
+void add_products(float (&sums)[CELLS][QUERIES], const float* const* row, const float* transposed, int64_t first,
+                  int64_t last) {
+    float own[CELLS][QUERIES];  // which no pointer reaches, so it stays in registers
+    std::copy(&sums[0][0], &sums[0][0] + CELLS * QUERIES, &own[0][0]);
+    for (int64_t c = first; c < last; ++c)
+        for (int64_t n = 0; n < CELLS; ++n)
+            for (int64_t i = 0; i < QUERIES; ++i) own[n][i] += row[n][c] * transposed[c * QUERIES + i];
+    std::copy(&own[0][0], &own[0][0] + CELLS * QUERIES, &sums[0][0]);
+}
+
 }  // namespace
 
-// query: (queries, channels). keys: (cells, channels). offset: (cells,). best, index: (queries, k), out: the k
-// largest of query . key + offset and their cells, in no order; -inf and 0 where there are fewer. All are contiguous.
-extern "C" void scan(const float* query, const float* keys, const float* offset, int64_t queries, int64_t cells,
-                     int64_t channels, int64_t k, float* best, int64_t* index) {
-    std::vector<float> transposed(channels * QUERIES);
-    std::vector<Cell> heaps(k * QUERIES);
+// query: (queries, channels). keys: (cells, channels). offset: (cells,). query_rest, key_rest: (queries,), (cells,), the
+// norms of all channels but the first `lead`. best, index: (queries, k), out: the k largest of query . key + offset and
+// their cells, in no order, -inf and 0 where there are fewer or they are more than `span` below the largest. All are
+// contiguous. With OpenMP so many threads share the queries; they are those of PyTorch, where its library is the same.
+extern "C" void scan(const float* query, const float* keys, const float* offset, const float* query_rest,
+                     const float* key_rest, int64_t queries, int64_t cells, int64_t channels, int64_t lead, int64_t k,
+                     float span, int64_t threads, float* best, int64_t* index) {
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t first = 0; first < queries; first += QUERIES) {
         const int64_t used = std::min(QUERIES, queries - first);
-        std::fill(heaps.begin(), heaps.end(), Cell{LOWEST, 0});
-        float least[QUERIES];
+        std::vector<float> transposed(channels * QUERIES);
+        std::vector<Cell> heaps(k * QUERIES, Cell{LOWEST, 0});
+        float least[QUERIES], rest[QUERIES], most[QUERIES];
         for (int64_t i = 0; i < QUERIES; ++i) {
+            most[i] = LOWEST;
             least[i] = i < used ? LOWEST : -LOWEST;
+            rest[i] = i < used ? query_rest[first + i] : 0;
             for (int64_t c = 0; c < channels; ++c)
                 transposed[c * QUERIES + i] = i < used ? query[(first + i) * channels + c] : 0;
         }
-        for (int64_t start = 0; start < cells; start += CELLS) {
+        int64_t waiting = 0;  // cells of which all channels count, and their sums so far
+        int64_t place[CELLS];
+        const float* whole[CELLS];
+        float partial[CELLS][QUERIES];
+        const auto finish = [&] {
+            for (int64_t n = waiting; n < CELLS; ++n) whole[n] = whole[0];
+            add_products(partial, whole, transposed.data(), lead, channels);
+            for (int64_t n = 0; n < waiting; ++n)
+                for (int64_t i = 0; i < QUERIES; ++i)
+                    if (partial[n][i] > least[i]) {
+                        Cell* heap = &heaps[i * k];
+                        replace_least(heap, k, {partial[n][i], static_cast<int32_t>(place[n])});
+                        most[i] = std::max(most[i], partial[n][i]);
+                        least[i] = std::max(heap->similarity, most[i] - span);
+                    }
+            waiting = 0;
+        };
+        for (int64_t end = cells; end > 0; end -= CELLS) {  // backwards: the last frames are the most alike
             const float* row[CELLS];
             float sums[CELLS][QUERIES];
             for (int64_t n = 0; n < CELLS; ++n) {
-                const int64_t cell = std::min(start + n, cells - 1);
+                const int64_t cell = std::max<int64_t>(end - 1 - n, 0);
                 row[n] = keys + cell * channels;
                 for (int64_t i = 0; i < QUERIES; ++i) sums[n][i] = offset[cell];
             }
-            for (int64_t c = 0; c < channels; ++c)
-                for (int64_t n = 0; n < CELLS; ++n)
-                    for (int64_t i = 0; i < QUERIES; ++i) sums[n][i] += row[n][c] * transposed[c * QUERIES + i];
-            for (int64_t n = 0; n < std::min(CELLS, cells - start); ++n) {
+            add_products(sums, row, transposed.data(), 0, lead);
+            for (int64_t n = 0; n < std::min(CELLS, end); ++n) {
+                const float bound = key_rest[end - 1 - n];
                 int any = 0;
-                for (int64_t i = 0; i < QUERIES; ++i) any |= sums[n][i] > least[i];
+                for (int64_t i = 0; i < QUERIES; ++i) any |= sums[n][i] + bound * rest[i] > least[i];
                 if (!any) continue;
-                for (int64_t i = 0; i < QUERIES; ++i)
-                    if (sums[n][i] > least[i]) {
-                        Cell* heap = &heaps[i * k];
-                        replace_least(heap, k, {sums[n][i], static_cast<int32_t>(start + n)});
-                        least[i] = heap->similarity;
-                    }
+                whole[waiting] = row[n];
+                place[waiting] = end - 1 - n;
+                std::copy(sums[n], sums[n] + QUERIES, partial[waiting]);
+                if (++waiting == CELLS) finish();
             }
         }
+        if (waiting) finish();
         for (int64_t i = 0; i < used * k; ++i) {
             best[first * k + i] = heaps[i].similarity;
             index[first * k + i] = heaps[i].place;

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +20,7 @@ from torch import Tensor
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
-_QUERIES = 32  # that the function takes at once
+_SPAN = 20.0  # 128 cells so far below the first weigh 3e-7 together
 
 
 def obstacle(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> str | None:
@@ -29,7 +28,7 @@ def obstacle(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> str | N
     for name, x in {"query": query, "keys": keys, "values": values}.items():
         if x.device.type != "cpu":
             return f"{name} is on {x.device}, not on the CPU"
-        if x.dtype != torch.float32:
+        if x.dtype != torch.float32 and name != "values":  # which PyTorch sums
             return f"{name} is {x.dtype}; float32 alone can be read"
         if torch.is_grad_enabled() and x.requires_grad:
             return f"it has no gradient and {name} requires one"
@@ -38,31 +37,42 @@ def obstacle(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> str | N
     return None
 
 
-def native_topk(query: Tensor, keys: Tensor, norms: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+def native_topk(query: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     """The similarities of the top_k cells of each query cell and where they are, (P, top_k), in no order.
 
-    query: (Ck, P). keys: (N, Ck). norms: (N,), |k|^2. Raises RuntimeError where it does not compile.
+    Similarities are up to a number for each query cell, which a softmax does not see. Of cells that would
+    weigh less than e^-20 of the first in it not all are found; in their place are -inf and 0.
+
+    query: (Ck, P). keys: (N, Ck). Raises RuntimeError where it does not compile.
     """
     scan = _function()
-    (cells, channels), queries, threads = keys.shape, query.shape[1], torch.get_num_threads()
-    rows, keys = (2 * channels**-0.5 * query.T).contiguous(), keys.contiguous()
-    offset = norms.float() * -(channels**-0.5)
+    (cells, channels), queries = keys.shape, query.shape[1]
+    lead = -(-channels // 4)
+    rows, keys = _rotated(query, keys)
+    offset = torch.linalg.vecdot(keys, keys) * -(channels**-0.5)
+    rows *= 2 * channels**-0.5
+    rests = [torch.linalg.vector_norm(x[:, lead:], dim=1) for x in (rows, keys)]
     best = torch.empty(queries, top_k)
     index = torch.empty(queries, top_k, dtype=torch.long)
 
-    def run(first: int, last: int) -> None:  # ctypes lets other threads run meanwhile
-        part, to_best, to_index = (x[first:last].data_ptr() for x in (rows, best, index))
-        sizes = (last - first, cells, channels, top_k)
-        scan(part, keys.data_ptr(), offset.data_ptr(), *sizes, to_best, to_index)
-
-    share = -(-queries // (threads * _QUERIES)) * _QUERIES
-    if queries <= share:
-        run(0, queries)
-    else:
-        firsts = range(0, queries, share)
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(run, firsts, (min(first + share, queries) for first in firsts)))
+    memory = (x.data_ptr() for x in (rows, keys, offset, *rests))
+    out = best.data_ptr(), index.data_ptr()
+    scan(*memory, queries, cells, channels, lead, top_k, _SPAN, torch.get_num_threads(), *out)
     return best, index
+
+
+def _rotated(query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """query (Ck, P) and keys (N, Ck), moved and turned alike: (P, Ck) and (N, Ck), contiguous.
+
+    The distances of STCN's similarity stay what they are. The centre is that of the queries, and the first
+    channels are those in which they differ most, so that they tell nearly all of a distance.
+    """
+    if query.shape[1] == 0:
+        return query.T.contiguous(), keys.contiguous()
+    centre = query.mean(dim=1)
+    rows = query.T - centre
+    axes = torch.linalg.eigh(rows.T @ rows)[1].flip(1)  # (Ck, Ck), from the widest on
+    return rows @ axes, (keys - centre) @ axes
 
 
 def _compiler() -> str | None:
@@ -76,12 +86,15 @@ def _function() -> Callable[..., None]:
     assert compiler is not None
     with TemporaryDirectory() as folder:
         library = Path(folder, "readout.so")
-        command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(library)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
+        for threads in (["-fopenmp"], []):  # not all compilers have OpenMP; without, one thread does it
+            command = [compiler, *_FLAGS, *threads, str(_SOURCE), "-o", str(library)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode == 0:
+                break
+        else:
             raise RuntimeError(f"the native readout does not compile: {' '.join(command)}\n{done.stderr}")
         scan = ctypes.CDLL(str(library)).scan  # what is loaded stays when its file goes
     pointer, size = ctypes.c_void_p, ctypes.c_int64
-    scan.argtypes = [pointer, pointer, pointer, size, size, size, size, pointer, pointer]
+    scan.argtypes = [*[pointer] * 5, *[size] * 5, ctypes.c_float, size, pointer, pointer]
     scan.restype = None
     return scan

@@ -67,10 +67,10 @@ def topk_readout(
             return dense_readout(query, keys, values, top_k, received)
         if backend == "blocks":
             return _weighted_sum(*_block_topk(query, keys, norms, top_k), values, received)
-        norms = squared_norms(keys) if norms is None else norms
         if backend == "native":
-            top, index = native_readout.native_topk(query, keys, norms, min(top_k, len(keys)))
+            top, index = native_readout.native_topk(query, keys, min(top_k, len(keys)))
             return _weighted_sum(top, index, values, received)
+        norms = squared_norms(keys) if norms is None else norms
         return triton_readout.triton_readout(query, keys, values, top_k, norms, received)
 
 

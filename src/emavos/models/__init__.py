@@ -2,6 +2,7 @@
 
 from emavos.models.attention import ExternalAttention, MultiHeadExternalAttention, SelfAttention
 from emavos.models.encoders import Features
+from emavos.models.folding import folded
 from emavos.models.stcn import PRESETS, STCN, STRIDE, STCNConfig
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "MultiHeadExternalAttention",
     "STCNConfig",
     "SelfAttention",
+    "folded",
 ]

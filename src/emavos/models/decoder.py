@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from emavos.models.blocks import ResBlock, UpBlock
 from emavos.models.encoders import Features
+from emavos.models.tiles import Tile, tiles_over
+
+# How far around a tile the decoder looks, in pixels of stride 8, so that what it says inside is exact. At a
+# cut a convolution spoils one pixel, for want of its neighbour, and so does a bilinear step. From stride 4 on
+# these are five pixels (a step, the block's two, `pred`, the last step), three of stride 8; three more there.
+_HALO4, _HALO8 = 3, 6
 
 
 class Decoder(nn.Module):
@@ -29,12 +36,42 @@ class Decoder(nn.Module):
         self.up4 = UpBlock(skip_channels[0], c8, c4, skip_kernel)
         self.pred = nn.Conv2d(c4, 1, 3, padding=1)
 
-    def forward(self, readout: Tensor, features: Features) -> Tensor:
-        """readout: (B, O, Cv, h, w). Returns logits (B, O, 16 h, 16 w)."""
+    def forward(self, readout: Tensor, features: Features, cells: Tensor | None = None) -> Tensor:
+        """readout: (B, O, Cv, h, w). Returns logits (B, O, 16 h, 16 w).
+
+        cells: (B, O, h, w) of bool, where logits are asked for. They are computed in rectangles over these
+            cells; elsewhere they are minus infinity, a probability of zero. None: everywhere.
+        """
         batch, objects = readout.shape[:2]
-        x = self.compress(readout.flatten(0, 1), features.context)
-        x = self.up8(x, features.f8)
-        x = self.up4(x, features.f4)
-        logits = self.pred(x.relu())
-        logits = functional.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
-        return logits.view(batch, objects, *logits.shape[-2:])
+        if cells is None:
+            x = self.compress(readout.flatten(0, 1), features.context)
+            logits = self._finish(self.up8(x, features.f8), features.f4)
+            return logits.view(batch, objects, *logits.shape[-2:])
+        height, width = readout.shape[3:]
+        logits = readout.new_full((batch, objects, 16 * height, 16 * width), -torch.inf)
+        wanted = cells.cpu().numpy()
+        for frame in range(batch):
+            own = Features(*(x[frame : frame + 1] for x in features))
+            there = [i for i in range(objects) if wanted[frame, i].any()]
+            if not there:
+                continue
+            x = self.compress(readout[frame, there], own.context)
+            for place, i in enumerate(there):
+                for tile in tiles_over(wanted[frame, i]):
+                    logits[frame, i][tile.scaled(16).index] = self._tile(x[place : place + 1], own, tile)
+        return logits
+
+    def _tile(self, x: Tensor, features: Features, tile: Tile) -> Tensor:
+        """The logits of one object in a rectangle of cells, from its map at stride 16 (1, C, h, w)."""
+        height, width = (2 * side for side in x.shape[2:])
+        inside = tile.scaled(2)  # in pixels of stride 8, as are the next two
+        near, far = (inside.grown(halo, height, width) for halo in (_HALO4, _HALO8))
+        cells = tile.grown(_HALO8 // 2, *x.shape[2:])
+        x = self.up8(x[cells.index], features.f8[far.index])
+        logits = self._finish(x[near.within(far).index], features.f4[near.scaled(2).index])
+        return logits[inside.within(near).scaled(8).index][0, 0]
+
+    def _finish(self, x: Tensor, f4: Tensor) -> Tensor:
+        """From stride 8 to logits of each pixel."""
+        logits = self.pred(self.up4(x, f4).relu())
+        return functional.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)

@@ -166,9 +166,13 @@ class STCN(nn.Module):
         """
         return self.value_encoder(frames, features.f16, prob, total)
 
-    def decode(self, readout: Tensor, features: Features) -> Tensor:
-        """Logits (B, O, H, W) of each object by itself from what was read for it (B, O, Cv, h, w)."""
-        return self.decoder(readout, features)
+    def decode(self, readout: Tensor, features: Features, cells: Tensor | None = None) -> Tensor:
+        """Logits (B, O, H, W) of each object by itself from what was read for it (B, O, Cv, h, w).
+
+        cells: (B, O, h, w) of bool, where logits are asked for; they are given in rectangles over these, and
+            elsewhere are minus infinity, a probability of zero. None: everywhere.
+        """
+        return self.decoder(readout, features, cells)
 
     @classmethod
     def from_pretrained(

@@ -1,0 +1,97 @@
+"""Rectangles that cover the cells of a map that count, so that the others need not be computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import EllipsisType
+
+import numpy as np
+import numpy.typing as npt
+
+_EDGE = 3  # cells that a rectangle's halo adds to its height and to its width, about
+_START = 64  # cells whose time another rectangle takes beyond its own, about; of a large network fewer
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A rectangle of a map, in whatever units."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def scaled(self, factor: int) -> Tile:
+        """The same rectangle in units so many times as small."""
+        return Tile(self.top * factor, self.bottom * factor, self.left * factor, self.right * factor)
+
+    def grown(self, margin: int, height: int, width: int) -> Tile:
+        """With so much more on each side, as far as a map of that size goes."""
+        return Tile(
+            max(self.top - margin, 0),
+            min(self.bottom + margin, height),
+            max(self.left - margin, 0),
+            min(self.right + margin, width),
+        )
+
+    def moved(self, down: int, right: int) -> Tile:
+        return Tile(self.top + down, self.bottom + down, self.left + right, self.right + right)
+
+    def within(self, other: Tile) -> Tile:
+        """Where it is in what `other` cuts out."""
+        return self.moved(-other.top, -other.left)
+
+    @property
+    def index(self) -> tuple[EllipsisType, slice, slice]:
+        """`x[tile.index]` is the rectangle of a map (..., h, w)."""
+        return ..., slice(self.top, self.bottom), slice(self.left, self.right)
+
+
+def tiles_over(cells: npt.NDArray[np.bool_]) -> list[Tile]:
+    """Disjoint rectangles over all true cells (h, w), few where that is cheap.
+
+    The rectangle of all is halved where the two rectangles of the halves are together less to compute, halos
+    included, and so are these.
+    """
+    found = _bounds(cells)
+    if found is None:
+        return []
+    best, cut = _cost(found), None
+    part = cells[found.index]
+    for axis, lines in enumerate((part, part.T)):
+        before, after = _costs_of_beginnings(lines), _costs_of_beginnings(lines[::-1])[::-1]
+        costs = before[:-1] + after[1:]  # of a cut behind each line but the last
+        if costs.size and costs.min() < best:
+            best, cut = int(costs.min()), (axis, int(costs.argmin()) + 1)
+    if cut is None:
+        return [found]
+    axis, place = cut
+    halves = (part[:place], part[place:]) if axis == 0 else (part[:, :place], part[:, place:])
+    first, second = (tiles_over(half) for half in halves)
+    down, right = (place, 0) if axis == 0 else (0, place)
+    moved = [tile.moved(down, right) for tile in second]
+    return [tile.moved(found.top, found.left) for tile in first + moved]
+
+
+def _bounds(cells: npt.NDArray[np.bool_]) -> Tile | None:
+    rows, columns = np.flatnonzero(cells.any(axis=1)), np.flatnonzero(cells.any(axis=0))
+    if not len(rows):
+        return None
+    return Tile(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
+
+
+def _cost(tile: Tile) -> int:
+    return (tile.bottom - tile.top + _EDGE) * (tile.right - tile.left + _EDGE) + _START
+
+
+def _costs_of_beginnings(lines: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Of the rectangle over the true cells of the first line, of the first two, and so on."""
+    count, width = lines.shape
+    some = lines.any(axis=1)
+    index = np.arange(count)
+    top = int(some.argmax())
+    bottom = np.maximum.accumulate(np.where(some, index, -1))
+    left = np.minimum.accumulate(np.where(some, lines.argmax(axis=1), width))
+    right = np.maximum.accumulate(np.where(some, width - 1 - lines[:, ::-1].argmax(axis=1), -1))
+    costs = (bottom - top + 1 + _EDGE) * (right - left + 1 + _EDGE) + _START
+    return np.where(bottom < 0, 0, costs)
