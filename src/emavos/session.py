@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emavos.confidence import ObjectState, Trace, observe
 from emavos.frames import check_short_side, normalize, resize, to_frame, working_size
 from emavos.masks import Crop, aggregate, ids_of, one_hot, pad_to_stride, planes_of, to_mask
 from emavos.memory import Kind, MemoryBank, MemoryPolicy
@@ -25,11 +26,13 @@ class Result:
     index: of the frame, from 0.
     ids: the objects followed so far, in the order they were introduced.
     prob: (1 + O, H, W) float32, background first, then in the order of ids; sums to one over its first axis.
+    confidences: how sure the mask of each object is, in the order of ids.
     """
 
     index: int
     ids: tuple[int, ...]
     prob: Tensor = field(repr=False)
+    confidences: tuple[float, ...]
 
     @cached_property
     def mask(self) -> np.ndarray:
@@ -37,6 +40,15 @@ class Result:
         table = torch.tensor((0, *self.ids), dtype=torch.int32, device=self.prob.device)
         mask: np.ndarray = table[self.prob.argmax(dim=0)].cpu().numpy()
         return mask
+
+    @cached_property
+    def objects(self) -> dict[int, ObjectState]:
+        """Of each object whether it is present, how sure its mask is, and its area in pixels."""
+        areas = dict(zip(*(x.tolist() for x in np.unique(self.mask, return_counts=True)), strict=True))
+        return {
+            id: ObjectState(id in areas, confidence, areas.get(id, 0))
+            for id, confidence in zip(self.ids, self.confidences, strict=True)
+        }
 
 
 @dataclass
@@ -58,6 +70,7 @@ class _Now:
     prob: Tensor  # (1 + O, H', W')
     full: Tensor  # (1 + O, H, W), of the result
     given: tuple[int, ...] = ()  # the objects whose masks are known on it
+    before: Mapping[int, Trace] = field(default_factory=dict)  # what was remembered of objects until then
 
 
 @dataclass(frozen=True)
@@ -97,6 +110,7 @@ class Session:
         self.memorized = 0  # the last frame that was given or kept
         self.frame_size: tuple[int, int] | None = None  # (H, W), known from the first frame on
         self._now: _Now | None = None
+        self._traces: dict[int, Trace] = {}  # of the objects, the current frame included
         self._undo: list[_State] = []  # one before each edit since the last step
 
     @property
@@ -149,7 +163,9 @@ class Session:
         frame = frame.to(next(self.model.parameters()).dtype)
         features = self.model.encode_key(frame)
         prob = self._propagate(features, frame)  # (1 + O, H', W')
-        return _Now(self.index, frame, features, crop, prob, full=resize(prob[crop], source))
+        return _Now(
+            self.index, frame, features, crop, prob, full=resize(prob[crop], source), before=self._traces
+        )
 
     def _propagate(self, features: Features, frame: Tensor) -> Tensor:
         """The probabilities of the objects followed: (1 + O, H', W')."""
@@ -194,6 +210,34 @@ class Session:
             commit()
         if due:
             self.memorized = now.index
+
+    def remember(self, frame: object, mask: object, index: int) -> None:
+        """Learn what objects look like on a frame of another time, which is not stepped through now.
+
+        The frame becomes a memory that is never evicted, of the objects that were introduced together and are
+        all in the mask. Others, and objects that are not followed, are passed over.
+
+        frame, mask: as for `step`. index: of the frame; when its turn comes, it takes the place of this.
+
+        Raises ValueError as `step` does.
+        """
+        with self._computing() as device:
+            pixels = to_frame(frame).to(device)
+            self._check_size(pixels)
+            given = to_mask(mask, tuple(pixels.shape[1:])).to(device)
+            groups = [group for group in self.groups if {*group.ids} <= {*ids_of(given)}]
+            if not groups:
+                return
+            known = tuple(id for group in groups for id in group.ids)
+            now = self._give(self._see(pixels), known, one_hot(given, known))
+            values = self.model.encode_value(now.frame, now.features, now.prob[None, 1:].to(now.frame.dtype))[
+                0
+            ]
+            places = {id: place for place, id in enumerate(self.ids)}
+            key = now.features.key[0].float()
+            for group in groups:
+                part = values[[places[id] for id in group.ids]]
+                group.bank.add(key, part, "given", index)
 
     def add(self, masks: Mapping[int, object]) -> Result:
         """Follow more objects from the current frame on; returns its new result.
@@ -345,7 +389,8 @@ class Session:
         self.groups, self.memorized, self._now = state.groups, state.memorized, state.now
 
     def _result(self, now: _Now) -> Result:
-        return Result(now.index, self.ids, now.full)
+        confidences, self._traces = observe(now.prob[now.crop], self.ids, now.given, now.before)
+        return Result(now.index, self.ids, now.full, confidences)
 
     def _check_size(self, frame: Tensor) -> None:
         size = (frame.shape[1], frame.shape[2])

@@ -53,6 +53,13 @@ def add(commands: Commands) -> None:
         metavar="MP4|DIR",
         help="coloured frames too, as a video (extra: video) or PNGs",
     )
+    parser.add_argument(
+        "--direction",
+        choices=("forward", "backward", "both"),
+        default="forward",
+        help="where a mask is followed to: the frames behind it, those before it, or both, which fuses what "
+        "lies between two masks of an object (forward)",
+    )
     add_output_arguments(parser)
     add_model_arguments(parser, size=480)
     add_memory_arguments(parser)
@@ -74,7 +81,7 @@ def _segment(args: argparse.Namespace) -> None:
         if args.overlay is not None:
             show = stack.enter_context(_overlay_writer(args.overlay, args.force, frames.fps or FPS))
         predictor = load_predictor(args, **policy(args))
-        for frame, result in follow(predictor, frames, mask, args.quiet):
+        for frame, result in follow(predictor, frames, mask, args.quiet, args.direction):
             name = frames.name(result.index)
             write_mask(folder / f"{name}.png", result.mask)
             if show is not None:

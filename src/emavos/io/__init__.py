@@ -8,7 +8,9 @@ from emavos.io.images import (
     write_mask,
 )
 from emavos.io.opening import open_frames
+from emavos.io.reel import Reel, open_reel
 from emavos.io.source import FrameSource
+from emavos.io.spool import Spool
 from emavos.io.video import VideoWriter, write_video
 from emavos.pictures import IdMask, Pixels, palette
 
@@ -16,9 +18,12 @@ __all__ = [
     "FrameSource",
     "IdMask",
     "Pixels",
+    "Reel",
+    "Spool",
     "VideoWriter",
     "list_images",
     "open_frames",
+    "open_reel",
     "palette",
     "read_frame",
     "read_mask",
