@@ -32,9 +32,10 @@ ALLOWED = {
         "models",
         "saved_session",
     },  # the last inside save and load alone
-    "saved_session": {"confidence", "io", "memory", "models", "pretrained", "session"},
+    "saved_session": {"io", "memory", "models", "pretrained", "session"},
     "io": {"pictures"},
     "direction": {"io", "masks", "session"},
+    "review": {"confidence", "direction"},
     "predictor": {"card", "direction", "frames", "io", "memory", "models", "pretrained", "session"},
     "visualize": {"io", "masks"},
     "demo": {"io"},

@@ -1,11 +1,11 @@
 """A video followed backward, or both ways: from masks of any of its frames to those of all.
 
-A pass backward is a pass forward over the frames in reverse. Its results wait on disk, at 8 bits a probability, so
-that all come in the order of the frames; in memory is one session at a time, and one frame.
+A pass backward is a pass forward over the frames in reverse. Its results wait on disk, at 8 bits a
+probability, so that all come in the order of the frames; in memory is one session at a time, and one frame.
 
-Both ways, an object that was annotated before and after a frame has two answers there. They are averaged, each
-weighted by how sure it is and how near its annotation. Before an object's first annotation there is the answer
-from behind alone, after its last the one from before.
+Both ways, an object that was annotated before and after a frame has two answers there. They are averaged,
+each weighted by how sure it is and how near its annotation. Before an object's first annotation there is the
+answer from behind alone, after its last the one from before.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def check_direction(direction: str) -> None:
 def propagate_backward(
     begin: Callable[[], Session], frames: FrameSource, masks: Mapping[int, Any]
 ) -> Iterator[Result]:
-    """Results in the order of the frames, from masks by the index of theirs, each followed to the frames before.
+    """Results in the order of the frames, from masks by the index of theirs, followed to the frames before.
 
     begin: makes a session. Frames after the last mask have no object.
     Raises ValueError where the frames are a stream, or have no frame of a mask.
@@ -83,7 +83,8 @@ def fuse(forward: Result, backward: Result, annotated: Mapping[int, set[int]]) -
         if len(sides) == 1 or before == behind:
             plane, confidence = sides[0]
         else:
-            assert before is not None and behind is not None
+            assert before is not None
+            assert behind is not None
             (ahead, sure_ahead), (back, sure_back) = sides
             weights = (behind - now) * sure_ahead, (now - before) * sure_back
             share = weights[0] / max(sum(weights), 1e-9)

@@ -11,7 +11,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from emavos.confidence import Trace
 from emavos.io.whole import replacing
 from emavos.memory import MemoryBank, MemoryPolicy
 from emavos.models import STCN
@@ -38,7 +37,7 @@ def save_session(session: Session, path: str | os.PathLike[str]) -> None:
         "memorized": session.memorized,
         "frame_size": session.frame_size,
         "groups": groups,
-        "traces": {str(id): dataclasses.astuple(trace) for id, trace in session._traces.items()},
+        "edges": session._edges,
     }
     path = Path(path)
     if path.is_dir() or not path.parent.is_dir():
@@ -70,8 +69,7 @@ def load_session(path: str | os.PathLike[str], model: STCN) -> Session:
             session.groups.append(Group(tuple(group["ids"]), bank))
         session.index, session.memorized = facts["index"], facts["memorized"]
         session.frame_size = None if facts["frame_size"] is None else tuple(facts["frame_size"])
-        known = dict(facts.get("traces", {}))
-        session._traces = {int(id): Trace(*map(float, trace)) for id, trace in known.items()}
+        session._edges = {int(id): float(edge) for id, edge in dict(facts.get("edges", {})).items()}
         weights = facts["weights"]
     except FileNotFoundError:
         raise

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emavos.confidence import ObjectState, Trace, observe
+from emavos.confidence import ObjectState, observe
 from emavos.frames import check_short_side, normalize, resize, to_frame, working_size
 from emavos.masks import Crop, aggregate, ids_of, one_hot, pad_to_stride, planes_of, to_mask
 from emavos.memory import Kind, MemoryBank, MemoryPolicy
@@ -70,7 +70,7 @@ class _Now:
     prob: Tensor  # (1 + O, H', W')
     full: Tensor  # (1 + O, H, W), of the result
     given: tuple[int, ...] = ()  # the objects whose masks are known on it
-    before: Mapping[int, Trace] = field(default_factory=dict)  # what was remembered of objects until then
+    edges: Mapping[int, float] = field(default_factory=dict)  # of the frame before, see `observe`
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Session:
         self.memorized = 0  # the last frame that was given or kept
         self.frame_size: tuple[int, int] | None = None  # (H, W), known from the first frame on
         self._now: _Now | None = None
-        self._traces: dict[int, Trace] = {}  # of the objects, the current frame included
+        self._edges: dict[int, float] = {}  # of the current frame, see `observe`
         self._undo: list[_State] = []  # one before each edit since the last step
 
     @property
@@ -164,7 +164,7 @@ class Session:
         features = self.model.encode_key(frame)
         prob = self._propagate(features, frame)  # (1 + O, H', W')
         return _Now(
-            self.index, frame, features, crop, prob, full=resize(prob[crop], source), before=self._traces
+            self.index, frame, features, crop, prob, full=resize(prob[crop], source), edges=self._edges
         )
 
     def _propagate(self, features: Features, frame: Tensor) -> Tensor:
@@ -389,7 +389,7 @@ class Session:
         self.groups, self.memorized, self._now = state.groups, state.memorized, state.now
 
     def _result(self, now: _Now) -> Result:
-        confidences, self._traces = observe(now.prob[now.crop], self.ids, now.given, now.before)
+        confidences, self._edges = observe(now.prob[now.crop], self.ids, now.given, now.edges)
         return Result(now.index, self.ids, now.full, confidences)
 
     def _check_size(self, frame: Tensor) -> None:

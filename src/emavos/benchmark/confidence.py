@@ -1,12 +1,12 @@
 """How well a confidence tells how good a mask is: `python -m emavos.benchmark.confidence --data DAVIS`.
 
 Every sequence is followed from its first mask as it is, and through a window that the object leaves. Told are
-the area under the ROC curve of low confidence as a test of low J, the mean J of frames of like confidence, and how
-well an object that is gone is told from one that was lost.
+the area under the ROC curve of low confidence as a test of low J, the mean J of frames of like confidence,
+and how well an object that is gone is told from one that was lost.
 
-`--calibrate` fits the weights of the confidence in place of that, and prints `emavos/calibration.py`'s. It follows
-each sequence also backward, from half a mask, and with noise in growing dark, so that there is enough to be seen
-of failure.
+`--calibrate` fits the weights of the confidence in place of that, and prints `emavos/calibration.py`'s. It
+follows each sequence also backward, from half a mask, and with noise in growing dark, so that there is enough
+to be seen of failure.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -48,13 +49,13 @@ def follow(model: STCN, clip: Clip, kind: str, first: IdMask, size: int) -> Iter
     """What a session says of each frame after the first."""
     session = Session(model, size=size)
     for t, (frame, truth) in enumerate(zip(clip.frames, clip.truths, strict=True)):
-        trace = session._traces.get(1)
+        edge = session._edges.get(1, 0.0)
         result = session.step(frame, first if t == 0 else None)
-        if t == 0 or trace is None or session._now is None:
+        if t == 0 or session._now is None:
             continue
         prob = session._now.prob[session._now.crop]
-        area, agreement, highest, _ = signs_of(prob[1], prob.argmax(dim=0) == 1)
-        signs = present_signs(agreement, area, trace.given) if area else absent_signs(highest, trace.edge)
+        area, agreement, _ = signs_of(prob[1], prob.argmax(dim=0) == 1)
+        signs = present_signs(agreement) if area else absent_signs(edge)
         state = result.objects[1]
         yield Seen(
             clip.name,
@@ -84,7 +85,7 @@ def auc(scores: Sequence[float], positive: Sequence[bool]) -> float:
 def fit(signs: NDArray[np.float64], target: NDArray[np.float64], ridge: float = 1.0) -> NDArray[np.float64]:
     """Logistic regression: the weights that give each row of signs (n, k) its target (n,) in [0, 1].
 
-    ridge: of the squared weights but the first, in frames, so that few failures do not give weights without bound.
+    ridge: of the squared weights but the first, so that few failures do not give weights without bound.
     """
     weights = np.zeros(signs.shape[1])
     keep = np.diag([1e-6, *[ridge] * (signs.shape[1] - 1)])
@@ -129,11 +130,12 @@ def _report(seen: Sequence[Seen]) -> dict[str, float]:
         rows = [one for one in seen if one.kind == kind]
         print(f"\n{kind}: {len(rows)} frames, mean J {np.mean([one.J for one in rows]):.3f}")
         for bound in (0.5, 0.7):
-            low = [one.J < bound for one in rows]
-            figures[f"{kind} AUC J<{bound}"] = area = auc([one.confidence for one in rows], low)
+            low = [bound > one.J for one in rows]
+            area = auc([one.confidence for one in rows], low)
+            figures[f"{kind} AUC J<{bound}"] = area
             print(f"  low confidence tells J < {bound} ({sum(low)} frames): AUC {area:.3f}")
     print(f"\n{'confidence':14}{'frames':>8}{'mean J':>9}{'mean confidence':>17}")
-    for low_end, high_end in zip(BINS, BINS[1:], strict=False):
+    for low_end, high_end in pairwise(BINS):
         rows = [one for one in seen if low_end <= one.confidence < high_end + (high_end == 1)]
         if rows:
             mean, said = np.mean([one.J for one in rows]), np.mean([one.confidence for one in rows])

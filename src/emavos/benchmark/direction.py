@@ -1,7 +1,7 @@
 """What going both ways is worth: `python -m emavos.benchmark.direction --data DAVIS`.
 
-The masks of the first and the last frame are given; the frames between are scored. Forward alone cannot use the
-last mask, unless it is in the memory from the first frame on: that is forward at equal information.
+The masks of the first and the last frame are given; the frames between are scored. Forward alone cannot use
+the last mask, unless it is in the memory from the first frame on: that is forward at equal information.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the measurements of drift and loss share: short clips of a DAVIS-like folder, reduced, with their truth."""
+"""What measurements of drift and loss share: clips of a DAVIS-like folder, reduced, with their truth."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def known_keys(model: STCN) -> STCN:
             known[name] = model.encode_key(frame)
         return known[name]
 
-    twin.encode_key = encode_key  # type: ignore[method-assign]
+    twin.encode_key = encode_key  # type: ignore[assignment, method-assign]
     return twin
 
 

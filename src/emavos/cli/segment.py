@@ -18,6 +18,7 @@ from emavos.cli.arguments import (
     load_predictor,
     policy,
 )
+from emavos.cli.confidences import write_confidences
 from emavos.cli.follow import follow
 from emavos.cli.staging import check_way, staged
 
@@ -54,6 +55,12 @@ def add(commands: Commands) -> None:
         help="coloured frames too, as a video (extra: video) or PNGs",
     )
     parser.add_argument(
+        "--confidence",
+        type=Path,
+        metavar="CSV",
+        help="what is said of each object on each frame too: present or not, confidence, area; for `review`",
+    )
+    parser.add_argument(
         "--direction",
         choices=("forward", "backward", "both"),
         default="forward",
@@ -67,14 +74,16 @@ def add(commands: Commands) -> None:
 
 def _segment(args: argparse.Namespace) -> None:
     from emavos.io import open_frames, write_mask
+    from emavos.io.whole import replacing
     from emavos.visualize import overlay
 
     if args.video.startswith("camera:"):
         raise ValueError("a camera has no last frame; follow it in Python, with Predictor.session()")
-    _check_apart(args.video, args.mask, args.out, args.overlay)
+    check_apart(args.video, args.mask, args.out, args.overlay)
+    _check_table(args)
     frames = open_frames(args.video)
-    mask = _read_masks(args.mask, frames)
-    start, count, ids = time.monotonic(), 0, set[int]()
+    mask = read_masks(args.mask, frames)
+    start, count, ids, names, states = time.monotonic(), 0, set[int](), list[str](), []
     with ExitStack() as stack:
         folder = stack.enter_context(staged(args.out, args.force))
         show = None
@@ -87,14 +96,33 @@ def _segment(args: argparse.Namespace) -> None:
             if show is not None:
                 show(name, overlay(frame, result.mask))
             count, ids = count + 1, ids.union(result.ids)
+            names.append(name)
+            states.append(result.objects)
         check_way(folder, args.out)  # before the overlay, which is finished first, takes its place
+        if args.confidence is not None:
+            with replacing(args.confidence) as partial:
+                write_confidences(partial, names, states)
     if not args.quiet:
         seconds = time.monotonic() - start
         how = f"{seconds:.1f} s, {predictor.device.type}, {str(predictor.dtype).removeprefix('torch.')}"
         print(f"{count} frames, {len(ids)} objects: masks in {args.out} ({how})")
 
 
-def _check_apart(video: str, mask: Path, out: Path, show: Path | None) -> None:
+def _check_table(args: argparse.Namespace) -> None:
+    path = args.confidence
+    if path is None:
+        return
+    if path.suffix.lower() != ".csv":
+        raise ValueError(f"--confidence {path} is written as .csv")
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(
+            f"--confidence {path} is a folder, or lies in none; name a file in a folder that is there"
+        )
+    if path.exists() and not args.force:
+        raise ValueError(f"{path} exists; choose another name, or --force to write over it")
+
+
+def check_apart(video: str, mask: Path, out: Path, show: Path | None) -> None:
     """No output may be written over an input, or over the other output."""
     if not video:
         raise ValueError("VIDEO is empty; name a folder of images or a video file")
@@ -109,7 +137,7 @@ def _check_apart(video: str, mask: Path, out: Path, show: Path | None) -> None:
 _place = os.path.realpath  # Path.resolve raises where links lead in a circle
 
 
-def _read_masks(path: Path, frames: FrameSource) -> IdMask | dict[int, IdMask]:
+def read_masks(path: Path, frames: FrameSource) -> IdMask | dict[int, IdMask]:
     from emavos.io import list_images, read_mask
 
     if not path.is_dir():

@@ -37,7 +37,7 @@ def open_reel(source: FrameSource) -> Iterator[Reel]:
     reel = source.reel()
     if reel is None:
         raise ValueError(
-            "the frames are a stream, which comes once and in its order; going backward takes a folder, a video "
-            "file or a list"
+            "the frames are a stream, which comes once and in its order; going backward takes a folder, a "
+            "video file or a list"
         )
     yield reel

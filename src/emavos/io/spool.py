@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 class Spool:
     """Arrays of uint8 in a temporary file, compressed without loss, read by the order they came in.
 
-    In memory is where each begins, and nothing else. The file has no name and is gone when the spool is closed
-    or its process ends; it lies where `tempfile` puts such files, which TMPDIR sets.
+    In memory is where each begins, and nothing else. The file has no name and is gone when the spool is
+    closed or its process ends; it lies where `tempfile` puts such files, which TMPDIR sets.
     """
 
     def __init__(self) -> None:
