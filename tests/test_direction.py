@@ -77,7 +77,7 @@ def result(index, value, confidence):
 
 def test_of_two_answers_the_nearer_and_the_surer_counts_more():
     ends = {0: {5}, 10: {5}}
-    for index, sure, expected in ((5, (0.8, 0.8), 0.5), (2, (0.8, 0.8), 0.8), (5, (0.9, 0.3), 0.75)):
+    for index, sure, expected in ((5, (0.8, 0.8), 0.5), (2, (0.8, 0.8), 0.8), (5, (0.8, 0.4), 16 / 17)):
         fused = fuse(result(index, 1.0, sure[0]), result(index, 0.0, sure[1]), ends)
         torch.testing.assert_close(fused.prob[1], torch.full((2, 2), expected))
     assert fuse(result(5, 1.0, 0.1), result(5, 0.0, 0.9), {0: {5}, 10: {4}}).confidences == (0.1,)

@@ -24,6 +24,8 @@ from emavos.session import Result, Session
 
 Direction = Literal["forward", "backward", "both"]
 
+_SURENESS = 4  # the power of a confidence in its weight; of 0, 1, 4 and 8 the best on held-out clips
+
 
 def check_direction(direction: str) -> None:
     """Raise ValueError where it is none."""
@@ -66,8 +68,8 @@ def fuse(forward: Result, backward: Result, annotated: Mapping[int, set[int]]) -
     """One result of two of the same frame.
 
     annotated: for each annotated frame the ids of its mask. Of an object that was annotated on both sides the
-    probabilities are averaged: the weight of each is its confidence, times the share of the way that lies
-    between the frame and the *other* annotation.
+    probabilities are averaged: the weight of each is a power of its confidence, times the way between the
+    frame and the *other* annotation.
     """
     now, device = forward.index, forward.prob.device
     ids = tuple(dict.fromkeys(forward.ids + backward.ids))
@@ -86,7 +88,7 @@ def fuse(forward: Result, backward: Result, annotated: Mapping[int, set[int]]) -
             assert before is not None
             assert behind is not None
             (ahead, sure_ahead), (back, sure_back) = sides
-            weights = (behind - now) * sure_ahead, (now - before) * sure_back
+            weights = (behind - now) * sure_ahead**_SURENESS, (now - before) * sure_back**_SURENESS
             share = weights[0] / max(sum(weights), 1e-9)
             plane = share * ahead + (1 - share) * back
             confidence = share * sure_ahead + (1 - share) * sure_back

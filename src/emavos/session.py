@@ -190,9 +190,15 @@ class Session:
 
     def _overwrite(self, prob: Tensor, known: tuple[int, ...], planes: Tensor) -> Tensor:
         """prob (1 + O, H, W) with the known objects as their planes (G, H, W), taken from the others."""
-        rest = prob[1:] * (1 - planes.sum(dim=0))  # the ids that are new come last and have no plane here
-        objects = dict(zip(self.ids, rest, strict=False)) | dict(zip(known, planes, strict=True))
-        return aggregate(torch.stack([objects[id] for id in self.ids]))
+        followed = self.ids[: len(prob) - 1]  # the ids that are new come last and have no plane here
+        if corrected := [1 + followed.index(id) for id in known if id in followed]:
+            prob = _divided_among_the_rest(prob, corrected)
+        free = 1 - planes.sum(dim=0)
+        objects = dict(zip(self.ids, prob[1:] * free, strict=False)) | dict(zip(known, planes, strict=True))
+        stacked = torch.stack([objects[id] for id in self.ids])
+        if len(followed) < len(self.ids):
+            return aggregate(stacked)  # as STCN introduces objects
+        return torch.cat([prob[:1] * free, stacked])  # nobody but the corrected changes outside their planes
 
     def _memorize(self, now: _Now) -> None:
         """Store the frame in every bank where it is given or due, or as the last frame."""
@@ -412,3 +418,11 @@ def _without(prob: Tensor, left: list[int]) -> Tensor:
     """prob (1 + O, H, W) of the objects that are left, by their places; what the others had is background."""
     objects = prob[1:][left]
     return torch.cat([1 - objects.sum(dim=0, keepdim=True), objects])
+
+
+def _divided_among_the_rest(prob: Tensor, planes: list[int]) -> Tensor:
+    """prob (1 + O, H, W) with nothing in these planes; the others keep their proportion at every pixel."""
+    prob = prob.clone()
+    prob[planes] = 0
+    prob[0] += prob.sum(dim=0) < 1e-6
+    return prob / prob.sum(dim=0)

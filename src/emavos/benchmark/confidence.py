@@ -150,11 +150,10 @@ def _report(seen: Sequence[Seen]) -> dict[str, float]:
     figures["gone and absent"] = sum(not one.there for one in empty)
     figures["lost"] = sum(gone)
     print(
-        f"\nthe object is gone in {figures['gone']:.0f} frames, of which {figures['gone and absent']:.0f} have no mask; "
-        f"{figures['lost']:.0f} frames have none though it is there"
-    )
-    print(
-        f"of frames without a mask, low confidence tells those where it is there: AUC {figures['absence AUC']:.3f}"
+        f"\nthe object is gone in {figures['gone']:.0f} frames, "
+        f"{figures['gone and absent']:.0f} of them without a mask; "
+        f"{figures['lost']:.0f} frames have none though it is there: low confidence "
+        f"tells these with AUC {figures['absence AUC']:.3f}"
     )
     return figures
 

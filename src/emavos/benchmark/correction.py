@@ -1,9 +1,9 @@
 """What one correction is worth to the frames after it: `python -m emavos.benchmark.correction --data DAVIS`.
 
-Each sequence is followed from its first mask. At one frame its true mask is given, by `Session.correct`, and
-the next 20 frames are scored beside those of the run that was not corrected. The frame is the first whose J is
-0.1 below the mean of the first five ("first"), and the one whose J is lowest of all that have 20 behind them
-("lowest"). Sequences whose lowest J is 0.85 or more have not drifted, and are named.
+Each sequence is followed from its first mask. At one frame its true mask is given, by `Session.correct`,
+and the next 20 frames are scored beside those of the run without. The frame is the first whose J is 0.1 below
+the mean of the first five ("first"), and the one whose J is lowest of all with 20 frames behind ("lowest").
+Sequences whose lowest J is 0.85 or more have not drifted, and are named.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
         "review",
         help="the frames of a video where one correction would help most",
         description="List the frames that an annotator should correct first, and why, as a table and a "
-        "contact sheet. Masks are those that `emavos segment --confidence` wrote; or the video is followed here.",
+        "contact sheet. Masks are those of `emavos segment --confidence`; or the video is followed here.",
     )
     parser.set_defaults(run=_review)
     parser.add_argument("video", metavar="VIDEO", help="a folder of images, or a video file (extra: video)")
