@@ -9,14 +9,19 @@ import torch
 from PIL import Image
 
 from emavos.benchmark import (
+    annotator,
     attention,
     composites,
+    confidence,
+    correction,
+    direction,
     files,
     finetune,
     plot,
     readout,
     reference,
     roofline,
+    sequences,
     tables,
     training,
     variants,
@@ -231,7 +236,7 @@ def test_a_plot_shows_each_line_in_its_colour():
     assert image.shape == (300, 400, 3)
     for i in (1, 2):
         assert (image == np.array(plot.colour(i))).all(axis=2).sum() > 100
-    with pytest.raises(ValueError, match="positive ones alone"):
+    with pytest.raises(ValueError, match="positive points alone"):
         plot.lines({"a": [(0, 1)]}, "title", "x", "y")
 
 
@@ -267,3 +272,52 @@ def test_composites_are_a_tree_of_clips_with_two_objects(tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 4
     with pytest.raises(SystemExit):
         composites.main(["--data", str(data), "--out", str(tmp_path / "out")])
+
+
+@pytest.fixture(scope="module")
+def drifting(tmp_path_factory):
+    return davis_tree(tmp_path_factory.mktemp("data"), {"one": 24}, size=(48, 64))
+
+
+def test_confidence_is_scored_and_its_weights_are_fitted(drifting, tmp_path, capsys):
+    file = tmp_path / "x.json"
+    options = ["--data", str(drifting), "--size", "48", "--sequences", "one", "--frames", "12"]
+    confidence.main([*options, "--json", str(file)])
+    assert {row["kind"] for row in json.loads(file.read_text())} == {"whole", "leaving"}
+    assert "a confidence is" in capsys.readouterr().out
+    signs = np.array([[1.0, x] for x in np.linspace(-2, 2, 200)])
+    target = 1 / (1 + np.exp(-(0.5 + 1.5 * signs[:, 1])))
+    np.testing.assert_allclose(confidence.fit(signs, target, ridge=0), [0.5, 1.5], atol=1e-3)
+    assert confidence.auc([0.1, 0.2, 0.8, 0.8], [True, True, True, False]) == pytest.approx(2.5 / 3)
+    assert np.isnan(confidence.auc([0.1], [True]))
+
+
+def test_a_window_leaves_the_object_and_comes_back():
+    truths = [np.zeros((40, 100), np.int32) for _ in range(30)]
+    for truth in truths:
+        truth[10:20, 10:20] = 1
+    frames = [np.repeat(truth[..., None] * 200, 3, axis=2).astype(np.uint8) for truth in truths]
+    clip = sequences.leaving(sequences.Clip("x", frames, truths))
+    there = [bool(truth.any()) for truth in clip.truths]
+    assert there[:10] == [True] * 10
+    assert there[20:25] == [False] * 5
+    assert there[-1]
+    for frame, truth in zip(clip.frames, clip.truths, strict=True):
+        assert np.array_equal(frame[..., 0] > 0, truth > 0)
+
+
+def test_directions_corrections_and_annotators_are_measured(drifting, tmp_path, capsys):
+    options = ["--data", str(drifting), "--size", "48"]
+    direction.main([*options, "--frames", "6", "--json", str(tmp_path / "d.json")])
+    assert set(json.loads((tmp_path / "d.json").read_text())["one"]) == set(direction.METHODS)
+    correction.main([*options, "--json", str(tmp_path / "c.json")])
+    assert "| one |" in capsys.readouterr().out
+    files = ["--json", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.png")]
+    annotator.main([*options, "--frames", "6", "--rounds", "2", *files])
+    rows = json.loads((tmp_path / "a.json").read_text())["one"]
+    assert set(rows) == set(annotator.CHOICES)
+    assert all(len(line) == 3 and line[-1] >= line[0] - 0.05 for line in rows.values())
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (640, 400)
+    annotator.main([*options, "--frames", "6", "--rounds", "2", "--merge", str(tmp_path / "a.json")])
+    assert "| oracle |" in capsys.readouterr().out

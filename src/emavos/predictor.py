@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from emavos.card import ModelCard
+from emavos.direction import Direction, check_direction, propagate_backward, propagate_both
 from emavos.frames import check_short_side
 from emavos.io import FrameSource, open_frames, read_ahead, read_mask
 from emavos.memory import MemoryPolicy
@@ -144,7 +145,14 @@ class Predictor:
             return Session.load(saved, self.model, self.network)
         return Session(self.model, self.policy, self.size, self.shortcuts, self.network)
 
-    def propagate(self, frames: str | os.PathLike[str] | int | Iterable[Any], mask: Any) -> Iterator[Result]:
+    def propagate(
+        self,
+        frames: str | os.PathLike[str] | int | Iterable[Any],
+        mask: Any = None,
+        *,
+        masks: Mapping[int, Any] | None = None,
+        direction: Direction = "forward",
+    ) -> Iterator[Result]:
         """The masks of every frame, one at a time; between them the memory bank is held and, of files, a few
         frames that were read ahead.
 
@@ -153,26 +161,45 @@ class Predictor:
         mask: of the first frame, (H, W) of ids with 0 for the background: a path, a PIL image, an array or a
             tensor. A dict {frame index: mask} gives masks of several frames: objects that appear later are
             introduced there, objects followed already are corrected. Files are read when their frame comes.
+        masks: the dict under its own name, in place of mask.
+        direction: "forward" follows each mask to the frames behind it; "backward" to those before it; "both"
+            does both, and between two masks of an object fuses the answers by how near and how sure each is.
+            Results come in the order of the frames whatever it is. All but "forward" take frames that can be
+            read again, a folder, a video file or a list, and hold on disk what was found on the way back: see
+            docs/editing.md.
 
-        Raises ValueError as `Session.step` does, and at the end where the frame of a mask never came.
+        Raises ValueError as `Session.step` does, where the frames of a direction cannot be read again, and
+        where the frame of a mask is not there: forward at the end, for it might have come.
         """
+        check_direction(direction)
+        if masks is not None and (mask is not None or not isinstance(masks, Mapping)):
+            raise ValueError("give either mask, or masks as a dict {frame index: mask}")
+        mask = mask if masks is None else masks
         given = mask if isinstance(mask, Mapping) else {0: mask}
         wrong = [index for index in given if not isinstance(index, (int, np.integer)) or index < 0]
         if wrong or not given:
             told = f"a mask is given for frame {wrong[0]!r}" if wrong else "no mask is given"
             raise ValueError(f"{told}; give one or more, by the index of their frame, counted from 0")
-        masks = {int(index): _check(m) for index, m in given.items()}
-        return self._propagate(open_frames(frames), masks)
+        known = {int(index): _check(m) for index, m in given.items()}
+        source = open_frames(frames)
+        if direction == "forward":
+            return self._propagate(source, known)
+        both_ways = propagate_both if direction == "both" else propagate_backward
+        return both_ways(self.session, source, {index: _read(m) for index, m in known.items()})
 
     def _propagate(self, frames: FrameSource, masks: dict[int, Any]) -> Iterator[Result]:
         session = self.session()
         for index, frame in enumerate(read_ahead(frames)):
             mask = masks.pop(index, None)
-            yield session.step(frame, read_mask(mask) if isinstance(mask, (str, os.PathLike)) else mask)
+            yield session.step(frame, _read(mask))
         if masks:
             raise ValueError(
                 f"a mask is given for frame {min(masks)} but the video has {session.index} frames"
             )
+
+
+def _read(mask: Any) -> Any:
+    return read_mask(mask) if isinstance(mask, (str, os.PathLike)) else mask
 
 
 def _check(mask: Any) -> Any:

@@ -39,6 +39,7 @@ def save_session(session: Session, path: str | os.PathLike[str]) -> None:
         "memorized": session.memorized,
         "frame_size": session.frame_size,
         "groups": groups,
+        "edges": session._edges,
     }
     path = Path(path)
     if path.is_dir() or not path.parent.is_dir():
@@ -73,6 +74,7 @@ def load_session(path: str | os.PathLike[str], model: STCN, network: STCN | None
             session.groups.append(Group(tuple(group["ids"]), bank))
         session.index, session.memorized = facts["index"], facts["memorized"]
         session.frame_size = None if facts["frame_size"] is None else tuple(facts["frame_size"])
+        session._edges = {int(id): float(edge) for id, edge in dict(facts.get("edges", {})).items()}
         weights, dtype = facts["weights"], facts["dtype"]
     except FileNotFoundError:
         raise

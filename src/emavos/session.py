@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emavos.confidence import ObjectState, observe
 from emavos.frames import check_short_side, normalize, resize, to_frame, working_size
 from emavos.masks import Crop, aggregate, ids_of, one_hot, pad_to_stride, planes_of, to_mask
 from emavos.memory import Kind, MemoryBank, MemoryPolicy
@@ -29,11 +30,13 @@ class Result:
     index: of the frame, from 0.
     ids: the objects followed so far, in the order they were introduced.
     prob: (1 + O, H, W) float32, background first, then in the order of ids; sums to one over its first axis.
+    confidences: how sure the mask of each object is, in the order of ids.
     """
 
     index: int
     ids: tuple[int, ...]
     prob: Tensor = field(repr=False)
+    confidences: tuple[float, ...]
 
     @cached_property
     def mask(self) -> np.ndarray:
@@ -42,6 +45,15 @@ class Result:
         best = self.prob.max(dim=0).indices  # the first of equals; argmax takes twenty times as long
         mask: np.ndarray = table[best].cpu().numpy()
         return mask
+
+    @cached_property
+    def objects(self) -> dict[int, ObjectState]:
+        """Of each object whether it is present, how sure its mask is, and its area in pixels."""
+        areas = dict(zip(*(x.tolist() for x in np.unique(self.mask, return_counts=True)), strict=True))
+        return {
+            id: ObjectState(id in areas, confidence, areas.get(id, 0))
+            for id, confidence in zip(self.ids, self.confidences, strict=True)
+        }
 
 
 @dataclass
@@ -63,6 +75,7 @@ class _Now:
     prob: Tensor  # (1 + O, H', W')
     full: Tensor  # (1 + O, H, W), of the result
     given: tuple[int, ...] = ()  # the objects whose masks are known on it
+    edges: Mapping[int, float] = field(default_factory=dict)  # of the frame before, see `observe`
 
 
 @dataclass(frozen=True)
@@ -113,6 +126,7 @@ class Session:
         self.memorized = 0  # the last frame that was given or kept
         self.frame_size: tuple[int, int] | None = None  # (H, W), known from the first frame on
         self._now: _Now | None = None
+        self._edges: dict[int, float] = {}  # of the current frame, see `observe`
         self._undo: list[_State] = []  # one before each edit since the last step
 
     @property
@@ -169,7 +183,9 @@ class Session:
         frame = frame.to(next(self.network.parameters()).dtype)
         features = self.network.encode_key(frame)
         prob = self._propagate(features, frame)  # (1 + O, H', W')
-        return _Now(self.index, frame, features, crop, prob, full=resize(prob[crop], source))
+        return _Now(
+            self.index, frame, features, crop, prob, full=resize(prob[crop], source), edges=self._edges
+        )
 
     def _propagate(self, features: Features, frame: Tensor) -> Tensor:
         """The probabilities of the objects followed: (1 + O, H', W')."""
@@ -213,9 +229,15 @@ class Session:
 
     def _overwrite(self, prob: Tensor, known: tuple[int, ...], planes: Tensor) -> Tensor:
         """prob (1 + O, H, W) with the known objects as their planes (G, H, W), taken from the others."""
-        rest = prob[1:] * (1 - planes.sum(dim=0))  # the ids that are new come last and have no plane here
-        objects = dict(zip(self.ids, rest, strict=False)) | dict(zip(known, planes, strict=True))
-        return aggregate(torch.stack([objects[id] for id in self.ids]))
+        followed = self.ids[: len(prob) - 1]  # the ids that are new come last and have no plane here
+        if corrected := [1 + followed.index(id) for id in known if id in followed]:
+            prob = _divided_among_the_rest(prob, corrected)
+        free = 1 - planes.sum(dim=0)
+        objects = dict(zip(self.ids, prob[1:] * free, strict=False)) | dict(zip(known, planes, strict=True))
+        stacked = torch.stack([objects[id] for id in self.ids])
+        if len(followed) < len(self.ids):
+            return aggregate(stacked)  # as STCN introduces objects
+        return torch.cat([prob[:1] * free, stacked])  # nobody but the corrected changes outside their planes
 
     def _memorize(self, now: _Now) -> None:
         """Store the frame in every bank where it is given or due, or as the last frame."""
@@ -224,14 +246,7 @@ class Session:
         due = bool(now.given) or (now.index - self.memorized >= self.policy.every and self._has_moved(now))
         if not (due or self.policy.include_last):
             return
-        prob = now.prob[None, 1:].to(now.frame.dtype)  # (1, O, H', W')
-        total = prob.sum(dim=1, keepdim=True)
-        encode = encode_near if self.shortcuts.encode_near and not now.given else STCN.encode_value
-        some = prob.split(OBJECTS_AT_ONCE, dim=1)
-        parts = [encode(self.network, now.frame, now.features, part, total)[0] for part in some]
-        values = torch.cat(parts)  # (O, Cv, h, w)
-        if self.shortcuts.decode_near:
-            values = torch.cat([values, coverage(prob[0]).to(values.dtype)], dim=1)  # (O, Cv + 1, h, w)
+        values = self._values(now)  # (O, Cv, h, w)
         key, commits = now.features.key[0].float(), []
         for group, part in zip(self.groups, values.split([len(g.ids) for g in self.groups]), strict=True):
             given = any(id in now.given for id in group.ids)
@@ -242,6 +257,18 @@ class Session:
         if due:
             self.memorized = now.index
 
+    def _values(self, now: _Now) -> Tensor:
+        """What the memory is to hold of each object followed: (O, Cv, h, w)."""
+        prob = now.prob[None, 1:].to(now.frame.dtype)  # (1, O, H', W')
+        total = prob.sum(dim=1, keepdim=True)
+        encode = encode_near if self.shortcuts.encode_near and not now.given else STCN.encode_value
+        some = prob.split(OBJECTS_AT_ONCE, dim=1)
+        parts = [encode(self.network, now.frame, now.features, part, total)[0] for part in some]
+        values = torch.cat(parts)
+        if not self.shortcuts.decode_near:
+            return values
+        return torch.cat([values, coverage(prob[0]).to(values.dtype)], dim=1)  # (O, Cv + 1, h, w)
+
     def _has_moved(self, now: _Now) -> bool:
         """Whether the keys of a frame differ from those of the last that was given or kept."""
         if self.shortcuts.still == 0:
@@ -249,6 +276,32 @@ class Session:
         key = now.features.key[0].flatten(1).T.float()  # (h * w, Ck)
         distance = (key - self.groups[0].bank.latest_key).square().sum(dim=1).mean() / key.shape[1] ** 0.5
         return bool(distance >= self.shortcuts.still)
+
+    def remember(self, frame: object, mask: object, index: int) -> None:
+        """Learn what objects look like on a frame of another time, which is not stepped through now.
+
+        The frame becomes a memory that is never evicted, of the objects that were introduced together and are
+        all in the mask. Others, and objects that are not followed, are passed over.
+
+        frame, mask: as for `step`. index: of the frame; when its turn comes, it takes the place of this.
+
+        Raises ValueError as `step` does.
+        """
+        with self._computing() as device:
+            pixels = to_frame(frame).to(device)
+            self._check_size(pixels)
+            given = to_mask(mask, tuple(pixels.shape[1:])).to(device)
+            groups = [group for group in self.groups if {*group.ids} <= {*ids_of(given)}]
+            if not groups:
+                return
+            known = tuple(id for group in groups for id in group.ids)
+            now = self._give(self._see(pixels), known, one_hot(given, known))
+            values = self._values(now)  # (O, Cv, h, w)
+            places = {id: place for place, id in enumerate(self.ids)}
+            key = now.features.key[0].float()
+            for group in groups:
+                part = values[[places[id] for id in group.ids]]
+                group.bank.add(key, part, "given", index)
 
     def add(self, masks: Mapping[int, object]) -> Result:
         """Follow more objects from the current frame on; returns its new result.
@@ -400,7 +453,8 @@ class Session:
         self.groups, self.memorized, self._now = state.groups, state.memorized, state.now
 
     def _result(self, now: _Now) -> Result:
-        return Result(now.index, self.ids, now.full)
+        confidences, self._edges = observe(now.prob[now.crop], self.ids, now.given, now.edges)
+        return Result(now.index, self.ids, now.full, confidences)
 
     def _check_size(self, frame: Tensor) -> None:
         size = (frame.shape[1], frame.shape[2])
@@ -422,3 +476,11 @@ def _without(prob: Tensor, left: list[int]) -> Tensor:
     """prob (1 + O, H, W) of the objects that are left, by their places; what the others had is background."""
     objects = prob[1:][left]
     return torch.cat([1 - objects.sum(dim=0, keepdim=True), objects])
+
+
+def _divided_among_the_rest(prob: Tensor, planes: list[int]) -> Tensor:
+    """prob (1 + O, H, W) with nothing in these planes; the others keep their proportion at every pixel."""
+    prob = prob.clone()
+    prob[planes] = 0
+    prob[0] += prob.sum(dim=0) < 1e-6
+    return prob / prob.sum(dim=0)

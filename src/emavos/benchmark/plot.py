@@ -1,4 +1,4 @@
-"""Lines on two logarithmic axes, drawn with Pillow."""
+"""Lines on two axes, drawn with Pillow."""
 
 from __future__ import annotations
 
@@ -20,27 +20,35 @@ def lines(
     x_label: str,
     y_label: str,
     size: tuple[int, int] = (640, 400),
+    logarithmic: bool = True,
 ) -> Pixels:
-    """A plot, (H, W, 3) of uint8. series: the points of each line, positive both ways. size: (W, H)."""
+    """A plot, (H, W, 3) of uint8.
+
+    series: the points of each line. size: (W, H). logarithmic: both axes are, and all points positive.
+    """
     points = [point for line in series.values() for point in line]
-    if not points or min(min(point) for point in points) <= 0:
-        raise ValueError("logarithmic axes take one point at least, and positive ones alone")
-    (x_low, x_high), (y_low, y_high) = (_range([point[i] for point in points]) for i in (0, 1))
+    if not points:
+        raise ValueError("a plot has at least one point")
+    scale = math.log if logarithmic else float
+    if logarithmic and min(min(point) for point in points) <= 0:
+        raise ValueError("logarithmic axes take positive points alone")
+    (x_low, x_high), (y_low, y_high) = (_range([point[i] for point in points], logarithmic) for i in (0, 1))
     width, height = size
     left, top, right, bottom = 62, 34, width - 170, height - 46
     image = Image.new("RGB", size, PAPER)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across = (math.log(x) - math.log(x_low)) / (math.log(x_high) - math.log(x_low))
-        up = (math.log(y) - math.log(y_low)) / (math.log(y_high) - math.log(y_low))
+        across = (scale(x) - scale(x_low)) / (scale(x_high) - scale(x_low))
+        up = (scale(y) - scale(y_low)) / (scale(y_high) - scale(y_low))
         return left + across * (right - left), bottom - up * (bottom - top)
 
-    for x in _ticks(x_low, x_high):
+    ticks = _ticks if logarithmic else _even_ticks
+    for x in ticks(x_low, x_high):
         at = place(x, y_low)[0]
         draw.line((at, top, at, bottom), _GRID)
         draw.text((at, bottom + 6), f"{x:g}", INK, font, anchor="mt")
-    for y in _ticks(y_low, y_high):
+    for y in ticks(y_low, y_high):
         at = place(x_low, y)[1]
         draw.line((left, at, right, at), _GRID)
         draw.text((left - 6, at), f"{y:g}", INK, font, anchor="rm")
@@ -61,9 +69,21 @@ def lines(
     return np.array(image)
 
 
-def _range(values: Sequence[float]) -> tuple[float, float]:
+def _range(values: Sequence[float], logarithmic: bool) -> tuple[float, float]:
     low, high = min(values), max(values)
-    return (low, high) if high > low else (low / 2, high * 2)
+    if high > low:
+        return low, high
+    return (low / 2, high * 2) if logarithmic else (low - 0.5, high + 0.5)
+
+
+def _even_ticks(low: float, high: float) -> list[float]:
+    """Some five round numbers."""
+    rough = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough)
+    return [
+        round(step * i, 9) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    ]
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -7,13 +7,18 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from emavos.direction import Direction
     from emavos.io import FrameSource, IdMask, Pixels
     from emavos.predictor import Predictor
     from emavos.session import Result
 
 
 def follow(
-    predictor: Predictor, frames: FrameSource, mask: IdMask | dict[int, IdMask], quiet: bool
+    predictor: Predictor,
+    frames: FrameSource,
+    mask: IdMask | dict[int, IdMask],
+    quiet: bool,
+    direction: Direction = "forward",
 ) -> Iterator[tuple[Pixels, Result]]:
     """Each frame with its result, and a progress bar."""
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
@@ -29,11 +34,15 @@ def follow(
 
     done = 0
     try:
-        results = predictor.propagate(source(), mask)
+        if direction == "forward":
+            results = predictor.propagate(source(), mask)
+        else:  # which reads the frames by itself, in another order
+            read_again = iter(frames)
+            results = predictor.propagate(frames, mask, direction=direction)
         # disable=None: on a terminal alone
         bar = tqdm(results, total=frames.count, unit="frame", leave=False, disable=quiet or None)
         for result in bar:
-            yield read.popleft(), result
+            yield read.popleft() if direction == "forward" else next(read_again), result
             done += 1
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RuntimeError) and not is_out_of_memory(error):

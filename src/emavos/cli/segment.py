@@ -20,6 +20,7 @@ from emavos.cli.arguments import (
     policy,
     shortcuts_of,
 )
+from emavos.cli.confidences import write_confidences
 from emavos.cli.follow import follow
 from emavos.cli.staging import check_way, staged
 
@@ -58,6 +59,19 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--rle", type=Path, metavar="JSON", help="the masks as runs of COCO too, in one file for pycocotools"
     )
+    parser.add_argument(
+        "--confidence",
+        type=Path,
+        metavar="CSV",
+        help="what is said of each object on each frame too: present or not, confidence, area; for `review`",
+    )
+    parser.add_argument(
+        "--direction",
+        choices=("forward", "backward", "both"),
+        default="forward",
+        help="where a mask is followed to: the frames behind it, those before it, or both, which fuses what "
+        "lies between two masks of an object (forward)",
+    )
     add_output_arguments(parser)
     add_model_arguments(parser, size=480)
     add_memory_arguments(parser)
@@ -67,14 +81,16 @@ def add(commands: Commands) -> None:
 def _segment(args: argparse.Namespace) -> None:
     from emavos.bridges import CocoWriter
     from emavos.io import behind, open_frames, write_mask
+    from emavos.io.whole import replacing
     from emavos.visualize import overlay
 
     if args.video.startswith("camera:"):
         raise ValueError("a camera has no last frame; follow it in Python, with Predictor.session()")
-    _check_apart(args.video, args.mask, args.out, args.overlay, args.rle)
+    check_apart(args.video, args.mask, args.out, args.overlay, args.rle)
+    _check_table(args)
     frames = open_frames(args.video)
     mask = read_masks(args.mask, frames)
-    start, count, ids = time.monotonic(), 0, set[int]()
+    start, count, ids, names, states = time.monotonic(), 0, set[int](), list[str](), []
     with ExitStack() as stack:
         folder = stack.enter_context(staged(args.out, args.force))
         show = None
@@ -95,17 +111,37 @@ def _segment(args: argparse.Namespace) -> None:
                 coco.write(name, mask)
 
         with behind() as later:
-            for frame, result in follow(predictor, frames, mask, args.quiet):
-                later(write, frames.name(result.index), frame, result.mask)
+            for frame, result in follow(predictor, frames, mask, args.quiet, args.direction):
+                name = frames.name(result.index)
+                later(write, name, frame, result.mask)
+                names.append(name)
+                states.append(result.objects)
                 count, ids = count + 1, ids.union(result.ids)
         check_way(folder, args.out)  # before the overlay, which is finished first, takes its place
+        if args.confidence is not None:
+            with replacing(args.confidence) as partial:
+                write_confidences(partial, names, states)
     if not args.quiet:
         seconds = time.monotonic() - start
         how = f"{seconds:.1f} s, {predictor.device.type}, {str(predictor.dtype).removeprefix('torch.')}"
         print(f"{count} frames, {len(ids)} objects: masks in {args.out} ({how})")
 
 
-def _check_apart(video: str, mask: Path, out: Path, show: Path | None, runs: Path | None) -> None:
+def _check_table(args: argparse.Namespace) -> None:
+    path = args.confidence
+    if path is None:
+        return
+    if path.suffix.lower() != ".csv":
+        raise ValueError(f"--confidence {path} is written as .csv")
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(
+            f"--confidence {path} is a folder, or lies in none; name a file in a folder that is there"
+        )
+    if path.exists() and not args.force:
+        raise ValueError(f"{path} exists; choose another name, or --force to write over it")
+
+
+def check_apart(video: str, mask: Path, out: Path, show: Path | None, runs: Path | None = None) -> None:
     """No output may be written over an input, or over another output."""
     if not video:
         raise ValueError("VIDEO is empty; name a folder of images or a video file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 
 import torch
@@ -57,12 +58,13 @@ class Views:
             for (_, mirrored), session in zip(self._kinds, self._sessions, strict=True):
                 turn = _mirrored if mirrored else _same
                 result = session.step(turn(pixels), None if given is None else turn(given))
-                results.append(Result(result.index, result.ids, turn(result.prob)))
+                results.append(replace(result, prob=turn(result.prob)))
         except BaseException:
             self._apart = bool(results)
             raise
         prob = torch.stack([result.prob for result in results]).mean(dim=0)  # (1 + O, H, W)
-        return Result(results[0].index, results[0].ids, prob)
+        sure = [sum(views) / len(views) for views in zip(*(r.confidences for r in results), strict=True)]
+        return Result(results[0].index, results[0].ids, prob, tuple(sure))
 
 
 def _mirrored(x: Tensor) -> Tensor:

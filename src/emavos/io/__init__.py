@@ -9,7 +9,9 @@ from emavos.io.images import (
     write_mask,
 )
 from emavos.io.opening import open_frames
+from emavos.io.reel import Reel, open_reel
 from emavos.io.source import FrameSource
+from emavos.io.spool import Spool
 from emavos.io.video import VideoWriter, write_video
 from emavos.pictures import IdMask, Pixels, palette
 
@@ -17,11 +19,14 @@ __all__ = [
     "FrameSource",
     "IdMask",
     "Pixels",
+    "Reel",
+    "Spool",
     "VideoWriter",
     "ahead",
     "behind",
     "list_images",
     "open_frames",
+    "open_reel",
     "palette",
     "read_ahead",
     "read_frame",

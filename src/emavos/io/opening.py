@@ -58,6 +58,15 @@ class _Folder(FrameSource):
     def __iter__(self) -> Iterator[Pixels]:
         return map(read_frame, self._files)
 
+    def reel(self) -> _Folder:
+        return self
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Pixels:
+        return read_frame(self._files[index])
+
     def name(self, index: int) -> str:
         return self._files[index].stem
 
@@ -74,3 +83,8 @@ class _Stream(FrameSource):
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._frames)
+
+    def reel(self) -> Any:
+        return (
+            self._frames if isinstance(self._frames, Sized) and hasattr(self._frames, "__getitem__") else None
+        )

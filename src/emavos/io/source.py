@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emavos.io.reel import Reel
 
 
 class FrameSource:
@@ -20,6 +23,10 @@ class FrameSource:
 
     def __iter__(self) -> Iterator[Any]:
         raise NotImplementedError
+
+    def reel(self) -> Reel | None:
+        """The frames by index, where they can be had in any order as they are."""
+        return None
 
     def name(self, index: int) -> str:
         """What files about a frame are called: the stem of its image, otherwise its number in five digits."""

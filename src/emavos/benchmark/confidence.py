@@ -1,0 +1,190 @@
+"""How well a confidence tells how good a mask is: `python -m emavos.benchmark.confidence --data DAVIS`.
+
+Every sequence is followed from its first mask as it is, and through a window that the object leaves. Told are
+the area under the ROC curve of low confidence as a test of low J, the mean J of frames of like confidence,
+and how well an object that is gone is told from one that was lost.
+
+`--calibrate` fits the weights of the confidence in place of that, and prints `emavos/calibration.py`'s. It
+follows each sequence also backward, from half a mask, and with noise in growing dark, so that there is enough
+to be seen of failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from emavos.benchmark.sequences import Clip, add_clip_arguments, leaving, load_clips, overlap
+from emavos.confidence import absent_signs, present_signs, signs_of
+from emavos.io import IdMask
+from emavos.models import STCN
+from emavos.pretrained import load_model
+from emavos.session import Session
+
+BINS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One frame: what was said of its object, and what is true."""
+
+    clip: str
+    kind: str
+    frame: int
+    signs: tuple[float, ...]
+    confidence: float
+    present: bool  # it has a mask
+    there: bool  # it has a true one
+    J: float
+
+
+def follow(model: STCN, clip: Clip, kind: str, first: IdMask, size: int) -> Iterator[Seen]:
+    """What a session says of each frame after the first."""
+    session = Session(model, size=size)
+    for t, (frame, truth) in enumerate(zip(clip.frames, clip.truths, strict=True)):
+        edge = session._edges.get(1, 0.0)
+        result = session.step(frame, first if t == 0 else None)
+        if t == 0 or session._now is None:
+            continue
+        prob = session._now.prob[session._now.crop]
+        area, agreement, _ = signs_of(prob[1], prob.argmax(dim=0) == 1)
+        signs = present_signs(agreement) if area else absent_signs(edge)
+        state = result.objects[1]
+        yield Seen(
+            clip.name,
+            kind,
+            t,
+            signs,
+            state.confidence,
+            bool(area),
+            bool(truth.any()),
+            overlap(result.mask, truth),
+        )
+
+
+def auc(scores: Sequence[float], positive: Sequence[bool]) -> float:
+    """Area under the ROC curve: how often a positive scores below a negative, ties counting half.
+
+    NaN where one of the two is missing.
+    """
+    values, is_positive = np.asarray(scores, float), np.asarray(positive, bool)
+    low, high = values[is_positive], values[~is_positive]
+    if not low.size or not high.size:
+        return float("nan")
+    below = (low[:, None] < high[None]).mean() + 0.5 * (low[:, None] == high[None]).mean()
+    return float(below)
+
+
+def fit(signs: NDArray[np.float64], target: NDArray[np.float64], ridge: float = 1.0) -> NDArray[np.float64]:
+    """Logistic regression: the weights that give each row of signs (n, k) its target (n,) in [0, 1].
+
+    ridge: of the squared weights but the first, so that few failures do not give weights without bound.
+    """
+    weights = np.zeros(signs.shape[1])
+    keep = np.diag([1e-6, *[ridge] * (signs.shape[1] - 1)])
+    for _ in range(50):  # Newton's steps
+        p = 1 / (1 + np.exp(-signs @ weights))
+        slope = signs.T @ (p - target) + keep @ weights
+        weights -= np.linalg.solve((signs * (p * (1 - p))[:, None]).T @ signs + keep, slope)
+    return weights
+
+
+def harder(clip: Clip) -> dict[str, tuple[Clip, IdMask]]:
+    """The clip in ways that make a network fail, with the first mask that is given of each."""
+    first = clip.truths[0]
+    middle = int(np.nonzero(first)[0].mean())
+    half = first.copy()
+    half[:middle] = 0
+    backward = Clip(clip.name, clip.frames[::-1], clip.truths[::-1])
+    g = np.random.default_rng(0)
+    dark = [
+        np.clip(frame * (0.6 - 0.24 * t / len(clip)) + g.normal(0, 12, frame.shape), 0, 255).astype(np.uint8)
+        for t, frame in enumerate(clip.frames)
+    ]
+    return {
+        "backward": (backward, backward.truths[0]),
+        "half": (clip, half),
+        "dark": (Clip(clip.name, [clip.frames[0], *dark[1:]], clip.truths), first),
+    }
+
+
+def _calibrate(seen: Sequence[Seen]) -> None:
+    for name, present in (("PRESENT", True), ("ABSENT", False)):
+        rows = [one for one in seen if one.present == present]
+        signs = np.array([one.signs for one in rows])
+        weights = fit(signs, np.array([one.J for one in rows]))
+        print(f"{name} = ({', '.join(f'{w:.3f}' for w in weights)})  # {len(rows)} frames")
+
+
+def _report(seen: Sequence[Seen]) -> dict[str, float]:
+    """Print the figures; returns them."""
+    figures: dict[str, float] = {}
+    for kind in dict.fromkeys(one.kind for one in seen):
+        rows = [one for one in seen if one.kind == kind]
+        print(f"\n{kind}: {len(rows)} frames, mean J {np.mean([one.J for one in rows]):.3f}")
+        for bound in (0.5, 0.7):
+            low = [bound > one.J for one in rows]
+            area = auc([one.confidence for one in rows], low)
+            figures[f"{kind} AUC J<{bound}"] = area
+            print(f"  low confidence tells J < {bound} ({sum(low)} frames): AUC {area:.3f}")
+    print(f"\n{'confidence':14}{'frames':>8}{'mean J':>9}{'mean confidence':>17}")
+    for low_end, high_end in pairwise(BINS):
+        rows = [one for one in seen if low_end <= one.confidence < high_end + (high_end == 1)]
+        if rows:
+            mean, said = np.mean([one.J for one in rows]), np.mean([one.confidence for one in rows])
+            print(f"{low_end:.1f} to {high_end:.1f}    {len(rows):8}{mean:9.3f}{said:17.3f}")
+    error = float(np.mean([abs(one.confidence - one.J) for one in seen]))
+    figures["mean error"] = error
+    print(f"a confidence is {error:.3f} from J in the mean")
+    empty = [one for one in seen if not one.present]
+    gone = [one.there for one in empty]
+    figures["absence AUC"] = auc([one.confidence for one in empty], gone)
+    figures["gone"] = sum(not one.there for one in seen)
+    figures["gone and absent"] = sum(not one.there for one in empty)
+    figures["lost"] = sum(gone)
+    print(
+        f"\nthe object is gone in {figures['gone']:.0f} frames, "
+        f"{figures['gone and absent']:.0f} of them without a mask; "
+        f"{figures['lost']:.0f} frames have none though it is there: low confidence "
+        f"tells these with AUC {figures['absence AUC']:.3f}"
+    )
+    return figures
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m emavos.benchmark.confidence", description=__doc__)
+    add_clip_arguments(parser)
+    parser.add_argument("--calibrate", action="store_true", help="fit the weights instead")
+    args = parser.parse_args(argv)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    names = args.sequences
+    if args.calibrate and names is None:
+        from emavos.training import HELD_OUT
+
+        names = HELD_OUT
+    model = load_model(args.model)
+    seen = []
+    for clip in load_clips(args.data, args.size, args.frames, names):
+        window = leaving(clip)
+        kinds = {"whole": (clip, clip.truths[0]), "leaving": (window, window.truths[0])}
+        kinds |= harder(clip) if args.calibrate else {}
+        for kind, (one, first) in kinds.items():
+            seen += list(follow(model, one, kind, first, args.size))
+    if args.json is not None:
+        args.json.write_text(json.dumps([asdict(one) for one in seen]) + "\n")
+    if args.calibrate:
+        _calibrate(seen)
+    else:
+        _report(seen)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,9 @@
+"""The weights of `emavos.confidence`, as this command prints them:
+
+python -m emavos.benchmark.confidence --calibrate --data CLIPS --frames 60
+
+where CLIPS has the four sequences that the embedded model was not trained on, `emavos.training.HELD_OUT`.
+"""
+
+PRESENT = (-1.109, 1.361)
+ABSENT = (-2.0, 4.0)

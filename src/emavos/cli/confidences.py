@@ -1,0 +1,50 @@
+"""What is said of each object on each frame, as a CSV: `segment` writes it, `review` reads it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from emavos.confidence import ObjectState
+    from emavos.io import FrameSource
+
+COLUMNS = ("frame", "object", "present", "confidence", "area")
+
+
+def write_confidences(path: Path, names: Sequence[str], states: Sequence[Mapping[int, ObjectState]]) -> None:
+    """A CSV of one line for each object of each frame."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(COLUMNS)
+        for name, objects in zip(names, states, strict=True):
+            for id, state in objects.items():
+                rows.writerow([name, id, int(state.present), f"{state.confidence:.4f}", state.area])
+
+
+def read_confidences(path: Path, frames: FrameSource) -> list[dict[int, ObjectState]]:
+    """What `write_confidences` wrote, by the index of the frame."""
+    from emavos.confidence import ObjectState
+
+    found: dict[int, dict[int, ObjectState]] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if tuple(rows.fieldnames or ()) != COLUMNS:
+            raise ValueError(
+                f"{path} has not the columns {', '.join(COLUMNS)}; `segment --confidence` writes them"
+            )
+        for row in rows:
+            index = frames.find(row["frame"])
+            if index is None:
+                raise ValueError(f"{path} tells of frame {row['frame']}, which VIDEO does not have")
+            try:
+                state = ObjectState(row["present"] == "1", float(row["confidence"]), int(row["area"]))
+                id = int(row["object"])
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path} is damaged in line {rows.line_num}: {error}") from error
+            if not 0 <= state.confidence <= 1:  # NaN too
+                raise ValueError(f"{path} is damaged in line {rows.line_num}: a confidence is in [0, 1]")
+            found.setdefault(index, {})[id] = state
+    return [found.get(index, {}) for index in range(max(found, default=-1) + 1)]

@@ -1,0 +1,158 @@
+"""`emavos review`: the frames of a video where one correction would help most."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emavos.cli.arguments import (
+    Commands,
+    add_memory_arguments,
+    add_model_arguments,
+    add_output_arguments,
+    load_predictor,
+    policy,
+    whole,
+)
+from emavos.cli.confidences import read_confidences
+from emavos.cli.follow import follow
+from emavos.cli.segment import check_apart, read_masks
+from emavos.cli.staging import staged
+
+if TYPE_CHECKING:
+    from emavos.confidence import ObjectState
+    from emavos.io import FrameSource, Pixels
+    from emavos.review import Suggestion
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "review",
+        help="the frames of a video where one correction would help most",
+        description="List the frames that an annotator should correct first, and why, as a table and a "
+        "contact sheet. Masks are those of `emavos segment --confidence`; or the video is followed here.",
+    )
+    parser.set_defaults(run=_review)
+    parser.add_argument("video", metavar="VIDEO", help="a folder of images, or a video file (extra: video)")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--masks", type=Path, metavar="DIR", help="masks of every frame; with their --confidence"
+    )
+    source.add_argument(
+        "--mask", type=Path, metavar="PNG|DIR", help="follow the video, as `emavos segment` does"
+    )
+    parser.add_argument(
+        "--confidence", type=Path, metavar="CSV", help="what `emavos segment --confidence` wrote with --masks"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of review.csv and review.png, new or empty",
+    )
+    parser.add_argument("--count", type=whole(1), default=8, metavar="N", help="frames to list at most (8)")
+    parser.add_argument(
+        "--direction",
+        choices=("forward", "backward", "both"),
+        default="forward",
+        help="how the video is followed, which says what frames a correction reaches (forward)",
+    )
+    add_output_arguments(parser)
+    add_model_arguments(parser, size=480)
+    add_memory_arguments(parser)
+
+
+def _review(args: argparse.Namespace) -> None:
+    from emavos.io import open_frames, write_image
+    from emavos.review import suggest
+
+    if args.video.startswith("camera:"):
+        raise ValueError("a camera has no frames to go back to; review a folder of images or a video file")
+    if (args.masks is None) != (args.confidence is None):
+        raise ValueError(
+            "--masks and --confidence go together: both are written by "
+            "`emavos segment VIDEO --mask PNG --out DIR --confidence CSV`"
+        )
+    check_apart(args.video, args.masks or args.mask, args.out, None)
+    frames = open_frames(args.video)
+    with staged(args.out, args.force) as folder:
+        masks = args.masks
+        if masks is None:
+            masks = folder / "masks"
+            states = _follow(args, frames, masks)
+        else:
+            states = read_confidences(args.confidence, frames)
+        suggestions = suggest(states, args.count, args.direction)
+        if suggestions:
+            write_image(folder / "review.png", _sheet(frames, suggestions, masks))
+        _write_table(folder / "review.csv", frames, suggestions)
+    if not args.quiet:
+        _tell(args, frames, suggestions)
+
+
+def _follow(args: argparse.Namespace, frames: FrameSource, folder: Path) -> list[dict[int, ObjectState]]:
+    """Follow the video, write its masks, and return what is said of the objects of each frame."""
+    from emavos.io import write_mask
+
+    folder.mkdir()
+    states = []
+    predictor = load_predictor(args, **policy(args))
+    given = read_masks(args.mask, frames)
+    for _, result in follow(predictor, frames, given, args.quiet, args.direction):
+        write_mask(folder / f"{frames.name(result.index)}.png", result.mask)
+        states.append(result.objects)
+    return states
+
+
+def _sheet(frames: FrameSource, suggestions: Sequence[Suggestion], masks: Path) -> Pixels:
+    """The frames to correct, the best first, with their masks and why."""
+    from emavos.io import read_mask
+    from emavos.visualize import contact_sheet, overlay
+
+    wanted = {one.frame for one in suggestions}
+    reel = frames.reel()
+    pictures = (
+        {index: reel[index] for index in wanted}
+        if reel is not None
+        else {index: frame for index, frame in enumerate(frames) if index in wanted}
+    )
+    if lost := wanted - {*pictures}:
+        raise ValueError(f"frame {min(lost)} is told of but is not in the video")
+    images, labels = [], []
+    for rank, one in enumerate(suggestions, 1):
+        name = frames.name(one.frame)
+        images.append(overlay(pictures[one.frame], read_mask(masks / f"{name}.png")))
+        labels.append(f"{rank}. {name}: object {one.object} {one.reason} ({one.confidence:.2f})")
+    return contact_sheet(images, labels, columns=2, width=1280)
+
+
+def _rows(frames: FrameSource, suggestions: Sequence[Suggestion]) -> Iterator[tuple[str, ...]]:
+    for rank, one in enumerate(suggestions, 1):
+        unsure = f"{frames.name(one.first)} to {frames.name(one.last)}"
+        numbers = f"{one.confidence:.2f}", f"{one.gain:.1f}"
+        yield str(rank), frames.name(one.frame), str(one.object), *numbers, unsure, one.reason
+
+
+HEADER = ("rank", "frame", "object", "confidence", "gain", "unsure from to", "why")
+
+
+def _write_table(path: Path, frames: FrameSource, suggestions: Sequence[Suggestion]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(HEADER)
+        rows.writerows(_rows(frames, suggestions))
+
+
+def _tell(args: argparse.Namespace, frames: FrameSource, suggestions: Sequence[Suggestion]) -> None:
+    if not suggestions:
+        print(f"no frame is unsure; an empty table is in {args.out}")
+        return
+    rows = [HEADER, *_rows(frames, suggestions)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+    for row in rows:
+        print("  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip())
+    print(f"table and contact sheet in {args.out}")

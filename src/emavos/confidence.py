@@ -1,0 +1,98 @@
+"""How sure a mask is: what can be told of it from its own probabilities, and from where it was last seen.
+
+The network says for each pixel how probable an object is there. Where those inside the mask are high and
+those outside are low the mask is mostly right; where they blur into each other it is mostly not. A logistic
+regression, whose weights are in `emavos.calibration`, makes of this the J that the mask can be expected to
+have. An object without a mask is rather gone where it was last seen at the border of the frame, and rather
+lost where it was not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from emavos.calibration import ABSENT, PRESENT
+
+_FADES = 0.9  # per frame: how much of having been at the border counts a frame later
+
+
+@dataclass(frozen=True)
+class ObjectState:
+    """What a result says of an object.
+
+    present: whether the object has any pixel of the mask.
+    confidence: in [0, 1], the J (intersection over union) that its mask can be expected to have; of an object
+        that is absent, how sure that is. 1 on frames where its mask was given.
+    area: its pixels in the mask.
+    """
+
+    present: bool
+    confidence: float
+    area: int
+
+
+def observe(
+    prob: Tensor, ids: Sequence[int], given: Collection[int], edges: Mapping[int, float]
+) -> tuple[tuple[float, ...], dict[int, float]]:
+    """Of each object its confidence, and how much of it was last seen at the border of the frame.
+
+    prob: (1 + O, H, W), background first, then in the order of ids. given: the objects whose masks on this
+    frame were given. edges: what this returned for the frame before, {id: share of the outline}.
+    """
+    if not ids:
+        return (), {}
+    winner = prob.argmax(dim=0)
+    confidences, seen = [], {}
+    for plane, id in enumerate(ids, 1):
+        area, agreement, edge = signs_of(prob[plane], winner == plane)
+        before = edges.get(id, 0.0)
+        if id in given:
+            # an object that was said to be absent is as surely gone as one that left across the border
+            seen[id] = edge if area else 1.0
+            confidences.append(1.0)
+            continue
+        seen[id] = max(edge, _FADES * before) if area else before
+        signs = present_signs(agreement) if area else absent_signs(before)
+        weights = PRESENT if area else ABSENT
+        confidences.append(_sigmoid(sum(w * x for w, x in zip(weights, signs, strict=True))))
+    return tuple(confidences), seen
+
+
+def present_signs(agreement: float) -> tuple[float, float]:
+    """What the confidence of a mask is made of: log-odds, in which 0.9 and 0.99 differ as 0.5 and 0.9 do."""
+    return 1.0, _logit(agreement)
+
+
+def absent_signs(edge: float) -> tuple[float, float]:
+    """What the confidence of an absence is made of: a tenth of the outline at the border counts in full."""
+    return 1.0, min(10 * edge, 1.0)
+
+
+def signs_of(prob: Tensor, mask: Tensor) -> tuple[float, float, float]:
+    """Of an object: its area, its agreement, and the share of its outline that is the border of the frame.
+
+    prob: (H, W), its own. mask: bool (H, W). The agreement is the intersection over union of the mask and the
+    probability, where the union counts the mask whole and the probability outside it.
+    """
+    area = mask.sum()
+    inside = (prob * mask).sum()
+    agreement = inside / (area + prob.sum() - inside).clamp(min=1e-6)
+    inner = (mask[1:] ^ mask[:-1]).sum() + (mask[:, 1:] ^ mask[:, :-1]).sum()
+    border = mask[0].sum() + mask[-1].sum() + mask[:, 0].sum() + mask[:, -1].sum()
+    edge = border / (inner + border).clamp(min=1)
+    values: list[float] = torch.stack([area, agreement, edge]).tolist()  # one wait for the device
+    return values[0], values[1], values[2]
+
+
+def _logit(p: float) -> float:
+    p = min(max(p, 1e-3), 1 - 1e-3)
+    return math.log(p / (1 - p))
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

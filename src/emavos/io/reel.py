@@ -1,0 +1,43 @@
+"""Frames in any order, of sources that can be read again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from emavos.io.source import FrameSource
+from emavos.io.spool import Spool
+from emavos.io.video import VideoSource
+
+
+class Reel(Protocol):
+    """Frames by their index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+@contextmanager
+def open_reel(source: FrameSource) -> Iterator[Reel]:
+    """The frames of a source in any order, while the block runs.
+
+    Those of a folder or a sequence are read where they are. A video file is decoded once into a temporary
+    file, without loss: half its size in 8-bit RGB or so, which is 3 bytes a pixel.
+
+    Raises ValueError for a camera and any other stream, whose frames come once.
+    """
+    if isinstance(source, VideoSource):
+        with Spool() as spool:
+            for frame in source:
+                spool.append(frame)
+            yield spool
+        return
+    reel = source.reel()
+    if reel is None:
+        raise ValueError(
+            "the frames are a stream, which comes once and in its order; going backward takes a folder, a "
+            "video file or a list"
+        )
+    yield reel

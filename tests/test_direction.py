@@ -1,0 +1,131 @@
+"""Videos followed backward and both ways."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from emavos import Predictor, Result
+from emavos.demo import synthetic_clip
+from emavos.direction import fuse
+from emavos.evaluation import region_similarity
+from emavos.io import write_video
+
+FRAMES, TRUTH = synthetic_clip(frames=10, size=(96, 160))
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return Predictor.from_pretrained(size=None)
+
+
+def only(id, frame):
+    return np.where(TRUTH[frame] == id, id, 0)
+
+
+def masks_of(results):
+    return np.stack([result.mask for result in results])
+
+
+def test_backward_is_forward_over_the_frames_in_reverse(predictor):
+    masks = {9: TRUTH[9], 4: only(2, 4)}
+    ours = list(predictor.propagate(FRAMES, masks=masks, direction="backward"))
+    theirs = list(predictor.propagate(FRAMES[::-1], {9 - i: mask for i, mask in masks.items()}))[::-1]
+    assert [result.index for result in ours] == list(range(10))
+    for a, b in zip(ours, theirs, strict=True):
+        assert np.array_equal(a.mask, b.mask)
+        assert (a.ids, a.confidences) == (b.ids, b.confidences)
+        torch.testing.assert_close(a.prob, b.prob, atol=0.01, rtol=0)
+
+
+def test_going_backward_there_is_nothing_behind_the_last_mask(predictor):
+    results = list(predictor.propagate(FRAMES, {6: TRUTH[6]}, direction="backward"))
+    assert [result.ids for result in results] == 7 * [(1, 2, 3)] + 3 * [()]
+    assert not masks_of(results)[7:].any()
+    assert results[9].prob.shape == (1, 96, 160)
+    assert results[9].objects == {}
+
+
+def test_one_mask_goes_both_ways(predictor):
+    results = list(predictor.propagate(FRAMES, {5: TRUTH[5]}, direction="both"))
+    assert [result.index for result in results] == list(range(10))
+    forward = list(predictor.propagate(FRAMES[5:], TRUTH[5]))
+    backward = list(predictor.propagate(FRAMES[5::-1], TRUTH[5]))
+    assert np.array_equal(masks_of(results)[5:], masks_of(forward))
+    assert np.array_equal(masks_of(results)[:6], masks_of(backward)[::-1])
+
+
+def test_an_annotated_frame_comes_back_as_given_and_objects_keep_their_sides(predictor):
+    masks = {0: only(1, 0), 8: np.where(TRUTH[8] == 3, 0, TRUTH[8]), 4: only(3, 4)}
+    results = list(predictor.propagate(FRAMES, masks, direction="both"))
+    for index, mask in masks.items():
+        assert np.array_equal(np.where(mask != 0, results[index].mask, 0), mask)
+    for result in results[1:9]:
+        assert set(result.ids) == {1, 2, 3}
+        torch.testing.assert_close(result.prob.sum(0), torch.ones(96, 160), atol=1e-4, rtol=0)
+        for id in (1, 2, 3):
+            assert region_similarity(result.mask == id, TRUTH[result.index] == id) > 0.5
+    assert results[9].ids == (1, 3, 2)
+
+
+def result(index, value, confidence):
+    one = torch.full((1, 2, 2), value)
+    return Result(index, (5,), torch.cat([1 - one, one]), (confidence,))
+
+
+def test_of_two_answers_the_nearer_and_the_surer_counts_more():
+    ends = {0: {5}, 10: {5}}
+    for index, sure, expected in ((5, (0.8, 0.8), 0.5), (2, (0.8, 0.8), 0.8), (5, (0.8, 0.4), 16 / 17)):
+        fused = fuse(result(index, 1.0, sure[0]), result(index, 0.0, sure[1]), ends)
+        torch.testing.assert_close(fused.prob[1], torch.full((2, 2), expected))
+    assert fuse(result(5, 1.0, 0.1), result(5, 0.0, 0.9), {0: {5}, 10: {4}}).confidences == (0.1,)
+
+
+def test_folder_video_and_list_give_the_same_masks_both_ways(predictor, tmp_path):
+    pytest.importorskip("av", reason="the extra 'video' is not installed")
+    write_video(tmp_path / "clip.mp4", FRAMES, fps=10)
+    from emavos.io import open_frames
+
+    decoded = list(open_frames(tmp_path / "clip.mp4"))
+    (tmp_path / "frames").mkdir()
+    for i, frame in enumerate(decoded):
+        Image.fromarray(frame).save(tmp_path / "frames" / f"{i}.png")
+    masks = {1: TRUTH[1], 8: TRUTH[8]}
+    expected = masks_of(predictor.propagate(decoded, masks, direction="both"))
+    for source in (tmp_path / "clip.mp4", tmp_path / "frames", np.stack(decoded)):
+        assert np.array_equal(masks_of(predictor.propagate(source, masks, direction="both")), expected)
+
+
+@pytest.mark.parametrize("direction", ["backward", "both"])
+def test_a_stream_does_not_go_backward(predictor, direction):
+    with pytest.raises(ValueError, match="the frames are a stream, which comes once"):
+        next(predictor.propagate(iter(FRAMES), TRUTH[0], direction=direction))
+
+
+def test_what_no_direction_can_follow_is_told(predictor):
+    with pytest.raises(ValueError, match="direction is one of forward, backward, both, not 'up'"):
+        predictor.propagate(FRAMES, TRUTH[0], direction="up")
+    with pytest.raises(ValueError, match="give either mask, or masks as a dict"):
+        predictor.propagate(FRAMES, TRUTH[0], masks={3: TRUTH[3]})
+    with pytest.raises(ValueError, match="frame 10 but the video has 10 frames"):
+        next(predictor.propagate(FRAMES, {10: TRUTH[9]}, direction="both"))
+
+
+def test_a_frame_of_another_time_is_remembered_once_and_replaced_when_its_turn_comes(predictor):
+    session = predictor.session()
+    session.step(FRAMES[0], TRUTH[0])
+    session.remember(FRAMES[2], TRUTH[2], 2)
+    assert len(session.groups[0].bank) == 2
+    session.step(FRAMES[1])
+    session.step(FRAMES[2], TRUTH[2])
+    assert len(session.groups[0].bank) == 2
+
+
+def test_a_frame_that_lacks_an_object_is_not_remembered_for_those_that_came_with_it(predictor):
+    session = predictor.session()
+    session.step(FRAMES[0], np.where(TRUTH[0] == 3, 0, TRUTH[0]))
+    session.add({3: TRUTH[0] == 3})
+    session.remember(FRAMES[5], np.where(TRUTH[5] == 1, 0, TRUTH[5]), 5)
+    assert [len(group.bank) for group in session.groups] == [1, 2]
