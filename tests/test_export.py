@@ -116,6 +116,7 @@ import sys
 sys.modules["torch"] = sys.modules["emavos"] = None  # an import of them fails
 sys.path.insert(0, {str(ROOT / "examples")!r})
 from pathlib import Path
+import numpy as np
 from onnx_stream import Stream
 frame = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 mask = np.zeros((40, 50), int)
