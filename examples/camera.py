@@ -35,7 +35,7 @@ def main() -> None:
         camera = iter(open_frames(f"camera:{sys.argv[1]}"))
         frame = next(camera)
         height, width = np.array(frame).shape[:2]
-        mask = np.zeros((height, width), np.uint8)
+        mask = np.zeros((height, width), np.int32)
         mask[height // 3 : -height // 3, width // 3 : -width // 3] = 1  # what is in the middle
     else:
         camera, mask = scene()
