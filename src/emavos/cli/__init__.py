@@ -15,7 +15,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from emavos.cli import batch, bench, compare, convert, data, demo, evaluate, review, segment, train
+from emavos.cli import (
+    batch,
+    bench,
+    compare,
+    convert,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    review,
+    segment,
+    train,
+)
 
 BAD_INPUT, BAD_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
@@ -85,6 +98,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (segment, batch, review, demo, evaluate, compare, train, data, convert, bench):
+    for command in (
+        segment,
+        batch,
+        review,
+        demo,
+        evaluate,
+        compare,
+        train,
+        data,
+        convert,
+        export,
+        bench,
+        doctor,
+    ):
         command.add(commands)
     return parser

@@ -90,8 +90,8 @@ class MBConv(nn.Module):
         self.residual = in_channels == out_channels and stride == 1
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = x.nbytes * self.depthwise.conv.in_channels // x.shape[1]
-        if hidden > _LARGE and x.device.type == "cpu" and not torch.is_grad_enabled():
+        hidden = x.numel() * x.element_size() * self.depthwise.conv.in_channels // x.shape[1]
+        if not torch.is_grad_enabled() and x.device.type == "cpu" and hidden > _LARGE:
             out = self._in_strips(x, strips=math.ceil(2 * hidden / _LARGE))
         else:
             out = self._whole(x)

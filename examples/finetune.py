@@ -1,0 +1,56 @@
+"""Fine-tune the embedded model on a few masks of your own: `python examples/finetune.py [CLIPS OUT]`.
+
+CLIPS holds JPEGImages/CLIP/FRAME.jpg and Annotations/CLIP/FRAME.png (docs/training.md). Without arguments a
+drawn clip is taken and two steps are made, to show the way; a real run takes some forty.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import tempfile
+from pathlib import Path
+
+from emavos import Predictor
+from emavos.demo import synthetic_clip
+from emavos.io import write_image, write_mask
+from emavos.models import STCN
+from emavos.training import STAGES, train
+
+
+def drawn_clips(folder: Path) -> Path:
+    """One clip in which every other frame has a mask."""
+    for index, (frame, mask) in enumerate(zip(*synthetic_clip(frames=6, size=(96, 160)), strict=True)):
+        for kind in ("JPEGImages", "Annotations"):
+            (folder / kind / "sea").mkdir(parents=True, exist_ok=True)
+        write_image(folder / "JPEGImages" / "sea" / f"{index:05d}.jpg", frame)
+        if index % 2 == 0:
+            write_mask(folder / "Annotations" / "sea" / f"{index:05d}.png", mask)
+    return folder
+
+
+def main() -> None:
+    recipe = STAGES["finetune"]
+    with tempfile.TemporaryDirectory() as folder:
+        if len(sys.argv) > 2:
+            clips, out = Path(sys.argv[1]), Path(sys.argv[2])
+        else:
+            clips, out = drawn_clips(Path(folder, "clips")), Path(folder, "run")
+            recipe = dataclasses.replace(recipe, iterations=2, decay_from=0, size=64, batch=1)
+        model = train(
+            STCN.from_pretrained(),
+            clips,
+            out,
+            recipe,
+            workers=0,
+            report=lambda now: print(f"iteration {now.iteration}  loss {now.loss:.3f}"),
+        )
+        model.save_pretrained(out / "model")
+        predictor = Predictor.from_pretrained(out / "model", size=96)
+        frames, truth = synthetic_clip(frames=3, size=(96, 160))
+        for result in predictor.propagate(frames, truth[0]):
+            print(f"frame {result.index}  {(result.mask > 0).mean():.1%} of the pixels")
+
+
+if __name__ == "__main__":
+    main()

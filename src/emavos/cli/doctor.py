@@ -1,0 +1,68 @@
+"""`emavos doctor`: what works on this machine, and how to install what does not."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from emavos.cli.arguments import Commands
+
+if TYPE_CHECKING:
+    from emavos.doctor import Report
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="what works on this machine, and what each extra lacks",
+        description="Versions, devices, back ends, the embedded model and extras. Exit code 0 where all "
+        "works that needs no extra, 1 otherwise.",
+    )
+    parser.set_defaults(run=_doctor)
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from emavos.doctor import examine
+
+    report = examine()
+    _print_json(report) if args.json else _print(report)
+    if not report.ok:
+        raise ValueError("something that the library needs does not work; it is named above")
+
+
+def _print_json(report: Report) -> None:
+    import dataclasses
+    import json
+
+    fields = dataclasses.asdict(report)
+    for extra, found in zip(fields["extras"], report.extras, strict=True):
+        extra["install"] = found.install
+    print(json.dumps({"ok": report.ok, **fields}, indent=2))
+
+
+def _print(report: Report) -> None:
+    lines = [("packages", ", ".join(f"{name} {v or 'MISSING'}" for name, v in report.versions.items()))]
+    lines.append(("device", report.device))
+    native = {True: "native", False: "not native: slower than float32", None: "not known"}
+    lines.append(("bfloat16", native[report.bfloat16]))
+    lines.append(("threads", " ".join([str(report.threads), *_settings(report)])))
+    lines.append(("model", f"embedded, {_state(report.weights)}"))
+    lines += [(f"readout {name}", _state(reason)) for name, reason in report.readouts.items()]
+    lines.append(("video", report.video))
+    for extra in report.extras:
+        lacks = f"lacks {', '.join(extra.missing)}: {extra.install}" if extra.missing else "installed"
+        lines.append((f"extra {extra.name}", lacks))
+    if not report.extras:
+        lines.append(("extras", "not known: the package is not installed, but run from its source"))
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        print(f"{name:{width}}  {text}")
+
+
+def _state(reason: str | None) -> str:
+    return "works" if reason is None else reason
+
+
+def _settings(report: Report) -> list[str]:
+    return [f"{name}={value}" for name, value in report.environment.items()]

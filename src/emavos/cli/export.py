@@ -1,0 +1,49 @@
+"""`emavos export onnx`: the network as graphs for other runtimes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from emavos.cli.arguments import Commands, add_output_arguments, silent_hub
+from emavos.cli.staging import staged
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "export", help="the network as ONNX graphs", description="Write the network for other runtimes."
+    )
+    formats = parser.add_subparsers(title="formats", metavar="FORMAT", required=True)
+    onnx = formats.add_parser(
+        "onnx",
+        help="ONNX graphs of free size and number of objects",
+        description="Write encode_key, encode_value and decode as ONNX graphs with manifest.json, and check "
+        "them against torch with onnxruntime. The memory stays outside: examples/onnx_stream.py.",
+    )
+    onnx.set_defaults(run=_export_onnx)
+    onnx.add_argument(
+        "--model", metavar="NAME|DIR", help="user/name of the Hub, or a folder (the model in this package)"
+    )
+    onnx.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the graphs")
+    onnx.add_argument("--half", action="store_true", help="in float16, inputs and outputs too")
+    add_output_arguments(onnx)
+
+
+def _export_onnx(args: argparse.Namespace) -> None:
+    import torch
+
+    from emavos.export import check_onnx, export_onnx
+    from emavos.models import STCN
+
+    with silent_hub(bars=not args.quiet):
+        model = STCN.from_pretrained(args.model, dtype=torch.float16 if args.half else torch.float32)
+    with staged(args.out, args.force) as folder:
+        manifest = export_onnx(model, folder)
+        differences = check_onnx(model, folder)
+    if args.quiet:
+        return
+    for name, graph in manifest["graphs"].items():
+        megabytes = (args.out / graph["file"]).stat().st_size / 1e6
+        error = max(difference.error for difference in differences if difference.graph == name)
+        print(f"{args.out / graph['file']}: {megabytes:.1f} MB, within {error:.0e} of torch")
+    print(f"{args.out / 'manifest.json'}: {manifest['dtype']}, opset {manifest['opset']}")

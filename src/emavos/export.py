@@ -1,0 +1,265 @@
+"""The network for other runtimes: its three functions as programs of `torch.export`, and as ONNX graphs.
+
+What a video needs between them, the memory and its readout, is no network and stays outside:
+`examples/onnx_stream.py` has it in NumPy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from emavos.frames import IMAGENET_MEAN, IMAGENET_STD
+from emavos.memory import MemoryPolicy
+from emavos.models import STCN, Features
+from emavos.models.stcn import STRIDE
+from emavos.pretrained import weights_sha256
+
+if TYPE_CHECKING:
+    import onnx
+
+MANIFEST = "manifest.json"
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 3e-2}  # of the largest number of an output
+CASES = ((32, 48, 1), (96, 160, 2), (128, 80, 5))  # height, width, objects
+
+_OUTPUTS: Mapping[str, tuple[str, ...]] = {
+    "encode_key": Features._fields,
+    "encode_value": ("value",),
+    "decode": ("logits",),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a graph is from the network, on noise of one size."""
+
+    graph: str
+    height: int
+    width: int
+    objects: int
+    error: float  # the largest, as a share of the largest number of that output
+
+
+def export_programs(model: STCN) -> dict[str, ExportedProgram]:
+    """The network's functions as programs of `torch.export`, in the dtype of the model.
+
+    * encode_key(frame) -> key, context, f16, f8, f4
+    * encode_value(frame, f16, prob) -> value
+    * decode(readout, context, f8, f4) -> logits
+
+    Shapes are those of `STCN` for one frame (B = 1). Height, width and the number of objects are free:
+    multiples of 16 up to 8192, and 1 to 255.
+
+    >>> programs = export_programs(STCN.from_pretrained())
+    >>> key, context, f16, f8, f4 = programs["encode_key"].module()(frame)
+    """
+    h, w, objects = Dim("h", max=512), Dim("w", max=512), Dim("objects", min=1, max=255)
+    whole = {2: STRIDE * h, 3: STRIDE * w}
+    cells = {2: h, 3: w}
+    shapes: dict[str, dict[str, dict[int, Any]]] = {
+        "encode_key": {"frame": whole},
+        "encode_value": {"frame": whole, "f16": cells, "prob": {1: objects, **whole}},
+        "decode": {
+            "readout": {1: objects, 3: h, 4: w},
+            "context": cells,
+            "f8": {2: 2 * h, 3: 2 * w},
+            "f4": {2: 4 * h, 3: 4 * w},
+        },
+    }
+    inputs = _inputs(model, 96, 160, 2)
+    return {
+        name: torch.export.export(module, tuple(inputs[name].values()), dynamic_shapes=shapes[name])
+        for name, module in _functions(model).items()
+    }
+
+
+def export_onnx(model: STCN, folder: Path, policy: MemoryPolicy | None = None) -> dict[str, Any]:
+    """Write the programs as ONNX graphs into a folder, and `manifest.json` beside them; returns the manifest.
+
+    model: its dtype, float32 or float16, is that of the graphs.
+    policy: stands in the manifest for whoever writes the memory; None: the defaults.
+
+    The manifest says what a runtime must know: config, dtype, stride, mean and standard deviation of frames,
+    names and shapes of inputs and outputs, and the sha256 of each file and of the weights.
+
+    Raises ImportError where the extra `onnx` is not installed, ValueError for another dtype.
+    """
+    from emavos import __version__
+
+    onnx, _ = _packages()
+    dtype = next(model.parameters()).dtype
+    if dtype not in TOLERANCE:
+        raise ValueError(f"graphs are of float32 or float16, not {dtype}")
+    graphs = {}
+    for name, program in export_programs(model).items():
+        exported = torch.onnx.export(program, output_names=_OUTPUTS[name], verbose=False)
+        assert exported is not None
+        proto = _tidy(exported.model_proto)
+        onnx.checker.check_model(proto, full_check=True)
+        content = proto.SerializeToString(deterministic=True)
+        (folder / f"{name}.onnx").write_bytes(content)
+        graphs[name] = {
+            "file": f"{name}.onnx",
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "inputs": {x.name: _shape(x) for x in proto.graph.input},
+            "outputs": {x.name: _shape(x) for x in proto.graph.output},
+        }
+    policy = MemoryPolicy() if policy is None else policy
+    manifest = {
+        "emavos": __version__,
+        "weights_sha256": weights_sha256(model),
+        "config": model.config.to_dict(),
+        "dtype": str(dtype).removeprefix("torch."),
+        "opset": proto.opset_import[0].version,
+        "stride": STRIDE,
+        "mean": [round(x, 4) for x in IMAGENET_MEAN.tolist()],  # of RGB in [0, 1]
+        "std": [round(x, 4) for x in IMAGENET_STD.tolist()],
+        "memory": {"every": policy.every, "top_k": policy.top_k, "max_frames": policy.max_frames},
+        "graphs": graphs,
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    return manifest
+
+
+def check_onnx(model: STCN, folder: Path, cases: Iterable[tuple[int, int, int]] = CASES) -> list[Difference]:
+    """Run the graphs of a folder with onnxruntime on noise, and compare them with the network in float32.
+
+    cases: height and width, multiples of 16, and objects of each.
+
+    Raises ValueError where a file is not that of the manifest, or a graph is further from the network than
+    rounding explains (`TOLERANCE`); ImportError where the extra `onnx` is not installed.
+    """
+    _, onnxruntime = _packages()
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    dtype = getattr(torch, manifest["dtype"])
+    exact = STCN(model.config).eval()
+    exact.load_state_dict(model.state_dict())
+    functions, differences = _functions(exact), []
+    for name, graph in manifest["graphs"].items():
+        content = (folder / graph["file"]).read_bytes()
+        if hashlib.sha256(content).hexdigest() != graph["sha256"]:
+            raise ValueError(f"{folder / graph['file']} is not the file of {MANIFEST}: its sha256 differs")
+        session = _session(onnxruntime, content)
+        for height, width, objects in cases:
+            inputs = _inputs(exact, height, width, objects)[name]
+            with torch.no_grad():
+                wanted = functions[name](*inputs.values())
+            given = session.run(None, {key: x.to(dtype).numpy() for key, x in inputs.items()})
+            pairs = zip(given, wanted if isinstance(wanted, tuple) else (wanted,), strict=True)
+            error = max(_error(out, want) for out, want in pairs)
+            differences.append(Difference(name, height, width, objects, error))
+    worst = max(differences, key=lambda difference: difference.error)
+    if not worst.error <= TOLERANCE[dtype]:  # NaN too
+        raise ValueError(f"a graph is not the network: {worst}, more than {TOLERANCE[dtype]:g}")
+    return differences
+
+
+class _EncodeKey(nn.Module):
+    def __init__(self, model: STCN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.model.encode_key(frame))
+
+
+class _EncodeValue(_EncodeKey):
+    def forward(self, frame: Tensor, f16: Tensor, prob: Tensor) -> Tensor:  # type: ignore[override]
+        return self.model.encode_value(frame, Features(f16, f16, f16, f16, f16), prob)  # it reads f16 alone
+
+
+class _Decode(_EncodeKey):
+    def forward(self, readout: Tensor, context: Tensor, f8: Tensor, f4: Tensor) -> Tensor:  # type: ignore[override]
+        return self.model.decode(readout, Features(context, context, context, f8, f4))  # it reads these
+
+
+def _functions(model: STCN) -> dict[str, nn.Module]:
+    modules = {"encode_key": _EncodeKey, "encode_value": _EncodeValue, "decode": _Decode}
+    return {name: module(model).eval() for name, module in modules.items()}
+
+
+def _inputs(model: STCN, height: int, width: int, objects: int) -> dict[str, dict[str, Tensor]]:
+    """Noise for each function, in the dtype of the model; the same each time."""
+    generator = torch.Generator().manual_seed(0)
+    dtype = next(model.parameters()).dtype
+    frame = torch.randn(1, 3, height, width, generator=generator).to(dtype)
+    prob = torch.rand(1, objects, height, width, generator=generator).to(dtype) / objects
+    channels, cells = model.config.value_channels, (height // STRIDE, width // STRIDE)
+    readout = torch.randn(1, objects, channels, *cells, generator=generator).to(dtype)
+    with torch.no_grad():
+        features = model.encode_key(frame)
+    return {
+        "encode_key": {"frame": frame},
+        "encode_value": {"frame": frame, "f16": features.f16, "prob": prob},
+        "decode": {
+            "readout": readout,
+            "context": features.context,
+            "f8": features.f8,
+            "f4": features.f4,
+        },
+    }
+
+
+def _tidy(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph without notes on the source it was traced from, and with axes named h, w and objects."""
+    graph = proto.graph
+    for node in graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    for note in ("metadata_props", "doc_string", "value_info"):
+        graph.ClearField(note)
+    named = _axes(graph)
+    for x in (*graph.input, *graph.output):
+        x.ClearField("metadata_props")
+        for dim in x.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = re.sub(r"[a-z]\w*", lambda s: named.get(s[0], s[0]), dim.dim_param)
+    return proto
+
+
+def _axes(graph: onnx.GraphProto) -> dict[str, str]:
+    """What torch calls an axis, and what it is: {"s39": "h", "s94": "w"}."""
+    named: dict[str, str] = {}
+    for x in graph.input:
+        *first, height, width = x.type.tensor_type.shape.dim
+        for axis, name in [(height, "h"), (width, "w"), *((d, "objects") for d in first)]:
+            if axis.dim_param:
+                named.setdefault(axis.dim_param.rpartition("*")[2], name)
+    return named
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def _session(onnxruntime: Any, content: bytes) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # it warns of what it cannot fold in half precision
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _error(out: np.ndarray, wanted: Tensor) -> float:
+    want = wanted.numpy()
+    return float(np.abs(out.astype(np.float32) - want).max() / np.abs(want).max())
+
+
+def _packages() -> tuple[Any, Any]:
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  # torch.onnx writes graphs with it
+    except ImportError as error:
+        raise ImportError(
+            f'ONNX graphs need {error.name}, which is not installed: pip install "emavos[onnx]"'
+        ) from error
+    return onnx, onnxruntime

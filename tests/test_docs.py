@@ -1,0 +1,85 @@
+"""The site of docs/: every page is reached, and all that the pages name exists."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emavos.cli import main
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+
+
+def test_the_navigation_names_every_page_once_and_no_other():
+    named = re.findall(r"\b[\w/-]+\.md\b", (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2])
+    assert sorted(named) == sorted(str(page.relative_to(DOCS)) for page in PAGES)
+
+
+def test_nothing_of_the_site_is_fetched_from_elsewhere():
+    assert "font: false" in (ROOT / "mkdocs.yml").read_text()
+    for page in PAGES:
+        assert not re.search(r"!\[[^\]]*\]\(https?:|<(script|img|iframe)\b", page.read_text()), page
+
+
+def test_what_the_pages_of_the_api_name_can_be_imported():
+    for page in (DOCS / "api").glob("*.md"):
+        for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE):
+            parts = name.split(".")
+            try:
+                importlib.import_module(name)
+            except ModuleNotFoundError:
+                assert hasattr(importlib.import_module(".".join(parts[:-1])), parts[-1]), f"{page}: {name}"
+
+
+def test_every_picture_is_used_and_those_that_are_drawn_are_there():
+    shown = "".join(page.read_text() for page in [*PAGES, ROOT / "README.md"])
+    for picture in (DOCS / "images").iterdir():
+        assert f"images/{picture.name}" in shown, picture.name
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.stem)
+def test_commands_of_the_pages_exist(page, capsys):
+    for command in set(re.findall(r"`emavos ([a-z]+)|^emavos ([a-z]+)", page.read_text(), re.MULTILINE)):
+        assert main([next(filter(None, command)), "--help"]) == 0
+    capsys.readouterr()
+
+
+def test_docstrings_become_lists_of_arguments_and_blocks_of_code():
+    pytest.importorskip("griffe", reason="the extra 'docs' is not installed")
+    code = f"""
+import sys
+sys.path.insert(0, {str(DOCS)!r})
+from docstrings import markdown
+print(markdown('''What it gives.
+
+    S = k q
+
+x, y: two numbers,
+    of one kind. z: more.
+other: text
+
+>>> f(1)
+2
+
+Raises ValueError: never.'''))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [line for line in done.stdout.splitlines() if line] == [
+        "What it gives.",
+        "    S = k q",
+        "* `x`, `y`: two numbers,",
+        "    of one kind. z: more.",
+        "* `other`: text",
+        "```pycon",
+        ">>> f(1)",
+        "2",
+        "```",
+        "Raises ValueError: never.",
+    ]

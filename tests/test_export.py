@@ -1,0 +1,172 @@
+"""The network as programs of torch.export, under torch.compile, and as ONNX graphs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from emavos import export
+from emavos.cli import main
+from emavos.export import check_onnx, export_onnx, export_programs
+from emavos.models import PRESETS, STCN, Features
+
+ROOT = Path(__file__).parents[1]
+SIZES = [(32, 48, 1), (48, 32, 3), (112, 64, 2)]  # height, width, objects; the programs are traced at others
+
+
+@pytest.fixture(scope="module")
+def model():
+    return STCN.from_pretrained()
+
+
+@pytest.fixture(scope="module")
+def programs(model):
+    return {name: program.module() for name, program in export_programs(model).items()}
+
+
+def noise(model, height, width, objects):
+    """A frame, its features, probabilities and values."""
+    generator = torch.Generator().manual_seed(1)
+    frame = torch.randn(1, 3, height, width, generator=generator)
+    prob = torch.rand(1, objects, height, width, generator=generator) / objects
+    with torch.no_grad():
+        features = model.encode_key(frame)
+        return frame, features, prob, model.encode_value(frame, features, prob)
+
+
+def close(out, wanted):
+    scale = wanted.abs().max()
+    torch.testing.assert_close(out / scale, wanted / scale, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_exported_programs_compute_what_the_network_computes_at_any_size(model, programs, size):
+    frame, features, prob, value = noise(model, *size)
+    with torch.no_grad():
+        for out, wanted in zip(programs["encode_key"](frame), features, strict=True):
+            close(out, wanted)
+        close(programs["encode_value"](frame, features.f16, prob), value)
+        logits = programs["decode"](value, features.context, features.f8, features.f4)
+        close(logits, model.decode(value, features))
+
+
+def test_compiled_functions_compute_what_the_network_computes_at_any_size(model):
+    # aot_eager traces and guards as inductor does, and needs no compiler of C++
+    key, value, decode = (
+        torch.compile(function, backend="aot_eager", dynamic=True, fullgraph=True)
+        for function in (model.encode_key, model.encode_value, model.decode)
+    )
+    for size in SIZES:
+        frame, features, prob, wanted = noise(model, *size)
+        with torch.no_grad():
+            found = key(frame)
+            assert isinstance(found, Features)
+            close(found.key, features.key)
+            close(value(frame, features, prob), wanted)
+            close(decode(wanted, features), model.decode(wanted, features))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++, which is absent")
+def test_the_decoder_compiles_to_machine_code(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    decode = torch.compile(model.decode, dynamic=True, fullgraph=True)
+    for size in SIZES[:2]:
+        _, features, _, value = noise(model, *size)
+        with torch.no_grad():
+            close(decode(value, features), model.decode(value, features))
+
+
+def test_graphs_agree_with_torch_at_several_sizes_and_numbers_of_objects(model, onnx_graphs):
+    differences = check_onnx(model, onnx_graphs, [(16, 16, 1), (64, 112, 4), (160, 96, 2)])
+    assert {d.graph for d in differences} == {"encode_key", "encode_value", "decode"}
+    assert len(differences) == 9
+    assert max(d.error for d in differences) < 2e-5
+
+
+def test_graphs_of_other_weights_or_changed_files_are_refused(model, onnx_graphs, tmp_path):
+    with pytest.raises(ValueError, match="a graph is not the network"):
+        check_onnx(STCN(PRESETS["stcn-tiny"]).eval(), onnx_graphs, [(32, 32, 1)])
+    shutil.copytree(onnx_graphs, tmp_path / "graphs")
+    file = tmp_path / "graphs" / "decode.onnx"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"decode.onnx is not the file of manifest.json"):
+        check_onnx(model, tmp_path / "graphs", [(32, 32, 1)])
+
+
+def test_graphs_name_their_axes_and_tell_nothing_of_the_machine_they_were_made_on(onnx_graphs):
+    graphs = json.loads((onnx_graphs / "manifest.json").read_text())["graphs"]
+    assert graphs["encode_key"]["inputs"] == {"frame": [1, 3, "16*h", "16*w"]}
+    assert graphs["encode_value"]["outputs"] == {"value": [1, "objects", 128, "h", "w"]}
+    assert graphs["decode"]["inputs"]["f8"] == [1, 40, "2*h", "2*w"]
+    for graph in graphs.values():
+        content = (onnx_graphs / graph["file"]).read_bytes()
+        assert str(ROOT).encode() not in content
+        assert b"site-packages" not in content
+
+
+def test_the_stream_runs_where_there_is_no_torch_and_no_emavos(onnx_graphs):
+    code = f"""
+import sys
+sys.modules["torch"] = sys.modules["emavos"] = None  # an import of them fails
+sys.path.insert(0, {str(ROOT / "examples")!r})
+from pathlib import Path
+import numpy as np
+from onnx_stream import Stream
+frame = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+mask = np.zeros((40, 50), int)
+mask[8:30, 10:30] = 7
+stream = Stream(Path({str(onnx_graphs)!r}), threads=1)
+print((stream.step(frame, mask) == mask).all(), *np.unique(stream.step(frame)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True 0 7\n"
+
+
+def test_a_type_that_graphs_do_not_have_is_refused_and_so_is_a_machine_without_onnx(
+    model, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("onnxscript", reason="the extra 'onnx' is not installed")
+    with pytest.raises(ValueError, match=r"float32 or float16, not torch\.bfloat16"):
+        export_onnx(STCN.from_pretrained(dtype=torch.bfloat16), tmp_path)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert main(["export", "onnx", "--out", str(tmp_path / "out")]) == 1
+    assert 'pip install "emavos[onnx]"' in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_writes_checked_graphs_and_says_how_far_they_are_from_torch(
+    onnx_graphs, tmp_path, monkeypatch, capsys
+):
+    def given(model, folder):  # the graphs of this model, which are there already
+        shutil.copytree(onnx_graphs, folder, dirs_exist_ok=True)
+        return json.loads((onnx_graphs / "manifest.json").read_text())
+
+    monkeypatch.setattr("emavos.export.export_onnx", given)
+    assert main(["export", "onnx", "--model", "tiny", "--out", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "decode.onnx: " in out
+    assert "of torch" in out
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "decode.onnx",
+        "encode_key.onnx",
+        "encode_value.onnx",
+        "manifest.json",
+    ]
+    assert main(["export", "onnx", "--out", str(tmp_path / "out")]) == 1
+    assert "is not empty" in capsys.readouterr().err
+
+
+def test_half_graphs_are_half_and_close(tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript", reason="the extra 'onnx' is not installed")
+    programs = export.export_programs
+    monkeypatch.setattr(export, "export_programs", lambda model: {"decode": programs(model)["decode"]})
+    model = STCN.from_pretrained(dtype=torch.float16)
+    assert export_onnx(model, tmp_path)["dtype"] == "float16"
+    (difference,) = check_onnx(model, tmp_path, [(32, 48, 2)])
+    assert 0 < difference.error < 0.01
