@@ -14,14 +14,18 @@ from emavos.benchmark import (
     composites,
     confidence,
     correction,
+    crop,
     direction,
+    eviction,
     files,
     finetune,
+    objects,
     plot,
     readout,
     reference,
     roofline,
     sequences,
+    stream,
     tables,
     training,
     variants,
@@ -321,3 +325,63 @@ def test_directions_corrections_and_annotators_are_measured(drifting, tmp_path, 
         assert image.size == (640, 400)
     annotator.main([*options, "--frames", "6", "--rounds", "2", "--merge", str(tmp_path / "a.json")])
     assert "| oracle |" in capsys.readouterr().out
+
+
+def test_every_eviction_is_scored_beside_a_memory_without_bound(tmp_path, capsys):
+    data = davis_tree(tmp_path / "clips", {"one": 4})
+    files = ["--json", str(tmp_path / "x.json")]
+    eviction.main(["--data", str(data), "--bounds", "2", "--passes", "3", "--size", "48", *files])
+    row = json.loads((tmp_path / "x.json").read_text())["one"]
+    assert list(row["all"]) == ["unbounded", "2 oldest", "2 least-used", "2 consolidate"]
+    assert all(0 < value <= 1 for value in row["all"].values())
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| one", "| one", "| mean", "| mean"]
+
+
+def test_a_clip_played_there_and_back_doubles_no_end():
+    assert eviction.there_and_back(3, 4) == [0, 1, 2, 1, 0, 1, 2, 1, 0]
+    assert eviction.there_and_back(1, 4) == [0]
+
+
+def test_a_frame_that_comes_again_is_encoded_once():
+    model = eviction.EncodesOnce(STCN(PRESETS["stcn-tiny"]).eval())
+    frame = torch.rand(1, 3, 32, 48)
+    assert model.encode_key(frame) is model.encode_key(frame.clone())
+    assert model.encode_key(frame) is not model.encode_key(frame + 1)
+
+
+def test_the_windows_of_a_stream_are_printed_and_compared(tmp_path, capsys):
+    options = ["--frames", "12", "--windows", "3", "--every", "2", "--height", "32", "--width", "48"]
+    stream.main([*options, "--max-frames", "2", "--json", str(tmp_path / "x.json")])
+    windows = json.loads((tmp_path / "x.json").read_text())["windows"]
+    assert [(row["first"], row["last"]) for row in windows] == [(1, 4), (5, 8), (9, 12)]
+    assert windows[1]["bank_mb"] == windows[2]["bank_mb"] > 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.count("|") for line in lines[3:6]] == [6, 6, 6]
+    assert lines[6].startswith("the last against the second: memory_mb ")
+
+
+def test_the_cost_of_objects_is_printed_and_written(tmp_path, capsys):
+    options = ["--objects", "1", "3", "--height", "32", "--width", "48", "--memory-frames", "2"]
+    objects.main([*options, "--json", str(tmp_path / "x.json")])
+    rows = json.loads((tmp_path / "x.json").read_text())["rows"]
+    assert [row["objects"] for row in rows] == [1, 3]
+    assert rows[1]["bank_mb"] > rows[0]["bank_mb"]
+    assert capsys.readouterr().out.splitlines()[-1].startswith("| one more | ")
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 16, 100, 200])
+def test_a_grid_shows_each_of_its_objects(number):
+    mask = objects.grid(number, 64, 96)
+    assert mask.shape == (64, 96)
+    assert set(np.unique(mask)) == set(range(number + 1))
+
+
+def test_a_window_is_scored_beside_whole_frames(tmp_path, capsys):
+    data = davis_tree(tmp_path / "clips", {"one": 3})
+    files = ["--json", str(tmp_path / "x.json")]
+    crop.main(["--data", str(data), "--scaled", "48", "--size", "32", *files])
+    row = json.loads((tmp_path / "x.json").read_text())["one"]
+    assert list(row) == ["enlarged", "whole at 32", "whole at 64", "window at 32"]
+    assert row["enlarged"] >= 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith("| mean | | ")

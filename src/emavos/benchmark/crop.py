@@ -57,13 +57,13 @@ def window(model: STCN, size: int) -> Follow:
 
 def window_side(mask: IdMask) -> int:
     """Twice the larger side of the box around what a mask shows, at least 32 pixels."""
-    rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     return int(max(2 * (rows[-1] - rows[0] + 1), 2 * (columns[-1] - columns[0] + 1), 32))
 
 
 def _corner(mask: IdMask, height: int, width: int) -> tuple[int, int]:
     """Of the window around what a mask shows, inside its frame."""
-    centres = [(lambda at: (at[0] + at[-1] + 1) // 2)(mask.any(axis=axis).nonzero()[0]) for axis in (1, 0)]
+    centres = [(lambda at: (at[0] + at[-1] + 1) // 2)(np.flatnonzero(mask.any(axis=axis))) for axis in (1, 0)]
     top, left = (
         min(max(int(centre) - side // 2, 0), limit - side)
         for centre, side, limit in zip(centres, (height, width), mask.shape, strict=True)
@@ -95,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"| clip | enlarged by a window | {' | '.join(ways)} |\n| --- | --- |{' --- |' * len(ways)}")
     rows: dict[str, dict[str, float]] = {}
     for video, name in enumerate(clips.names):
-        clip = Clip(*(part[: args.frames] for part in load_clip(clips, video, args.scaled)))
+        whole_clip = load_clip(clips, video, args.scaled)
+        clip = Clip(whole_clip.frames[: args.frames], whole_clip.masks[: args.frames])
         short = min(clip.masks[0].shape)
         rows[name] = {"enlarged": short / min(window_side(clip.masks[0]), short)}
         for label, follow in ways.items():
