@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from emavos.benchmark import attention, finetune, plot, readout, roofline, training, variants
+from emavos.benchmark import attention, finetune, plot, readout, roofline, shortcuts, training, variants
 from emavos.benchmark.cost import gflop
 from emavos.benchmark.stages import main
 from emavos.memory import topk_readout
@@ -30,6 +30,17 @@ def test_the_benchmark_prints_and_writes_its_figures(tmp_path, capsys):
     assert lines[0] == figures["machine"]
     assert lines[-1].startswith("stcn-tiny")
     assert len(lines) == 4
+
+
+@pytest.mark.parametrize("objects", [1, 3])
+def test_stages_are_timed_whole_and_near_objects(capsys, monkeypatch, objects):
+    monkeypatch.setattr(shortcuts, "keep_freed_memory", lambda: None)  # a setting of the whole process
+    size = ["--height", "96", "--width", "160", "--memory-frames", "2", "--repeats", "1"]
+    shortcuts.main(["--model", "stcn-tiny", *size, "--objects", str(objects), "--dtype", "bfloat16"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "stcn-tiny, bfloat16, 96x160"
+    assert len(lines[3].split()) == 6
+    assert [line.split(":")[0] for line in lines[4:]] == ["whole", "decode near", "both near"]
 
 
 def test_the_cost_of_attention_is_printed_and_written_for_each_size(tmp_path, capsys):
