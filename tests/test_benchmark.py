@@ -25,6 +25,7 @@ from emavos.benchmark import (
     reference,
     roofline,
     sequences,
+    shortcuts,
     stream,
     tables,
     training,
@@ -111,6 +112,17 @@ def test_both_ways_to_the_files_are_measured(tmp_path, capsys):
     ways = json.loads((tmp_path / "x.json").read_text())["ways"]
     assert all(way["seconds"] > 0 for way in ways.values())
     assert [line.count("|") for line in capsys.readouterr().out.splitlines()[2:]] == [5, 5, 5, 5]
+
+
+@pytest.mark.parametrize("objects", [1, 3])
+def test_stages_are_timed_whole_and_near_objects(capsys, monkeypatch, objects):
+    monkeypatch.setattr(shortcuts, "keep_freed_memory", lambda: None)  # a setting of the whole process
+    size = ["--height", "96", "--width", "160", "--memory-frames", "2", "--repeats", "1"]
+    shortcuts.main(["--model", "stcn-tiny", *size, "--objects", str(objects), "--dtype", "bfloat16"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "stcn-tiny, bfloat16, 96x160"
+    assert len(lines[3].split()) == 6
+    assert [line.split(":")[0] for line in lines[4:]] == ["whole", "decode near", "both near"]
 
 
 def test_the_cost_of_attention_is_printed_and_written_for_each_size(tmp_path, capsys):
