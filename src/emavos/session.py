@@ -107,7 +107,7 @@ class Session:
         self.size = size
         self.index = 0  # of the next frame
         self.groups: list[Group] = []
-        self.memorized = 0  # the last frame that was given or kept
+        self.memorized = 0  # the last frame that began an object or was kept
         self.frame_size: tuple[int, int] | None = None  # (H, W), known from the first frame on
         self._now: _Now | None = None
         self._edges: dict[int, float] = {}  # of the current frame, see `observe`
@@ -202,7 +202,9 @@ class Session:
 
     def _memorize(self, now: _Now) -> None:
         """Store the frame in every bank where it is given or due, or as the last frame."""
-        due = bool(now.given) or now.index - self.memorized >= self.policy.every
+        begins = any(not len(group.bank) for group in self.groups)
+        scheduled = begins or now.index - self.memorized >= self.policy.every
+        due = scheduled or bool(now.given)
         if not self.groups or not (due or self.policy.include_last):
             return
         prob = now.prob[None, 1:].to(now.frame.dtype)  # (1, O, H', W')
@@ -214,7 +216,7 @@ class Session:
             commits.append(group.bank.prepare(key, part, kind, now.index))
         for commit in commits:  # all banks or none
             commit()
-        if due:
+        if scheduled:  # a correction comes beside the frames that are kept, and delays none of them
             self.memorized = now.index
 
     def remember(self, frame: object, mask: object, index: int) -> None:
