@@ -123,7 +123,7 @@ class Session:
         self.shortcuts = Shortcuts() if shortcuts is None else shortcuts
         self.index = 0  # of the next frame
         self.groups: list[Group] = []
-        self.memorized = 0  # the last frame that was given or kept
+        self.memorized = 0  # the last frame that began an object or was kept
         self.frame_size: tuple[int, int] | None = None  # (H, W), known from the first frame on
         self._now: _Now | None = None
         self._edges: dict[int, float] = {}  # of the current frame, see `observe`
@@ -243,7 +243,10 @@ class Session:
         """Store the frame in every bank where it is given or due, or as the last frame."""
         if not self.groups:
             return
-        due = bool(now.given) or (now.index - self.memorized >= self.policy.every and self._has_moved(now))
+        begins = any(not len(group.bank) for group in self.groups)
+        late = now.index - self.memorized >= self.policy.every
+        scheduled = begins or (late and self._has_moved(now))
+        due = scheduled or bool(now.given)
         if not (due or self.policy.include_last):
             return
         values = self._values(now)  # (O, Cv, h, w)
@@ -254,7 +257,7 @@ class Session:
             commits.append(group.bank.prepare(key, part, kind, now.index))
         for commit in commits:  # all banks or none
             commit()
-        if due:
+        if scheduled:  # a correction comes beside the frames that are kept, and delays none of them
             self.memorized = now.index
 
     def _values(self, now: _Now) -> Tensor:
