@@ -27,6 +27,7 @@ ALLOWED = {
         "masks",
         "memory",
         "models",
+        "pictures",
         "saved_session",
     },  # the last inside save and load alone
     "saved_session": {"io", "memory", "models", "pretrained", "session"},
@@ -36,6 +37,7 @@ ALLOWED = {
     "demo": {"io"},
     "evaluation": {"frames", "io", "masks", "session", "visualize"},
     "machine": set(),
+    "notebook": {"io", "session", "visualize"},
     "bridges": {"evaluation", "io", "session"},
     "data": {"frames", "io", "masks"},
     "training": {

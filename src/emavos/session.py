@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from emavos.frames import check_short_side, normalize, resize, to_frame, working
 from emavos.masks import Crop, aggregate, ids_of, one_hot, pad_to_stride, planes_of, to_mask
 from emavos.memory import Kind, MemoryBank, MemoryPolicy
 from emavos.models import STCN, Features
+from emavos.pictures import mask_png
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,16 @@ class Result:
         table = torch.tensor((0, *self.ids), dtype=torch.int32, device=self.prob.device)
         mask: np.ndarray = table[self.prob.argmax(dim=0)].cpu().numpy()
         return mask
+
+    def _repr_png_(self) -> bytes:
+        """The mask in colours: what a notebook shows of a result."""
+        return mask_png(self.mask)
+
+    def _repr_html_(self) -> str:
+        seen = [id for id in self.ids if (self.mask == id).any()]
+        objects = ", ".join(map(str, seen)) or "none"
+        picture = b64encode(self._repr_png_()).decode()
+        return f'<p>frame {self.index}: objects {objects}</p><img src="data:image/png;base64,{picture}">'
 
 
 @dataclass
