@@ -37,7 +37,8 @@ def seconds(commands: Sequence[Sequence[str]]) -> float:
         subprocess.Popen([sys.executable, "-m", "emavos", "batch", *command, "--quiet"])
         for command in commands
     ]
-    if any([process.wait() for process in running]):
+    codes = [process.wait() for process in running]
+    if any(codes):
         raise ValueError("a batch failed; it has said why")
     return time.monotonic() - start
 
