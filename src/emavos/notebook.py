@@ -39,7 +39,8 @@ class show:
             from IPython.display import HTML, display
         except ImportError as error:
             raise ImportError('show needs IPython: pip install "emavos[notebook]"') from error
-        self._page, self._display, self._shell = HTML, display, get_ipython()
+        tools: tuple[Any, Any, Any] = HTML, display, get_ipython()
+        self._page, self._display, self._shell = tools
         self._results, self._every = results, every
         self._frames = None if frames is None else open_frames(frames)
         self.total = None if self._frames is None else self._frames.count

@@ -69,7 +69,8 @@ def test_two_workers_one_killed_give_the_bytes_of_one_process(tmp_path):
         return subprocess.run(
             [sys.executable, *program, *argv, "--device", "cpu"],
             cwd=tmp_path,
-            env={k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTHONWARNINGS"))},
+            env={k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTHONWARNINGS"))}
+            | {"RAY_worker_niceness": "0", "RAY_worker_register_timeout_seconds": "400"},  # on a busy machine
             capture_output=True,
             text=True,
             timeout=500,
