@@ -30,6 +30,7 @@ ALLOWED = {
         "masks",
         "memory",
         "models",
+        "pictures",
         "shortcuts",
         "saved_session",
     },  # the last inside save and load alone
@@ -53,6 +54,7 @@ ALLOWED = {
     "demo": {"io"},
     "evaluation": {"frames", "io", "masks", "session", "visualize"},
     "machine": set(),
+    "notebook": {"io", "session", "visualize"},
     "bridges": {"evaluation", "io", "session"},
     "doctor": {"machine", "memory", "pretrained"},
     "export": {"frames", "memory", "models", "pretrained"},

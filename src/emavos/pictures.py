@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,20 @@ def palette() -> Pixels:
         colours[:, bit % 3] |= (((ids >> bit) & 1) << (7 - bit // 3)).astype(np.uint8)
     colours.flags.writeable = False  # one array serves all callers
     return colours
+
+
+def mask_png(mask: IdMask, longest: int = 640) -> bytes:
+    """A mask (H, W) of ids as a PNG in the colours of `palette`, its longer side `longest` pixels at most.
+
+    The colours of ids that the palette has no place for begin again with that of 1.
+    """
+    step = -(-max(*mask.shape, 1) // longest)
+    small = mask[::step, ::step]
+    image = Image.fromarray(np.where(small == 0, 0, (small - 1) % 255 + 1).astype(np.uint8))
+    image.putpalette(palette().tobytes())
+    file = BytesIO()
+    image.save(file, format="PNG")
+    return file.getvalue()
 
 
 def _has_our_palette(image: Image.Image, mask: IdMask) -> bool:

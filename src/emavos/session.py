@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from emavos.frames import check_short_side, normalize, resize, to_frame, working
 from emavos.masks import Crop, aggregate, ids_of, one_hot, pad_to_stride, planes_of, to_mask
 from emavos.memory import Kind, MemoryBank, MemoryPolicy
 from emavos.models import STCN, Features
+from emavos.pictures import mask_png
 from emavos.shortcuts import Shortcuts, cells_near, coverage, encode_near
 
 OBJECTS_AT_ONCE = 8  # through the network: its memory stays bounded, and what they share is computed once
@@ -54,6 +56,16 @@ class Result:
             id: ObjectState(id in areas, confidence, areas.get(id, 0))
             for id, confidence in zip(self.ids, self.confidences, strict=True)
         }
+
+    def _repr_png_(self) -> bytes:
+        """The mask in colours: what a notebook shows of a result."""
+        return mask_png(self.mask)
+
+    def _repr_html_(self) -> str:
+        seen = [id for id in self.ids if (self.mask == id).any()]
+        objects = ", ".join(map(str, seen)) or "none"
+        picture = b64encode(self._repr_png_()).decode()
+        return f'<p>frame {self.index}: objects {objects}</p><img src="data:image/png;base64,{picture}">'
 
 
 @dataclass

@@ -47,13 +47,16 @@ def cells_near(covered: Tensor) -> Tensor:
     return functional.max_pool2d((covered >= _SEEN).float(), 3, stride=1, padding=1) > 0
 
 
-def encode_near(model: STCN, frame: Tensor, features: Features, prob: Tensor, total: Tensor) -> Tensor:
+def encode_near(
+    model: STCN, frame: Tensor, features: Features, prob: Tensor, total: Tensor | None = None
+) -> Tensor:
     """`model.encode_value` of one frame in a rectangle around all its objects: (1, O, Cv, h, w).
 
     frame: (1, 3, H, W). prob: (1, O, H, W). total: (1, 1, H, W), the sum over all objects, whose rectangle it
     is. Outside, a cell has the mean value of the cells of the rectangle that show no object; where all of
     them show one the whole frame is encoded.
     """
+    total = prob.sum(dim=1, keepdim=True) if total is None else total
     covered = coverage(total[0])[0] >= _SEEN  # (1, h, w)
     rows, columns = (covered[0].any(dim=axis).nonzero().flatten().tolist() for axis in (1, 0))
     if not rows:

@@ -107,12 +107,12 @@ class Batch:
             status = self._status(job)
             if self._is_done(job, status, inputs):
                 return Outcome(job.name, frames=status["frames"], ids=tuple(status["ids"]))
+            sweep(self.out, job.name)  # what a killed process left of it
             if self.retries:
                 tries = status["tries"] + 1 if status.get("run") == self.retries else 1
                 if tries > _TRIES:
                     return self._give_up(job, f"the process that followed it was killed, {_TRIES} times")
                 self._write_status(job, state="begun", run=self.retries, tries=tries)
-            sweep(self.out, job.name)  # what a killed process left of it
             with partial_folder(self.out, job.name) as stage:
                 frames, ids = self._follow(predictor, job, stage)
                 self._publish(job, stage)

@@ -1,0 +1,80 @@
+"""A video that is followed, as it is seen in a notebook."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from emavos.io import open_frames
+from emavos.visualize import overlay
+
+if TYPE_CHECKING:
+    from emavos.session import Result
+
+
+class show:
+    """Results, shown while they are made: how far they are, and every few frames what they look like.
+
+    results: of `predictor.propagate`. frames: the same frames, to lay the objects over: a folder, a video
+        file, or any iterable (H, W, 3) of uint8, read beside the results; without them masks are shown.
+    every: frames between two previews.
+
+    It is an iterable of the results, to be looped over once; as the last line of a cell it plays by itself.
+    Nothing is kept of frames that have passed. Outside a notebook the results just pass. Needs IPython (extra
+    `notebook`).
+
+    >>> for result in show(predictor.propagate("video/", "first.png"), "video/"):
+    ...     write_mask(f"masks/{result.index:05d}.png", result.mask)
+    """
+
+    def __init__(self, results: Iterable[Result], frames: Any = None, every: int = 5) -> None:
+        if every < 1:
+            raise ValueError(f"every is a whole number of at least 1, not {every!r}")
+        try:
+            from IPython import get_ipython
+            from IPython.display import HTML, display
+        except ImportError as error:
+            raise ImportError('show needs IPython: pip install "emavos[notebook]"') from error
+        tools: tuple[Any, Any, Any] = HTML, display, get_ipython()
+        self._page, self._display, self._shell = tools
+        self._results, self._every = results, every
+        self._frames = None if frames is None else open_frames(frames)
+        self.total = None if self._frames is None else self._frames.count
+
+    def __iter__(self) -> Iterator[Result]:
+        if self._shell is None:
+            yield from self._results
+            return
+        handle = self._display(self._page("<p>frame ...</p>"), display_id=True)
+        frames = None if self._frames is None else iter(self._frames)
+        count, text = 0, "<p>no frames</p>"
+        for result in self._results:
+            frame = None if frames is None else next(frames)
+            count += 1
+            if (count - 1) % self._every == 0:
+                text = self._shown(result, frame)
+                handle.update(self._page(text))
+            last = result, frame
+            yield result
+        if count:
+            text = self._shown(*last)
+        handle.update(self._page(f"{text}<p>{count} frames</p>"))
+
+    def _ipython_display_(self) -> None:
+        for _ in self:
+            pass
+
+    def _shown(self, result: Result, frame: Any) -> str:
+        done, total = result.index + 1, self.total
+        bar = "" if total is None else f'<progress value="{done}" max="{total}"></progress> '
+        place = f"frame {done}" + ("" if total is None else f" of {total}")
+        if frame is None:
+            return f"<p>{bar}{place}</p>{result._repr_html_()}"
+        image, file = Image.fromarray(overlay(frame, result.mask)), BytesIO()
+        image.thumbnail((640, 640))
+        image.save(file, format="PNG")
+        return f'<p>{bar}{place}</p><img src="data:image/png;base64,{b64encode(file.getvalue()).decode()}">'

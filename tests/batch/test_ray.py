@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import builtins
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+import kills
+from emavos.batch import find_jobs, run_on_ray
+from kills import tree
+
+# The command with workers that are killed in the middle of a video: by clip1 once, by clip3 each time.
+COMMAND = """
+import os, sys
+from pathlib import Path
+import emavos.cli.batch
+from emavos.cli import main
+
+load_predictor = emavos.cli.batch.load_predictor
+once = Path("once").resolve()
+
+def load(args, **policy):
+    import os
+    import emavos.batch.run as run
+    write_mask = run.write_mask
+
+    def deadly(path, mask):
+        if path.name == "00002.png" and ".clip3." in str(path):
+            os.kill(os.getpid(), 9)
+        if path.name == "00002.png" and ".clip1." in str(path) and once.exists():
+            once.unlink()
+            os.kill(os.getpid(), 9)
+        write_mask(path, mask)
+
+    run.write_mask = deadly
+    return load_predictor(args, **policy)
+
+emavos.cli.batch.load_predictor = load
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
+    kills.clips(tmp_path, 1)
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.startswith("ray"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r"emavos\[ray\]"):
+        run_on_ray(find_jobs(tmp_path), lambda: None, tmp_path / "out", workers=2)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray (extra: ray)")
+def test_two_workers_one_killed_give_the_bytes_of_one_process(tmp_path):
+    pytest.importorskip("av")
+    kills.clips(tmp_path / "data", 4)
+    (tmp_path / "once").touch()
+
+    def emavos(program, out, *more):
+        argv = ["batch", "data", "--out", out, "--overlay", "--rle", "--size", "64", "--threads", "1", *more]
+        # warnings are no errors there: Ray warns of its own deprecations
+        return subprocess.run(
+            [sys.executable, *program, *argv, "--device", "cpu"],
+            cwd=tmp_path,
+            env={k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTHONWARNINGS"))}
+            | {"RAY_worker_niceness": "0", "RAY_worker_register_timeout_seconds": "400"},  # on a busy machine
+            capture_output=True,
+            text=True,
+            timeout=500,
+            check=False,
+        )
+
+    assert emavos(["-m", "emavos"], "whole").returncode == 0
+    done = emavos(["-c", COMMAND], "out", "--ray", "2")
+    assert done.returncode == 1, done.stderr
+    assert "3 videos made, 12 frames" in done.stdout, done.stderr
+    assert "emavos: clip3: the process that followed it was killed, 2 times" in done.stderr
+    assert not (tmp_path / "once").exists()
+    whole = tree(tmp_path / "whole")
+    made = {name for name in whole if "clip3" not in name}
+    assert {name: content for name, content in tree(tmp_path / "out").items() if "clip3" not in name} == {
+        name: whole[name] for name in made
+    }
+    assert emavos(["-m", "emavos"], "out").returncode == 0  # goes on with clip3
+    assert tree(tmp_path / "out") == whole
