@@ -1,7 +1,8 @@
 """Docstrings of this library as Markdown, for the pages of the API: an extension that `mkdocs.yml` names.
 
 They are written to be read in an editor: a paragraph begins with the names of the arguments it is about, and
-examples stand as they would be typed. Here the former become a list, and the latter blocks of code.
+examples stand as they would be typed. Here the former become a list, and the latter blocks of code. Comments
+beside the fields of a dataclass become a list too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,21 @@ class Docstrings(griffe.Extension):
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = markdown(obj.docstring.value)
+            text = markdown(obj.docstring.value)
+            obj.docstring.value = text + fields(obj) if "dataclass" in obj.labels else text
+
+
+def fields(obj: griffe.Object) -> str:
+    """A list of the fields of a dataclass, by the comments behind them."""
+    source, told = obj.lines_collection[obj.filepath], []
+    for name, member in obj.members.items():
+        if member.is_attribute and member.lineno is not None and "  # " in source[member.lineno - 1]:
+            told.append(f"* `{name}`: {source[member.lineno - 1].partition('  # ')[2]}")
+            for line in source[member.lineno :]:  # a comment that goes on
+                if not line.strip().startswith("# "):
+                    break
+                told[-1] += line.strip().removeprefix("#")
+    return "\n\n" + "\n".join(told).replace("[", r"\[") if told else ""  # intervals are no links
 
 
 def markdown(text: str) -> str:
@@ -41,6 +56,6 @@ def _kind(line: str, block: str) -> str:
         return ""
     if line.startswith(">>>") or block == "example":
         return "example"
-    if _ARGUMENTS.match(line) or (block == "arguments" and line.startswith(" ")):
+    if (_ARGUMENTS.match(line) and block != "text") or (block == "arguments" and line.startswith(" ")):
         return "arguments"
     return "code" if line.startswith("    ") and block in ("", "code") else "text"

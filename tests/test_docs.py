@@ -57,7 +57,8 @@ def test_docstrings_become_lists_of_arguments_and_blocks_of_code():
 import sys
 sys.path.insert(0, {str(DOCS)!r})
 from docstrings import markdown
-print(markdown('''What it gives.
+print(markdown('''What it gives, and some
+more: it goes on.
 
     S = k q
 
@@ -72,7 +73,8 @@ Raises ValueError: never.'''))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert [line for line in done.stdout.splitlines() if line] == [
-        "What it gives.",
+        "What it gives, and some",
+        "more: it goes on.",
         "    S = k q",
         "* `x`, `y`: two numbers,",
         "    of one kind. z: more.",
