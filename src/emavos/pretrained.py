@@ -25,6 +25,7 @@ from emavos.models import STCN, STCNConfig
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+_CONFIG_BYTES = 1 << 20  # at most; ours have some 400
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # each is turned into the others
 
 
@@ -194,6 +195,11 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> N
 
     Raises ValueError that begins with `what` and lists what differs.
     """
+    _check_state(model, state, what)
+    model.load_state_dict(dict(state))
+
+
+def _check_state(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     wanted = model.state_dict()
     wrong = [f"missing {key}" for key in sorted(wanted.keys() - state.keys())]
     wrong += [f"unknown {key}" for key in sorted(state.keys() - wanted.keys())]
@@ -210,13 +216,14 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> N
     if wrong:
         more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
         raise ValueError(f"{what}: {'; '.join(wrong[:8])}{more}")
-    model.load_state_dict(dict(state))
 
 
 def _load_folder(folder: Path, sha256: str | None, dtype: torch.dtype) -> STCN:
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (folder / name).is_file():
             raise ValueError(f"{folder} has no {name}; a model is {CONFIG_NAME} and {WEIGHTS_NAME}")
+    if (folder / CONFIG_NAME).stat().st_size > _CONFIG_BYTES:
+        raise ValueError(f"{folder / CONFIG_NAME} has more than {_CONFIG_BYTES} bytes; it is no config")
     try:
         fields = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
         if not isinstance(fields, dict):
@@ -233,6 +240,7 @@ def _load_folder(folder: Path, sha256: str | None, dtype: torch.dtype) -> STCN:
         raise ValueError(f"{weights} is not a whole safetensors file: {error}") from error
     with torch.device("meta"):  # random weights would be replaced, and drawing them moves torch's generator
         model = STCN(config)
+    _check_state(model, state, f"{weights} does not fit its {CONFIG_NAME}")  # before the memory is taken
     model.to_empty(device="cpu")
-    load_strictly(model, state, f"{weights} does not fit its {CONFIG_NAME}")
+    model.load_state_dict(state)
     return model.to(dtype).eval()

@@ -14,6 +14,9 @@ from PIL import Image, ImageOps
 from emavos.io.whole import replacing
 from emavos.pictures import IdMask, Pixels, ids_of_picture, palette, pixels_of
 
+# Read by their content, whatever the name says. Pillow knows more, some of which start other programs (EPS).
+_FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+MAX_PIXELS = 2**27  # of a frame: 16384 x 8192. What declares more is refused before it is decoded.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 PathLike = str | os.PathLike[str]
@@ -73,13 +76,27 @@ def _natural(path: Path) -> tuple[list[str | int], str]:
 
 def _read_image(path: PathLike) -> Image.Image:
     """A whole image in memory, upright, its format remembered."""
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"{path} does not exist")
+    check_file(path, "an image")
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=_FORMATS) as file:
+            width, height = file.size
+            if width * height > MAX_PIXELS:
+                raise ValueError(f"it declares {height}x{width} (height x width), beyond {MAX_PIXELS} pixels")
             image = ImageOps.exif_transpose(file)
             image.load()
             image.format = file.format
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is not an image that can be read: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises whatever its decoders do
+        raise ValueError(f"{path} is not an image that can be read: {error or repr(error)}") from error
     return image
+
+
+def check_file(path: PathLike, what: str) -> None:
+    """Raise unless it is a regular file: opening a pipe or a device would wait, or never end."""
+    if os.path.isfile(path):
+        return
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{os.fspath(path)} does not exist")
+    kind = "a folder" if os.path.isdir(path) else "a pipe or a device"
+    raise ValueError(f"{os.fspath(path)} is {kind}, not {what}")

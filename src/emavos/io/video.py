@@ -14,12 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from emavos.io.images import PathLike
+from emavos.io.images import MAX_PIXELS, PathLike, check_file
 from emavos.io.source import FrameSource
 from emavos.io.whole import claim, named_as, release, sweep
 from emavos.pictures import Pixels
 
 _DISK = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS)  # what is no fault of the encoder
+# Containers that hold what they play. Playlists (HLS, concat) name other files, which FFmpeg would open.
+_CONTAINERS = (
+    "3g2,3gp,apng,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mjpeg,mov,mp4,mpeg,mpegts,mpegvideo,"
+    "mxf,nut,obu,ogg,rm,webm,yuv4mpegpipe"
+)
+_SAFE = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 _NO_VIDEO = "is no video, or is cut off: no frames could be read"
 
 
@@ -59,13 +65,22 @@ class VideoSource(FrameSource):
                 raise self._truncated(read)
 
     def _open(self) -> Any:
-        try:
-            container = self._av.open(str(self.path))
+        check_file(self.path, "a video")
+        try:  # by a path that cannot be taken for an address, such as concat:a.mp4
+            container = self._av.open(f"file:{os.path.abspath(self.path)}", options=dict(_SAFE))
         except self._av.FFmpegError as error:
             raise ValueError(f"{self.path} {_NO_VIDEO} ({error.strerror})") from error
         if not container.streams.video:
             container.close()
             raise ValueError(f"{self.path} {_NO_VIDEO}")
+        stream = container.streams.video[0]
+        width, height = stream.width, stream.height
+        if width * height > MAX_PIXELS:
+            container.close()
+            raise ValueError(
+                f"{self.path} declares {height}x{width} (height x width), beyond {MAX_PIXELS} pixels"
+            )
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # of what a frame itself declares
         return container
 
     def _truncated(self, read: int) -> ValueError:

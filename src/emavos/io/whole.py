@@ -6,16 +6,17 @@ import os
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-fcntl: Any = import_module("fcntl") if os.name == "posix" else None  # locks of files
+if sys.platform != "win32":
+    import fcntl
 
 _PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial")
 
@@ -62,16 +63,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 
 def sweep(folder: Path, name: str | None = None) -> None:
-    """Remove what killed runs left in a folder: partial files and folders that nobody holds.
+    """Remove what was left in a folder by runs that were killed: partial files and folders nobody holds.
 
-    name: those of this file or folder alone. On Windows, and where files cannot be locked, nothing goes.
+    name: those of this file or folder alone. Nothing is removed on Windows, and where files have no locks.
     """
-    if fcntl is None or not folder.is_dir():
+    if sys.platform == "win32" or not folder.is_dir():
         return
-    with os.scandir(folder) as entries:
-        parts = [(entry.path, _PARTIAL.fullmatch(entry.name)) for entry in entries]
-    found = [path for path, match in parts if match and name in (None, match[1])]
-    for path in map(Path, found):
+    for path in list(folder.iterdir()):
+        partial = _PARTIAL.fullmatch(path.name)
+        if partial is None or name not in (None, partial[1]):
+            continue
         with suppress(OSError):  # it is held by a run that lives, or gone, or not ours to remove
             lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
@@ -87,9 +88,9 @@ def claim(home: Path, name: str, folder: bool = False) -> tuple[Path, int | None
         partial = home / f".{name}.{secrets.token_hex(4)}.partial"
         if folder:
             partial.mkdir()
-        elif fcntl is not None:
+        elif sys.platform != "win32":
             os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        if fcntl is None:
+        if sys.platform == "win32":
             return partial, None
         try:
             lock = os.open(partial, os.O_RDONLY)
