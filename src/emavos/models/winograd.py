@@ -52,7 +52,7 @@ def _pays(x: Tensor, weight: Tensor) -> bool:
 
 
 def plain_inference(x: Tensor) -> bool:
-    """Whether x is on a CPU, and no gradient, compiler or exporter looks on, who know plain functions best."""
+    """Whether x is on a CPU and no gradient, compiler or exporter looks on, who know plain functions best."""
     return (
         x.device.type == "cpu"
         and not torch.is_grad_enabled()
