@@ -320,6 +320,7 @@ def test_the_demo_writes_all_that_it_says(tmp_path, monkeypatch, capsys):
     assert main(["demo", "--frames", "3", "--device", "cpu", "--size", "96"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
+    assert "first mask after" in out
     assert "mean J of 2 frames, 3 objects: 0." in out
     made = names(tmp_path / "demo")
     for folder in ("frames", "masks", "overlay"):

@@ -197,6 +197,7 @@ def test_the_library_neither_prints_nor_moves_to_a_device_by_itself():
         ),
         ("from emavos.evaluation import region_similarity", {"torch", "emavos.predictor"}),
         ("import emavos.cli", {"torch", "numpy"}),
+        ("import emavos; emavos.Predictor.from_pretrained()", {"torchvision", "emavos.training"}),
     ],
 )
 def test_a_part_loads_no_more_than_it_needs(code, absent):

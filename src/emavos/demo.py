@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,17 +30,22 @@ def synthetic_clip(
     frames: up to 48 show the beginning of the scene at its own speed; more show all of it, slower.
     noise: standard deviation of the camera's noise, of 255. Equal arguments give equal pixels.
     """
+    drawn = [*synthetic_frames(frames, size, seed, noise)]
+    return [frame for frame, _ in drawn], [mask for _, mask in drawn]
+
+
+def synthetic_frames(
+    frames: int = 48, size: tuple[int, int] = (240, 426), seed: int = 0, noise: float = 2.0
+) -> Iterator[tuple[Pixels, IdMask]]:
+    """The frames and masks of `synthetic_clip`, each drawn when it is asked for."""
     if frames < 1 or min(size) < 16:
         raise ValueError(f"a clip has at least one frame of 16x16, not {frames} of {size[0]}x{size[1]}")
     random = np.random.default_rng(seed)
     scene = _Scene(size, random)
-    video, masks = [], []
     for index in range(frames):
         picture, mask = scene.render(index / max(frames - 1, 47))
         picture = picture * 255 + random.normal(0, noise, picture.shape)
-        video.append(np.rint(picture).clip(0, 255).astype(np.uint8))
-        masks.append(mask)
-    return video, masks
+        yield np.rint(picture).clip(0, 255).astype(np.uint8), mask
 
 
 @dataclass(frozen=True)

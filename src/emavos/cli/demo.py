@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emavos.cli.arguments import Commands, add_model_arguments, add_output_arguments, load_predictor, whole
 from emavos.cli.follow import follow
 from emavos.cli.staging import staged
+
+if TYPE_CHECKING:
+    from emavos.io import Pixels
 
 FPS = 25.0  # of the clip
 
@@ -30,26 +36,40 @@ def add(commands: Commands) -> None:
 
 
 def _demo(args: argparse.Namespace) -> None:
-    from emavos.demo import synthetic_clip
+    started = time.monotonic()
+    from emavos.demo import synthetic_frames
     from emavos.evaluation import region_similarity
-    from emavos.io import open_frames, write_image, write_mask, write_video
+    from emavos.io import ahead, behind, open_frames, write_image, write_mask, write_video
     from emavos.visualize import contact_sheet, overlay
 
     with staged(args.out, args.force) as folder:
         predictor = load_predictor(args)
-        clip, truths = synthetic_clip(args.frames)
-        frames = open_frames(clip)
+        drawn = ahead(synthetic_frames(args.frames))
+        first = next(drawn)
+        truths = [first[1]]
+
+        def draw() -> Iterator[Pixels]:
+            yield first[0]
+            for frame, truth in drawn:
+                truths.append(truth)
+                yield frame
+
+        frames = open_frames(draw())
+        frames.count = args.frames
         for name in ("frames", "masks", "overlay"):
             (folder / name).mkdir()
         shown, scores = [], []
-        for frame, result in follow(predictor, frames, truths[0], args.quiet):
-            name, truth = f"{frames.name(result.index)}.png", truths[result.index]
-            shown.append(overlay(frame, result.mask))
-            write_image(folder / "frames" / name, frame)
-            write_mask(folder / "masks" / name, result.mask)
-            write_image(folder / "overlay" / name, shown[-1])
-            if result.index > 0:  # the first was given
-                scores += [region_similarity(result.mask == i, truth == i) for i in result.ids]
+        with behind() as later:
+            for frame, result in follow(predictor, frames, truths[0], args.quiet):
+                name, truth = f"{frames.name(result.index)}.png", truths[result.index]
+                shown.append(overlay(frame, result.mask))
+                later(write_image, folder / "frames" / name, frame)
+                later(write_mask, folder / "masks" / name, result.mask)
+                later(write_image, folder / "overlay" / name, shown[-1])
+                if result.index > 0:  # the first was given
+                    scores += [region_similarity(result.mask == i, truth == i) for i in result.ids]
+                if result.index == 1:
+                    waited = time.monotonic() - started
         chosen = sorted({round(i * (len(shown) - 1) / 7) for i in range(8)})
         sheet = contact_sheet([shown[i] for i in chosen], [f"frame {i}" for i in chosen])
         write_image(folder / "contact_sheet.png", sheet)
@@ -61,4 +81,5 @@ def _demo(args: argparse.Namespace) -> None:
             made.append('no overlay.mp4 (pip install "emavos[video]")')
     if not args.quiet:
         print(f"{args.out}: {', '.join(made)}")
+        print(f"first mask after {waited:.1f} s")
         print(f"mean J of {len(truths) - 1} frames, 3 objects: {sum(scores) / len(scores):.3f}")

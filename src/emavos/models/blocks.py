@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emavos.models.winograd import Conv2d
+from emavos.models.winograd import Conv2d, plain_inference
 
 # Bytes of a map of all objects. The C library gives blocks above 32 MB back to the system each time they are
 # freed, and new ones come zeroed; so where maps are larger, objects are decoded one by one.
@@ -94,7 +94,7 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """x: (B * O, C, h, w). skip: (B, Cs, 2h, 2w), the same for the O objects of a frame."""
         skip = self.skip_conv(skip)  # once a frame, not once an object
-        if len(skip) == 1 and skip.nbytes * len(x) > _LARGE and not torch.is_grad_enabled():
+        if plain_inference(x) and len(skip) == 1 and skip.nbytes * len(x) > _LARGE:
             return torch.cat([self._up(some, skip) for some in x.split(1)])
         return self._up(x, skip)
 

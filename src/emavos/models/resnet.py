@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from emavos.models.winograd import convolve
 
@@ -21,6 +20,9 @@ class ResNetTrunk(nn.Module):
 
     def __init__(self, depth: int, in_channels: int = 3) -> None:
         super().__init__()
+        # a second of loading, which a model with another trunk does not need
+        from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
         net = {18: ResNet(BasicBlock, [2, 2, 2, 1]), 50: ResNet(Bottleneck, [3, 4, 6, 1])}[depth]
         self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         self.bn1, self.relu, self.maxpool = net.bn1, net.relu, net.maxpool
@@ -42,7 +44,7 @@ class ResNetTrunk(nn.Module):
 def _residual(block: Any, x: Tensor) -> Tensor:
     """A BasicBlock or a Bottleneck of torchvision."""
     pairs: list[tuple[nn.Conv2d, Any]] = [(block.conv1, block.bn1), (block.conv2, block.bn2)]
-    if isinstance(block, Bottleneck):
+    if hasattr(block, "conv3"):  # a Bottleneck
         pairs.append((block.conv3, block.bn3))
     out = x
     for conv, norm in pairs[:-1]:

@@ -42,15 +42,22 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, pa
 
 def _pays(x: Tensor, weight: Tensor) -> bool:
     return (
-        not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()  # nor exported: a convolution is what others know best
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        plain_inference(x)
         and not torch.is_autocast_enabled("cpu")
-        and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and weight.shape[2:] == (3, 3)
         and min(weight.shape[:2]) >= _CHANNELS
         and len(x) * -(-x.shape[2] // 4) * -(-x.shape[3] // 4) >= _TILES
+    )
+
+
+def plain_inference(x: Tensor) -> bool:
+    """Whether x is on a CPU and no gradient, compiler or exporter looks on, who know plain functions best."""
+    return (
+        x.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()  # nor exported
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     )
 
 
