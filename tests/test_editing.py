@@ -191,6 +191,14 @@ def test_what_is_forgotten_is_due_again(model):
     assert [len(group.bank) for group in video.groups] == [2]
 
 
+def test_a_correction_delays_no_frame_that_is_to_be_kept(model):
+    video = session(model, 3, policy=MemoryPolicy(every=3))
+    video.correct({1: only(1, 2)})
+    assert [len(group.bank) for group in video.groups] == [2]
+    video.step(FRAMES[3])
+    assert [len(group.bank) for group in video.groups] == [3]
+
+
 def test_a_frame_given_for_one_object_stays_so_when_another_is_edited(model):
     policy = MemoryPolicy(every=1, max_frames=2)
     video = session(model, 3, np.where(TRUTH[0] < 3, TRUTH[0], 0), policy)

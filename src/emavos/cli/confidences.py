@@ -21,7 +21,7 @@ def write_confidences(path: Path, names: Sequence[str], states: Sequence[Mapping
         rows.writerow(COLUMNS)
         for name, objects in zip(names, states, strict=True):
             for id, state in objects.items():
-                rows.writerow([name, id, int(state.present), f"{state.confidence:.4f}", state.area])
+                rows.writerow([name, id, int(state.present), state.confidence, state.area])
 
 
 def read_confidences(path: Path, frames: FrameSource) -> list[dict[int, ObjectState]]:
