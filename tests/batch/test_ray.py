@@ -79,6 +79,8 @@ def test_two_workers_one_killed_give_the_bytes_of_one_process(tmp_path):
 
     assert emavos(["-m", "emavos"], "whole").returncode == 0
     done = emavos(["-c", COMMAND], "out", "--ray", "2")
+    if "Ray does not start" in done.stderr:
+        pytest.skip("Ray does not start on this machine, or not in its time")
     assert done.returncode == 1, done.stderr
     assert "3 videos made, 12 frames" in done.stdout, done.stderr
     assert "emavos: clip3: the process that followed it was killed, 2 times" in done.stderr

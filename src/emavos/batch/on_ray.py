@@ -66,7 +66,10 @@ def run_on_ray(
     started = not ray.is_initialized()
     if started:
         here = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers * threads}
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", **here)
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", **here)
+        except Exception as error:  # Ray has no class for it
+            raise ValueError(f"Ray does not start: {error}") from error
     try:
         found: dict[str, Outcome] = {}
         for row in _rows(data, jobs, (load, batch, threads), workers, threads, gpus):
