@@ -17,7 +17,7 @@ from emavos.demo import synthetic_clip
 from emavos.io import IdMask, Pixels, open_frames
 
 
-def scene(seconds: float = 3.0, fps: float = 25.0) -> tuple[Iterator[Pixels], IdMask]:
+def scene(seconds: float = 2.0, fps: float = 25.0) -> tuple[Iterator[Pixels], IdMask]:
     """Frames that are ready at the time they are asked for, and the mask of the first."""
     video, truth = synthetic_clip(frames=round(seconds * fps), size=(144, 256))
 
