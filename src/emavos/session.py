@@ -169,13 +169,12 @@ class Session:
     def _check_finite(self, *parts: Tensor) -> None:
         """A sum for each object, which NaN and infinity survive; masks would be black and not say why."""
         sums = torch.stack([part.flatten(1).sum(dim=1, dtype=torch.float32) for part in parts]).sum(dim=0)
-        if wrong := [
-            id for id, total in zip(self.ids, sums.tolist(), strict=True) if not math.isfinite(total)
-        ]:
-            raise FloatingPointError(
-                f"frame {self.index}: the network gives NaN or infinity for object {wrong[0]}; its weights are "
-                "damaged, or its numbers too large for their dtype (float32 holds the most)"
-            )
+        for id, total in zip(self.ids, sums.tolist(), strict=True):
+            if not math.isfinite(total):
+                raise FloatingPointError(
+                    f"frame {self.index}: the network gives NaN or infinity for object {id}; its weights are "
+                    "damaged, or its numbers too large for their dtype (float32 holds the most)"
+                )
 
     def _give(self, now: _Now, known: tuple[int, ...], planes: Tensor) -> _Now:
         """The frame with the masks of known objects, (G, H, W) of 0 and 1; a bank for those that are new."""
