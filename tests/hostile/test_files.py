@@ -43,14 +43,14 @@ def circle(path):
 
 
 IMAGES = {  # the case as the page tells it: what makes it, the exception, and words of its message
-    "an image cut in the middle": (truncated, ValueError, "cannot be read"),
-    "an empty file": (Path.touch, ValueError, "cannot be read"),
-    "text under the name of an image": (lambda p: p.write_text("text"), ValueError, "cannot be read"),
-    "PostScript under the name of an image": (postscript, ValueError, "cannot be read"),
+    "an image cut in the middle": (truncated, ValueError, "truncated"),
+    "an empty file": (Path.touch, ValueError, "cannot identify"),
+    "text under the name of an image": (lambda p: p.write_text("text"), ValueError, "cannot identify"),
+    "PostScript under the name of an image": (postscript, ValueError, "cannot identify"),
     "an image that declares 30000x30000": (
         lambda p: p.write_bytes(png(30000, 30000)),
         ValueError,
-        "cannot be read",
+        "exceeds limit",
     ),
     "a pipe or a device": (os.mkfifo, ValueError, "a pipe or a device"),
     "a folder under the name of an image": (Path.mkdir, ValueError, "is a folder"),

@@ -15,7 +15,7 @@ from emavos.io.whole import replacing
 from emavos.pictures import IdMask, Pixels, ids_of_picture, palette, pixels_of
 
 # Read by their content, whatever the name says. Pillow knows more, some of which start other programs (EPS).
-_FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 2**27  # of a frame: 16384 x 8192. What declares more is refused before it is decoded.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
