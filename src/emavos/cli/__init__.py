@@ -1,4 +1,4 @@
-"""The command line: `emavos segment`, `demo`, `evaluate`, `compare`, `train`, `data` and `convert`.
+"""The command line: `emavos segment`, `ui`, `demo`, `evaluate`, `compare`, `train`, `data` and `convert`.
 
 A command is a module: `add` adds its parser, another function runs it and raises ValueError, OSError,
 ImportError or FloatingPointError for what a user can mend, which `main` turns into one line and an exit
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from emavos.cli import compare, convert, data, demo, evaluate, segment, train
+from emavos.cli import compare, convert, data, demo, evaluate, segment, train, ui
 
 BAD_INPUT, BAD_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -58,6 +58,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (segment, demo, evaluate, compare, train, data, convert):
+    for command in (segment, ui, demo, evaluate, compare, train, data, convert):
         command.add(commands)
     return parser
