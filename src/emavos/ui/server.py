@@ -29,8 +29,6 @@ _ASSETS = {
     "": ("index.html", "text/html"),
     "page.css": ("page.css", "text/css"),
     "page.js": ("page.js", "text/javascript"),
-    "painter.js": ("painter.js", "text/javascript"),
-    "timeline.js": ("timeline.js", "text/javascript"),
 }
 _FRESH = {"cache-control": "no-store"}
 
