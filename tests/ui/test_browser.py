@@ -20,8 +20,8 @@ pytest.importorskip("uvicorn")
 if not (shutil.which("chromium") and shutil.which("chromedriver")):
     pytest.skip("there is no chromium with chromedriver", allow_module_level=True)
 
-from selenium.webdriver.common.action_chains import ActionChains
-from selenium.webdriver.support.wait import WebDriverWait
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
 
 
 @pytest.fixture

@@ -65,10 +65,19 @@ def test_the_page_loads_nothing_from_elsewhere(client):
 
 
 @pytest.mark.parametrize(
-    "path", ["/../project.json", "/%2e%2e/project.json", "/..%2fproject.json", "/api/frames/../../project.json",
-             "/api/downloads/..%2fproject.json", "/api/downloads/project.json", "/api/frames/-1",
-             "/api/frames/99", "/api/masks/8"]
-)  # fmt: skip
+    "path",
+    [
+        "/../project.json",
+        "/%2e%2e/project.json",
+        "/..%2fproject.json",
+        "/api/frames/../../project.json",
+        "/api/downloads/..%2fproject.json",
+        "/api/downloads/project.json",
+        "/api/frames/-1",
+        "/api/frames/99",
+        "/api/masks/8",
+    ],
+)
 def test_no_path_leads_out(client, path):
     answer = client.get(path)
     assert answer.status_code in (400, 404)
