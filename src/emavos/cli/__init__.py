@@ -28,6 +28,7 @@ from emavos.cli import (
     review,
     segment,
     train,
+    ui,
 )
 
 BAD_INPUT, BAD_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         segment,
         batch,
         review,
+        ui,
         demo,
         evaluate,
         compare,

@@ -1,0 +1,111 @@
+"""`emavos ui`: a local web page to paint objects, follow them and mend their masks."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+from emavos.cli.arguments import (
+    Commands,
+    add_memory_arguments,
+    add_model_arguments,
+    load_predictor,
+    policy,
+    whole,
+)
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "ui",
+        help="a local web page: paint, follow, mend, download (extra: ui)",
+        description="Serve a page, to this machine alone unless told otherwise, on which the objects of a "
+        "frame are painted, followed, and mended wherever they went wrong. Ends with Ctrl-C.",
+    )
+    parser.set_defaults(run=_ui)
+    parser.add_argument(
+        "video", metavar="VIDEO", nargs="?", help="a video file or a folder of images to begin with"
+    )
+    parser.add_argument(
+        "--project",
+        type=Path,
+        metavar="DIR",
+        help="folder of the work: a new one, or one to go on with (a temporary one)",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=whole(0), default=8321, help="0: a free one (8321)")
+    parser.add_argument(
+        "--max-upload", type=whole(1), default=4096, metavar="MB", help="largest video that is sent (4096)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="say nothing but the address and errors")
+    add_model_arguments(parser, size=480)
+    add_memory_arguments(parser)
+
+
+def _ui(args: argparse.Namespace) -> None:
+    try:
+        import uvicorn
+
+        from emavos.ui.server import make_app
+    except ImportError as error:
+        if (error.name or "").split(".")[0] == "emavos":
+            raise
+        raise ImportError('the page needs starlette and uvicorn: pip install "emavos[ui]"') from error
+    from emavos.ui import Desk
+    from emavos.ui.guard import is_loopback
+
+    listener = _listen(args.host, args.port)
+    with listener:
+        predictor = load_predictor(args, **policy(args))
+        folder = args.project or Path(tempfile.mkdtemp(prefix="emavos-ui-"))
+        desk = Desk(predictor, folder, keeps=args.project is not None)
+        if args.video is not None:
+            video = Path(args.video)
+            desk.open_video(video, video.resolve().name)
+        token = secrets.token_urlsafe(16)
+        app = make_app(desk, token, args.host, args.max_upload << 20)
+        port = listener.getsockname()[1]
+        host = f"[{args.host}]" if ":" in args.host else args.host
+        print(f"open http://{host}:{port}/?token={token}", flush=True)
+        if not args.quiet and not is_loopback(args.host):
+            print("others on the network reach this page, unencrypted, if they know this address")
+        settings = uvicorn.Config(app, log_level="warning", ws="none", lifespan="off", server_header=False)
+        try:
+            uvicorn.Server(settings).run(sockets=[listener])
+        except KeyboardInterrupt:
+            pass  # the way it ends
+        finally:
+            desk.close()
+            _leave(desk, args.quiet)
+
+
+def _leave(desk: object, quiet: bool) -> None:
+    """A temporary folder in which nothing was painted goes; any other stays, and is named."""
+    from emavos.ui import Desk
+
+    assert isinstance(desk, Desk)
+    if desk.project is not None and (desk.keeps or desk.project.given):
+        if not quiet:
+            print(
+                f"the work is in {desk.project.folder}; go on with: emavos ui --project {desk.project.folder}"
+            )
+    elif not desk.keeps:
+        shutil.rmtree(desk.folder, ignore_errors=True)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that is bound, so that the address printed is one that answers."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    if sys.platform != "win32":
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise ValueError(f"{host}:{port} cannot be listened on: {error}; choose another --port") from error
+    return listener

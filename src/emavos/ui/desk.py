@@ -1,0 +1,198 @@
+"""What the page works on: one predictor, one project, and one job at a time."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from emavos.io import IdMask, open_frames
+from emavos.predictor import Predictor
+from emavos.ui.downloads import DOWNLOADS
+from emavos.ui.job import Job
+from emavos.ui.project import Project
+
+# How the files begin that a stranger may send: containers that name no other file to be read.
+_VIDEOS = re.compile(
+    rb"....(ftyp|moov|mdat|wide|free|skip)|\x1aE\xdf\xa3|RIFF....AVI |OggS|GIF8|FLV\x01|G.{187}G"
+    rb"|\x00\x00\x01[\xb3\xba]|\x30\x26\xb2\x75",
+    re.DOTALL,
+)
+
+
+class Busy(ValueError):
+    """Something else is being done; it can be stopped."""
+
+
+class Desk:
+    """The state behind the page. Its methods may be called from several threads.
+
+    predictor: follows the objects.
+    folder: of the project, which is opened where there is one; or of those to come, one for each video.
+    keeps: whether `folder` is for one project, which no other video replaces.
+    """
+
+    def __init__(self, predictor: Predictor, folder: Path, keeps: bool) -> None:
+        self.predictor = predictor
+        self.folder = folder
+        self.keeps = keeps
+        self.project: Project | None = None
+        self.job: Job | None = None
+        self.opened = 0  # how many projects were, so that a page knows when it looks at another
+        self._lock = threading.RLock()
+        if keeps and (folder / "project.json").exists():
+            self._take(Project.open(folder))
+
+    def open_video(self, path: Path, name: str, sent: bool = False) -> None:
+        """Begin a project with a video or a folder of images, and leave the one before it.
+
+        sent: the video was sent to the page: it is removed when it was read.
+        Raises Busy, and ValueError where the present project is to be kept, or this is no video.
+        """
+        with self._lock:
+            self._check_idle()
+            if self.keeps and self.project is not None:
+                raise ValueError(f"{self.folder} holds {self.project.name}; start the page without --project")
+            if sent and not _VIDEOS.match(_head(path)):
+                raise ValueError(
+                    f"{name} is no video of a kind that is known here (mp4, mov, mkv, webm, avi)"
+                )
+            source = open_frames(path)
+            folder = self.folder if self.keeps else self.folder / f"{self.opened + 1:03d}"
+            self._start("open", self._build(folder, path, name, sent), source.count)
+
+    def _build(self, folder: Path, path: Path, name: str, sent: bool) -> Iterator[int]:
+        built = False
+        try:
+            yield from Project.build(folder, open_frames(path), name)
+            built = True
+        finally:
+            if sent:
+                path.unlink(missing_ok=True)
+            if not built:
+                shutil.rmtree(folder, ignore_errors=True)
+        before = self.project
+        with self._lock:
+            self._take(Project.open(folder))
+        if before is not None:
+            shutil.rmtree(before.folder, ignore_errors=True)
+
+    def _take(self, project: Project) -> None:
+        self.project = project
+        self.opened += 1
+
+    def the_project(self) -> Project:
+        """The project. Raises ValueError where no video is open."""
+        if self.project is None:
+            raise ValueError("no video is open")
+        return self.project
+
+    def give(self, index: int, mask: IdMask) -> tuple[int, ...]:
+        """See `Project.give`. Raises Busy."""
+        with self._lock:
+            self._check_idle()
+            return self.the_project().give(index, mask)
+
+    def take_back(self, index: int) -> None:
+        """See `Project.take_back`. Raises Busy."""
+        with self._lock:
+            self._check_idle()
+            self.the_project().take_back(index)
+
+    def remove(self, id: int) -> None:
+        """See `Project.remove`. Raises Busy."""
+        with self._lock:
+            self._check_idle()
+            self.the_project().remove(id)
+
+    def track(self, frames: int | None = None) -> None:
+        """Track so many frames more, or all. Raises Busy, and ValueError where no mask was given."""
+        with self._lock:
+            self._check_idle()
+            project = self.the_project()
+            if project.first is None:
+                raise ValueError("no frame has a mask yet: paint the objects of one, or load a mask")
+            begin = max(project.reached, project.first)
+            until = project.count if frames is None else min(begin + frames, project.count)
+            self._start("track", self._track(project, begin, until), until - begin)
+
+    def _track(self, project: Project, begin: int, until: int) -> Iterator[int]:
+        with closing(project.track(self.predictor, until)) as tracked:
+            for index in tracked:
+                yield index - begin + 1
+
+    def download(self, name: str) -> None:
+        """Begin to write one of `DOWNLOADS`. Raises Busy, and ValueError where there is none of that name."""
+        with self._lock:
+            self._check_idle()
+            project = self.the_project()
+            if name not in DOWNLOADS:
+                raise ValueError(f"there is no {name}; there are {', '.join(DOWNLOADS)}")
+            file = self.download_file(name)
+            file.parent.mkdir(exist_ok=True)
+            file.unlink(missing_ok=True)
+            self._start(name, DOWNLOADS[name](project, file), None)
+
+    def download_file(self, name: str) -> Path:
+        """Where a download lies when it was written."""
+        return self.the_project().folder / "downloads" / name
+
+    def stop(self) -> None:
+        """Ask what is being done to end."""
+        if self.job is not None:
+            self.job.stop()
+
+    def close(self) -> None:
+        """Stop what is being done, and wait for it."""
+        if self.job is not None and self.job.running:
+            self.job.stop()
+            self.job.join()
+
+    def state(self) -> dict[str, Any]:
+        """All that the page shows but pictures, masks and confidence."""
+        project, job = self.project, self.job
+        return {
+            "device": self.predictor.device.type,
+            "keeps": self.keeps,
+            "opened": self.opened,
+            "project": None
+            if project is None
+            else {
+                "name": project.name,
+                "fps": project.fps,
+                "height": project.size[0],
+                "width": project.size[1],
+                "count": project.count,
+                "ids": project.ids,
+                "given": dict(sorted(project.given.items())),
+                "first": project.first,
+                "reached": project.reached,
+            },
+            "job": None
+            if job is None
+            else {
+                "kind": job.kind,
+                "running": job.running,
+                "done": job.done,
+                "total": job.total,
+                "error": job.error,
+                "stopped": job.stopped,
+            },
+        }
+
+    def _check_idle(self) -> None:
+        if self.job is not None and self.job.running:
+            raise Busy("something else is being done; wait for it, or stop it")
+
+    def _start(self, kind: str, steps: Iterator[int], total: int | None) -> None:
+        self.job = Job(kind, steps, total)
+        self.job.start()
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(256)

@@ -1,0 +1,220 @@
+"""The page's server: a thin layer of HTTP over `Desk`. It counts as starlette: import it where it is run."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import tempfile
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from emavos.io import read_mask
+from emavos.ui.desk import Busy, Desk
+from emavos.ui.guard import Guard
+from emavos.ui.job import in_words
+from emavos.ui.project import LARGEST_ID
+
+MASK_FILE_LIMIT = 32 << 20  # bytes of a mask that is loaded; ids compress well
+_ASSETS = {
+    "": ("index.html", "text/html"),
+    "page.css": ("page.css", "text/css"),
+    "page.js": ("page.js", "text/javascript"),
+}
+_FRESH = {"cache-control": "no-store"}
+
+
+class _TooLarge(ValueError):
+    """More was sent than is taken."""
+
+
+def make_app(desk: Desk, token: str, host: str = "127.0.0.1", upload_limit: int = 4 << 30) -> Guard:
+    """The page as an ASGI application.
+
+    token: what the first address must have. host: that the server listens on. upload_limit: bytes of a video.
+    """
+    page = _Page(desk, upload_limit)
+    get, put, post, delete = (["GET"], ["PUT"], ["POST"], ["DELETE"])
+    routes = [
+        ("/api/state", page.state, get),
+        ("/api/confidence", page.confidence, get),
+        ("/api/frames/{index:int}", page.frame, get),
+        ("/api/masks/{index:int}", page.mask, get),
+        ("/api/masks/{index:int}", page.give, put),
+        ("/api/masks/{index:int}", page.take_back, delete),
+        ("/api/mask-file", page.read_mask, post),
+        ("/api/objects/{id:int}", page.remove, delete),
+        ("/api/video", page.open_video, put),
+        ("/api/track", page.track, post),
+        ("/api/stop", page.stop, post),
+        ("/api/downloads/{name}", page.download, post),
+        ("/api/downloads/{name}", page.fetch_download, get),
+        ("/{name}", page.asset, get),
+        ("/", page.asset, get),
+    ]
+    app = Starlette(routes=[Route(path, _telling(answer), methods=how) for path, answer, how in routes])
+    return Guard(app, token, host)
+
+
+class _Page:
+    def __init__(self, desk: Desk, upload_limit: int) -> None:
+        self.desk = desk
+        self.upload_limit = upload_limit
+
+    async def asset(self, request: Request) -> Response:
+        name = request.path_params.get("name", "")
+        if name not in _ASSETS:
+            return JSONResponse({"error": "there is no such page"}, 404)
+        file, kind = _ASSETS[name]
+        body = files("emavos.ui").joinpath("static", file).read_bytes()
+        return Response(body, media_type=kind, headers=_FRESH)
+
+    async def state(self, request: Request) -> Response:
+        return JSONResponse({**self.desk.state(), "upload_limit": self.upload_limit}, headers=_FRESH)
+
+    async def confidence(self, request: Request) -> Response:
+        """{frame: {id: number}} from frame `start` on."""
+        start = request.query_params.get("start", "0")
+        sure = dict(self.desk.the_project().confidence)  # tracking adds to it meanwhile
+        begin = int(start) if start.isdecimal() else 0
+        return JSONResponse({i: of for i, of in sure.items() if i >= begin}, headers=_FRESH)
+
+    async def frame(self, request: Request) -> Response:
+        file = self.desk.the_project().frame_file(request.path_params["index"])
+        return FileResponse(file, headers={"cache-control": "private, max-age=86400"})
+
+    async def mask(self, request: Request) -> Response:
+        """H x W bytes, an id each, gzipped."""
+        project, index = self.desk.the_project(), request.path_params["index"]
+        mask = await run_in_threadpool(project.mask, index)
+        body = gzip.compress(mask.astype(np.uint8).tobytes(), compresslevel=1)
+        headers = {"content-encoding": "gzip", "x-mask": project.kind(index), **_FRESH}
+        return Response(body, media_type="application/octet-stream", headers=headers)
+
+    async def give(self, request: Request) -> Response:
+        """Takes H x W bytes, an id each."""
+        height, width = self.desk.the_project().size
+        body = await _body(request, height * width)
+        if len(body) != height * width:
+            raise ValueError(f"a mask of this video has {height * width} bytes, not {len(body)}")
+        mask = np.frombuffer(body, np.uint8).reshape(height, width).astype(np.int32)
+        ids = await run_in_threadpool(self.desk.give, request.path_params["index"], mask)
+        return JSONResponse({"ids": ids})
+
+    async def take_back(self, request: Request) -> Response:
+        await run_in_threadpool(self.desk.take_back, request.path_params["index"])
+        return JSONResponse({})
+
+    async def remove(self, request: Request) -> Response:
+        await run_in_threadpool(self.desk.remove, request.path_params["id"])
+        return JSONResponse({})
+
+    async def read_mask(self, request: Request) -> Response:
+        """The ids of a PNG, H x W bytes, for the brush to go on with; nothing is stored."""
+        body = await _body(request, MASK_FILE_LIMIT)
+        mask = await run_in_threadpool(_ids_of_file, body, self.desk.the_project().size)
+        return Response(mask.tobytes(), media_type="application/octet-stream")
+
+    async def open_video(self, request: Request) -> Response:
+        name = _plain_name(request.query_params.get("name", ""))
+        folder = Path(tempfile.mkdtemp(prefix="emavos-upload-"))
+        try:
+            with (folder / name).open("wb") as file:
+                async for chunk in _chunks(request, self.upload_limit):
+                    await run_in_threadpool(file.write, chunk)
+            await run_in_threadpool(self.desk.open_video, folder / name, name, True)
+        except BaseException as error:
+            (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
+            if isinstance(error, ValueError):
+                raise type(error)(str(error).replace(f"{folder}/", "")) from error
+            raise
+        return JSONResponse({})
+
+    async def track(self, request: Request) -> Response:
+        frames = request.query_params.get("frames", "")
+        self.desk.track(int(frames) if frames.isdecimal() and int(frames) else None)
+        return JSONResponse({})
+
+    async def stop(self, request: Request) -> Response:
+        self.desk.stop()
+        return JSONResponse({})
+
+    async def download(self, request: Request) -> Response:
+        self.desk.download(request.path_params["name"])
+        return JSONResponse({})
+
+    async def fetch_download(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        file = self.desk.download_file(_plain_name(name))
+        if not file.is_file():
+            raise ValueError(f"{name} was not written yet")
+        stem = re.sub(r"[^\w.-]+", "_", Path(self.desk.the_project().name).stem) or "video"
+        return FileResponse(file, filename=f"{stem}-{file.name}", headers=_FRESH)
+
+
+def _telling(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """Errors as a line for the page, never as a traceback."""
+
+    async def told(request: Request) -> Response:
+        try:
+            return await answer(request)
+        except Exception as error:
+            foreseen = isinstance(error, (ValueError, OSError, ImportError))
+            status = 413 if isinstance(error, _TooLarge) else 409 if isinstance(error, Busy) else 400
+            return JSONResponse({"error": in_words(error)}, status if foreseen else 500)
+
+    return told
+
+
+async def _chunks(request: Request, limit: int) -> Any:
+    """What is sent, as it comes; _TooLarge as soon as it is known to be more than `limit` bytes."""
+    declared, read = request.headers.get("content-length", "0"), 0
+    too_large = _TooLarge(f"this is larger than {limit:,} bytes, which is the limit")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large
+    async for chunk in request.stream():
+        read += len(chunk)
+        if read > limit:
+            raise too_large
+        yield chunk
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    return b"".join([chunk async for chunk in _chunks(request, limit)])
+
+
+def _plain_name(name: str) -> str:
+    """The name of a file, and of no other place: letters, digits, dots and dashes."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", re.split(r"[/\\]", name)[-1]).lstrip(".")
+    return plain[-100:].lstrip(".") or "video"
+
+
+def _ids_of_file(body: bytes, size: tuple[int, int]) -> Any:
+    with tempfile.TemporaryDirectory(prefix="emavos-mask-") as folder:
+        file = Path(folder) / "the mask"
+        file.write_bytes(body)
+        try:
+            with Image.open(file) as picture:  # reads no pixels yet
+                shape = (picture.height, picture.width)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise ValueError("this is not an image; a mask is a PNG of ids") from error
+        if shape != size:
+            given, wanted = ("x".join(map(str, s)) for s in (shape, size))
+            raise ValueError(f"the mask is {given} but the video is {wanted} (height x width); resize it")
+        try:
+            mask = read_mask(file)
+        except ValueError as error:
+            raise ValueError(str(error).replace(f"{folder}/", "")) from error
+    if mask.min() < 0 or mask.max() > LARGEST_ID:
+        raise ValueError(f"the mask has id {mask.max()}; the page takes ids from 1 to {LARGEST_ID}")
+    return mask.astype(np.uint8)

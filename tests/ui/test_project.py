@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from emavos import Predictor
+from emavos.io import open_frames
+from emavos.ui import Project
+from emavos.ui import project as module
+from emavos.ui.states import States
+
+
+def masks(project):
+    return [project.mask(index) for index in range(project.count)]
+
+
+def expected(project, predictor, given):
+    """What the predictor alone says of the frames of the folder."""
+    return [result.mask for result in predictor.propagate(open_frames(project.folder / "frames"), given)]
+
+
+def test_tracking_is_what_the_predictor_gives(project, predictor, clip):
+    assert project.give(0, clip[1][0]) == (1, 2)
+    assert list(project.track(predictor)) == [*range(8)]
+    np.testing.assert_array_equal(masks(project), expected(project, predictor, clip[1][0]))
+    assert project.reached == 8
+    assert all(0 <= x <= 1 for sure in project.confidence.values() for x in sure.values())
+    assert set(project.confidence[5]) == {1, 2}
+
+
+def test_a_frame_that_is_mended_changes_those_after_it_alone(project, predictor, clip, monkeypatch):
+    monkeypatch.setattr(module, "_STATE_EVERY", 2)
+    project.give(0, clip[1][0])
+    list(project.track(predictor))
+    before = masks(project)
+    mended = before[5].copy()
+    mended[60:80, 100:130] = 1
+    assert project.give(5, mended) == tuple(sorted({1, *np.unique(before[5][60:80, 100:130])} - {0}))
+    assert [project.kind(i) for i in (4, 5, 6)] == ["tracked", "given", "outdated"]
+    assert list(project.track(predictor)) == [5, 6, 7]
+    np.testing.assert_array_equal(masks(project)[:5], before[:5])
+    known = np.where(np.isin(mended, project.given[5]), mended, 0)
+    np.testing.assert_array_equal(masks(project), expected(project, predictor, {0: clip[1][0], 5: known}))
+
+
+def test_going_back_needs_no_state_on_disk(project, predictor, clip):
+    project.give(0, clip[1][0])
+    list(project.track(predictor))
+    before = masks(project)
+    shutil.rmtree(project.folder / "states")
+    project.give(4, np.where(before[4] == 2, 0, before[4]))
+    assert list(project.track(predictor)) == [4, 5, 6, 7]
+    np.testing.assert_array_equal(masks(project)[:4], before[:4])
+    assert 2 not in project.mask(4)
+
+
+def test_an_object_may_come_later_and_what_comes_first_is_not_tracked(project, predictor, clip):
+    project.give(2, clip[1][2] * (clip[1][2] == 1))
+    assert project.give(5, clip[1][5] * (clip[1][5] == 2)) == (2,)  # says nothing of object 1
+    assert list(project.track(predictor)) == [*range(2, 8)]
+    assert [project.kind(i) for i in (0, 1, 2, 3)] == ["none", "none", "given", "tracked"]
+    assert not project.mask(1).any()
+    assert [sorted(project.confidence[i]) for i in (4, 5, 7)] == [[1], [1, 2], [1, 2]]
+
+
+def test_stopping_and_going_on_gives_the_same_masks(project, predictor, clip):
+    project.give(0, clip[1][0])
+    with closing(project.track(predictor)) as tracked:
+        assert [next(tracked), next(tracked), next(tracked)] == [0, 1, 2]
+    assert project.reached == 3
+    again = Project.open(project.folder)
+    assert list(again.track(predictor, until=5)) == [3, 4]
+    assert list(again.track(predictor)) == [5, 6, 7]
+    np.testing.assert_array_equal(masks(again), expected(again, predictor, clip[1][0]))
+
+
+def test_a_folder_opens_as_it_was_left_even_with_a_line_that_was_cut_off(project, predictor, clip):
+    project.give(0, clip[1][0])
+    list(project.track(predictor))
+    track = project.folder / "track.jsonl"
+    track.write_text(track.read_text()[:-9])
+    again = Project.open(project.folder)
+    assert (again.given, again.reached, again.size) == ({0: (1, 2)}, 7, project.size)
+    assert list(again.track(predictor)) == [7]
+    assert Project.open(project.folder).confidence == project.confidence
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format": 99}', '{"format": 1, "name": 3}', "[" * 100_000, "null"]
+)
+def test_a_damaged_folder_is_told_as_such(project, text):
+    (project.folder / "project.json").write_text(text)
+    with pytest.raises(ValueError, match=r"project\.json is damaged"):
+        Project.open(project.folder)
+
+
+def test_a_folder_without_a_project_is_told_as_such(tmp_path):
+    with pytest.raises(ValueError, match="holds no project"):
+        Project.open(tmp_path)
+
+
+def test_a_new_project_never_writes_into_a_folder_of_something_else(tmp_path, video):
+    with pytest.raises(ValueError, match="is not empty"):
+        next(Project.build(video, open_frames(video), "clip"))
+
+
+def test_what_was_given_can_be_taken_back(project, predictor, clip):
+    project.give(0, clip[1][0])
+    list(project.track(predictor))
+    before = masks(project)
+    project.give(4, np.zeros_like(clip[1][4]))
+    assert project.given[4] == (1, 2)  # they are known to be absent
+    project.take_back(4)
+    assert project.reached == 4
+    list(project.track(predictor))
+    np.testing.assert_array_equal(masks(project), before)
+    with pytest.raises(ValueError, match="no mask was given for frame 4"):
+        project.take_back(4)
+
+
+def test_a_removed_object_is_on_no_frame(project, predictor, clip):
+    project.give(0, clip[1][0])
+    list(project.track(predictor))
+    project.remove(2)
+    assert project.ids == (1,)
+    list(project.track(predictor))
+    assert not any(2 in mask for mask in masks(project))
+    project.remove(1)
+    assert (project.given, project.first, project.kind(0)) == ({}, None, "none")
+    with pytest.raises(ValueError, match="object 1 was given on no frame"):
+        project.remove(1)
+
+
+def test_what_is_painted_as_it_was_says_nothing(project, predictor, clip):
+    project.give(0, clip[1][0])
+    list(project.track(predictor))
+    assert project.give(3, project.mask(3)) == ()
+    assert (project.reached, list(project.given)) == (8, [0])
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (np.zeros((4, 4), np.int32), "mask is 4x4 but frame is 96x160"),
+        (np.full((96, 160), 256), "ids from 1 to 255"),
+        (np.full((96, 160), -1), "ids from 1 to 255"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_refused(project, mask, words):
+    with pytest.raises(ValueError, match=words):
+        project.give(0, mask)
+    assert not project.given
+
+
+def test_there_must_be_something_to_track_and_frames_must_exist(project, predictor):
+    with pytest.raises(ValueError, match="no frame has a mask yet"):
+        next(project.track(predictor))
+    for index in (-1, 8):
+        with pytest.raises(ValueError, match="there is no frame"):
+            project.mask(index)
+
+
+def test_other_settings_are_refused_where_frames_are_tracked(project, predictor, clip):
+    project.give(0, clip[1][0])
+    list(project.track(predictor, until=3))
+    other = Predictor(predictor.model, predictor.policy, size=64)
+    with pytest.raises(ValueError, match="begun with size 96"):
+        next(project.track(other))
+    assert json.loads((project.folder / "project.json").read_text())["settings"]["size"] == 96
+
+
+def test_states_thin_out_where_they_take_too_much(tmp_path, predictor, clip):
+    states = States(tmp_path / "states", limit=1)
+    session = predictor.session()
+    session.step(clip[0][0], clip[1][0])
+    for frame in clip[0][1:]:
+        states.save(session)
+        session.step(frame)
+    kept = [int(file.stem) for file in states.files()]
+    assert len(kept) == 2
+    assert kept[-1] == 7
+    assert states.latest(7, predictor).index == 7
+    states.forget(6)
+    assert states.latest(7, predictor) is None or states.latest(7, predictor).index <= 6
+
+
+def test_frames_of_two_sizes_are_no_video(tmp_path, clip):
+    frames = open_frames([clip[0][0], clip[0][1][:50]])
+    with pytest.raises(ValueError, match="frame 1 is 50x160 but the video began with 96x160"):
+        list(Project.build(tmp_path / "project", frames, "clip"))
