@@ -58,7 +58,7 @@ ALLOWED = {
     "bridges": {"evaluation", "io", "session"},
     "doctor": {"machine", "memory", "pretrained"},
     "export": {"frames", "memory", "models", "pretrained"},
-    "ui": {"io", "predictor", "pretrained", "session", "visualize"},
+    "ui": {"bridges", "io", "predictor", "pretrained", "session", "visualize"},
     "data": {"frames", "io", "masks"},
     "training": {
         "convert",

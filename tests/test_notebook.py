@@ -43,7 +43,8 @@ print(json.dumps([cell.outputs for cell in notebook.cells]))
 
 
 def result(mask, ids=(1, 700)):
-    return Result(0, ids, torch.stack([torch.from_numpy(mask == id) for id in (0, *ids)]).float())
+    planes = torch.stack([torch.from_numpy(mask == id) for id in (0, *ids)]).float()
+    return Result(0, ids, planes, (0.9,) * len(ids))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from trees import davis_tree, youtube_tree
 
 def result(mask, ids):
     planes = torch.stack([torch.from_numpy(mask == id) for id in (0, *ids)]).float()
-    return Result(0, ids, 0.8 * planes + 0.2 / len(planes))
+    return Result(0, ids, 0.8 * planes + 0.2 / len(planes), (0.9,) * len(ids))
 
 
 @pytest.fixture

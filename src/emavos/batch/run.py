@@ -63,6 +63,7 @@ class Batch:
             "dtype": str(predictor.dtype).removeprefix("torch."),
             "size": predictor.size,
             **asdict(predictor.policy),
+            "shortcuts": asdict(predictor.shortcuts),
             "overlay": overlay,
             "rle": rle,
         }

@@ -102,6 +102,7 @@ def add_memory_arguments(parser: argparse.ArgumentParser) -> None:
         default="least-used",
         help="which frame goes when the memory is full (least-used)",
     )
+    add_shortcut_arguments(parser)
 
 
 def policy(args: argparse.Namespace) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from emavos.cli.arguments import (
     add_output_arguments,
     load_predictor,
     policy,
+    shortcuts_of,
     whole,
 )
 
@@ -97,14 +98,14 @@ def _batch(args: argparse.Namespace) -> None:
         options = {"overlay": args.overlay, "rle": args.rle, "force": args.force}
         if args.ray:
             logging.disable(logging.WARNING)  # Ray tells of each step
-            load = functools.partial(load_predictor, args, **policy(args))
+            load = functools.partial(load_predictor, args, shortcuts_of(args), **policy(args))
             outcomes = run_on_ray(
                 jobs, load, args.out, workers=args.ray, threads=args.threads or 1, each=_step(bar), **options
             )
         else:
             if args.threads:
                 torch.set_num_threads(args.threads)
-            predictor = load_predictor(args, **policy(args))
+            predictor = load_predictor(args, shortcuts_of(args), **policy(args))
             outcomes = run_batch(jobs, predictor, args.out, each=_step(bar), **options)
     _tell(outcomes, time.monotonic() - start, args)
 

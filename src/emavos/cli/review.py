@@ -15,6 +15,7 @@ from emavos.cli.arguments import (
     add_output_arguments,
     load_predictor,
     policy,
+    shortcuts_of,
     whole,
 )
 from emavos.cli.confidences import read_confidences
@@ -100,7 +101,7 @@ def _follow(args: argparse.Namespace, frames: FrameSource, folder: Path) -> list
 
     folder.mkdir()
     states = []
-    predictor = load_predictor(args, **policy(args))
+    predictor = load_predictor(args, shortcuts_of(args), **policy(args))
     given = read_masks(args.mask, frames)
     for _, result in follow(predictor, frames, given, args.quiet, args.direction):
         write_mask(folder / f"{frames.name(result.index)}.png", result.mask)

@@ -15,7 +15,6 @@ from emavos.cli.arguments import (
     add_memory_arguments,
     add_model_arguments,
     add_output_arguments,
-    add_shortcut_arguments,
     load_predictor,
     policy,
     shortcuts_of,
@@ -75,7 +74,6 @@ def add(commands: Commands) -> None:
     add_output_arguments(parser)
     add_model_arguments(parser, size=480)
     add_memory_arguments(parser)
-    add_shortcut_arguments(parser)
 
 
 def _segment(args: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from emavos.cli.arguments import (
     add_model_arguments,
     load_predictor,
     policy,
+    shortcuts_of,
     whole,
 )
 
@@ -61,7 +62,7 @@ def _ui(args: argparse.Namespace) -> None:
 
     listener = _listen(args.host, args.port)
     with listener:
-        predictor = load_predictor(args, **policy(args))
+        predictor = load_predictor(args, shortcuts_of(args), **policy(args))
         folder = args.project or Path(tempfile.mkdtemp(prefix="emavos-ui-"))
         desk = Desk(predictor, folder, keeps=args.project is not None)
         if args.video is not None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from emavos.bridges import CocoWriter
 from emavos.io import VideoWriter, read_frame
 from emavos.io.whole import replacing
 from emavos.ui.project import Project
@@ -49,41 +45,11 @@ def write_overlay(project: Project, path: Path) -> Iterator[int]:
 
 
 def write_coco(project: Project, path: Path) -> Iterator[int]:
-    """The masks as run-length encoding in one JSON of COCO's form, written as it is made.
-
-    An image is a frame, its id 1 more than the frame's index. An annotation is an object in a frame: its
-    category and `track_id` are the object's id, `segmentation` is compressed RLE that pycocotools reads.
-    """
-    ready, (height, width), number = _ready(project), project.size, 0
-    images = [
-        {"id": i + 1, "file_name": f"{project.frame_name(i)}.png", "height": height, "width": width}
-        for i in ready
-    ]
-    categories = [{"id": id, "name": f"object {id}"} for id in project.ids]
-    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
-        file.write(f'{{"images": {json.dumps(images)},\n"categories": {json.dumps(categories)},\n')
-        file.write('"annotations": [')
-        for done, index in enumerate(ready, start=1):
-            mask = project.mask(index)
-            for id in np.unique(mask[mask != 0]).tolist():
-                segmentation, area, box = _rle(mask == id)
-                annotation = {"id": number + 1, "image_id": index + 1, "category_id": id, "track_id": id}
-                annotation |= {"iscrowd": 0, "segmentation": segmentation, "area": area, "bbox": box}
-                file.write(("," if number else "") + "\n" + json.dumps(annotation))
-                number += 1
+    """The masks as run-length encoding in one JSON of COCO's form, written as it is made."""
+    with CocoWriter(path) as coco:
+        for done, index in enumerate(_ready(project), start=1):
+            coco.write(project.frame_name(index), project.mask(index))
             yield done
-        file.write("\n]}\n")
-
-
-def _rle(plane: NDArray[np.bool_]) -> tuple[dict[str, Any], int, list[float]]:
-    """A plane (H, W) as COCO's compressed RLE, with its area and its box (x, y, width, height)."""
-    try:
-        from pycocotools import mask as coco
-    except ImportError as error:
-        raise ImportError('run-length encoding needs pycocotools: pip install "emavos[ui]"') from error
-    runs = coco.encode(np.asfortranarray(plane, dtype=np.uint8))
-    segmentation = {"size": list(plane.shape), "counts": runs["counts"].decode("ascii")}
-    return segmentation, int(coco.area(runs)), coco.toBbox(runs).tolist()
 
 
 # The name of each file, and what writes it.

@@ -16,7 +16,6 @@ from emavos.io.whole import replacing
 from emavos.predictor import Predictor
 from emavos.pretrained import weights_sha256
 from emavos.session import Result, Session
-from emavos.ui.confidence import confidence
 from emavos.ui.states import States
 
 _FORMAT = 1
@@ -217,7 +216,9 @@ class Project:
                 result = self._step(session, index)
                 if index >= begin:
                     write_mask(self._mask_file(index), result.mask)
-                    self.confidence[index] = confidence(result)
+                    self.confidence[index] = {
+                        id: round(state.confidence, 4) for id, state in result.objects.items()
+                    }
                     with (self.folder / "track.jsonl").open("a", encoding="utf-8") as track:
                         track.write(_line(index, self.confidence[index]))
                     if session.index % _STATE_EVERY == 0 and session.index < end:
@@ -270,6 +271,7 @@ class Project:
             "weights": weights_sha256(predictor.model),
             "size": predictor.size,
             "policy": dataclasses.asdict(predictor.policy),
+            "shortcuts": dataclasses.asdict(predictor.shortcuts),
         }
         if self.settings is not None and self.confidence and now != self.settings:
             names = {"weights": "other weights, or another dtype"}
