@@ -22,7 +22,7 @@ from emavos.cli import main
 load_predictor = emavos.cli.batch.load_predictor
 once = Path("once").resolve()
 
-def load(args, **policy):
+def load(args, shortcuts, **policy):
     import os
     import emavos.batch.run as run
     write_mask = run.write_mask
@@ -36,7 +36,7 @@ def load(args, **policy):
         write_mask(path, mask)
 
     run.write_mask = deadly
-    return load_predictor(args, **policy)
+    return load_predictor(args, shortcuts, **policy)
 
 emavos.cli.batch.load_predictor = load
 sys.exit(main(sys.argv[1:]))

@@ -35,8 +35,9 @@ def test_a_bank_reads_all_that_was_added():
     torch.testing.assert_close(bank.read(QUERY), read_of(bank, range(9), QUERY))
 
 
-def test_the_oldest_kept_frame_goes_first():
-    bank = filled(MemoryPolicy(max_frames=4), ["given"] + ["kept"] * 5)
+@pytest.mark.parametrize("eviction", ["oldest", "least-used"])  # of frames that were not read
+def test_the_oldest_kept_frame_goes_first(eviction):
+    bank = filled(MemoryPolicy(max_frames=4, eviction=eviction), ["given"] + ["kept"] * 5)
     assert len(bank) == 4
     torch.testing.assert_close(bank.read(QUERY), read_of(bank, [0, 3, 4, 5], QUERY))
 
@@ -152,7 +153,7 @@ def test_the_frame_that_was_read_least_goes():
     bank = played(MemoryPolicy(max_frames=4, eviction="least-used"), 12, looked_at=2)
     assert 2 in frames_of(bank)
     assert 0 in frames_of(bank)
-    assert 2 not in frames_of(played(MemoryPolicy(max_frames=4), 12, looked_at=2))
+    assert 2 not in frames_of(played(MemoryPolicy(max_frames=4, eviction="oldest"), 12, looked_at=2))
 
 
 def test_use_is_counted_per_frame_of_time():
@@ -325,3 +326,13 @@ def test_a_frame_that_is_prepared_is_not_there_before_it_is_committed():
     torch.testing.assert_close(bank.read(QUERY), read_of(bank, [0, 1, 2], QUERY))
     commit()
     torch.testing.assert_close(bank.read(QUERY), read_of(bank, [0, 1, 3], QUERY))
+
+
+@pytest.mark.parametrize("eviction", ["oldest", "least-used", "consolidate"])
+def test_the_latest_key_is_that_of_the_latest_frame_that_stays(eviction):
+    bank = MemoryBank(MemoryPolicy(max_frames=4, eviction=eviction))
+    for number in range(7):
+        bank.add(*frame(number), frame=number)
+        bank.read(QUERY, number + 1)
+    bank.add(*frame(7), "temporary", frame=7)
+    assert torch.equal(bank.latest_key, frame(6)[0].flatten(1).T)

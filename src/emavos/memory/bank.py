@@ -106,7 +106,7 @@ class MemoryBank:
     @property
     def latest_key(self) -> Tensor:
         """Its keys (h * w, Ck)."""
-        return self._keys[[slot.frame for slot in self._slots].index(self.latest)]
+        return self._keys[self._base + [slot.frame for slot in self._slots].index(self.latest)]
 
     def forget(self, since: int) -> None:
         """Drop the frames from index `since` on that were not given, and their prototypes."""
@@ -199,7 +199,12 @@ class MemoryBank:
         if self.policy.eviction != "least-used":
             return min(kept, key=lambda place: self._slots[place].frame)
         received = self._used()[self._base :].sum(dim=1).tolist()
-        return min(kept, key=lambda place: received[place] / max(now - self._slots[place].frame, 1))
+
+        def use(place: int) -> tuple[float, int]:  # a frame of time; of equals the oldest goes
+            frame = self._slots[place].frame
+            return received[place] / max(now - frame, 1), frame
+
+        return min(kept, key=use)
 
     def _used(self) -> Tensor:
         """Readout weight of each cell, that of the last readout included: like `_received`."""
