@@ -101,7 +101,7 @@ def bank() -> Pixels:
     import torch
 
     image, draw, write = _paper(1200, 330)
-    policy = MemoryPolicy(every=5, max_frames=6)
+    policy = MemoryPolicy(every=5, max_frames=6, eviction="oldest")
     held, memorized = MemoryBank(policy), 0
     for now in range(64):
         given = now in (0, 37)
