@@ -8,7 +8,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -276,9 +276,10 @@ class Session:
         """What the memory is to hold of each object followed: (O, Cv, h, w)."""
         prob = now.prob[None, 1:].to(now.frame.dtype)  # (1, O, H', W')
         total = prob.sum(dim=1, keepdim=True)
-        encode = encode_near if self.shortcuts.encode_near and not now.given else STCN.encode_value
+        near = self.shortcuts.encode_near and not now.given
+        encode = partial(encode_near, self.network) if near else self.network.encode_value
         some = prob.split(OBJECTS_AT_ONCE, dim=1)
-        parts = [encode(self.network, now.frame, now.features, part, total)[0] for part in some]
+        parts = [encode(now.frame, now.features, part, total)[0] for part in some]
         values = torch.cat(parts)
         if not self.shortcuts.decode_near:
             return values
