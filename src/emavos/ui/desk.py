@@ -172,6 +172,8 @@ class Desk:
                 "given": dict(sorted(project.given.items())),
                 "first": project.first,
                 "reached": project.reached,
+                "made": project.made,
+                "edits": project.edits,
             },
             "job": None
             if job is None

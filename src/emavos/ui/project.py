@@ -54,6 +54,9 @@ class Project:
         self.settings: dict[str, Any] | None = facts["settings"]  # of the predictor that tracked it
         self.given = {int(index): tuple(map(int, ids)) for index, ids in facts["given"].items()}
         self.confidence: dict[int, dict[int, float]] = {}
+        self.edits = (
+            0  # how often frames were to be tracked anew, so that a page knows that its numbers are old
+        )
         self.states = States(folder / "states")
 
     @classmethod
@@ -143,6 +146,11 @@ class Project:
     def reached(self) -> int:
         """The frame that tracking goes on with: those before it that can have a mask have theirs."""
         return max(self.confidence, default=-1) + 1
+
+    @property
+    def made(self) -> int:
+        """One past the last frame that has a mask of any kind; from `reached` on they may be outdated."""
+        return max((int(file.stem) + 1 for file in (self.folder / "masks").glob("[0-9]*.png")), default=0)
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -282,6 +290,7 @@ class Project:
 
     def _forget(self, index: int) -> None:
         """Frames from `index` on count as not tracked. In this order: what is left is right at any moment."""
+        self.edits += 1
         self.states.forget(index)
         self.confidence = {i: sure for i, sure in self.confidence.items() if i < index}
         with replacing(self.folder / "track.jsonl") as partial:
