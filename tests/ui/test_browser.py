@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -9,9 +10,12 @@ import subprocess
 import sys
 import zipfile
 
+import numpy as np
 import pytest
 
-from emavos.io import write_video
+from emavos.io import open_frames, write_mask, write_video
+from emavos.ui import Project
+from emavos.visualize import colour
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 pytest.importorskip("av")
@@ -36,48 +40,145 @@ def address(tmp_path):
             server.terminate()
 
 
-@pytest.fixture
-def browser(tmp_path):
+@pytest.fixture(scope="module")
+def browser():
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,800"):
         options.add_argument(argument)
-    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path / "taken")})
     driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
     yield driver
     driver.quit()
 
 
-def test_from_a_video_to_its_masks(address, browser, clip, tmp_path):
+class Page:
+    """What a person does at the page."""
+
+    def __init__(self, browser, address):
+        self.browser = browser
+        self.wait = WebDriverWait(browser, 60, poll_frequency=0.05)
+        browser.get(address)
+        self.until("name", "no video yet")
+
+    def __getitem__(self, name):
+        return self.browser.find_element("id", name)
+
+    def until(self, name, text):
+        self.wait.until(lambda _: text in self[name].text, f"{name} never said {text!r}")
+
+    def click(self, name):
+        self.wait.until(lambda _: self[name].is_enabled(), f"{name} stays disabled")
+        self[name].click()
+
+    def paint(self, x, y):
+        """A stroke from the middle of the frame."""
+        ActionChains(self.browser, 50).drag_and_drop_by_offset(self["canvas"], x, y).perform()
+        self.until("kind", "edited")
+
+    def press(self, *keys):
+        self.browser.find_element("tag name", "body").send_keys(*keys)
+
+    def data(self, name):
+        return self.browser.find_element("tag name", "body").get_attribute(f"data-{name}")
+
+    def track(self):
+        self.click("track")
+        self.until_reached(8)
+
+    def until_reached(self, frames):
+        self.wait.until(lambda _: (self.data("reached"), self.data("job")) == (str(frames), ""))
+
+    def download(self, name, file):
+        self.browser.find_element("css selector", f"[data-download='{name}']").click()
+        self.wait.until(lambda _: file.exists(), f"{file.name} never came")
+
+
+@pytest.fixture
+def page(browser, address, clip, tmp_path):
+    """The page with a clip of eight frames."""
     write_video(tmp_path / "clip.mp4", clip[0], fps=10)
-    wait = WebDriverWait(browser, 120)
-
-    def click(name):
-        wait.until(lambda d: d.find_element("id", name).is_enabled())
-        browser.find_element("id", name).click()
-
-    def wait_for(name, text):
-        wait.until(lambda d: text in d.find_element("id", name).text)
-
-    browser.get(address)
-    wait_for("name", "no video yet")
-    browser.find_element("id", "video").send_keys(str(tmp_path / "clip.mp4"))
-    wait_for("frame", "frame 0 of 7")
-    canvas = browser.find_element("id", "canvas")
-    ActionChains(browser).drag_and_drop_by_offset(canvas, 60, 20).perform()
-    wait_for("kind", "edited")
-    click("track")
-    wait.until(lambda d: d.find_element("tag name", "body").get_attribute("data-reached") == "8")
-    wait_for("frame", "frame 7 of 7")
-    wait_for("kind", "tracked")
-    if folder := os.environ.get("EMAVOS_SCREENSHOTS"):
-        browser.save_screenshot(os.path.join(folder, "ui.png"))
-    browser.find_element("tag name", "body").send_keys("\ue012")  # the left arrow
-    wait_for("frame", "frame 6 of 7")
-    browser.find_element("css selector", "[data-download='masks.zip']").click()
-    file = tmp_path / "taken" / "clip-masks.zip"
-    wait.until(lambda _: file.exists())
-    with zipfile.ZipFile(file) as archive:
-        assert archive.namelist() == [f"{i:05d}.png" for i in range(8)]
+    taken = {"behavior": "allow", "downloadPath": str(tmp_path / "taken")}
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", taken)
+    browser.get_log("browser")
+    page = Page(browser, address)
+    page["video"].send_keys(str(tmp_path / "clip.mp4"))
+    page.until("frame", "frame 0 of 7")
+    yield page
     severe = [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
     assert not [line for line in severe if "favicon" not in line["message"]]
+
+
+def test_from_a_video_to_its_masks(page, tmp_path):
+    page.paint(60, 20)
+    page.track()
+    page.until("frame", "frame 7 of 7")
+    page.until("kind", "tracked")
+    if folder := os.environ.get("EMAVOS_SCREENSHOTS"):
+        page.browser.save_screenshot(os.path.join(folder, "ui.png"))
+    page.press("\ue012")  # the left arrow
+    page.until("frame", "frame 6 of 7")
+    page.download("masks.zip", tmp_path / "taken" / "clip-masks.zip")
+    with zipfile.ZipFile(tmp_path / "taken" / "clip-masks.zip") as archive:
+        assert archive.namelist() == [f"{i:05d}.png" for i in range(8)]
+    page.download("masks.json", tmp_path / "taken" / "clip-masks.json")
+    page.download("overlay.mp4", tmp_path / "taken" / "clip-overlay.mp4")
+    assert len(list(open_frames(tmp_path / "taken" / "clip-overlay.mp4"))) == 8
+    assert json.loads((tmp_path / "taken" / "clip-masks.json").read_text())["annotations"]
+
+
+def test_a_frame_is_mended_and_tracked_on_from_there(page, tmp_path):
+    page.paint(60, 20)
+    page.track()
+    before = [Project.open(tmp_path / "project").mask(i) for i in range(8)]
+    width = page["timeline"].size["width"]
+    ActionChains(page.browser).move_to_element_with_offset(
+        page["timeline"], width // 8 // 2, 0
+    ).click().perform()
+    page.until("frame", "frame 4 of 7")
+    page.press("2")
+    page.paint(-80, -40)
+    page.click("keep")
+    page.until("kind", "given by you")
+    assert page.data("reached") == "4"
+    page.press("\ue014")  # the right arrow
+    page.until("kind", "outdated")
+    page.track()
+    project = Project.open(tmp_path / "project")
+    assert 2 in project.given[4]
+    for index in range(8):
+        same = np.array_equal(project.mask(index), before[index])
+        assert same == (index < 4), index
+
+
+def test_strokes_are_undone_and_erased(page, tmp_path):
+    page.paint(60, 20)
+    page.click("undo")
+    page.until("kind", "no mask yet")
+    page.paint(60, 20)
+    page.click("keep")
+    page.until("kind", "given by you")
+    painted = np.count_nonzero(Project.open(tmp_path / "project").mask(0))
+    page.click("eraser")
+    page.paint(20, 7)
+    page.press("\ue007")  # Enter
+    page.until("kind", "given by you")
+    assert 0 < np.count_nonzero(Project.open(tmp_path / "project").mask(0)) < painted
+
+
+def test_a_mask_is_loaded_with_colours_of_the_library_and_an_object_removed(page, clip, tmp_path):
+    mask = clip[1][0] * 17  # ids 17 and 34
+    write_mask(tmp_path / "mask.png", mask)
+    page["mask"].send_keys(str(tmp_path / "mask.png"))
+    page.until("kind", "edited")
+    page.click("keep")
+    page.until("kind", "given by you")
+    np.testing.assert_array_equal(Project.open(tmp_path / "project").mask(0), mask)
+    buttons = {b.text: b for b in page["objects"].find_elements("tag name", "button")}
+    for id in (17, 34):
+        style = buttons[str(id)].get_attribute("style")
+        assert [int(x) for x in re.findall(r"\d+", style)] == [*colour(id)]
+    buttons["34"].click()
+    page.click("remove")
+    page.wait.until(lambda d: d.switch_to.alert).accept()
+    page.wait.until(lambda _: "34" not in page["objects"].text)
+    assert Project.open(tmp_path / "project").ids == (17,)

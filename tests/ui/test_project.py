@@ -192,3 +192,43 @@ def test_frames_of_two_sizes_are_no_video(tmp_path, clip):
     frames = open_frames([clip[0][0], clip[0][1][:50]])
     with pytest.raises(ValueError, match="frame 1 is 50x160 but the video began with 96x160"):
         list(Project.build(tmp_path / "project", frames, "clip"))
+
+
+def test_an_import_that_fails_removes_what_it_made_and_nothing_else(tmp_path, clip):
+    odd = open_frames([clip[0][0], clip[0][1][:50]])
+    (tmp_path / "there").mkdir()
+    for name, remains in (("there", True), ("new", False)):
+        with pytest.raises(ValueError, match="frame 1 is 50x160"):
+            list(Project.build(tmp_path / name, odd, "clip"))
+        assert (tmp_path / name).exists() == remains
+    assert not list((tmp_path / "there").iterdir())
+
+
+def test_an_import_that_was_stopped_leaves_nothing(tmp_path, video):
+    with closing(Project.build(tmp_path / "new", open_frames(video), "clip")) as building:
+        next(building)
+        assert (tmp_path / "new" / "frames" / "00000.jpg").exists()
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_import_that_was_killed_is_begun_anew(tmp_path, project, video):
+    killed = tmp_path / "killed"
+    building = Project.build(killed, open_frames(video), "clip")
+    next(building)
+    shutil.copytree(killed, tmp_path / "left")  # as a kill would leave it
+    building.close()
+    (tmp_path / "left" / ".project.json.0123abcd.partial").touch()
+    with pytest.raises(ValueError, match="holds no project"):
+        Project.open(tmp_path / "left")
+    list(Project.build(tmp_path / "left", open_frames(video), "clip"))
+    again = Project.open(tmp_path / "left")
+    assert again.count == 8
+    assert {path.name for path in again.folder.iterdir()} == {"frames", "project.json"}
+
+
+def test_frames_of_the_user_are_not_taken_for_those_of_a_killed_import(tmp_path, video, clip):
+    (tmp_path / "mine" / "frames").mkdir(parents=True)
+    (tmp_path / "mine" / "frames" / "00000.jpg").write_bytes(b"mine")
+    with pytest.raises(ValueError, match="is not empty"):
+        next(Project.build(tmp_path / "mine", open_frames(video), "clip"))
+    assert (tmp_path / "mine" / "frames" / "00000.jpg").read_bytes() == b"mine"

@@ -46,12 +46,15 @@ class Desk:
         self._lock = threading.RLock()
         if keeps and (folder / "project.json").exists():
             self._take(Project.open(folder))
+        elif keeps:
+            Project.check_free(folder)
 
     def open_video(self, path: Path, name: str, sent: bool = False) -> None:
         """Begin a project with a video or a folder of images, and leave the one before it.
 
-        sent: the video was sent to the page: it is removed when it was read.
-        Raises Busy, and ValueError where the present project is to be kept, or this is no video.
+        sent: the video was sent to the page: when it was read it is removed, and the folder made for it.
+        Raises Busy, and ValueError where the present project is to be kept, the folder of a new one holds
+        something else, or this is no video.
         """
         with self._lock:
             self._check_idle()
@@ -63,18 +66,16 @@ class Desk:
                 )
             source = open_frames(path)
             folder = self.folder if self.keeps else self.folder / f"{self.opened + 1:03d}"
+            Project.check_free(folder)
             self._start("open", self._build(folder, path, name, sent), source.count)
 
     def _build(self, folder: Path, path: Path, name: str, sent: bool) -> Iterator[int]:
-        built = False
         try:
             yield from Project.build(folder, open_frames(path), name)
-            built = True
         finally:
             if sent:
                 path.unlink(missing_ok=True)
-            if not built:
-                shutil.rmtree(folder, ignore_errors=True)
+                path.parent.rmdir()
         before = self.project
         with self._lock:
             self._take(Project.open(folder))
@@ -171,6 +172,8 @@ class Desk:
                 "given": dict(sorted(project.given.items())),
                 "first": project.first,
                 "reached": project.reached,
+                "made": project.made,
+                "edits": project.edits,
             },
             "job": None
             if job is None

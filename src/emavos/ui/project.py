@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,14 @@ import numpy as np
 from PIL import Image
 
 from emavos.io import FrameSource, IdMask, read_frame, read_mask, write_mask
-from emavos.io.whole import replacing
+from emavos.io.whole import replacing, sweep
 from emavos.predictor import Predictor
 from emavos.pretrained import weights_sha256
 from emavos.session import Result, Session
 from emavos.ui.states import States
 
 _FORMAT = 1
+_UNFINISHED = ".unfinished"  # lies beside the frames until all of them are there
 _STATE_EVERY = 20  # frames between two states of the session on disk
 LARGEST_ID = 255  # of a palette PNG, and of a byte of the page
 
@@ -51,18 +54,55 @@ class Project:
         self.settings: dict[str, Any] | None = facts["settings"]  # of the predictor that tracked it
         self.given = {int(index): tuple(map(int, ids)) for index, ids in facts["given"].items()}
         self.confidence: dict[int, dict[int, float]] = {}
+        self.edits = (
+            0  # how often frames were to be tracked anew, so that a page knows that its numbers are old
+        )
         self.states = States(folder / "states")
 
     @classmethod
     def build(cls, folder: Path, source: FrameSource, name: str) -> Iterator[int]:
         """Read a video into a new folder; gives the number of frames read so far after each.
 
-        The folder is a project, which `open` takes, when the iterator ends. Raises ValueError where the
-        folder is not empty, a frame has another size than the first, or the video cannot be read.
+        The folder is a project, which `open` takes, when the iterator ends; where it does not come that far,
+        what was written is removed. Raises ValueError where the folder is not free, a frame has another size
+        than the first, or the video cannot be read.
         """
-        if folder.exists() and any(folder.iterdir()):
+        cls.check_free(folder)
+        made = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _UNFINISHED).touch()
+        try:
+            yield from cls._import(folder, source, name)
+        except BaseException:
+            _clear(folder)
+            if made:
+                with suppress(OSError):  # somebody else put something into it meanwhile
+                    folder.rmdir()
+            raise
+        (folder / _UNFINISHED).unlink(missing_ok=True)
+
+    @staticmethod
+    def check_free(folder: Path) -> None:
+        """Raise ValueError where a new project would have to share its folder with anything else.
+
+        What an import that was killed left is nothing else; `build` removes it.
+        """
+        if not folder.exists():
+            return
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is no folder; a new project needs one of its own")
+        names = {path.name for path in folder.iterdir()}
+        if _UNFINISHED in names:
+            names -= {_UNFINISHED, "frames"}
+            names = {name for name in names if not name.startswith(".project.json.")}
+        if names:
             raise ValueError(f"{folder} is not empty; a new project needs a folder of its own")
-        (folder / "frames").mkdir(parents=True)
+
+    @staticmethod
+    def _import(folder: Path, source: FrameSource, name: str) -> Iterator[int]:
+        shutil.rmtree(folder / "frames", ignore_errors=True)  # of an import that was killed
+        sweep(folder, "project.json")
+        (folder / "frames").mkdir()
         size, count, names = None, 0, []
         for count, frame in enumerate(source, start=1):
             size = size or frame.shape[:2]
@@ -94,6 +134,7 @@ class Project:
             project._read_track()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{file} is damaged, or of another version: {error}") from error
+        (folder / _UNFINISHED).unlink(missing_ok=True)  # where the kill came just after the end
         return project
 
     @property
@@ -105,6 +146,11 @@ class Project:
     def reached(self) -> int:
         """The frame that tracking goes on with: those before it that can have a mask have theirs."""
         return max(self.confidence, default=-1) + 1
+
+    @property
+    def made(self) -> int:
+        """One past the last frame that has a mask of any kind; from `reached` on they may be outdated."""
+        return max((int(file.stem) + 1 for file in (self.folder / "masks").glob("[0-9]*.png")), default=0)
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -244,6 +290,7 @@ class Project:
 
     def _forget(self, index: int) -> None:
         """Frames from `index` on count as not tracked. In this order: what is left is right at any moment."""
+        self.edits += 1
         self.states.forget(index)
         self.confidence = {i: sure for i, sure in self.confidence.items() if i < index}
         with replacing(self.folder / "track.jsonl") as partial:
@@ -298,6 +345,12 @@ class Project:
 
 def _line(index: int, sure: dict[int, float]) -> str:
     return json.dumps({"frame": index, "sure": sure}) + "\n"
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an import wrote, the mark that it is ours last."""
+    shutil.rmtree(folder / "frames", ignore_errors=True)
+    (folder / _UNFINISHED).unlink(missing_ok=True)
 
 
 def _write_json(path: Path, facts: dict[str, Any]) -> None:

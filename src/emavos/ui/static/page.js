@@ -3,9 +3,15 @@ const $ = (id) => document.getElementById(id);
 const canvas = $("canvas"), pen = canvas.getContext("2d"), layer = document.createElement("canvas");
 const colours = [[255, 84, 92], [38, 156, 255], [70, 214, 105], [255, 202, 48], [176, 102, 255], [0, 208, 204],
   [255, 110, 196], [255, 142, 38]]; // those of emavos.visualize, by id
-const colour = (id) => colours[(id - 1) % colours.length];
-let state = null, project = null, opened = 0, sure = {}, index = 0, mask = null, picture = null, past = [];
-let id = 1, erase = false, most = 1, painting = null, edited = false, playing = false, showing = 0;
+let state = null, project = null, opened = 0, index = 0, mask = null, picture = null, past = [];
+let sure = {}, known = 0, edits = ""; // confidence of the frames before `known`, after so many edits
+let id = 1, listed = new Set([1]), erase = false, painting = null, edited = false;
+let playing = false, following = false, sending = false, showing = 0;
+
+function colour(id) { // the eight, then the same darker, then paler, and again
+  const towards = [null, 0, 255][Math.floor((id - 1) / colours.length) % 3], vivid = colours[(id - 1) % colours.length];
+  return towards === null ? vivid : vivid.map((one) => Math.floor((2 * one + towards) / 3));
+}
 
 async function ask(method, path, body) {
   const answer = await fetch(`/api/${path}`, { method, body });
@@ -15,7 +21,8 @@ async function ask(method, path, body) {
   throw new Error(told);
 }
 
-const press = (name, act) => { $(name).onclick = () => Promise.resolve(act()).catch(() => {}); };
+const quietly = (act) => Promise.resolve().then(act).catch((error) => { $("told").textContent = error.message; });
+const press = (name, act) => { $(name).onclick = () => { $("told").textContent = ""; quietly(act); }; };
 const running = () => Boolean(state?.job?.running);
 
 async function refresh() {
@@ -27,42 +34,67 @@ async function refresh() {
     canvas.height = layer.height = project.height;
     canvas.hidden = false;
     $("empty").hidden = true;
+    [id, listed, edited] = [1, new Set([1]), false];
     await show(0);
   }
   if (project) {
-    sure = await (await ask("GET", "confidence")).json();
-    most = Math.max(most, 1, ...project.ids);
+    const now = `${opened} ${project.edits}`;
+    if (now !== edits) [edits, sure, known] = [now, {}, 0];
+    if (project.reached > known) {
+      Object.assign(sure, await (await ask("GET", `confidence?start=${known}`)).json());
+      known = project.reached;
+    }
+    project.ids.forEach((one) => listed.add(one));
   }
   describe();
 }
 
+const words = { open: "reading frame", track: "tracking frame" };
 function describe() {
-  const job = state?.job, busy = running();
-  $("name").textContent = project ? `${project.name} · ${project.count} frames` : "no video yet";
+  const job = state?.job, busy = running() || sending;
+  $("name").textContent = project ? `${project.name} · ${project.width} × ${project.height} · ${project.count} frames` : "no video yet";
   if (job?.error) $("told").textContent = job.error;
-  $("stop").disabled = !busy;
-  for (const name of ["track", "keep", "back", "undo", "add"]) $(name).disabled = busy || !project;
-  $("progress").hidden = !busy;
-  if (busy && job.total) { $("progress").max = job.total; $("progress").value = job.done ?? 0; }
+  $("stop").disabled = !running();
+  for (const name of ["track", "add", "eraser"]) $(name).disabled = busy || !project;
+  $("undo").disabled = busy || !past.length;
+  $("keep").disabled = busy || !edited;
+  $("back").disabled = busy || !(project && index in project.given);
+  $("remove").disabled = busy || !project || listed.size < 2 && !project.ids.includes(id);
+  $("mask").disabled = busy || !project;
+  $("video").disabled = busy || Boolean(state?.keeps && project);
+  $("play").disabled = !project;
+  for (const button of document.querySelectorAll("[data-download]")) button.disabled = busy || !project?.reached;
+  $("progress").hidden = $("doing").hidden = !busy;
+  $("doing").textContent = sending ? "sending the video" : `${words[job?.kind] ?? "writing"} ${job?.done ?? 0}${job?.total ? ` of ${job.total}` : ""}`;
+  if (running() && job.total) [$("progress").max, $("progress").value] = [job.total, job.done ?? 0];
+  else $("progress").removeAttribute("value"); // how far it is is not known
   $("frame").textContent = project ? `frame ${index} of ${project.count - 1}` : "–";
   $("kind").textContent = !project ? "" : edited ? "edited, not kept yet"
-    : index in project.given ? "given by you" : index in sure ? "tracked" : index > project.reached ? "not up to date" : "no mask";
-  $("objects").replaceChildren(...Array.from({ length: most }, (_, i) => {
-    const button = document.createElement("button"), one = sure[index]?.[i + 1];
-    button.textContent = `${i + 1}${one === undefined ? "" : ` · ${Math.round(100 * one)}%`}`;
-    button.style.setProperty("--colour", `rgb(${colour(i + 1)})`);
-    button.setAttribute("aria-pressed", String(!erase && id === i + 1));
-    button.onclick = () => { id = i + 1; erase = false; describe(); };
+    : index in project.given ? "given by you" : index in sure ? "tracked"
+    : index >= project.reached && index < project.made ? "outdated: track again" : "no mask yet";
+  $("objects").replaceChildren(...[...listed].sort((a, b) => a - b).map((one) => {
+    const button = document.createElement("button"), of = sure[index]?.[one];
+    button.textContent = `${one}${of === undefined ? "" : ` · ${Math.round(100 * of)}%`}`;
+    button.title = of === undefined ? `object ${one}` : `object ${one}: how sure its mask is on this frame`;
+    button.style.setProperty("--colour", `rgb(${colour(one)})`);
+    button.setAttribute("aria-pressed", String(!erase && id === one));
+    button.onclick = () => choose(one);
     return button;
   }));
   $("eraser").setAttribute("aria-pressed", String(erase));
-  document.body.dataset.job = busy ? job.kind : "";
+  document.body.dataset.job = running() ? job.kind : "";
   document.body.dataset.reached = project?.reached ?? "";
   drawTimeline();
 }
 
+function choose(one) {
+  listed.add(one);
+  [id, erase] = [one, false];
+  describe();
+}
+
 async function show(next) {
-  if (edited) await keep();
+  await keep();
   const turn = ++showing, at = Math.min(Math.max(next, 0), project.count - 1), image = new Image();
   image.src = `/api/frames/${at}?project=${opened}`;
   const [, answer] = await Promise.all([image.decode(), ask("GET", `masks/${at}`)]);
@@ -73,17 +105,24 @@ async function show(next) {
   describe();
 }
 
-function draw() {
-  const { width, height } = canvas, over = new ImageData(width, height), out = new Uint32Array(over.data.buffer);
-  for (let i = 0; i < mask.length; i++) {
-    if (!mask[i]) continue;
-    const [r, g, b] = colour(mask[i]);
-    const edge = mask[i] !== mask[i + 1] || mask[i] !== mask[i - 1] || mask[i] !== mask[i + width] || mask[i] !== mask[i - width];
-    out[i] = ((edge ? 255 : 115) << 24) | (b << 16) | (g << 8) | r;
-  }
-  layer.getContext("2d").putImageData(over, 0, 0);
-  pen.drawImage(picture, 0, 0);
-  pen.drawImage(layer, 0, 0);
+function draw(left = 0, top = 0, right = canvas.width, bottom = canvas.height) { // this rectangle alone
+  [left, top] = [Math.max(left, 0), Math.max(top, 0)];
+  [right, bottom] = [Math.min(right, canvas.width), Math.min(bottom, canvas.height)];
+  const width = right - left, height = bottom - top, across = canvas.width;
+  if (!picture || width <= 0 || height <= 0) return;
+  const over = new ImageData(width, height), out = new Uint32Array(over.data.buffer);
+  const opacity = Math.round(2.55 * $("opacity").value), line = opacity ? 255 : 0, paint = [];
+  for (let v = top, o = 0; v < bottom; v++)
+    for (let u = left, i = v * across + left; u < right; u++, i++, o++) {
+      const one = mask[i];
+      if (!one) continue;
+      const [r, g, b] = paint[one] ??= colour(one);
+      const edge = u > 0 && mask[i - 1] !== one || u < across - 1 && mask[i + 1] !== one
+        || v > 0 && mask[i - across] !== one || v < canvas.height - 1 && mask[i + across] !== one;
+      out[o] = ((edge ? line : opacity) << 24) | (b << 16) | (g << 8) | r;
+    }
+  layer.getContext("2d").putImageData(over, left, top);
+  for (const from of [picture, layer]) pen.drawImage(from, left, top, width, height, left, top, width, height);
 }
 
 function at(event) { // pixels of the video; the canvas is fitted into its box
@@ -100,45 +139,50 @@ function stroke([x0, y0], [x1, y1], value) {
       for (let u = Math.max(0, Math.ceil(x - r)); u <= Math.min(canvas.width - 1, x + r); u++)
         if ((u - x) ** 2 + (v - y) ** 2 <= r * r) mask[v * canvas.width + u] = value;
   }
+  const far = Math.ceil(r) + 2; // outlines change beside the stroke as well
+  draw(Math.floor(Math.min(x0, x1)) - far, Math.floor(Math.min(y0, y1)) - far,
+    Math.ceil(Math.max(x0, x1)) + far, Math.ceil(Math.max(y0, y1)) + far);
+}
+
+function change() { // what comes next can be undone
+  past = [...past.slice(-29), [mask.slice(), edited]];
+  edited = true;
 }
 
 canvas.onpointerdown = (event) => {
-  if (running() || !mask) return;
+  if (running() || playing || !mask) return;
   canvas.setPointerCapture(event.pointerId);
-  past = [...past.slice(-29), mask.slice()];
-  edited = true;
+  change();
   painting = at(event);
   stroke(painting, painting, erase || event.button === 2 ? 0 : id);
-  draw();
 };
 canvas.onpointermove = (event) => {
   if (!painting) return;
   const here = at(event);
   stroke(painting, here, erase || event.buttons === 2 ? 0 : id);
   painting = here;
-  draw();
 };
 canvas.onpointerup = () => { painting = null; describe(); };
 canvas.oncontextmenu = () => false;
 
 function undo() {
   if (!past.length) return;
-  mask = past.pop();
-  edited = past.length > 0;
+  [mask, edited] = past.pop();
   draw();
   describe();
 }
 
 async function keep() {
+  if (!edited || running()) return;
   await ask("PUT", `masks/${index}`, mask);
   [edited, past] = [false, []];
   await refresh();
 }
 
 async function track() {
-  if (edited) await keep();
-  $("told").textContent = "";
+  await keep();
   await ask("POST", "track");
+  following = true;
   await follow();
 }
 
@@ -147,10 +191,54 @@ async function follow() { // until what is being done is done
   while (running()) {
     await new Promise((done) => setTimeout(done, 250));
     await refresh();
-    if (state.job.kind === "track" && project.reached > 0 && index !== project.reached - 1) await show(project.reached - 1);
+    if (state.job.kind === "track" && following && project.reached > 0 && index !== project.reached - 1) await show(project.reached - 1);
   }
-  if (state.job?.kind in { "masks.zip": 1, "overlay.mp4": 1, "masks.json": 1 } && !state.job.error && !state.job.stopped)
-    location.href = `/api/downloads/${state.job.kind}`;
+  following = false;
+}
+
+async function download(name) {
+  await ask("POST", `downloads/${name}`);
+  await follow();
+  if (state.job.kind === name && !state.job.error && !state.job.stopped) location.href = `/api/downloads/${name}`;
+}
+
+async function open(file) {
+  sending = true;
+  describe();
+  try {
+    await ask("PUT", `video?name=${encodeURIComponent(file.name)}`, file);
+  } finally {
+    sending = false;
+    describe();
+  }
+  await follow();
+}
+
+async function load(file) {
+  const ids = new Uint8Array(await (await ask("POST", "mask-file", file)).arrayBuffer());
+  change();
+  mask = ids;
+  new Set(ids).forEach((one) => one && listed.add(one));
+  draw();
+  describe();
+}
+
+async function remove() {
+  if (project.ids.includes(id)) {
+    if (!confirm(`Remove object ${id} from all frames? They are tracked anew without it.`)) return;
+    await keep();
+    await ask("DELETE", `objects/${id}`);
+  }
+  listed.delete(id);
+  [id] = listed.size ? listed : [1];
+  listed.add(id);
+  await refresh();
+  await show(index);
+}
+
+function go(next) { // where a person looks, the page does not look away
+  following = false;
+  return show(next);
 }
 
 function drawTimeline() {
@@ -158,6 +246,8 @@ function drawTimeline() {
   if (!project) return;
   const x = (i) => (i + 0.5) * width / project.count, step = Math.max(width / project.count, 1);
   const row = (height - 14) / Math.max(project.ids.length, 1);
+  to.fillStyle = "#343a47"; // masks that an edit before them made outdated
+  if (project.made > project.reached) to.fillRect(x(project.reached) - step / 2, 14, (project.made - project.reached) * width / project.count, height);
   project.ids.forEach((one, place) => {
     to.fillStyle = `rgb(${colour(one)})`;
     for (const [frame, of] of Object.entries(sure))
@@ -167,54 +257,66 @@ function drawTimeline() {
   for (const frame of Object.keys(project.given)) to.fillRect(x(+frame) - 2, 3, 5, 8);
   to.fillRect(x(index), 0, 1, height);
 }
-$("timeline").onclick = (event) => project && show(Math.floor(event.offsetX / $("timeline").clientWidth * project.count)).catch(() => {});
+const pointed = (event) => quietly(() => project && go(Math.floor(event.offsetX / $("timeline").clientWidth * project.count)));
+$("timeline").onpointerdown = pointed;
+$("timeline").onpointermove = (event) => event.buttons === 1 && pointed(event);
+window.onresize = drawTimeline;
 
 async function play() {
   playing = !playing;
   $("play").textContent = playing ? "Pause" : "Play";
+  if (playing && index === project.count - 1) await go(0);
   while (playing && index < project.count - 1) {
-    await Promise.all([show(index + 1), new Promise((done) => setTimeout(done, 1000 / (project.fps || 25)))]);
+    await Promise.all([go(index + 1), new Promise((done) => setTimeout(done, 1000 / (project.fps || 25)))]);
   }
   playing = false;
   $("play").textContent = "Play";
 }
 
-press("add", () => { id = ++most; erase = false; describe(); });
+press("add", () => choose(Math.min(Math.max(0, ...listed) + 1, 255)));
+press("remove", remove);
 press("eraser", () => { erase = !erase; describe(); });
 press("undo", undo);
 press("keep", keep);
-press("back", async () => { await ask("DELETE", `masks/${index}`); edited = false; await refresh(); await show(index); });
+press("back", async () => {
+  await ask("DELETE", `masks/${index}`);
+  edited = false;
+  await refresh();
+  await show(index);
+});
 press("track", track);
 press("stop", () => ask("POST", "stop"));
 press("play", () => project && play());
 for (const button of document.querySelectorAll("[data-download]"))
-  button.onclick = () => ask("POST", `downloads/${button.dataset.download}`).then(follow).catch(() => {});
-$("video").onchange = async (event) => {
-  const file = event.target.files[0];
-  $("told").textContent = "";
-  await ask("PUT", `video?name=${encodeURIComponent(file.name)}`, file).then(follow).catch(() => {});
-  event.target.value = "";
-};
-$("mask").onchange = async (event) => {
-  const answer = await ask("POST", "mask-file", event.target.files[0]).catch(() => null);
-  event.target.value = "";
-  if (!answer) return;
-  past.push(mask.slice());
-  mask = new Uint8Array(await answer.arrayBuffer());
-  edited = true;
-  draw();
-  describe();
-};
-document.onkeydown = (event) => {
-  if (!project || event.target.type === "range") return;
-  const keys = {
-    ArrowLeft: () => show(index - 1), ArrowRight: () => show(index + 1), " ": play, Enter: keep,
-    e: () => $("eraser").click(), "[": () => { $("size").value -= 2; }, "]": () => { $("size").value = +$("size").value + 2; },
+  button.onclick = () => quietly(() => download(button.dataset.download));
+for (const [name, act] of [["video", open], ["mask", load]])
+  $(name).onchange = (event) => {
+    const file = event.target.files[0];
+    $("told").textContent = "";
+    quietly(() => file && act(file).finally(() => { $(name).value = ""; }));
   };
-  const act = event.ctrlKey || event.metaKey ? event.key === "z" && undo
-    : /^[1-9]$/.test(event.key) ? () => { id = +event.key; most = Math.max(most, id); erase = false; describe(); } : keys[event.key];
+$("opacity").oninput = () => draw();
+document.ondragover = (event) => event.preventDefault();
+document.ondrop = (event) => {
+  event.preventDefault();
+  const file = event.dataTransfer.files[0];
+  if (file && !$("video").disabled) quietly(() => open(file));
+};
+
+// A button that was clicked lets go of the keys; one that was reached by Tab keeps Space and Enter.
+document.addEventListener("click", (event) => event.detail && event.target.closest("button, input, label")?.blur());
+document.onkeydown = (event) => {
+  if (!project || event.altKey || event.target.type === "range") return;
+  if ([" ", "Enter"].includes(event.key) && event.target.closest("button, input, label")) return;
+  const size = $("size");
+  const keys = {
+    ArrowLeft: () => go(index - 1), ArrowRight: () => go(index + 1), Home: () => go(0), End: () => go(project.count - 1),
+    " ": play, Enter: keep, e: () => $("eraser").click(), "[": () => { size.value -= 2; }, "]": () => { size.value = +size.value + 2; },
+  };
+  const act = event.ctrlKey || event.metaKey ? event.key === "z" && !running() && undo
+    : /^[1-9]$/.test(event.key) ? () => choose(+event.key) : keys[event.key];
   if (!act) return;
   event.preventDefault();
-  Promise.resolve(act()).catch(() => {});
+  quietly(act);
 };
-follow().catch(() => {});
+quietly(follow);

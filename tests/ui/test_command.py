@@ -1,0 +1,77 @@
+"""`emavos ui` as it is started."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import pytest
+
+import emavos.ui
+from emavos.cli import main
+from emavos.ui import Desk, Project
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """Starts the command with a server that returns as soon as it would serve."""
+    uvicorn = pytest.importorskip("uvicorn")
+    pytest.importorskip("starlette")
+    seen = []
+
+    class Seen(Desk):
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, **named)
+            seen.append(self)
+
+    def run(self, sockets):
+        if seen[-1].job is not None:
+            seen[-1].job.join()
+
+    monkeypatch.setattr(emavos.ui, "Desk", Seen)
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+
+    def start(*arguments):
+        code = main(["ui", "--port", "0", "--size", "96", "--device", "cpu", *map(str, arguments)])
+        return code, seen
+
+    return start
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["ui"]) != 0
+    assert 'pip install "emavos[ui]"' in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_told_as_such(served, capsys):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert main(["ui", "--port", str(port)]) != 0
+    out, err = capsys.readouterr()
+    assert "http" not in out
+    assert f"127.0.0.1:{port} cannot be listened on" in err
+    assert "choose another --port" in err
+
+
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("0.0.0.0", True)])
+def test_an_address_beyond_this_machine_is_warned_of(served, capsys, tmp_path, host, warned):
+    assert served("--host", host, "--project", tmp_path / "work")[0] == 0
+    out = capsys.readouterr().out
+    assert f"open http://{host}:" in out
+    assert ("others on the network reach this page" in out) == warned
+
+
+def test_a_video_on_the_command_line_is_opened(served, video, tmp_path, capsys):
+    code, (desk,) = served(video, "--project", tmp_path / "work")
+    assert (code, desk.job.error) == (0, None)
+    assert Project.open(tmp_path / "work").count == 8
+    assert f"emavos ui --project {tmp_path / 'work'}" in capsys.readouterr().out
+
+
+def test_a_folder_of_the_user_is_refused_at_the_start(served, video, capsys):
+    assert served("--project", video)[0] != 0
+    assert "is not empty" in capsys.readouterr().err
+    assert len(list(video.iterdir())) == 8
