@@ -5,19 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, get_args
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from emavos.frames import working_size
 from emavos.io.whole import sweep, write_tensors
 from emavos.memory import MemoryBank, MemoryPolicy
+from emavos.memory.bank import Kind
 from emavos.models import STCN
+from emavos.models.stcn import STRIDE
 from emavos.pretrained import weights_sha256
 from emavos.session import Group, Session
 from emavos.shortcuts import Shortcuts
 
 _FORMAT = 2
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16)  # in which a network computes
 
 
 def save_session(session: Session, path: str | os.PathLike[str]) -> None:
@@ -62,29 +69,93 @@ def load_session(path: str | os.PathLike[str], model: STCN, network: STCN | None
             raise ValueError(f"its format is {facts['format']}; this version reads {_FORMAT}")
         policy, shortcuts = MemoryPolicy(**facts["policy"]), Shortcuts(**facts["shortcuts"])
         session = Session(model, policy, facts["size"], shortcuts, network)
-        for number, group in enumerate(facts["groups"]):
-            prefix = f"{number}."
-            held = {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
-            slots = [(kind, frame) for kind, frame in group["slots"]]
-            if {len(held[name]) for name in ("keys", "values", "received")} != {len(slots)}:
-                raise ValueError("its parts disagree")
-            if held["values"].shape[2] != len(group["ids"]):
-                raise ValueError("its parts disagree")
-            bank = MemoryBank.from_state(session.policy, held, slots)
-            session.groups.append(Group(tuple(group["ids"]), bank))
+        _check_facts(facts)
         session.index, session.memorized = facts["index"], facts["memorized"]
         session.frame_size = None if facts["frame_size"] is None else tuple(facts["frame_size"])
+        for number, group in enumerate(facts["groups"]):
+            prefix = f"{number}."
+            held = {
+                name.removeprefix(prefix): tensors.pop(name) for name in [*tensors] if name.startswith(prefix)
+            }
+            slots = [(kind, frame) for kind, frame in group["slots"]]
+            _check_bank(held, slots, len(group["ids"]), session)
+            bank = MemoryBank.from_state(session.policy, held, slots)
+            session.groups.append(Group(tuple(group["ids"]), bank))
+        if tensors:
+            raise ValueError(f"it holds {min(tensors)}, which is no part of a session")
         session._edges = {int(id): float(edge) for id, edge in dict(facts.get("edges", {})).items()}
         weights, dtype = facts["weights"], facts["dtype"]
     except FileNotFoundError:
         raise
-    except (SafetensorError, ValueError, TypeError, KeyError, IndexError) as error:
+    except KeyError as error:
+        raise ValueError(f"{os.fspath(path)} is no saved session, or is damaged: it lacks {error}") from error
+    except (SafetensorError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)} is no saved session, or is damaged: {error}") from error
     if weights != weights_sha256(model) or dtype != _dtype(network):
         raise ValueError(
             f"{os.fspath(path)} was saved with another model, or with this one in another dtype; load that"
         )
     return session
+
+
+def _check_facts(facts: Mapping[str, Any]) -> None:
+    """What is said of a session in words and numbers, as `save_session` does."""
+    index, size = facts["index"], facts["frame_size"]
+    if not _whole(index) or not _whole(facts["memorized"]) or facts["memorized"] > index:
+        raise ValueError(f"it ends at frame {index!r} and remembers {facts['memorized']!r}")
+    if size is not None and not (
+        isinstance(size, list) and len(size) == 2 and all(map(_whole, size)) and all(size)
+    ):
+        raise ValueError(f"its frames are {size!r}, not a height and a width")
+    ids = [id for group in facts["groups"] for id in group["ids"]]
+    if not all(type(id) is int and id != 0 and -(2**31) <= id < 2**31 for id in ids) or len({*ids}) < len(
+        ids
+    ):
+        raise ValueError(f"its ids are {ids!s:.60}; ids are whole numbers of 32 bits, none 0, none twice")
+    if ids and (size is None or not all(group["ids"] for group in facts["groups"])):
+        raise ValueError("it has objects without a frame, or a group without objects")
+    for kind, frame in (slot for group in facts["groups"] for slot in group["slots"]):
+        if kind not in get_args(Kind) or not _whole(frame) or frame >= index:
+            raise ValueError(f"it remembers frame {frame!r} as {kind!r}")
+
+
+def _check_bank(
+    held: Mapping[str, Tensor], slots: Sequence[tuple[Kind, int]], objects: int, session: Session
+) -> None:
+    """The tensors of a memory, as `MemoryBank.state` tells of them."""
+    height, width = working_size(*(session.frame_size or (1, 1)), session.size)
+    cells = -(-height // STRIDE) * -(-width // STRIDE)
+    config = session.model.config
+    keys, values = config.key_channels, config.value_channels + session.shortcuts.decode_near
+    wanted: dict[str, tuple[int, ...]] = {
+        "keys": (len(slots), cells, keys),
+        "values": (len(slots), cells, objects, values),
+        "received": (len(slots), cells),
+    }
+    if "prototypes.keys" in held:
+        count = len(held["prototypes.keys"]) if held["prototypes.keys"].ndim else 0
+        if not 1 <= count <= cells or session.policy.eviction != "consolidate" or not session.policy.bounded:
+            raise ValueError(f"it holds {count} prototypes, which its policy does not leave")
+        wanted |= {
+            "prototypes.keys": (count, keys),
+            "prototypes.values": (count, objects, values),
+            "prototypes.received": (count,),
+            "prototypes.frames": (count,),
+        }
+    if held.keys() != wanted.keys():
+        raise ValueError(f"a memory of it holds {', '.join(sorted(held))}, not {', '.join(sorted(wanted))}")
+    for name, shape in wanted.items():
+        x = held[name]
+        if tuple(x.shape) != shape:
+            raise ValueError(f"{name} is {tuple(x.shape)}, not {shape}")
+        if x.dtype not in ((torch.int64,) if name.endswith("frames") else _FLOATS):
+            raise ValueError(f"{name} is {x.dtype}")
+        if not x.isfinite().all():
+            raise ValueError(f"{name} holds NaN or infinity")
+
+
+def _whole(number: object) -> bool:
+    return type(number) is int and 0 <= number < 2**53
 
 
 def _dtype(network: STCN) -> str:

@@ -98,6 +98,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from emavos.evaluation.published import compare_with_paper
     from emavos.evaluation.report import by_sequence, overview, write_overview, write_scores
     from emavos.evaluation.submission import write_submission
+    from emavos.io.whole import sweep
 
     if args.data is None:
         if args.table is None or args.model or args.results:
@@ -107,6 +108,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     protocol = protocol_of(args)
     videos = find_videos(args.data, protocol, args.sequence)
     check_apart(args.out, args.data, videos)
+    sweep(args.out)
     methods = _methods(args, protocol, videos)
     scored = [method for method in methods if method.score is not None]
     about = f"{protocol.name}, {len(videos)} sequence{'s' if len(videos) > 1 else ''}"
@@ -221,9 +223,10 @@ def _predict(
             if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                 raise
             raise ValueError(f"out of memory; try a smaller --size or --max-frames ({name})") from error
-    if network is not None and (before is None or before.timings != run.timings):
-        measured = peak.mb()
-        run.peak_mb = None if measured is None else max(measured, run.peak_mb or 0)
+    followed = before is None or before.timings != run.timings
+    if network is not None and (followed or run.parameters is None):  # None: killed after the last video
+        measured = peak.mb() if followed else None
+        run.peak_mb = run.peak_mb if measured is None else max(measured, run.peak_mb or 0)
         run.parameters = sum(parameter.numel() for parameter in network.parameters())
         run.machine = describe(next(network.parameters()).device)
         run.write(folder)

@@ -14,7 +14,7 @@ from typing import Any
 
 from emavos.evaluation.prediction import Run
 from emavos.evaluation.scoring import ObjectScore, Score
-from emavos.io.whole import replacing
+from emavos.io.whole import replacing, sweep
 
 Cell = str | int | float | None
 
@@ -138,6 +138,7 @@ def write_scores(score: Score, folder: str | PathLike[str]) -> None:
     """Write `global.csv`, `sequences.csv`, `objects.csv` and `scores.json`, which has every frame too."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
     tables = {"global": global_table, "sequences": sequences_table, "objects": objects_table}
     for name, table in tables.items():
         _write(folder / f"{name}.csv", table(score).csv())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -59,11 +60,27 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if type(field.default) is int and type(value) is not int:
+                raise ValueError(f"{field.name} is a whole number, not {value!r}")
+            if type(field.default) is float and not (type(value) in (int, float) and abs(value) < math.inf):
+                raise ValueError(f"{field.name} is a number, not {value!r}")
         for name in ("leave_out", "sources"):
             if isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} is a list of names, not the text {getattr(self, name)!r}")
-        for name in ("zoom", "leave_out", "sources"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, kind in (
+            ("zoom", (int, float)),
+            ("leave_out", str),
+            ("sources", str),
+            ("gaps", (list, tuple)),
+        ):
+            parts = getattr(self, name)
+            if not isinstance(parts, (list, tuple)) or not all(isinstance(part, kind) for part in parts):
+                raise ValueError(f"{name} is a list of {_PARTS[name]}, not {parts!r}")
+            object.__setattr__(self, name, tuple(parts))
+        if any(len(pair) != 2 or type(pair[1]) is not int for pair in self.gaps):
+            raise ValueError(f"gaps are {_PARTS['gaps']}, not {self.gaps}")
         object.__setattr__(self, "gaps", tuple((begin, gap) for begin, gap in self.gaps))
         if self.preset not in PRESETS:
             raise ValueError(f"there is no preset {self.preset}; they are {', '.join(PRESETS)}")
@@ -121,6 +138,12 @@ class TrainConfig:
         return rise * (self.iterations - iteration) / (self.iterations - self.decay_from)
 
 
+_PARTS = {
+    "zoom": "two numbers",
+    "leave_out": "names",
+    "sources": "names",
+    "gaps": "pairs (fraction of the run, gap)",
+}
 _CHOICES = {
     "precision": get_args(Precision),
     "sampling": get_args(Sampling),

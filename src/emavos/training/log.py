@@ -75,16 +75,15 @@ def _events(folder: Path, start: int) -> Any:
 def _cut(path: Path, start: int) -> None:
     if not path.exists():
         return
-    lines = path.read_text().splitlines(keepends=True)
-    whole = [line for line in lines[1:] if line.endswith("\n") and int(line.partition(",")[0]) < start]
+    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    whole = [line for line in lines[1:] if int(line.partition(",")[0]) < start]
     with replacing(path) as partial:
-        partial.write_text("".join(lines[:1] + whole))
+        partial.write_text("".join(lines[:1] + whole), newline="\n")
 
 
 def _append(path: Path, row: Mapping[str, float]) -> None:
-    new = not path.exists()
     with named_as(path), open(path, "a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if new:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        if file.tell() == 0:  # a run that was killed may have made it and written nothing
             writer.writeheader()
         writer.writerow({key: f"{x:.6g}" if isinstance(x, float) else x for key, x in row.items()})

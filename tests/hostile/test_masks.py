@@ -1,0 +1,103 @@
+"""Masks as people draw and save them, as the table of docs/input.md lists them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from emavos import Session
+from emavos.io import read_mask, write_mask
+from emavos.models import STCN
+
+PAGE = Path(__file__).parents[2] / "docs" / "input.md"
+FRAME = np.full((32, 48, 3), 90, np.uint8)
+
+
+def square(id, kind=np.uint8, size=(32, 48)):
+    mask = np.zeros(size, kind)
+    mask[8:24, 8:24] = id
+    return mask
+
+
+def colours():
+    picture = np.zeros((32, 48, 3), np.uint8)
+    picture[8:24, 8:24] = 128, 0, 0
+    return picture
+
+
+def smooth():
+    big = Image.new("L", (768, 512))
+    ImageDraw.Draw(big).ellipse((40, 60, 400, 420), fill=255)
+    return np.array(big.resize((96, 64), Image.Resampling.LANCZOS))
+
+
+def void():
+    mask = square(1)
+    mask[7], mask[24] = 255, 255
+    return mask
+
+
+REFUSED = {  # the case as the page tells it: the array, and words of the message
+    "a mask of colours (RGB)": (colours(), "is an RGB mask of 2 colours; a mask holds ids"),
+    "an anti-aliased mask": (smooth(), "looks anti-aliased or compressed"),
+    "a mask of another size than its frame": (square(1, size=(24, 32)), "mask is 24x32 but frame is 32x48"),
+    "a mask without an object": (square(0), "the mask of frame 0 is empty"),
+}
+ARRAYS_REFUSED = {
+    "an array of floats as a mask": (square(1, np.float64), "holds whole ids, not torch.float64"),
+    "an array with NaN as a mask": (square(np.nan, np.float32), "holds whole ids, not torch.float32"),
+    "an array of ids beyond 32 bits": (square(2**40, np.int64), "ids are 32-bit integers"),
+}
+FOLLOWED = {  # the objects that are followed
+    "a mask of 0 and 255": (square(255), (255,)),
+    "a mask with 255 as void": (void(), (1, 255)),
+    "a mask of 16 bits with ids above 255": (square(300, np.uint16), (300,)),
+    "a mask that is all one id": (np.full((32, 48), 3, np.uint8), (3,)),
+}
+
+
+@pytest.fixture
+def session():
+    return Session(STCN.from_pretrained(), size=None)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_mask_file_that_cannot_be_followed_is_refused(session, tmp_path, case):
+    pixels, words = REFUSED[case]
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match=words):
+        session.step(FRAME, read_mask(tmp_path / "mask.png"))
+    assert (session.index, session.ids) == (0, ())
+
+
+@pytest.mark.parametrize("case", ARRAYS_REFUSED)
+def test_an_array_that_is_no_mask_is_refused(session, case):
+    mask, words = ARRAYS_REFUSED[case]
+    with pytest.raises(ValueError, match=words):
+        session.step(FRAME, mask)
+    assert (session.index, session.ids) == (0, ())
+
+
+@pytest.mark.parametrize("case", FOLLOWED)
+def test_an_odd_mask_is_followed_as_the_page_says(session, tmp_path, case):
+    pixels, ids = FOLLOWED[case]
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    result = session.step(FRAME, read_mask(tmp_path / "mask.png"))
+    assert result.ids == ids
+    assert {*np.unique(result.mask)} <= {0, *ids}
+
+
+def test_negative_ids_are_followed_and_have_no_place_in_a_file(session, tmp_path):
+    result = session.step(FRAME, square(-2, np.int32))
+    assert result.ids == (-2,)
+    with pytest.raises(ValueError, match="id -2 has no place in a PNG"):
+        write_mask(tmp_path / "mask.png", np.asarray(result.mask))
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("case", [*REFUSED, *ARRAYS_REFUSED, *FOLLOWED, "an array with negative ids"])
+def test_the_page_tells_of_each_mask(case):
+    assert f"| {case} |" in PAGE.read_text()
