@@ -69,18 +69,13 @@ class TrainConfig:
         for name in ("leave_out", "sources"):
             if isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} is a list of names, not the text {getattr(self, name)!r}")
-        for name, kind in (
-            ("zoom", (int, float)),
-            ("leave_out", str),
-            ("sources", str),
-            ("gaps", (list, tuple)),
-        ):
+        for name, (kinds, wanted) in _PARTS.items():
             parts = getattr(self, name)
-            if not isinstance(parts, (list, tuple)) or not all(isinstance(part, kind) for part in parts):
-                raise ValueError(f"{name} is a list of {_PARTS[name]}, not {parts!r}")
+            if not isinstance(parts, (list, tuple)) or not all(isinstance(part, kinds) for part in parts):
+                raise ValueError(f"{name} is a list of {wanted}, not {parts!r}")
             object.__setattr__(self, name, tuple(parts))
         if any(len(pair) != 2 or type(pair[1]) is not int for pair in self.gaps):
-            raise ValueError(f"gaps are {_PARTS['gaps']}, not {self.gaps}")
+            raise ValueError(f"gaps are {_PARTS['gaps'][1]}, not {self.gaps}")
         object.__setattr__(self, "gaps", tuple((begin, gap) for begin, gap in self.gaps))
         if self.preset not in PRESETS:
             raise ValueError(f"there is no preset {self.preset}; they are {', '.join(PRESETS)}")
@@ -138,11 +133,11 @@ class TrainConfig:
         return rise * (self.iterations - iteration) / (self.iterations - self.decay_from)
 
 
-_PARTS = {
-    "zoom": "two numbers",
-    "leave_out": "names",
-    "sources": "names",
-    "gaps": "pairs (fraction of the run, gap)",
+_PARTS: Mapping[str, tuple[tuple[type, ...], str]] = {  # what the lists hold
+    "zoom": ((int, float), "two numbers"),
+    "leave_out": ((str,), "names"),
+    "sources": ((str,), "names"),
+    "gaps": ((list, tuple), "pairs (fraction of the run, gap)"),
 }
 _CHOICES = {
     "precision": get_args(Precision),
