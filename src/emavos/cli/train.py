@@ -135,6 +135,7 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
     from emavos.models import PRESETS
     from emavos.pretrained import load_model
     from emavos.training import STAGES, start_from_imagenet
+    from emavos.training.sources import open_held_out
 
     if args.stage not in STAGES:
         raise ValueError(f"there is no stage {args.stage}; the stages are {', '.join(STAGES)}")
@@ -143,6 +144,9 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
     config = _with(STAGES[args.stage], args.set)
     if args.hold_out:
         config = replace(config, leave_out=tuple(args.hold_out))
+        there = [name for clips in open_held_out(args.data, config) for name in clips.names]
+        if missing := [name for name in args.hold_out if name not in there]:  # it would be trained on
+            raise ValueError(f"--hold-out {missing[0]} is no sequence of {args.data}")
     if args.init is None:
         return config, start_from_imagenet(config.preset, config.seed, args.trunks)
     model = load_model(args.init)
