@@ -158,7 +158,8 @@ def test_fields_of_a_stage_are_set_on_the_command_line(root, tmp_path, capsys):
     for setting, message in (
         ("size", "--set size is not FIELD=VALUE"),
         ("sise=48", "unknown training fields: sise"),
-        ('batch="x"', "a value of a wrong type"),
+        ('batch="x"', "batch is a whole number, not 'x'"),
+        ("zoom=5", "zoom is a list of two numbers, not 5"),
     ):
         assert main(command(root, tmp_path / "other", "--set", setting)) == 1
         assert message in capsys.readouterr().err

@@ -171,10 +171,7 @@ def _with(config: TrainConfig, settings: list[str]) -> TrainConfig:
             fields[name] = json.loads(text)
         except json.JSONDecodeError:
             fields[name] = text
-    try:
-        return TrainConfig.from_json(json.dumps(fields))
-    except TypeError as error:
-        raise ValueError(f"--set gives a field a value of a wrong type: {error}") from error
+    return TrainConfig.from_json(json.dumps(fields))
 
 
 @contextmanager
