@@ -35,7 +35,7 @@ ALLOWED = {
         "saved_session",
     },  # the last inside save and load alone
     "shortcuts": {"models"},
-    "saved_session": {"io", "memory", "models", "pretrained", "session", "shortcuts"},
+    "saved_session": {"frames", "io", "memory", "models", "pretrained", "session", "shortcuts"},
     "io": {"pictures"},
     "direction": {"io", "masks", "session"},
     "review": {"confidence", "direction"},

@@ -52,14 +52,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    with replacing(path) as partial:
+    # in a folder of its own, as safetensors writes beside the file first, under a name that nobody sweeps
+    with named_as(path), partial_folder(path.parent, path.name) as stage:
         try:
-            save_file(dict(tensors), partial, metadata=metadata)
+            save_file(dict(tensors), stage / path.name, metadata=metadata)
         except SafetensorError as error:  # what the disk says, in a text
             number = re.search(r"os error (\d+)", str(error))
             if number is None:
                 raise
             raise OSError(int(number[1]), os.strerror(int(number[1])), os.fspath(path)) from error
+        os.replace(stage / path.name, path)
 
 
 def sweep(folder: Path, name: str | None = None) -> None:
