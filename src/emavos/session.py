@@ -290,7 +290,9 @@ class Session:
         if self.shortcuts.still == 0:
             return True
         key = now.features.key[0].flatten(1).T.float()  # (h * w, Ck)
-        distance = (key - self.groups[0].bank.latest_key).square().sum(dim=1).mean() / key.shape[1] ** 0.5
+        distance = (key - self.groups[0].bank.latest_key(now.index)).square().sum(dim=1).mean() / key.shape[
+            1
+        ] ** 0.5
         return bool(distance >= self.shortcuts.still)
 
     def remember(self, frame: object, mask: object, index: int) -> None:
@@ -434,7 +436,8 @@ class Session:
             raise ValueError(f"since is the index of a frame, counted from 0, not {since!r}")
         for group in self.groups:
             group.bank.forget(int(since))
-        self.memorized = max((group.bank.latest for group in self.groups), default=self.memorized)
+        held = max((group.bank.latest(self.index - 1) for group in self.groups), default=self.memorized)
+        self.memorized = min(self.memorized, held)  # never later: corrections do not move the schedule
 
     @contextmanager
     def _computing(self) -> Iterator[torch.device]:

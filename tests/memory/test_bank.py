@@ -335,4 +335,12 @@ def test_the_latest_key_is_that_of_the_latest_frame_that_stays(eviction):
         bank.add(*frame(number), frame=number)
         bank.read(QUERY, number + 1)
     bank.add(*frame(7), "temporary", frame=7)
-    assert torch.equal(bank.latest_key, frame(6)[0].flatten(1).T)
+    assert torch.equal(bank.latest_key(7), frame(6)[0].flatten(1).T)
+
+
+def test_frames_of_a_time_to_come_are_not_the_latest():
+    bank = MemoryBank()
+    bank.add(*frame(3), frame=3)
+    bank.add(*frame(12), "given", frame=12)
+    assert bank.latest(7) == 3
+    assert torch.equal(bank.latest_key(7), frame(3)[0].flatten(1).T)

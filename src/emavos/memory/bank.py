@@ -98,15 +98,14 @@ class MemoryBank:
 
         return commit
 
-    @property
-    def latest(self) -> int:
-        """The last frame that is held to stay; -1 where there is none."""
-        return max((slot.frame for slot in self._slots if slot.kind != "temporary"), default=-1)
+    def latest(self, until: int) -> int:
+        """The last frame that is held to stay, of those up to index `until`; -1 where there is none."""
+        staying = (slot.frame for slot in self._slots if slot.kind != "temporary")
+        return max((frame for frame in staying if frame <= until), default=-1)
 
-    @property
-    def latest_key(self) -> Tensor:
+    def latest_key(self, until: int) -> Tensor:
         """Its keys (h * w, Ck)."""
-        return self._keys[self._base + [slot.frame for slot in self._slots].index(self.latest)]
+        return self._keys[self._base + [slot.frame for slot in self._slots].index(self.latest(until))]
 
     def forget(self, since: int) -> None:
         """Drop the frames from index `since` on that were not given, and their prototypes."""
