@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from emavos import Predictor, Result
+from emavos import MemoryPolicy, Predictor, Result
 from emavos.demo import synthetic_clip
 from emavos.direction import fuse
 from emavos.evaluation import region_similarity
@@ -121,6 +121,73 @@ def test_a_frame_of_another_time_is_remembered_once_and_replaced_when_its_turn_c
     session.step(FRAMES[1])
     session.step(FRAMES[2], TRUTH[2])
     assert len(session.groups[0].bank) == 2
+
+
+@pytest.mark.parametrize("include_last", [False, True])
+def test_a_guess_does_not_take_the_place_of_a_mask_that_is_remembered(predictor, include_last):
+    policy = MemoryPolicy(every=1, include_last=include_last)
+    session = Predictor(predictor.model, policy, size=None).session()
+    session.step(FRAMES[0], TRUTH[0])
+    session.remember(FRAMES[2], TRUTH[2], 2)
+    known = session.groups[0].bank.state()[0]["values"][1]
+    session.step(FRAMES[1])
+    session.step(FRAMES[2])
+    held, slots = session.groups[0].bank.state()
+    assert slots == [("given", 0), ("given", 2), ("kept", 1)]
+    assert torch.equal(held["values"][1], known)
+
+
+def test_what_is_remembered_leaves_the_previous_frame_where_it_is(predictor):
+    policy = MemoryPolicy(every=5, include_last=True, max_frames=2)
+    session = Predictor(predictor.model, policy, size=None).session()
+    session.step(FRAMES[0], TRUTH[0])
+    session.step(FRAMES[1])
+    session.remember(FRAMES[4], TRUTH[4], 4)
+    assert session.groups[0].bank.state()[1] == [("given", 0), ("temporary", 1), ("given", 4)]
+    session.step(FRAMES[2])
+    assert session.groups[0].bank.state()[1] == [("given", 0), ("given", 4), ("temporary", 2)]
+
+
+def test_undoing_an_edit_never_drops_what_was_remembered_after_it(predictor):
+    session = predictor.session()
+    session.step(FRAMES[0], TRUTH[0])
+    session.step(FRAMES[1])
+    session.correct({1: TRUTH[1] == 1})
+    session.remember(FRAMES[5], TRUTH[5], 5)
+    with pytest.raises(ValueError, match="nothing to undo"):
+        session.undo()
+    assert session.groups[0].bank.was_given(5)
+
+
+def test_a_session_is_saved_with_the_frames_to_come_that_it_remembers(predictor, tmp_path):
+    session = predictor.session()
+    session.step(FRAMES[0], TRUTH[0])
+    session.remember(FRAMES[3], TRUTH[3], 3)
+    session.save(tmp_path / "session")
+    loaded = predictor.session(tmp_path / "session")
+    for frame in FRAMES[1:4]:
+        assert torch.equal(loaded.step(frame).prob, session.step(frame).prob)
+
+
+@pytest.mark.parametrize("index", [-1, 2.0, "2", True, None])
+def test_what_is_remembered_has_an_index(predictor, index):
+    session = predictor.session()
+    session.step(FRAMES[0], TRUTH[0])
+    with pytest.raises(ValueError, match="index is the index of a frame, counted from 0, not"):
+        session.remember(FRAMES[2], TRUTH[2], index)
+
+
+def test_errors_of_a_pass_backward_name_the_frame_of_the_video(predictor):
+    odd = [*FRAMES[:3], FRAMES[3][:64], *FRAMES[4:]]
+    with pytest.raises(ValueError, match="frame 3 is 64x160 but the video began with 96x160"):
+        next(predictor.propagate(odd, {9: TRUTH[9]}, direction="backward"))
+    with pytest.raises(ValueError, match="frame 3 is 64x160"):
+        next(predictor.propagate(odd, {0: TRUTH[0], 3: TRUTH[3][:64], 9: TRUTH[9]}, direction="both"))
+
+
+def test_masks_of_another_kind_are_told_both_ways(predictor):
+    with pytest.raises(ValueError, match="a mask is a PIL image, an array or a tensor, not list"):
+        next(predictor.propagate(FRAMES, {0: TRUTH[0].tolist()}, direction="both"))
 
 
 def test_a_frame_that_lacks_an_object_is_not_remembered_for_those_that_came_with_it(predictor):

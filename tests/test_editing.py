@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -42,12 +44,12 @@ def only(id, frame=0):
 
 
 def test_editing_a_frame_is_giving_its_mask_when_it_comes(model):
-    """add() and correct() after a step do what step(frame, mask) does."""
+    """add() and correct() after a step do for the frames to come what step(frame, mask) does."""
     for edit, begin, given in (("add", only(1), only(2, 4)), ("correct", TRUTH[0], only(3, 4))):
         edited, told = session(model, 5, begin), session(model, 4, begin)
         (id,) = np.unique(given)[1:].tolist()
         result = getattr(edited, edit)({id: given})
-        assert_same([result], [told.step(FRAMES[4], given)])
+        assert np.array_equal(result.mask == id, told.step(FRAMES[4], given).mask == id)
         assert_same(go_on(edited), go_on(told))
 
 
@@ -59,6 +61,16 @@ def test_an_object_that_is_added_takes_its_pixels_and_no_others(model):
     taken = TRUTH[5] == 3
     assert (result.mask[taken] == 7).all()
     assert np.array_equal(result.mask[~taken], before[~taken])
+
+
+def test_an_object_that_is_added_takes_nothing_where_others_are_unsure(model):
+    """Where two objects and the background are equally probable, a third elsewhere changes no label."""
+    video = session(model, 2, np.where(TRUTH[0] < 3, TRUTH[0], 0))
+    unsure = torch.tensor([0.30, 0.36, 0.34])[:, None, None].expand_as(video._now.full)
+    video._now = replace(video._now, full=unsure)
+    mask = video.add({3: only(3, 1)}).mask
+    assert (mask[TRUTH[1] != 3] == 1).all()
+    assert (mask[TRUTH[1] == 3] == 3).all()
 
 
 def test_a_correction_sticks(model):

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from emavos.io import FrameSource, Reel, Spool, open_reel
@@ -140,6 +141,7 @@ def steps(
 ) -> Iterator[Result]:
     """The results of a session that sees the frames in this order."""
     when = {index: time for time, index in enumerate(order)}  # a session counts from 0 upward
+    session.order = order
     for time, index in enumerate(order):
         mask, before = masks.get(index), set(session.ids)
         result = session.step(reel[index], mask)
@@ -157,7 +159,7 @@ def _of_frames(masks: Mapping[int, Any], reel: Reel) -> dict[int, NDArray[np.int
     known = {}
     for index in sorted(masks):
         mask = masks[index]
-        size = tuple(mask.shape) if hasattr(mask, "shape") else tuple(reversed(mask.size))
+        size = mask.size[::-1] if isinstance(mask, Image.Image) else tuple(getattr(mask, "shape", ()))
         known[index] = to_mask(mask, size).cpu().numpy()
     return known
 

@@ -58,7 +58,7 @@ def save_session(session: Session, path: str | os.PathLike[str]) -> None:
 def load_session(path: str | os.PathLike[str], model: STCN, network: STCN | None = None) -> Session:
     """The session of a file. See `Session.load`."""
     network = model if network is None else network
-    device = next(model.parameters()).device
+    device = next(network.parameters()).device
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {}).get("session", "null"))
@@ -115,7 +115,7 @@ def _check_facts(facts: Mapping[str, Any]) -> None:
     if ids and (size is None or not all(group["ids"] for group in facts["groups"])):
         raise ValueError("it has objects without a frame, or a group without objects")
     for kind, frame in (slot for group in facts["groups"] for slot in group["slots"]):
-        if kind not in get_args(Kind) or not _whole(frame) or frame >= index:
+        if kind not in get_args(Kind) or not _whole(frame) or (frame >= index and kind != "given"):
             raise ValueError(f"it remembers frame {frame!r} as {kind!r}")
 
 

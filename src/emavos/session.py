@@ -87,6 +87,7 @@ class _Now:
     prob: Tensor  # (1 + O, H', W')
     full: Tensor  # (1 + O, H, W), of the result
     given: tuple[int, ...] = ()  # the objects whose masks are known on it
+    remembered: frozenset[int] = frozenset()  # those of which the memory knew that before it came
     edges: Mapping[int, float] = field(default_factory=dict)  # of the frame before, see `observe`
 
 
@@ -137,6 +138,7 @@ class Session:
         self.groups: list[Group] = []
         self.memorized = 0  # the last frame that began an object or was kept
         self.frame_size: tuple[int, int] | None = None  # (H, W), known from the first frame on
+        self.order: Sequence[int] | None = None  # which frame comes when, if not in turn; errors name it
         self._now: _Now | None = None
         self._edges: dict[int, float] = {}  # of the current frame, see `observe`
         self._undo: list[_State] = []  # one before each edit since the last step
@@ -166,14 +168,16 @@ class Session:
             try:
                 pixels = to_frame(frame).to(device)
             except ValueError as error:
-                raise ValueError(f"frame {self.index}: {error}") from error
-            self._check_size(pixels)
+                raise ValueError(f"frame {self._told(self.index)}: {error}") from error
+            self._check_size(pixels, self.index)
             given = None if mask is None else to_mask(mask, tuple(pixels.shape[1:])).to(device)
             if given is not None and not given.any():
-                raise ValueError(f"the mask of frame {self.index} is empty: every pixel is 0, the background")
+                raise ValueError(
+                    f"the mask of frame {self._told(self.index)} is empty: every pixel is 0, the background"
+                )
             before = self._state()
             try:
-                now = self._see(pixels)
+                now = self._see(pixels, self.index)
                 if given is not None:
                     known = ids_of(given)
                     now = self._give(now, known, one_hot(given, known))
@@ -187,19 +191,21 @@ class Session:
         self.index += 1
         return self._result(now)
 
-    def _see(self, pixels: Tensor) -> _Now:
+    def _see(self, pixels: Tensor, index: int) -> _Now:
         """What the memory and a frame (3, H, W) say of the objects followed."""
         source = (pixels.shape[1], pixels.shape[2])
         working = working_size(*source, self.size)
         frame, crop = pad_to_stride(normalize(resize(pixels, working))[None])  # (1, 3, H', W')
         frame = frame.to(next(self.network.parameters()).dtype)
         features = self.network.encode_key(frame)
-        prob = self._propagate(features, frame)  # (1 + O, H', W')
+        prob = self._propagate(features, frame, index)  # (1 + O, H', W')
+        remembered = [id for group in self.groups if group.bank.was_given(index) for id in group.ids]
+        full = resize(prob[crop], source)
         return _Now(
-            self.index, frame, features, crop, prob, full=resize(prob[crop], source), edges=self._edges
+            index, frame, features, crop, prob, full, remembered=frozenset(remembered), edges=self._edges
         )
 
-    def _propagate(self, features: Features, frame: Tensor) -> Tensor:
+    def _propagate(self, features: Features, frame: Tensor, index: int) -> Tensor:
         """The probabilities of the objects followed: (1 + O, H', W')."""
         if not self.groups:
             return torch.ones(1, *frame.shape[2:], dtype=torch.float32, device=frame.device)  # background
@@ -213,29 +219,34 @@ class Session:
         parts = [self.network.decode(part, features, near)[0] for part, near in some]
         logits = torch.cat(parts).float()  # (O, H', W')
         far = self.shortcuts.decode_near  # of which minus infinity is said
-        self._check_finite(readout, logits.clamp(min=0) if far else logits)
+        self._check_finite(index, readout, logits.clamp(min=0) if far else logits)
         return aggregate(logits.sigmoid())
 
-    def _check_finite(self, *parts: Tensor) -> None:
+    def _check_finite(self, index: int, *parts: Tensor) -> None:
         """A sum for each object, which NaN and infinity survive; masks would be black and not say why."""
         sums = torch.stack([part.flatten(1).sum(dim=1, dtype=torch.float32) for part in parts]).sum(dim=0)
         for id, total in zip(self.ids, sums.tolist(), strict=True):
             if not math.isfinite(total):
                 raise FloatingPointError(
-                    f"frame {self.index}: the network gives NaN or infinity for object {id}; its weights are "
-                    "damaged, or its numbers too large for their dtype (float32 holds the most)"
+                    f"frame {self._told(index)}: the network gives NaN or infinity for object {id}; its weights "
+                    "are damaged, or its numbers too large for their dtype (float32 holds the most)"
                 )
 
-    def _give(self, now: _Now, known: tuple[int, ...], planes: Tensor) -> _Now:
-        """The frame with the masks of known objects, (G, H, W) of 0 and 1; a bank for those that are new."""
+    def _give(self, now: _Now, known: tuple[int, ...], planes: Tensor, edit: bool = False) -> _Now:
+        """The frame with the masks of known objects, (G, H, W) of 0 and 1; a bank for those that are new.
+
+        edit: others keep what they got but for the pixels they cede, be they as improbable as the background.
+        """
         if new := tuple(id for id in known if id not in self.ids):
             self.groups.append(Group(new, MemoryBank(self.policy)))
         height, width = now.prob[now.crop].shape[1:]
         working = pad_to_stride(resize(planes, (height, width)))[0]
+        prob = self._overwrite(now.prob, known, working)
+        full = self._overwrite(now.full, known, planes)
         return replace(
             now,
-            prob=self._overwrite(now.prob, known, working),
-            full=self._overwrite(now.full, known, planes),
+            prob=aggregate(prob[1:]) if new else prob,  # as STCN introduces objects
+            full=aggregate(full[1:]) if new and not edit else full,
             given=tuple(dict.fromkeys(now.given + known)),
         )
 
@@ -247,9 +258,7 @@ class Session:
         free = 1 - planes.sum(dim=0)
         objects = dict(zip(self.ids, prob[1:] * free, strict=False)) | dict(zip(known, planes, strict=True))
         stacked = torch.stack([objects[id] for id in self.ids])
-        if len(followed) < len(self.ids):
-            return aggregate(stacked)  # as STCN introduces objects
-        return torch.cat([prob[:1] * free, stacked])  # nobody but the corrected changes outside their planes
+        return torch.cat([prob[:1] * free, stacked])  # nobody but the known changes outside their planes
 
     def _memorize(self, now: _Now) -> None:
         """Store the frame in every bank where it is given or due, or as the last frame."""
@@ -265,6 +274,9 @@ class Session:
         key, commits = now.features.key[0].float(), []
         for group, part in zip(self.groups, values.split([len(g.ids) for g in self.groups]), strict=True):
             given = any(id in now.given for id in group.ids)
+            if not given and now.remembered.issuperset(group.ids):
+                commits.append(group.bank.forget_previous)  # a guess does not take the place of what is known
+                continue
             kind: Kind = "given" if given else "kept" if due else "temporary"
             commits.append(group.bank.prepare(key, part, kind, now.index))
         for commit in commits:  # all banks or none
@@ -301,25 +313,35 @@ class Session:
         The frame becomes a memory that is never evicted, of the objects that were introduced together and are
         all in the mask. Others, and objects that are not followed, are passed over.
 
-        frame, mask: as for `step`. index: of the frame; when its turn comes, it takes the place of this.
+        What was edited since the last step can then no longer be undone.
 
-        Raises ValueError as `step` does.
+        frame, mask: as for `step`. index: of the frame, counted from 0; when its turn comes, it is read from
+            this, and a mask that is given with it takes the place of this one.
+
+        Raises ValueError as `step` does, and where the index is none.
         """
+        index = _index("index", index)
         with self._computing() as device:
-            pixels = to_frame(frame).to(device)
-            self._check_size(pixels)
+            try:
+                pixels = to_frame(frame).to(device)
+            except ValueError as error:
+                raise ValueError(f"frame {self._told(index)}: {error}") from error
+            self._check_size(pixels, index)
             given = to_mask(mask, tuple(pixels.shape[1:])).to(device)
             groups = [group for group in self.groups if {*group.ids} <= {*ids_of(given)}]
             if not groups:
                 return
             known = tuple(id for group in groups for id in group.ids)
-            now = self._give(self._see(pixels), known, one_hot(given, known))
+            now = self._give(self._see(pixels, index), known, one_hot(given, known))
             values = self._values(now)  # (O, Cv, h, w)
             places = {id: place for place, id in enumerate(self.ids)}
-            key = now.features.key[0].float()
+            key, commits = now.features.key[0].float(), []
             for group in groups:
                 part = values[[places[id] for id in group.ids]]
-                group.bank.add(key, part, "given", index)
+                commits.append(group.bank.prepare(key, part, "given", index, now=self.index))
+            for commit in commits:  # all banks or none
+                commit()
+        self._undo.clear()
 
     def add(self, masks: Mapping[int, object]) -> Result:
         """Follow more objects from the current frame on; returns its new result.
@@ -427,15 +449,14 @@ class Session:
                     raise ValueError(f"the mask of object {id} is empty: there is nothing to follow")
             if since is not None:
                 self._forget(since)
-            self._now = self._give(now, tuple(map(int, masks)), planes)
+            self._now = self._give(now, tuple(map(int, masks)), planes, edit=True)
             self._memorize(self._now)
         return self._result(self._now)
 
     def _forget(self, since: int) -> None:
-        if not isinstance(since, (int, np.integer)) or since < 0:
-            raise ValueError(f"since is the index of a frame, counted from 0, not {since!r}")
+        since = _index("since", since)
         for group in self.groups:
-            group.bank.forget(int(since))
+            group.bank.forget(since)
         held = max((group.bank.latest(self.index - 1) for group in self.groups), default=self.memorized)
         self.memorized = min(self.memorized, held)  # never later: corrections do not move the schedule
 
@@ -475,14 +496,24 @@ class Session:
         confidences, self._edges = observe(now.prob[now.crop], self.ids, now.given, now.edges)
         return Result(now.index, self.ids, now.full, confidences)
 
-    def _check_size(self, frame: Tensor) -> None:
+    def _told(self, index: int) -> int:
+        """What a frame is called in an error."""
+        return index if self.order is None else self.order[index]
+
+    def _check_size(self, frame: Tensor, index: int) -> None:
         size = (frame.shape[1], frame.shape[2])
         if self.frame_size is not None and size != self.frame_size:
             height, width = self.frame_size
             raise ValueError(
-                f"frame {self.index} is {size[0]}x{size[1]} but the video began with {height}x{width} "
+                f"frame {self._told(index)} is {size[0]}x{size[1]} but the video began with {height}x{width} "
                 "(height x width); resize it, or begin a new session"
             )
+
+
+def _index(name: str, value: object) -> int:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{name} is the index of a frame, counted from 0, not {value!r}")
+    return int(value)
 
 
 def _ids(masks: Mapping[int, object]) -> Iterable[int]:

@@ -67,23 +67,34 @@ class MemoryBank:
         self.prepare(key, values, kind, frame)()
 
     def prepare(
-        self, key: Tensor, values: Tensor, kind: Kind = "kept", frame: int | None = None
+        self,
+        key: Tensor,
+        values: Tensor,
+        kind: Kind = "kept",
+        frame: int | None = None,
+        now: int | None = None,
     ) -> Callable[[], None]:
-        """All of `add` that can fail for want of memory; what is returned does the rest, and cannot."""
+        """All of `add` that can fail for want of memory; what is returned does the rest, and cannot.
+
+        now: the index of the video's next frame, where the one that is stored is of another time. A temporary
+        frame is still the previous one then, and stays.
+        """
         if kind not in get_args(Kind):
             raise ValueError(f"kind is one of {', '.join(get_args(Kind))}, not {kind!r}")
         if frame is None:
             frame = max((slot.frame for slot in self._slots), default=-1) + 1
-        if any(slot.frame == frame and slot.kind == "given" for slot in self._slots):
+        if self.was_given(frame):
             kind = "given"  # what was given once stays so, whatever is said of the frame later
-        wrong = [slot.kind == "temporary" or slot.frame == frame for slot in self._slots]
+        passed = [slot.kind == "temporary" and now is None for slot in self._slots]
+        wrong = [gone or slot.frame == frame for gone, slot in zip(passed, self._slots, strict=True)]
         left = [place for place, drop in enumerate(wrong) if not drop]
         keys = key.flatten(1).T  # (h * w, Ck)
         norms = squared_norms(keys)
         rows = values.flatten(2).permute(2, 0, 1)  # (h * w, O, Cv)
         bound = self._bound(len(keys))
-        goes = None if kind == "temporary" else self._goes(left, bound, frame)
-        prototypes = None if goes is None or not self._base else self._consolidated(goes, frame)
+        time = frame if now is None else now
+        goes = None if kind == "temporary" else self._goes(left, bound, time)
+        prototypes = None if goes is None or not self._base else self._consolidated(goes, time)
         place = len(left) if goes is None else left.index(goes)
         self._reserve(place + 1, bound, keys, rows)
 
@@ -97,6 +108,14 @@ class MemoryBank:
             self._slots[place : place + 1] = [_Slot(kind, frame)]
 
         return commit
+
+    def was_given(self, frame: int) -> bool:
+        """Whether what is held of a frame was given."""
+        return any(slot.frame == frame and slot.kind == "given" for slot in self._slots)
+
+    def forget_previous(self) -> None:
+        """Drop the temporary frame, as an addition does."""
+        self._drop([slot.kind == "temporary" for slot in self._slots])
 
     def latest(self, until: int) -> int:
         """The last frame that is held to stay, of those up to index `until`; -1 where there is none."""
@@ -193,7 +212,8 @@ class MemoryBank:
     def _goes(self, left: Sequence[int], bound: int | None, now: int) -> int | None:
         """Which of the slots that are left makes room for a frame, if one must."""
         kept = [place for place in left if self._slots[place].kind == "kept"]
-        if bound is None or len(left) < bound or not kept:
+        staying = [place for place in left if self._slots[place].kind != "temporary"]
+        if bound is None or len(staying) < bound or not kept:
             return None
         if self.policy.eviction != "least-used":
             return min(kept, key=lambda place: self._slots[place].frame)
