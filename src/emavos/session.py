@@ -228,8 +228,8 @@ class Session:
         for id, total in zip(self.ids, sums.tolist(), strict=True):
             if not math.isfinite(total):
                 raise FloatingPointError(
-                    f"frame {self._told(index)}: the network gives NaN or infinity for object {id}; its weights "
-                    "are damaged, or its numbers too large for their dtype (float32 holds the most)"
+                    f"frame {self._told(index)}: the network gives NaN or infinity for object {id}; its "
+                    "weights are damaged, or its numbers too large for their dtype (float32 holds the most)"
                 )
 
     def _give(self, now: _Now, known: tuple[int, ...], planes: Tensor, edit: bool = False) -> _Now:

@@ -3,7 +3,7 @@
 `python -m emavos.benchmark.reference` rebuilds that method on the same weights: channels first, batch norms
 as passes of their own, every convolution of the value encoder and the decoder on all channels of each
 object, and a dense readout (`emavos.benchmark.readout.reference_method`). Both are measured in one run, in
-turn, on random weights, and label the same frames.
+turn, on random weights, and label the same frames. `--near` adds ours with `emavos.Shortcuts`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +29,19 @@ from emavos.frames import normalize, to_frame
 from emavos.machine import describe
 from emavos.masks import aggregate, one_hot, pad_to_stride
 from emavos.memory import MemoryBank, MemoryPolicy
+from emavos.memory.readout import Backend
 from emavos.models import PRESETS, STCN, Features
 from emavos.models.blocks import CBAM, FeatureFusion, ResBlock, UpBlock
 from emavos.models.resnet import ResNetTrunk
+from emavos.shortcuts import Shortcuts, cells_near, coverage, encode_near
 
 STAGES = ("key", "read", "decode", "value")
 _ENCODED = 2  # memory frames that are encoded; the others are these with noise, which costs the same to read
+_SHORTCUTS = {
+    "": Shortcuts(),
+    ", decode_near": Shortcuts(decode_near=True),
+    ", encode_near too": Shortcuts(decode_near=True, encode_near=True),
+}
 _GAINS = {  # that keep the masks of random weights from being trivial
     "key_encoder.key_proj.weight": 0.18,
     "key_encoder.context_proj.weight": 0.5,
@@ -88,16 +96,22 @@ class ReferenceMethod:
 class OurMethod:
     """What a session does of a frame, in the type of the model's weights."""
 
-    def __init__(self, model: STCN, frames: int) -> None:
+    def __init__(self, model: STCN, policy: MemoryPolicy, shortcuts: Shortcuts) -> None:
         self.model = model
         self.dtype = next(model.parameters()).dtype
-        self.bank = MemoryBank(MemoryPolicy(max_frames=frames))
+        self.bank = MemoryBank(policy)
+        self.shortcuts = shortcuts
+        self.cells: Tensor | None = None  # decoded of the last frame
 
     def key(self, frame: Tensor) -> Features:
         return self.model.encode_key(frame.to(self.dtype))
 
     def value(self, frame: Tensor, features: Features, prob: Tensor) -> Tensor:
-        return self.model.encode_value(frame.to(self.dtype), features, prob.to(self.dtype))
+        encode = partial(encode_near, self.model) if self.shortcuts.encode_near else self.model.encode_value
+        values = encode(frame.to(self.dtype), features, prob.to(self.dtype))
+        if not self.shortcuts.decode_near:
+            return values
+        return torch.cat([values, coverage(prob[0])[None].to(self.dtype)], dim=2)
 
     def remember(self, key: Tensor, values: Tensor) -> None:
         self.bank.add(key.float(), values.to(self.dtype))
@@ -106,22 +120,37 @@ class OurMethod:
         return self.bank.read(key.float())
 
     def decode(self, readout: Tensor, features: Features) -> Tensor:
-        return self.model.decode(readout, features).float()
+        if self.shortcuts.decode_near:
+            readout, covered = readout[:, :, :-1], readout[:, :, -1]
+            self.cells = cells_near(covered[0])[None]
+        return self.model.decode(readout, features, self.cells).float()
 
 
 def measure(
-    objects: int, memory_frames: int, dtypes: Sequence[torch.dtype], height: int, width: int, repeats: int
+    objects: int,
+    memory_frames: int,
+    dtypes: Sequence[torch.dtype],
+    height: int,
+    width: int,
+    repeats: int,
+    *,
+    near: bool = False,
+    backend: Backend = "auto",
 ) -> dict[str, Any]:
     """Milliseconds of each stage and of a frame by each method, ratios, and the share of labels that differ.
 
     A frame is a key, a readout, a decoding, and a fifth of a value. Times are medians.
+
+    near: ours with shortcuts too, whose share of decoded cells is told in place of labels: random weights see
+        objects everywhere. backend: of our readout.
     """
     model = random_model()
     frames, probs = _clip(objects, height, width)
     methods: dict[str, Any] = {"reference": ReferenceMethod(model)}
     for dtype in dtypes:
-        name = str(dtype).removeprefix("torch.")
-        methods[name] = OurMethod(copy.deepcopy(model).to(dtype), memory_frames)
+        ours, policy = copy.deepcopy(model).to(dtype), MemoryPolicy(max_frames=memory_frames, backend=backend)
+        for told, shortcuts in _SHORTCUTS.items() if near else [("", Shortcuts())]:
+            methods[str(dtype).removeprefix("torch.") + told] = OurMethod(ours, policy, shortcuts)
     row: dict[str, Any] = {"objects": objects, "memory_frames": memory_frames}
     with torch.inference_mode():
         for method in methods.values():
@@ -150,7 +179,11 @@ def measure(
         row[name] = stages | {"frame": sum(stages.values()) - 0.8 * stages["value"]}
         if name != "reference":
             row[name]["ratio"] = row["reference"]["frame"] / row[name]["frame"]
-            row[name]["differ"] = (labels[name] != labels["reference"]).double().mean().item()
+            if (cells := methods[name].cells) is None:
+                row[name]["differ"] = (labels[name] != labels["reference"]).double().mean().item()
+            else:
+                row[name]["decoded"] = cells.double().mean().item()
+    row["covered"] = probs[-1].sum(dim=1).mean().item()  # by the objects, of the frame
     row["foreground"] = (labels["reference"] > 0).double().mean().item()
     return row
 
@@ -254,6 +287,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"], help="(both)"
     )
+    parser.add_argument("--near", action="store_true", help="ours with shortcuts too")
+    parser.add_argument("--backend", choices=get_args(Backend), default="auto", help="of our readout (auto)")
     parser.add_argument("--height", type=int, default=480, help="of frames, in pixels (480)")
     parser.add_argument("--width", type=int, default=864, help="(864)")
     parser.add_argument("--repeats", type=int, default=5, help="measured runs, after one more (5)")
@@ -270,18 +305,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     machine = describe(torch.device("cpu"))
     print(f"{machine}; {args.height}x{args.width}, medians of {args.repeats}\n")
     columns = ["objects", "memory frames", "method", *(f"{stage}, ms" for stage in STAGES), "frame, ms"]
-    columns += ["ratio", "labels that differ"]
+    columns += ["ratio", "labels that differ", "cells decoded"]
     print("| " + " | ".join(columns) + " |\n" + "| --- " * len(columns) + "|")
     rows = []
     for objects, frames in loads:
         dtypes = [getattr(torch, name) for name in args.dtype]
-        row = measure(objects, frames, dtypes, args.height, args.width, args.repeats)
+        row = measure(
+            objects,
+            frames,
+            dtypes,
+            args.height,
+            args.width,
+            args.repeats,
+            near=args.near,
+            backend=args.backend,
+        )
         rows.append(row)
-        for name in ("reference", *args.dtype):
+        for name in (name for name, told in row.items() if isinstance(told, dict)):
             figures = [f"{row[name][stage]:.0f}" for stage in (*STAGES, "frame")]
-            told = ["", ""]
+            told = ["", "", ""]
             if name != "reference":
-                told = [f"{row[name]['ratio']:.2f}", f"{row[name]['differ']:.1e}"]
+                told[0] = f"{row[name]['ratio']:.2f}"
+            if "differ" in row[name]:
+                told[1] = f"{row[name]['differ']:.1e}"
+            if "decoded" in row[name]:
+                told[2] = f"{row[name]['decoded']:.0%}"
             print("| " + " | ".join([str(objects), str(frames), name, *figures, *told]) + " |", flush=True)
     if args.json is not None:
         args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
