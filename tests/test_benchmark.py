@@ -224,6 +224,17 @@ def test_the_cost_of_a_readout_is_printed_written_and_drawn(tmp_path, capsys):
         assert image.size == (640, 800)
 
 
+def test_a_readout_is_measured_on_the_keys_of_a_clip_too(monkeypatch):
+    monkeypatch.setattr(readout, "_DISTINCT", 1)
+    row = readout.measure(2, 1, 4, keys_of="clip", repeats=1)
+    assert row["difference"] <= 1e-3  # similarities are differences of large numbers
+    keys, query = readout.clip_keys(2)
+    assert (keys.shape, query.shape) == ((2 * readout.CELLS, 64), (64, readout.CELLS))
+    assert 0 < (keys[: readout.CELLS] - keys[readout.CELLS :]).std() < 0.2
+    with pytest.raises(SystemExit):
+        readout.main(["--keys", "clip", "--cells", "40"])
+
+
 def test_the_reference_of_the_benchmark_is_the_definition():
     g = torch.Generator().manual_seed(0)
     query, keys = torch.randn(4, 7, generator=g), torch.randn(50, 4, generator=g)

@@ -2,7 +2,8 @@
 
 The dense method is that of STCN's published evaluation: an affinity of N x P, its top-k along the memory,
 their softmax scattered back into a matrix of N x P, and one matrix product an object. Both are measured in
-one run, in turn, on the same random tensors; cells are those of 480p at stride 16.
+one run, in turn, on the same tensors; cells are those of 480p at stride 16. Values are noise. Keys are noise
+too, among which the native readout can pass over few, or those of the embedded model for a drawn clip.
 """
 
 from __future__ import annotations
@@ -16,19 +17,25 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from emavos.benchmark.plot import lines
+from emavos.demo import synthetic_clip
+from emavos.frames import normalize, to_frame
+from emavos.io import Pixels
 from emavos.machine import describe
 from emavos.memory import topk_readout
 from emavos.memory.readout import Backend
+from emavos.models import STCN
 
 CELLS = 30 * 54  # of a frame of 480x864
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+Keys = Literal["noise", "clip"]
+_DISTINCT = 20  # frames of the clip
 FRAMES = (1, 2, 5, 10, 20, 50, 100, 400)
 
 
@@ -45,6 +52,7 @@ def measure(
     objects: int,
     channels: int,
     *,
+    keys_of: Keys = "noise",
     backends: Sequence[Backend] = ("auto",),
     dense: bool = True,
     key_channels: int = 64,
@@ -57,12 +65,16 @@ def measure(
     """Milliseconds (medians) and extra megabytes of one readout from so many memory frames.
 
     backends: of `topk_readout`. dense: measure the dense method too, as "reference".
-    channels: Cv. cells: of a frame. clock: in seconds.
+    channels: Cv. keys_of: what they are of; of a clip there are 64 key channels, and the cells of 480p.
+    cells: of a frame. clock: in seconds.
     """
     generator = torch.Generator(device).manual_seed(0)
-    query = torch.randn(key_channels, cells, generator=generator, device=device)
-    keys = torch.randn(frames * cells, key_channels, generator=generator, device=device)
-    values = torch.randn(frames * cells, objects, channels, generator=generator, device=device)
+    if keys_of == "clip":
+        keys, query = (x.to(device) for x in clip_keys(frames))
+    else:
+        query = torch.randn(key_channels, cells, generator=generator, device=device)
+        keys = torch.randn(frames * cells, key_channels, generator=generator, device=device)
+    values = torch.randn(len(keys), objects, channels, generator=generator, device=device)
     norms = keys.square().sum(1)  # as a bank has them
     runs: dict[str, Callable[[], Tensor]] = {}
     if dense:  # before the others, with what they hold laid out as it wants it
@@ -87,6 +99,27 @@ def measure(
             row[f"{name}_ms"] = median(times[name])
             row[f"{name}_mb"] = _extra_mb(run, device)
     return row
+
+
+def clip_keys(frames: int) -> tuple[Tensor, Tensor]:
+    """Keys (N, Ck) of the embedded model for the frames of `synthetic_clip`, and of the next one (Ck, P).
+
+    Every second frame is memory. Beyond twenty they come again with a little noise.
+    """
+    model, distinct = STCN.from_pretrained().eval(), min(frames, _DISTINCT)
+    clip = synthetic_clip(2 * distinct + 1, (480, 864))[0]
+    encoded = [_key(model, frame) for frame in [*clip[:-1:2], clip[-1]]]  # (Ck, P) each
+    noise = torch.Generator().manual_seed(0)
+    rows = []
+    for i in range(frames):
+        key = encoded[i % distinct].T
+        rows.append(key if i < distinct else key + 0.1 * torch.randn(key.shape, generator=noise))
+    return torch.cat(rows), encoded[-1]
+
+
+@torch.inference_mode()
+def _key(model: STCN, frame: Pixels) -> Tensor:
+    return model.encode_key(normalize(to_frame(frame))[None]).key[0].flatten(1)
 
 
 def _synchronize(device: str) -> None:
@@ -150,6 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--backends", nargs="+", default=["auto"], choices=get_args(Backend), help="of topk_readout (auto)"
     )
     parser.add_argument("--frames", type=int, nargs="+", default=list(FRAMES), help="in memory (1 to 400)")
+    parser.add_argument("--keys", choices=get_args(Keys), default="noise", help="what they are of (noise)")
     parser.add_argument("--cells", type=int, default=CELLS, help=f"of a frame ({CELLS}, those of 480p)")
     parser.add_argument("--dense-up-to", type=int, default=50, metavar="FRAMES",
                         help="measure the reference up to here: it takes 30 MB a frame (50)")  # fmt: skip
@@ -170,6 +204,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not (found := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", kind)):
             parser.error(f"--objects takes numbers of objects and channels like 3x512, not {kind!r}")
         kinds.append((int(found[1]), int(found[2])))
+    if args.keys == "clip" and args.cells != CELLS:
+        parser.error("--keys clip has the cells of 480p")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     machine = describe(torch.device(args.device))
@@ -187,6 +223,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 objects,
                 channels,
                 backends=args.backends,
+                keys_of=args.keys,
                 dense=frames <= args.dense_up_to,
                 cells=args.cells,
                 repeats=args.repeats,

@@ -13,23 +13,20 @@ namespace {
 
 constexpr int64_t QUERIES = 32;  // at once: two vectors of AVX-512
 constexpr int64_t CELLS = 8;     // at once, so that their sums stay in registers
-constexpr float LOWEST = -std::numeric_limits<float>::infinity();
-
-struct Cell {
-    float similarity;
-    int32_t place;
-};
+constexpr float INFINITE = std::numeric_limits<float>::infinity();
 
 // Puts a cell in the place of the least of a heap, which is its first.
-void replace_least(Cell* heap, int64_t size, Cell cell) {
+void replace_least(float* heap, int64_t* places, int64_t size, float similarity, int64_t place) {
     int64_t at = 0;
     for (int64_t below = 1; below < size; below = 2 * at + 1) {
-        if (below + 1 < size && heap[below + 1].similarity < heap[below].similarity) ++below;
-        if (heap[below].similarity >= cell.similarity) break;
+        if (below + 1 < size && heap[below + 1] < heap[below]) ++below;
+        if (heap[below] >= similarity) break;
         heap[at] = heap[below];
+        places[at] = places[below];
         at = below;
     }
-    heap[at] = cell;
+    heap[at] = similarity;
+    places[at] = place;
 }
 
 // sums += the dot products of channels [first, last) of eight cells and of the queries.
@@ -46,21 +43,21 @@ void add_products(float (&sums)[CELLS][QUERIES], const float* const* row, const 
 }  // namespace
 
 // query: (queries, channels). keys: (cells, channels). offset: (cells,). query_rest, key_rest: (queries,), (cells,), the
-// norms of all channels but the first `lead`. best, index: (queries, k), out: the k largest of query . key + offset and
-// their cells, in no order, -inf and 0 where there are fewer or they are more than `span` below the largest. All are
-// contiguous. With OpenMP so many threads share the queries; they are those of PyTorch, where its library is the same.
+// norms of all channels but the first `lead`. before: cells of the memory in front of these. best, index: (queries, k),
+// the k largest of query . key + offset so far and their cells, heaps, and after the call those with these cells among
+// them; -inf where there are fewer or they are more than `span` below the largest. All are contiguous. With OpenMP so many threads share the queries; they are those of PyTorch, where its library is the same.
 extern "C" void scan(const float* query, const float* keys, const float* offset, const float* query_rest,
                      const float* key_rest, int64_t queries, int64_t cells, int64_t channels, int64_t lead, int64_t k,
-                     float span, int64_t threads, float* best, int64_t* index) {
+                     float span, int64_t threads, int64_t before, float* best, int64_t* index) {
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t first = 0; first < queries; first += QUERIES) {
         const int64_t used = std::min(QUERIES, queries - first);
         std::vector<float> transposed(channels * QUERIES);
-        std::vector<Cell> heaps(k * QUERIES, Cell{LOWEST, 0});
         float least[QUERIES], rest[QUERIES], most[QUERIES];
         for (int64_t i = 0; i < QUERIES; ++i) {
-            most[i] = LOWEST;
-            least[i] = i < used ? LOWEST : -LOWEST;
+            const float* heap = best + (first + i) * k;
+            most[i] = i < used ? *std::max_element(heap, heap + k) : -INFINITE;
+            least[i] = i < used ? std::max(heap[0], most[i] - span) : INFINITE;
             rest[i] = i < used ? query_rest[first + i] : 0;
             for (int64_t c = 0; c < channels; ++c)
                 transposed[c * QUERIES + i] = i < used ? query[(first + i) * channels + c] : 0;
@@ -75,10 +72,10 @@ extern "C" void scan(const float* query, const float* keys, const float* offset,
             for (int64_t n = 0; n < waiting; ++n)
                 for (int64_t i = 0; i < QUERIES; ++i)
                     if (partial[n][i] > least[i]) {
-                        Cell* heap = &heaps[i * k];
-                        replace_least(heap, k, {partial[n][i], static_cast<int32_t>(place[n])});
+                        float* heap = best + (first + i) * k;
+                        replace_least(heap, index + (first + i) * k, k, partial[n][i], before + place[n]);
                         most[i] = std::max(most[i], partial[n][i]);
-                        least[i] = std::max(heap->similarity, most[i] - span);
+                        least[i] = std::max(heap[0], most[i] - span);
                     }
             waiting = 0;
         };
@@ -103,9 +100,5 @@ extern "C" void scan(const float* query, const float* keys, const float* offset,
             }
         }
         if (waiting) finish();
-        for (int64_t i = 0; i < used * k; ++i) {
-            best[first * k + i] = heaps[i].similarity;
-            index[first * k + i] = heaps[i].place;
-        }
     }
 }
