@@ -88,6 +88,13 @@ def test_the_tables_are_made_of_what_the_commands_print(tmp_path, monkeypatch, c
     assert not (tmp_path / "none.md").exists()
 
 
+def test_the_share_of_attention_is_what_its_modules_take():
+    row = attention.share("stcn-external-both", 64, 64, repeats=1)
+    whole = row["encode_key"] + row["decode"] + row["encode_value"] / 5
+    assert row["share"] == (row["key_attention"] + row["value_attention"] / 5) / whole
+    assert 0 < row["share"] < 0.5
+
+
 def test_the_references_method_gives_our_labels(tmp_path, capsys):
     options = ["--height", "96", "--width", "160", "--repeats", "1", "--threads", "1"]
     file = tmp_path / "x.json"

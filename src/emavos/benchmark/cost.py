@@ -17,7 +17,8 @@ def gflop(
     """10^9 operations (a multiplication and an addition are two) by part, and of a frame.
 
     A frame is a key, a readout of `memory_frames`, a decoding and, as one in five is remembered, a fifth of a
-    value. What torch's counter counts: convolutions and matrix products. A model on "meta" will do.
+    value. What torch's counter counts: convolutions and matrix products. Under `torch.device("meta")` nothing
+    is computed.
     """
     policy = MemoryPolicy(max_frames=memory_frames)
     frame, _ = pad_to_stride(torch.zeros(1, 3, height, width))

@@ -9,13 +9,27 @@ from collections.abc import Iterator, Sequence
 # Of each table the module and its arguments.
 TABLES: Sequence[tuple[str, Sequence[str]]] = (
     ("Stages and frames a second", ("emavos", "bench", "--objects", "1", "3")),
-    ("Beside the reference's method", ("emavos.benchmark.reference",)),
+    ("Beside the reference's method", ("emavos.benchmark.reference", "--near", "--backend", "native")),
     (
         "The readout",
         ("emavos.benchmark.readout", "--backends", "auto", "native", "--dense-up-to", "20"),
     ),
+    (
+        "The readout, keys of a clip",
+        (
+            "emavos.benchmark.readout",
+            "--keys",
+            "clip",
+            "--backends",
+            "auto",
+            "native",
+            "--dense-up-to",
+            "20",
+        ),
+    ),
     ("Files read and written in threads", ("emavos.benchmark.files",)),
     ("Attention", ("emavos.benchmark.attention",)),
+    ("Attention's share of a frame", ("emavos.benchmark.attention", "--share")),
 )
 COMPUTED = ("Bounds of a readout on a GPU", ("emavos.benchmark.roofline",))
 
