@@ -7,7 +7,7 @@ more frame, after which the video is followed again both ways. Frames are chosen
 * review: the first suggestion of `emavos review`, which asks how far a correction would reach;
 * oracle: the lowest J, which takes the truth;
 * uniform: evenly over the video, all of them anew in each round;
-* random: one more at random, the mean of three draws.
+* random: one more at random.
 
 J&F is that of all frames but the first, those that were corrected included.
 """
@@ -42,7 +42,6 @@ from emavos.review import suggest
 from emavos.session import Session
 
 CHOICES = ("oracle", "review", "least sure", "uniform", "random")
-DRAWS = 3  # of random frames, whose mean is told
 
 
 class Seen(NamedTuple):
@@ -68,9 +67,8 @@ def measure(
             for r, truth in zip(results, clip.truths, strict=True)
         ]
 
-    def line(choice: str, seed: int = 0) -> list[float]:
-        given, scores = [0], []
-        g = np.random.default_rng(seed)
+    def line(choice: str) -> list[float]:
+        given, scores, g = [0], [], np.random.default_rng([*clip.name.encode()])
         for number in range(1, rounds + 2):
             seen = follow(tuple(sorted(given)))
             scores.append(float(np.mean([one.JF for one in seen[1:]])))
@@ -78,11 +76,7 @@ def measure(
                 given = _more(clip, seen, given, choice, number, g)
         return scores
 
-    draws = {choice: DRAWS if choice == "random" else 1 for choice in choices}
-    return {
-        choice: np.mean([line(choice, seed) for seed in range(count)], axis=0).tolist()
-        for choice, count in draws.items()
-    }
+    return {choice: line(choice) for choice in choices}
 
 
 def _more(
