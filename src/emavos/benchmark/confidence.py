@@ -4,6 +4,10 @@ Every sequence is followed from its first mask as it is, and through a window th
 the area under the ROC curve of low confidence as a test of low J, the mean J of frames of like confidence,
 and how well an object that is gone is told from one that was lost.
 
+With `--objects` each id of the masks is an object of its own, and no window is moved. `--first-masks` takes
+first masks of several objects where the truth is of their union: the confidence of that is the mean of
+theirs, by their areas.
+
 `--calibrate` fits the weights of the confidence in place of that, and prints `emavos/calibration.py`'s. It
 follows each sequence also backward, from half a mask, and with noise in growing dark, so that there is enough
 to be seen of failure.
@@ -16,14 +20,16 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from emavos.benchmark.sequences import Clip, add_clip_arguments, leaving, load_clips, overlap
+from emavos.benchmark.sequences import Clip, add_clip_arguments, leaving, load_clips, scaled
 from emavos.confidence import absent_signs, present_signs, signs_of
-from emavos.io import IdMask
+from emavos.evaluation import region_similarity
+from emavos.io import IdMask, read_mask
 from emavos.models import STCN
 from emavos.pretrained import load_model
 from emavos.session import Session
@@ -38,6 +44,7 @@ class Seen:
     clip: str
     kind: str
     frame: int
+    object: int  # 0: the union of all
     signs: tuple[float, ...]
     confidence: float
     present: bool  # it has a mask
@@ -46,27 +53,39 @@ class Seen:
 
 
 def follow(model: STCN, clip: Clip, kind: str, first: IdMask, size: int) -> Iterator[Seen]:
-    """What a session says of each frame after the first."""
+    """What a session says of each object of each frame after the first."""
     session = Session(model, size=size)
     for t, (frame, truth) in enumerate(zip(clip.frames, clip.truths, strict=True)):
-        edge = session._edges.get(1, 0.0)
+        edges = session._edges
         result = session.step(frame, first if t == 0 else None)
         if t == 0 or session._now is None:
             continue
         prob = session._now.prob[session._now.crop]
-        area, agreement, _ = signs_of(prob[1], prob.argmax(dim=0) == 1)
-        signs = present_signs(agreement) if area else absent_signs(edge)
-        state = result.objects[1]
-        yield Seen(
-            clip.name,
-            kind,
-            t,
-            signs,
-            state.confidence,
-            bool(area),
-            bool(truth.any()),
-            overlap(result.mask, truth),
+        winner = prob.argmax(dim=0)
+        for plane, (id, state) in enumerate(result.objects.items(), 1):
+            area, agreement, _ = signs_of(prob[plane], winner == plane)
+            signs = present_signs(agreement) if area else absent_signs(edges.get(id, 0.0))
+            there = truth == id
+            J = region_similarity(result.mask == id, there)
+            yield Seen(clip.name, kind, t, id, signs, state.confidence, bool(area), bool(there.any()), J)
+
+
+def follow_union(model: STCN, clip: Clip, first: IdMask, size: int) -> Iterator[Seen]:
+    """What a session says of several objects together, where no more is known than their union."""
+    session = Session(model, size=size)
+    for t, (frame, truth) in enumerate(zip(clip.frames, clip.truths, strict=True)):
+        result = session.step(frame, first if t == 0 else None)
+        if t == 0:
+            continue
+        states = result.objects.values()
+        area = sum(state.area for state in states)
+        confidence = (
+            sum(state.area * state.confidence for state in states) / area
+            if area
+            else min(state.confidence for state in states)
         )
+        J = region_similarity(result.mask != 0, truth != 0)
+        yield Seen(clip.name, "union", t, 0, (), confidence, area > 0, bool(truth.any()), J)
 
 
 def auc(scores: Sequence[float], positive: Sequence[bool]) -> float:
@@ -143,6 +162,8 @@ def _report(seen: Sequence[Seen]) -> dict[str, float]:
     error = float(np.mean([abs(one.confidence - one.J) for one in seen]))
     figures["mean error"] = error
     print(f"a confidence is {error:.3f} from J in the mean")
+    if not any(not one.there or not one.present for one in seen):
+        return figures
     empty = [one for one in seen if not one.present]
     gone = [one.there for one in empty]
     figures["absence AUC"] = auc([one.confidence for one in empty], gone)
@@ -161,7 +182,12 @@ def _report(seen: Sequence[Seen]) -> dict[str, float]:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m emavos.benchmark.confidence", description=__doc__)
     add_clip_arguments(parser)
-    parser.add_argument("--calibrate", action="store_true", help="fit the weights instead")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--calibrate", action="store_true", help="fit the weights instead")
+    way.add_argument("--objects", action="store_true", help="each id of the masks by itself")
+    way.add_argument(
+        "--first-masks", type=Path, metavar="DIR", help="<sequence>.png of several objects, scored as one"
+    )
     args = parser.parse_args(argv)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
@@ -170,14 +196,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         from emavos.training import HELD_OUT
 
         names = HELD_OUT
+    if args.first_masks and names is None:
+        names = sorted(path.stem for path in args.first_masks.glob("*.png"))
     model = load_model(args.model)
-    seen = []
-    for clip in load_clips(args.data, args.size, args.frames, names):
-        window = leaving(clip)
-        kinds = {"whole": (clip, clip.truths[0]), "leaving": (window, window.truths[0])}
+    seen: list[Seen] = []
+    for clip in load_clips(args.data, args.size, args.frames, names, merge=not args.objects):
+        if args.first_masks:
+            first = read_mask(args.first_masks / f"{clip.name}.png")
+            height, width = clip.truths[0].shape
+            seen += follow_union(model, clip, scaled(first, (width, height)), args.size)
+            continue
+        kinds = {"whole": (clip, clip.truths[0])}
+        if not args.objects:
+            window = leaving(clip)
+            kinds["leaving"] = (window, window.truths[0])
         kinds |= harder(clip) if args.calibrate else {}
         for kind, (one, first) in kinds.items():
-            seen += list(follow(model, one, kind, first, args.size))
+            seen += follow(model, one, kind, first, args.size)
     if args.json is not None:
         args.json.write_text(json.dumps([asdict(one) for one in seen]) + "\n")
     if args.calibrate:

@@ -85,13 +85,26 @@ def shortcuts_of(args: argparse.Namespace) -> Shortcuts:
     return Shortcuts(args.decode_near, args.encode_near, args.still)
 
 
-def add_memory_arguments(parser: argparse.ArgumentParser) -> None:
+def add_memory_arguments(parser: argparse.ArgumentParser, by_protocol: bool = False) -> None:
+    """by_protocol: --every and --max-frames are None unless told; a protocol says what they are."""
+    every, bound = (None, None) if by_protocol else (5, 16)
+    theirs = "the protocol's"
     memory = parser.add_argument_group("memory")
-    memory.add_argument("--every", type=whole(1), default=5, metavar="N", help="keep every Nth frame (5)")
+    memory.add_argument(
+        "--every",
+        type=whole(1),
+        default=every,
+        metavar="N",
+        help=f"keep every Nth frame ({every or theirs})",
+    )
     memory.add_argument("--top-k", type=whole(1), default=20, metavar="K", help="cells read by each (20)")
     memory.add_argument("--include-last", action="store_true", help="read the previous frame as well")
     memory.add_argument(
-        "--max-frames", type=whole(0), default=16, metavar="N", help="frames kept at most; 0: no bound (16)"
+        "--max-frames",
+        type=whole(0),
+        default=bound,
+        metavar="N",
+        help=f"frames kept at most; 0: no bound ({bound or theirs})",
     )
     memory.add_argument(
         "--max-cells", type=whole(1), metavar="N", help="the same in cells, one for 16x16 pixels (no bound)"
