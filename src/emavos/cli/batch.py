@@ -23,6 +23,7 @@ from emavos.cli.arguments import (
     shortcuts_of,
     whole,
 )
+from emavos.cli.words import counted
 
 if TYPE_CHECKING:
     from emavos.batch import Outcome
@@ -91,7 +92,7 @@ def _batch(args: argparse.Namespace) -> None:
         known = len(jobs)
         jobs = shard(jobs, *part)
         if not args.quiet:
-            print(f"shard {part[0]} of {part[1]} ({where}): {len(jobs)} of {known} videos")
+            print(f"shard {part[0]} of {part[1]} ({where}): {len(jobs)} of {counted(known, 'video')}")
     start = time.monotonic()
     # disable=None: on a terminal alone
     with tqdm(total=len(jobs), unit="video", leave=False, disable=args.quiet or None) as bar:
@@ -121,8 +122,8 @@ def _tell(outcomes: list[Outcome], seconds: float, args: argparse.Namespace) -> 
         frames = sum(outcome.frames for outcome in made)
         there = len(outcomes) - len(made) - len(failed)
         print(
-            f"{args.out}: {len(made)} videos made, {frames} frames in {seconds:.1f} s; "
-            f"{there} were there, {len(failed)} failed"
+            f"{args.out}: {counted(len(made), 'video')} made, {counted(frames, 'frame')} in {seconds:.1f} s; "
+            f"{there} already there, {len(failed)} failed"
         )
     for outcome in failed:
         print(f"emavos: {outcome.name}: {outcome.error}", file=sys.stderr)

@@ -98,7 +98,7 @@ def _bench(args: argparse.Namespace) -> None:
         row = asdict(timing) | {"of_convolution": timing.gflops / reached["conv"]}
         timings.append(row)
         cells = [name, "x".join(map(str, size)), str(objects), str(frames)]
-        cells += [f"{row[stage]:.0f}" for stage in _STAGES]
+        cells += [_milliseconds(row[stage]) for stage in _STAGES]
         cells += [f"{row['stages_fps']:.2f}", f"{row['session_fps']:.2f}", f"{row['peak_mb']:.0f}"]
         cells += [f"{row['gflops']:.0f}", f"{row['of_convolution']:.2f}"]
         print("| " + " | ".join(cells) + " |", flush=True)
@@ -107,6 +107,11 @@ def _bench(args: argparse.Namespace) -> None:
         args.json.write_text(json.dumps(figures, indent=2) + "\n")
     if args.plot is not None:
         write_image(args.plot, _plot(timings))
+
+
+def _milliseconds(value: float) -> str:
+    """With two digits at least, so that what is fast is not 0."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
 def _plot(timings: Sequence[dict[str, Any]]) -> Pixels:

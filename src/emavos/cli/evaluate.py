@@ -27,6 +27,7 @@ from emavos.cli.datasets import (
     say,
 )
 from emavos.cli.follow import is_out_of_memory
+from emavos.cli.words import counted
 
 if TYPE_CHECKING:
     from emavos.evaluation import Protocol, Video
@@ -112,7 +113,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     sweep(args.out)
     methods = _methods(args, protocol, videos)
     scored = [method for method in methods if method.score is not None]
-    about = f"{protocol.name}, {len(videos)} sequence{'s' if len(videos) > 1 else ''}"
+    about = f"{protocol.name}, {counted(len(videos), 'sequence')}"
     comparison = compare_with_paper(args.table, _measured(scored), about) if args.table else ""
     print(about)
     if scored:
@@ -331,7 +332,7 @@ def _write_report(
     scored = [method for method in methods if method.score is not None]
     facts = {
         "protocol": f"{protocol.name}: {protocol.about}",
-        "data": f"{args.data.resolve().name}, {len(videos)} sequences",
+        "data": f"{args.data.resolve().name}, {counted(len(videos), 'sequence')}",
         "machine": "; ".join(dict.fromkeys(m.run.machine for m in methods if m.run and m.run.machine)),
         "made by": f"emavos {__version__}",
     }
