@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from emavos.shortcuts import Shortcuts
 
 Commands = Any  # what add_subparsers() returns has no public name
+MOST_WORKERS = 1024  # threads or processes; torch and the system stop at some number, and not in one line
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
@@ -130,12 +131,13 @@ def policy(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """The type of an argument: a whole number of at least `least`."""
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """The type of an argument: a whole number of at least `least`, and of at most `most`."""
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
+            wanted = f"of at least {least}" if most is None else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {wanted}")
         return int(text)
 
     return parse

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emavos.cli.arguments import (
+    MOST_WORKERS,
     Commands,
     add_memory_arguments,
     add_model_arguments,
@@ -70,7 +71,10 @@ def add(commands: Commands) -> None:
         help="N workers of Ray, on the cluster of RAY_ADDRESS or on this machine (extra: ray)",
     )
     workers.add_argument(
-        "--threads", type=whole(1), metavar="N", help="of a process (torch's choice; 1 for a worker of Ray)"
+        "--threads",
+        type=whole(1, MOST_WORKERS),
+        metavar="N",
+        help="of a process (torch's choice; 1 for a worker of Ray)",
     )
     add_model_arguments(parser, size=480)
     add_memory_arguments(parser)

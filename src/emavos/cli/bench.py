@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emavos.cli.arguments import Commands, add_device_arguments, dtype_of, whole
+from emavos.cli.arguments import MOST_WORKERS, Commands, add_device_arguments, dtype_of, whole
 
 if TYPE_CHECKING:
     from emavos.io import Pixels
@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
         "--frame", type=_frame, nargs="+", default=[(480, 854)], metavar="HxW", help="pixels (480x854)"
     )
     add_device_arguments(parser)
-    parser.add_argument("--threads", type=whole(1), metavar="N", help="of torch (its default)")
+    parser.add_argument("--threads", type=whole(1, MOST_WORKERS), metavar="N", help="of torch (its default)")
     parser.add_argument(
         "--repeats", type=whole(1), default=5, metavar="N", help="measured runs, after one more (5)"
     )
