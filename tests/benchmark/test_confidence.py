@@ -13,7 +13,7 @@ def test_confidence_is_scored_and_its_weights_are_fitted(drifting, tmp_path, cap
     file = tmp_path / "x.json"
     options = ["--data", str(drifting), "--size", "48", "--sequences", "one", "--frames", "12"]
     confidence.main([*options, "--json", str(file)])
-    assert {row["kind"] for row in json.loads(file.read_text())} == {"whole", "leaving"}
+    assert {row["kind"] for row in json.loads(file.read_text())} == {"whole", "leaving", "dark"}
     assert "a confidence is" in capsys.readouterr().out
     signs = np.array([[1.0, x] for x in np.linspace(-2, 2, 200)])
     target = 1 / (1 + np.exp(-(0.5 + 1.5 * signs[:, 1])))
@@ -32,5 +32,5 @@ def test_confidence_of_several_objects_is_scored_one_by_one_or_of_their_union(dr
     confidence.main([*options, "--first-masks", str(tmp_path)])
     rows = json.loads((tmp_path / "x.json").read_text())
     assert [(row["kind"], row["object"]) for row in rows] == 3 * [("union", 0)]
-    assert all(row["there"] and 0 < row["confidence"] < 1 and 0 < row["J"] <= 1 for row in rows)
+    assert all(row["left"] > 0 and 0 < row["confidence"] < 1 and 0 < row["J"] <= 1 for row in rows)
     assert "union: 3 frames" in capsys.readouterr().out
