@@ -188,6 +188,30 @@ def test_what_did_not_happen_does_not_count_as_use(model, monkeypatch, eviction,
         torch.testing.assert_close(held, other[0][name])
 
 
+def test_a_frame_counts_as_use_once_whatever_failed_or_was_remembered_before_it(model, monkeypatch, tmp_path):
+    """Cells hand out one each for each step that was taken, and nothing for any other readout."""
+    video = session(model, 4, policy=MemoryPolicy(every=2, max_frames=8))
+    cells = 6 * 10
+
+    def received(one):
+        return [float(group.bank.state()[0]["received"].sum()) for group in one.groups]
+
+    assert received(video) == pytest.approx([3 * cells])
+    video.remember(FRAMES[9], TRUTH[9], 9)
+    with monkeypatch.context() as patch:
+        patch.setattr(video.model, "decode", lambda *_: 1 / 0)
+        for attempt in (lambda: video.step(FRAMES[4]), lambda: video.remember(FRAMES[8], TRUTH[8], 8)):
+            with pytest.raises(ZeroDivisionError):
+                attempt()
+    assert received(video) == pytest.approx([3 * cells])
+    video.pin()
+    video.save(tmp_path / "saved")
+    for one in (video, Session.load(tmp_path / "saved", model)):
+        one.step(FRAMES[4])
+        one.step(FRAMES[5])
+        assert received(one)[0] == pytest.approx(received(video)[0])
+
+
 def test_an_edit_in_inference_mode_can_be_undone_outside_it(model):
     video, plain = session(model, 2), session(model, 2)
     with torch.inference_mode():

@@ -177,13 +177,15 @@ class Session:
                 )
             before = self._state()
             try:
-                now = self._see(pixels, self.index)
+                now = self._see(pixels, self.index, use=self.index)
                 if given is not None:
                     known = ids_of(given)
                     now = self._give(now, known, one_hot(given, known))
                 self._memorize(now)
             except BaseException:  # out of memory, or interrupted: as if the frame had not come
                 self._restore(before)
+                for group in self.groups:
+                    group.bank.unread(self.index)
                 raise
         self._now = now
         self._undo.clear()
@@ -191,26 +193,29 @@ class Session:
         self.index += 1
         return self._result(now)
 
-    def _see(self, pixels: Tensor, index: int) -> _Now:
-        """What the memory and a frame (3, H, W) say of the objects followed."""
+    def _see(self, pixels: Tensor, index: int, use: int | None = None) -> _Now:
+        """What the memory and a frame (3, H, W) say of the objects followed.
+
+        use: the frame of whose time the readout counts as use of the memory; None: of none.
+        """
         source = (pixels.shape[1], pixels.shape[2])
         working = working_size(*source, self.size)
         frame, crop = pad_to_stride(normalize(resize(pixels, working))[None])  # (1, 3, H', W')
         frame = frame.to(next(self.network.parameters()).dtype)
         features = self.network.encode_key(frame)
-        prob = self._propagate(features, frame, index)  # (1 + O, H', W')
+        prob = self._propagate(features, frame, index, use)  # (1 + O, H', W')
         remembered = [id for group in self.groups if group.bank.was_given(index) for id in group.ids]
         full = resize(prob[crop], source)
         return _Now(
             index, frame, features, crop, prob, full, remembered=frozenset(remembered), edges=self._edges
         )
 
-    def _propagate(self, features: Features, frame: Tensor, index: int) -> Tensor:
+    def _propagate(self, features: Features, frame: Tensor, index: int, use: int | None) -> Tensor:
         """The probabilities of the objects followed: (1 + O, H', W')."""
         if not self.groups:
             return torch.ones(1, *frame.shape[2:], dtype=torch.float32, device=frame.device)  # background
         key = features.key[0].float()  # in half precision, cells that differ would look the same
-        readout = torch.cat([group.bank.read(key, self.index) for group in self.groups])  # (O, Cv, h, w)
+        readout = torch.cat([group.bank.read(key, use) for group in self.groups])  # (O, Cv, h, w)
         cells: Sequence[Tensor | None] = [None] * len(self.ids)
         if self.shortcuts.decode_near:
             readout, covered = readout[:, :-1], readout[:, -1]
