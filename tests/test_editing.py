@@ -104,6 +104,14 @@ def test_a_removed_object_frees_its_memory_and_leaves_the_others(model):
     assert video.nbytes == 0
 
 
+def test_what_is_left_of_a_removed_object_is_not_below_zero(model):
+    """Probabilities sum to one and a little more, by rounding."""
+    video = session(model, 2)
+    noise = torch.randn(4, 96, 160, generator=torch.Generator().manual_seed(0))
+    video._now = replace(video._now, full=(12 * noise).softmax(dim=0))
+    assert video.remove([3]).prob.min() >= 0
+
+
 def test_a_pinned_frame_is_never_evicted(model):
     policy = MemoryPolicy(every=1, max_frames=2)
     plain, pinned = session(model, 4, policy=policy), session(model, 4, policy=policy)

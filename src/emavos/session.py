@@ -530,7 +530,8 @@ def _ids(masks: Mapping[int, object]) -> Iterable[int]:
 def _without(prob: Tensor, left: list[int]) -> Tensor:
     """prob (1 + O, H, W) of the objects that are left, by their places; what the others had is background."""
     objects = prob[1:][left]
-    return torch.cat([1 - objects.sum(dim=0, keepdim=True), objects])
+    background = (1 - objects.sum(dim=0, keepdim=True)).clamp(min=0)  # sums are rounded
+    return torch.cat([background, objects])
 
 
 def _divided_among_the_rest(prob: Tensor, planes: list[int]) -> Tensor:
