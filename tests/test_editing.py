@@ -220,6 +220,33 @@ def test_a_frame_counts_as_use_once_whatever_failed_or_was_remembered_before_it(
         assert received(one)[0] == pytest.approx(received(video)[0])
 
 
+def test_what_is_remembered_of_the_current_frame_outlives_edits_of_others_and_a_pin(model):
+    video, plain = (session(model, 3, only(1)) for _ in range(2))
+    for one in (video, plain):
+        one.add({2: only(2, 2)})
+        one.step(FRAMES[3])
+        one.remember(FRAMES[3], only(1, 3), 3)
+    video.correct({2: only(2, 3)})
+    video.pin()
+    kept, (tensors, slots) = plain.groups[0].bank.state(), video.groups[0].bank.state()
+    assert slots == kept[1]
+    assert torch.equal(tensors["values"], kept[0]["values"])
+
+
+def test_undoing_what_follows_a_pin_leaves_the_pin(model):
+    """A pinned frame is taken as given, and an object that it does not show as gone."""
+    videos = [session(model, 2, only(1)) for _ in range(2)]
+    for video in videos:
+        gone = torch.zeros_like(video._now.prob)
+        gone[0] = 1
+        video._now = replace(video._now, prob=gone)
+        video.pin()
+    videos[1].remove([1])
+    videos[1].undo()
+    first, second = (video.step(np.zeros_like(FRAMES[2])).confidences for video in videos)
+    assert first == second
+
+
 def test_an_edit_in_inference_mode_can_be_undone_outside_it(model):
     video, plain = session(model, 2), session(model, 2)
     with torch.inference_mode():

@@ -87,7 +87,7 @@ class _Now:
     prob: Tensor  # (1 + O, H', W')
     full: Tensor  # (1 + O, H, W), of the result
     given: tuple[int, ...] = ()  # the objects whose masks are known on it
-    remembered: frozenset[int] = frozenset()  # those of which the memory knew that before it came
+    remembered: frozenset[int] = frozenset()  # those whose masks on it the memory knows from elsewhere
     edges: Mapping[int, float] = field(default_factory=dict)  # of the frame before, see `observe`
 
 
@@ -346,6 +346,8 @@ class Session:
                 commits.append(group.bank.prepare(key, part, "given", index, now=self.index))
             for commit in commits:  # all banks or none
                 commit()
+        if self._now is not None and self._now.index == index:
+            self._now = replace(self._now, remembered=self._now.remembered.union(known))
         self._undo.clear()
 
     def add(self, masks: Mapping[int, object]) -> Result:
@@ -403,13 +405,17 @@ class Session:
     def pin(self) -> None:
         """Keep the current frame, as it is, in the memory of all objects for ever.
 
+        Of objects whose masks on it were remembered, those are what is kept.
+
         Raises ValueError where there is no frame yet or no object.
         """
         if not self.groups:
             raise ValueError("no object is followed; there is nothing to keep")
         with self._editing() as now:
-            self._now = replace(now, given=self.ids)
+            given = now.given + tuple(id for id in self.ids if id not in now.remembered)
+            self._now = replace(now, given=tuple(dict.fromkeys(given)))
             self._memorize(self._now)
+        self._result(self._now)  # which says to the next frame where the objects are
 
     def forget(self, since: int) -> None:
         """Drop what the memory holds of frames from index `since` on, but for frames that were given.
