@@ -104,6 +104,14 @@ def test_a_removed_object_frees_its_memory_and_leaves_the_others(model):
     assert video.nbytes == 0
 
 
+def test_what_is_left_of_a_removed_object_is_not_below_zero(model):
+    """Probabilities sum to one and a little more, by rounding."""
+    video = session(model, 2)
+    noise = torch.randn(4, 96, 160, generator=torch.Generator().manual_seed(0))
+    video._now = replace(video._now, full=(12 * noise).softmax(dim=0))
+    assert video.remove([3]).prob.min() >= 0
+
+
 def test_a_pinned_frame_is_never_evicted(model):
     policy = MemoryPolicy(every=1, max_frames=2)
     plain, pinned = session(model, 4, policy=policy), session(model, 4, policy=policy)
@@ -186,6 +194,57 @@ def test_what_did_not_happen_does_not_count_as_use(model, monkeypatch, eviction,
     assert one[1] == other[1]
     for name, held in one[0].items():
         torch.testing.assert_close(held, other[0][name])
+
+
+def test_a_frame_counts_as_use_once_whatever_failed_or_was_remembered_before_it(model, monkeypatch, tmp_path):
+    """Cells hand out one each for each step that was taken, and nothing for any other readout."""
+    video = session(model, 4, policy=MemoryPolicy(every=2, max_frames=8))
+    cells = 6 * 10
+
+    def received(one):
+        return [float(group.bank.state()[0]["received"].sum()) for group in one.groups]
+
+    assert received(video) == pytest.approx([3 * cells])
+    video.remember(FRAMES[9], TRUTH[9], 9)
+    with monkeypatch.context() as patch:
+        patch.setattr(video.model, "decode", lambda *_: 1 / 0)
+        for attempt in (lambda: video.step(FRAMES[4]), lambda: video.remember(FRAMES[8], TRUTH[8], 8)):
+            with pytest.raises(ZeroDivisionError):
+                attempt()
+    assert received(video) == pytest.approx([3 * cells])
+    video.pin()
+    video.save(tmp_path / "saved")
+    for one in (video, Session.load(tmp_path / "saved", model)):
+        one.step(FRAMES[4])
+        one.step(FRAMES[5])
+        assert received(one)[0] == pytest.approx(received(video)[0])
+
+
+def test_what_is_remembered_of_the_current_frame_outlives_edits_of_others_and_a_pin(model):
+    video, plain = (session(model, 3, only(1)) for _ in range(2))
+    for one in (video, plain):
+        one.add({2: only(2, 2)})
+        one.step(FRAMES[3])
+        one.remember(FRAMES[3], only(1, 3), 3)
+    video.correct({2: only(2, 3)})
+    video.pin()
+    kept, (tensors, slots) = plain.groups[0].bank.state(), video.groups[0].bank.state()
+    assert slots == kept[1]
+    assert torch.equal(tensors["values"], kept[0]["values"])
+
+
+def test_undoing_what_follows_a_pin_leaves_the_pin(model):
+    """A pinned frame is taken as given, and an object that it does not show as gone."""
+    videos = [session(model, 2, only(1)) for _ in range(2)]
+    for video in videos:
+        gone = torch.zeros_like(video._now.prob)
+        gone[0] = 1
+        video._now = replace(video._now, prob=gone)
+        video.pin()
+    videos[1].remove([1])
+    videos[1].undo()
+    first, second = (video.step(np.zeros_like(FRAMES[2])).confidences for video in videos)
+    assert first == second
 
 
 def test_an_edit_in_inference_mode_can_be_undone_outside_it(model):

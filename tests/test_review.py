@@ -52,6 +52,16 @@ def test_suggestions_within_a_long_stretch_lie_apart():
     assert min(abs(a - b) for i, a in enumerate(frames) for b in frames[:i]) > 3
 
 
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+def test_a_long_video_is_reviewed_as_its_parts_are(direction):
+    """Of frames that are far apart; and no matrix of all pairs of them is made, which would be 7 GB here."""
+    line = np.full(30_000, 0.95)
+    line[20_000:20_020] = 0.5
+    (whole,), (part,) = (suggest(states(x), 1, direction) for x in (line, line[19_000:21_000]))
+    assert whole.frame == part.frame + 19_000
+    assert whole.gain == pytest.approx(part.gain)
+
+
 def test_the_reason_is_told_of_the_least_sure_object():
     normal = [{1: ObjectState(True, 0.9, 100), 2: ObjectState(True, 0.9, 50)} for _ in range(9)]
 

@@ -54,29 +54,33 @@ def suggest(states: Sequence[States], count: int = 8, direction: Direction = "fo
     if not any(states):
         raise ValueError("there is no object in any frame: nothing to review")
     left = np.array([sum(1 - state.confidence for state in objects.values()) for objects in states])
-    helps = _reach(len(states), direction)
     chosen: list[Suggestion] = []
     while len(chosen) < count:
         unsure = np.array(
             [any(s.confidence < UNSURE for s in objects.values()) for objects in states], dtype=bool
         )
         unsure[[one.frame for one in chosen]] = False
-        gains = np.where(unsure, helps @ left, 0.0)
+        gains = np.where(unsure, _gains(left, direction), 0.0)
         frame = int(gains.argmax())
         if gains[frame] < 1e-6 or left[frame] < 0.05:
             break
         chosen.append(_suggestion(states, frame, float(gains[frame])))
-        left = left * (1 - helps[frame])
+        left = left * (1 - _helps(np.arange(len(states)) - frame, direction))
     return chosen
 
 
-def _reach(count: int, direction: Direction) -> NDArray[np.float64]:
-    """(T, T): how much of what a frame (column) needs a correction of another (row) takes away, in [0, 1]."""
-    ahead = np.arange(count)[None] - np.arange(count)[:, None]
+def _helps(ahead: NDArray[np.int64], direction: Direction) -> NDArray[np.float64]:
+    """How much of what a frame needs, so far ahead of another, a correction of that takes away, in [0, 1]."""
     helps: NDArray[np.float64] = np.exp(-abs(ahead) / REACH)
     if direction != "both":
         helps[ahead < 0 if direction == "forward" else ahead > 0] = 0
     return helps
+
+
+def _gains(left: NDArray[np.float64], direction: Direction) -> NDArray[np.float64]:
+    """(T,): how much of what all frames need, (T,), a correction of each takes away."""
+    far = min(len(left) - 1, round(40 * REACH))  # beyond, e^-40 of it
+    return np.convolve(left, _helps(np.arange(far, -far - 1, -1), direction))[far : far + len(left)]
 
 
 def _suggestion(states: Sequence[States], frame: int, gain: float) -> Suggestion:

@@ -87,7 +87,7 @@ class _Now:
     prob: Tensor  # (1 + O, H', W')
     full: Tensor  # (1 + O, H, W), of the result
     given: tuple[int, ...] = ()  # the objects whose masks are known on it
-    remembered: frozenset[int] = frozenset()  # those of which the memory knew that before it came
+    remembered: frozenset[int] = frozenset()  # those whose masks on it the memory knows from elsewhere
     edges: Mapping[int, float] = field(default_factory=dict)  # of the frame before, see `observe`
 
 
@@ -177,13 +177,15 @@ class Session:
                 )
             before = self._state()
             try:
-                now = self._see(pixels, self.index)
+                now = self._see(pixels, self.index, use=self.index)
                 if given is not None:
                     known = ids_of(given)
                     now = self._give(now, known, one_hot(given, known))
                 self._memorize(now)
             except BaseException:  # out of memory, or interrupted: as if the frame had not come
                 self._restore(before)
+                for group in self.groups:
+                    group.bank.unread(self.index)
                 raise
         self._now = now
         self._undo.clear()
@@ -191,26 +193,29 @@ class Session:
         self.index += 1
         return self._result(now)
 
-    def _see(self, pixels: Tensor, index: int) -> _Now:
-        """What the memory and a frame (3, H, W) say of the objects followed."""
+    def _see(self, pixels: Tensor, index: int, use: int | None = None) -> _Now:
+        """What the memory and a frame (3, H, W) say of the objects followed.
+
+        use: the frame of whose time the readout counts as use of the memory; None: of none.
+        """
         source = (pixels.shape[1], pixels.shape[2])
         working = working_size(*source, self.size)
         frame, crop = pad_to_stride(normalize(resize(pixels, working))[None])  # (1, 3, H', W')
         frame = frame.to(next(self.network.parameters()).dtype)
         features = self.network.encode_key(frame)
-        prob = self._propagate(features, frame, index)  # (1 + O, H', W')
+        prob = self._propagate(features, frame, index, use)  # (1 + O, H', W')
         remembered = [id for group in self.groups if group.bank.was_given(index) for id in group.ids]
         full = resize(prob[crop], source)
         return _Now(
             index, frame, features, crop, prob, full, remembered=frozenset(remembered), edges=self._edges
         )
 
-    def _propagate(self, features: Features, frame: Tensor, index: int) -> Tensor:
+    def _propagate(self, features: Features, frame: Tensor, index: int, use: int | None) -> Tensor:
         """The probabilities of the objects followed: (1 + O, H', W')."""
         if not self.groups:
             return torch.ones(1, *frame.shape[2:], dtype=torch.float32, device=frame.device)  # background
         key = features.key[0].float()  # in half precision, cells that differ would look the same
-        readout = torch.cat([group.bank.read(key, self.index) for group in self.groups])  # (O, Cv, h, w)
+        readout = torch.cat([group.bank.read(key, use) for group in self.groups])  # (O, Cv, h, w)
         cells: Sequence[Tensor | None] = [None] * len(self.ids)
         if self.shortcuts.decode_near:
             readout, covered = readout[:, :-1], readout[:, -1]
@@ -341,6 +346,8 @@ class Session:
                 commits.append(group.bank.prepare(key, part, "given", index, now=self.index))
             for commit in commits:  # all banks or none
                 commit()
+        if self._now is not None and self._now.index == index:
+            self._now = replace(self._now, remembered=self._now.remembered.union(known))
         self._undo.clear()
 
     def add(self, masks: Mapping[int, object]) -> Result:
@@ -398,13 +405,17 @@ class Session:
     def pin(self) -> None:
         """Keep the current frame, as it is, in the memory of all objects for ever.
 
+        Of objects whose masks on it were remembered, those are what is kept.
+
         Raises ValueError where there is no frame yet or no object.
         """
         if not self.groups:
             raise ValueError("no object is followed; there is nothing to keep")
         with self._editing() as now:
-            self._now = replace(now, given=self.ids)
+            given = now.given + tuple(id for id in self.ids if id not in now.remembered)
+            self._now = replace(now, given=tuple(dict.fromkeys(given)))
             self._memorize(self._now)
+        self._result(self._now)  # which says to the next frame where the objects are
 
     def forget(self, since: int) -> None:
         """Drop what the memory holds of frames from index `since` on, but for frames that were given.
@@ -525,7 +536,8 @@ def _ids(masks: Mapping[int, object]) -> Iterable[int]:
 def _without(prob: Tensor, left: list[int]) -> Tensor:
     """prob (1 + O, H, W) of the objects that are left, by their places; what the others had is background."""
     objects = prob[1:][left]
-    return torch.cat([1 - objects.sum(dim=0, keepdim=True), objects])
+    background = (1 - objects.sum(dim=0, keepdim=True)).clamp(min=0)  # sums are rounded
+    return torch.cat([background, objects])
 
 
 def _divided_among_the_rest(prob: Tensor, planes: list[int]) -> Tensor:

@@ -180,6 +180,17 @@ def test_a_frame_that_is_read_again_counts_once():
     assert banks[0].state()[0]["received"].sum() == pytest.approx(2 * 15)
 
 
+def test_a_readout_of_no_frame_and_one_that_is_taken_back_are_no_use():
+    bank = MemoryBank(MemoryPolicy(max_frames=4, eviction="least-used"))
+    bank.add(*frame(0), frame=0)
+    bank.read(frame(1)[0], 1)
+    bank.read(frame(7)[0])
+    bank.read(frame(2)[0], 2)
+    bank.unread(2)
+    bank.unread(1)  # which was not the last
+    assert bank.state()[0]["received"].sum() == pytest.approx(15)
+
+
 @pytest.mark.parametrize("eviction", ["least-used", "consolidate"])
 def test_a_copy_evicts_as_its_original(eviction):
     bank = played(MemoryPolicy(max_frames=4, eviction=eviction, include_last=True), 9)

@@ -114,6 +114,17 @@ def test_a_memory_of_equal_keys_is_read_as_its_mean():
 
 
 @needs_compiler
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_what_is_not_finite_is_not_passed_over(wrong):
+    query, keys, values = draw(40, 90)
+    query[0, 3] = wrong
+    broken = topk_readout(query, keys, values, 20, "native").isnan().all(dim=1).all(dim=0)
+    assert broken.nonzero().flatten().tolist() == [3]
+    keys[7, 2] = wrong
+    assert topk_readout(query, keys, values, 20, "native").isnan().all()
+
+
+@needs_compiler
 def test_values_may_have_another_type_than_keys():
     query, keys, values = draw(40, 90)
     near = topk_readout(query, keys, values.bfloat16(), 20, "native")

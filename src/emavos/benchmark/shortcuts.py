@@ -46,10 +46,10 @@ def measure(
     bank = MemoryBank(MemoryPolicy(max_frames=memory_frames))
     for _ in range(memory_frames):
         bank.add(torch.randn_like(query), values)
-    readout = bank.read(query)[None]
+    readout = bank.read(query, memory_frames)[None]
     stages: dict[str, Callable[[], object]] = {
         "key": lambda: network.encode_key(frame),
-        "read": lambda: bank.read(query),
+        "read": lambda: bank.read(query, memory_frames),
         "decode": lambda: network.decode(readout, features),
         "decode near": lambda: network.decode(readout, features, near),
         "value": lambda: network.encode_value(frame, features, prob),

@@ -85,9 +85,9 @@ def measure(
         for _ in range(memory_frames):
             bank.add(torch.randn_like(features.key[0]).float(), values[0])
         query = features.key[0].float()
-        readout = bank.read(query)[None]
+        readout = bank.read(query, memory_frames)[None]
         key = timed(lambda: model.encode_key(frame))
-        read = timed(lambda: bank.read(query))
+        read = timed(lambda: bank.read(query, memory_frames))
         decode = timed(lambda: aggregate(model.decode(readout, features)[0].float().sigmoid()))
         value = timed(lambda: model.encode_value(frame, features, prob))
     step = _time_of_steps(model, policy, height, width, objects, repeats)

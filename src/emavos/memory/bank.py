@@ -45,7 +45,7 @@ class MemoryBank:
         self._norms = torch.empty(0)  # (capacity, h * w), |k|^2
         self._values = torch.empty(0)  # (capacity, h * w, O, Cv)
         self._received = torch.empty(0)  # (capacity, h * w), readout weight since the frame came
-        self._last: tuple[int | None, Tensor] | None = None  # who read last, and what each cell got: (N,)
+        self._last: tuple[int, Tensor] | None = None  # who read last, and what each cell got: (N,)
         self._counts = self.policy.bounded and self.policy.eviction != "oldest"
         self._base = int(self.policy.bounded and self.policy.eviction == "consolidate")  # slots of prototypes
         self._prototype_frames = torch.empty(0, dtype=torch.long)  # the frame that each prototype is of
@@ -144,22 +144,28 @@ class MemoryBank:
         """What the memory says of a frame.
 
         query: (Ck, h, w), its key. frame: its index in the video. Where the policy evicts by use, readouts
-        count as use; several of one index count as the last of them. Returns (O, Cv, h, w). Raises ValueError
-        where the memory is empty.
+        count as use; several of one index count as the last of them, one without an index does not count.
+        Returns (O, Cv, h, w). Raises ValueError where the memory is empty.
         """
         if not self._slots and not len(self._prototype_frames):
             raise ValueError("the memory is empty: there is nothing to read")
         keys, norms, values, _ = (self._cells(buffer) for buffer in self._buffers)
-        received = keys.new_zeros(len(keys), dtype=torch.float32) if self._counts else None
+        used = frame if self._counts else None
+        received = None if used is None else keys.new_zeros(len(keys), dtype=torch.float32)
         policy = self.policy
         readout = topk_readout(
             query.flatten(1), keys, values, policy.top_k, policy.backend, norms=norms, received=received
         )
-        if received is not None:
-            if self._last is not None and (frame is None or self._last[0] != frame):
+        if received is not None and used is not None:
+            if self._last is not None and self._last[0] != used:
                 self._settle()
-            self._last = (frame, received)
+            self._last = (used, received)
         return readout.unflatten(2, query.shape[1:])
+
+    def unread(self, frame: int) -> None:
+        """Take back what the last readout counts, if it was of this frame, which did not come after all."""
+        if self._last is not None and self._last[0] == frame:
+            self._last = None
 
     def state(self) -> tuple[dict[str, Tensor], list[tuple[Kind, int]]]:
         """What is held: tensors, and kind and index of each of n frames.

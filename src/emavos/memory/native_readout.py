@@ -42,7 +42,8 @@ def native_topk(query: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor
     """The similarities of the top_k cells of each query cell and where they are, (P, top_k), in no order.
 
     Similarities are up to a number for each query cell, which a softmax does not see. Of cells that would
-    weigh less than e^-20 of the first in it not all are found; in their place are -inf and 0.
+    weigh less than e^-20 of the first in it not all are found; in their place are -inf and 0. Where keys hold
+    NaN or infinity so do all similarities, and those of a query cell that does.
 
     query: (Ck, P). keys: (N, Ck). Raises RuntimeError where it does not compile.
     """
@@ -57,6 +58,8 @@ def native_topk(query: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor
     for first in range((cells - 1) // _BLOCK * _BLOCK, -1, -_BLOCK):  # the last frames are the most alike
         block = (keys[first : first + _BLOCK] - centre) @ axes
         offset = torch.linalg.vecdot(block, block) * -(channels**-0.5)
+        if not offset.isfinite().all():  # no comparison would see them
+            return best.fill_(torch.nan), index
         rest = torch.linalg.vector_norm(block[:, lead:], dim=1)
         memory = (x.data_ptr() for x in (rows, block, offset, rows_rest, rest))
         sizes = queries, len(block), channels, lead, top_k
@@ -70,9 +73,9 @@ def _axes(query: Tensor) -> tuple[Tensor, Tensor]:
     The distances of STCN's similarity stay what they are. The centre is that of the queries, and the first
     channels are those in which they differ most, so that they tell nearly all of a distance.
     """
-    if query.shape[1] == 0:
-        return query.new_zeros(len(query)), torch.eye(len(query))
     centre = query.mean(dim=1)
+    if query.shape[1] == 0 or not centre.isfinite().all():  # of which there are no axes
+        return query.new_zeros(len(query)), torch.eye(len(query))
     rows = query.T - centre
     return centre, torch.linalg.eigh(rows.T @ rows)[1].flip(1)  # from the widest on
 
