@@ -52,7 +52,7 @@ def native_topk(query: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor
     offset = torch.linalg.vecdot(keys, keys) * -(channels**-0.5)
     rows *= 2 * channels**-0.5
     rests = [torch.linalg.vector_norm(x[:, lead:], dim=1) for x in (rows, keys)]
-    best = torch.empty(queries, top_k)
+    best = torch.empty(queries, top_k, dtype=torch.float32)
     index = torch.empty(queries, top_k, dtype=torch.long)
 
     memory = (x.data_ptr() for x in (rows, keys, offset, *rests))
