@@ -64,6 +64,10 @@ MODELS = {  # the case as the page tells it: what makes it, and words of the mes
     "a header of weights that declares 50 MB": (header(50_000_000), WHOLE),
     "a header of weights that declares nothing": (header(0), WHOLE),
     "a pickle under the name of weights": (content(lambda whole: pickle.dumps({"a": 1})), WHOLE),
+    "a config of 4096 channels everywhere": (
+        config(key_channels=4096, value_channels=4096, context_channels=4096, decoder_channels=[4096] * 3),
+        "does not fit its config",
+    ),
     "a config with a field that there is not": (config(slot=3), FIELD + "unknown config fields: slot"),
     "a config with a billion slots": (config(slots=10**9), FIELD + "slots is a whole number from 1 to 4096"),
     "a config with a negative size": (config(key_channels=-1), FIELD + "key_channels is a whole number"),
@@ -158,6 +162,23 @@ def saved(model, tmp_path_factory):
     return path
 
 
+LARGE = "a saved session of numbers that are too large"
+
+
+def test_a_saved_session_of_numbers_that_are_too_large_names_frame_and_object(model, saved, tmp_path):
+    from safetensors import safe_open
+
+    with safe_open(saved, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(saved)
+    tensors["0.values"].fill_(3e38)
+    save_file(tensors, tmp_path / "large", metadata=metadata)
+    session = Session.load(tmp_path / "large", model)
+    with pytest.raises(FloatingPointError, match="frame 1: the network gives NaN or infinity for object 7"):
+        session.step(np.full((32, 48, 3), 90, np.uint8))
+    assert session.index == 1
+
+
 @pytest.mark.parametrize("case", SESSIONS)
 def test_a_saved_session_that_cannot_be_is_refused(model, saved, tmp_path, case):
     from safetensors import safe_open
@@ -174,6 +195,6 @@ def test_a_saved_session_that_cannot_be_is_refused(model, saved, tmp_path, case)
         Session.load(tmp_path / "bad", model)
 
 
-@pytest.mark.parametrize("case", [*MODELS, *SESSIONS])
+@pytest.mark.parametrize("case", [*MODELS, *SESSIONS, LARGE])
 def test_the_page_tells_of_each_model_and_session(case):
     assert f"| {case} |" in PAGE.read_text()
