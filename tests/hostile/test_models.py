@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -15,6 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from emavos import Session
+from emavos.bridges import read_stack
+from emavos.convert import read_checkpoint
 from emavos.models import STCN
 from emavos.pretrained import load_model
 
@@ -162,6 +165,21 @@ def saved(model, tmp_path_factory):
     return path
 
 
+def test_a_pipe_is_no_session_and_no_checkpoint_and_is_not_waited_for(model, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for read, what in (
+        (lambda path: Session.load(path, model), "a saved session"),
+        (read_checkpoint, "a checkpoint"),
+        (read_stack, "a stack of masks"),
+    ):
+        with pytest.raises(ValueError, match=f"pipe is a pipe or a device, not {what}"):
+            read(tmp_path / "pipe")
+        with pytest.raises(ValueError, match=f"folder is a folder, not {what}"):
+            read(tmp_path / "folder")
+
+
+PIPE = "a pipe or a folder as a saved session"
 LARGE = "a saved session of numbers that are too large"
 
 
@@ -195,6 +213,6 @@ def test_a_saved_session_that_cannot_be_is_refused(model, saved, tmp_path, case)
         Session.load(tmp_path / "bad", model)
 
 
-@pytest.mark.parametrize("case", [*MODELS, *SESSIONS, LARGE])
+@pytest.mark.parametrize("case", [*MODELS, *SESSIONS, PIPE, LARGE])
 def test_the_page_tells_of_each_model_and_session(case):
     assert f"| {case} |" in PAGE.read_text()
