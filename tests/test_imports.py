@@ -21,7 +21,7 @@ ALLOWED = {
     "hub": set(),
     "card": {"models"},
     "pretrained": {"card", "hub", "io", "models"},
-    "convert": {"frames", "models", "pretrained"},
+    "convert": {"frames", "io", "models", "pretrained"},
     "calibration": set(),
     "confidence": {"calibration"},
     "session": {

@@ -26,7 +26,7 @@ def pixels_of(image: Image.Image, name: str = "the frame") -> Pixels:
         gray = np.array(image)
         if gray.dtype.kind == "f" or gray.min() < 0 or gray.max() > 0xFFFF:
             raise ValueError(f"{name} has 32 bits a channel; save it with 8 or 16")
-        gray = ((gray.astype(np.int64) + 128) // 257).astype(np.uint8)
+        gray = ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2)
     if image.has_transparency_data:
         image = image.convert("RGBA")
