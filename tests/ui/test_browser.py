@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -118,8 +117,6 @@ def test_from_a_video_to_its_masks(page, tmp_path):
     page.track()
     page.until("frame", "frame 7 of 7")
     page.until("kind", "tracked")
-    if folder := os.environ.get("EMAVOS_SCREENSHOTS"):
-        page.browser.save_screenshot(os.path.join(folder, "ui.png"))
     page.press("\ue012")  # the left arrow
     page.until("frame", "frame 6 of 7")
     page.download("masks.zip", tmp_path / "taken" / "clip-masks.zip")
@@ -217,8 +214,6 @@ def test_tracking_that_is_stopped_keeps_its_masks_and_goes_on_from_there(empty, 
 def test_a_page_without_a_video_says_how_to_begin_and_offers_nothing_else(empty):
     empty.wait.until(lambda _: empty["empty"].is_displayed())
     assert "Open a video" in empty["empty"].text
-    if folder := os.environ.get("EMAVOS_SCREENSHOTS"):
-        empty.browser.save_screenshot(os.path.join(folder, "ui-empty.png"))
     for name in ("track", "stop", "play", "add", "remove", "eraser", "undo", "keep", "back", "mask"):
         assert not empty[name].is_enabled(), name
     for button in empty.browser.find_elements("css selector", "[data-download]"):

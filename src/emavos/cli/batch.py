@@ -102,7 +102,7 @@ def _batch(args: argparse.Namespace) -> None:
     with tqdm(total=len(jobs), unit="video", leave=False, disable=args.quiet or None) as bar:
         options = {"overlay": args.overlay, "rle": args.rle, "force": args.force}
         if args.ray:
-            logging.disable(logging.WARNING)  # Ray tells of each step
+            _hush_ray()
             load = functools.partial(load_predictor, args, shortcuts_of(args), **policy(args))
             outcomes = run_on_ray(
                 jobs, load, args.out, workers=args.ray, threads=args.threads or 1, each=_step(bar), **options
@@ -113,6 +113,12 @@ def _batch(args: argparse.Namespace) -> None:
             predictor = load_predictor(args, shortcuts_of(args), **policy(args))
             outcomes = run_batch(jobs, predictor, args.out, each=_step(bar), **options)
     _tell(outcomes, time.monotonic() - start, args)
+
+
+def _hush_ray() -> None:
+    """Ray tells of each step, and a paragraph of each worker that dies; the outcomes say what matters."""
+    logging.disable(logging.WARNING)
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # read when Ray is imported
 
 
 def _step(bar: Any) -> Callable[[Outcome], None]:
