@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
+from emavos.io.images import check_file
 from emavos.io.whole import write_tensors
+from emavos.pretrained import load_strictly
 from emavos.training.config import TrainConfig
 from emavos.training.learner import Learner
 
@@ -35,36 +40,52 @@ def save_checkpoint(path: Path, learner: Learner, iteration: int) -> None:
 def load_checkpoint(path: Path, learner: Learner) -> int:
     """Put back what `save_checkpoint` wrote; returns the next iteration.
 
-    Raises ValueError where the run was begun with another config. Its end alone may have been moved, and the
-    place where the learning rate begins to fall, if the run has not come to it.
+    Raises ValueError where the file is none of a run of this model, or the run was begun with another config.
+    Its end alone may have been moved, and the place where the learning rate begins to fall, if the run has
+    not come to it.
     """
+    what = f"{path} is damaged, or no checkpoint of a run"
+    check_file(path, "a checkpoint")
     try:
         with safe_open(path, "pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
         iteration = int(metadata["iteration"])
         begun = TrainConfig.from_json(metadata["config"])
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{path} is damaged, or no checkpoint of a run ({error}); delete it") from error
+        scaler = json.loads(metadata.get("scaler", "{}"))
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{what} ({error}); delete it") from error
     _check_same(path, begun, learner.config, iteration)
     model = learner.model
-    model.load_state_dict({key[6:]: tensor for key, tensor in state.items() if key.startswith("model.")})
+    load_strictly(model, {key[6:]: x for key, x in state.items() if key.startswith("model.")}, what)
     for name, parameter in model.named_parameters():
         fields = {field: state[f"{field}.{name}"] for field in _STATE if f"{field}.{name}" in state}
         if fields:  # the step's count stays on the CPU, where the optimiser keeps it
+            wanted = {field: torch.Size() if field == "step" else parameter.shape for field in _STATE}
+            _check_shapes(fields, wanted, f"{what}: the optimiser's state of {name}")
             learner.optimiser.state[parameter] = {
                 field: tensor if field == "step" else tensor.to(parameter.device)
                 for field, tensor in fields.items()
             }
     if learner.average is not None:
-        learner.average.weights = {
-            name: state[f"average.{name}"].to(weight.device)
-            for name, weight in learner.average.weights.items()
-        }
+        weights = learner.average.weights
+        averages = {key[8:]: x for key, x in state.items() if key.startswith("average.")}
+        _check_shapes(averages, {name: x.shape for name, x in weights.items()}, f"{what}: its averages")
+        learner.average.weights = {name: averages[name].to(x.device) for name, x in weights.items()}
         learner.average.updates = iteration
-    if scaler := json.loads(metadata.get("scaler", "{}")):
-        learner.scaler.load_state_dict(scaler)
+    if scaler:
+        try:
+            learner.scaler.load_state_dict(scaler)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"{what} ({error}); delete it") from error
     return iteration
+
+
+def _check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], what: str) -> None:
+    if {name: x.shape for name, x in state.items()} != dict(wanted):
+        raise ValueError(f"{what}: other tensors, or of other shapes; delete it")
+    if not all(x.is_floating_point() and bool(x.isfinite().all()) for x in state.values()):
+        raise ValueError(f"{what}: NaN, infinity or no numbers; delete it")
 
 
 def _check_same(path: Path, begun: TrainConfig, config: TrainConfig, iteration: int) -> None:
