@@ -135,7 +135,7 @@ def _assigned(cls: type) -> set[str]:
 
 def _signature(function: object) -> str:
     """Names, kinds and defaults of its parameters."""
-    signature = inspect.signature(function)  # type: ignore[arg-type]
+    signature = inspect.signature(function)
     empty = inspect.Parameter.empty
     plain = [
         p.replace(annotation=empty, default=empty if p.default is empty else _Text(_shown(p.default)))

@@ -22,6 +22,15 @@ def test_the_navigation_names_every_page_once_and_no_other():
     assert sorted(named) == sorted(str(page.relative_to(DOCS)) for page in PAGES)
 
 
+def test_the_page_on_compatibility_names_the_least_versions_of_the_project():
+    project, page = (path.read_text() for path in (ROOT / "pyproject.toml", DOCS / "compatibility.md"))
+    least = re.findall(r'^  "([a-z_]+)>=([\d.]+)",$', project, re.MULTILINE)
+    assert len(least) == 6
+    assert re.findall(r"^\| ([a-z_]+) \| ([\d.]+) \|", page, re.MULTILINE) == least
+    python = re.search(r'requires-python = ">=([\d.]+)"', project)[1]
+    assert f"Python from {python} on" in page
+
+
 def test_nothing_of_the_site_is_fetched_from_elsewhere():
     assert "font: false" in (ROOT / "mkdocs.yml").read_text()
     for page in PAGES:
