@@ -175,7 +175,8 @@ def _report(seen: Sequence[Seen]) -> None:
     error = np.mean([abs(one.confidence - one.J) for one in seen])
     print(f"a confidence is {error:.3f} from J in the mean")
     empty = [one for one in seen if not one.present]
-    gone = sum(not one.there for one in seen)
+    if not (gone := sum(not one.there for one in seen)):
+        return
     print(f"\ngone in {gone} frames, {sum(not one.there for one in empty)} of them without a mask")
     for name, rows in {
         "lost": empty,
