@@ -185,7 +185,7 @@ def test_a_view_without_motion_is_a_crop():
 
 
 def test_a_large_picture_is_averaged_not_thinned_out():
-    """Stripes a pixel wide are gray from afar; every eighth pixel alone would be a moire of black and white."""
+    """Stripes a pixel wide are gray from afar; every eighth pixel alone would be a moire of both."""
     stripes = torch.zeros(3, 400, 520, dtype=torch.uint8)
     stripes[..., ::2] = 255
     mask = torch.zeros(400, 520, dtype=torch.uint8)
