@@ -75,10 +75,10 @@ def test_pictures_are_read_as_a_session_reads_them(tmp_path):
     assert image.shape == (3, 96, 128)
     assert torch.equal(image.permute(1, 2, 0), torch.from_numpy(read_frame(frame / "00000.jpg")))
     write_mask(path / "00000.png", mask.numpy().astype(np.int32) * 300)
-    with pytest.raises(ValueError, match="00000.png has id 900; a sample holds ids 0 to 255"):
+    with pytest.raises(ValueError, match=r"00000\.png has id 900; a sample holds ids 0 to 255"):
         Clips(root).load(0, 0)
     Image.open(frame / "00001.jpg").save(path / "00000.png")
-    with pytest.raises(ValueError, match="00000.png is an RGB image of .* anti-aliased or compressed"):
+    with pytest.raises(ValueError, match=r"00000\.png is an RGB image of .* anti-aliased or compressed"):
         Clips(root).load(0, 0)
 
 

@@ -184,6 +184,20 @@ def test_a_view_without_motion_is_a_crop():
     torch.testing.assert_close(mirrored, seen.flip(2), atol=1e-5, rtol=0)
 
 
+def test_a_large_picture_is_averaged_not_thinned_out():
+    """Stripes a pixel wide are gray from afar; every eighth pixel alone would be a moire of both."""
+    stripes = torch.zeros(3, 400, 520, dtype=torch.uint8)
+    stripes[..., ::2] = 255
+    mask = torch.zeros(400, 520, dtype=torch.uint8)
+    mask[120:280, 130:390] = 7
+    view = View((260.0, 200.0), (200.0, 200.0), False)
+    seen, ids = view.sample(stripes, mask, Motion.still(), 48)
+    assert (seen - 0.5).abs().max() < 0.02
+    assert set(ids.unique().tolist()) == {0, 7}
+    near, _ = View((260.0, 200.0), (24.0, 24.0), False).sample(stripes, mask, Motion.still(), 48)
+    assert set(near.unique().tolist()) == {0.0, 1.0}
+
+
 def test_what_lies_outside_the_picture_is_its_mean_and_no_object():
     image = torch.full((3, 10, 10), 102, dtype=torch.uint8)
     view = View((5.0, 5.0), (20.0, 20.0), False)

@@ -66,6 +66,32 @@ def test_two_processes_learn_what_one_does_from_the_whole_batch(tmp_path):
     assert [len(each) for each in losses] == [3, 3]
 
 
+def test_a_run_of_which_one_process_is_told_to_stop_is_not_done(tmp_path):
+    data = training_tree(tmp_path / "data")
+    settings = [f"--set={field}" for field in ("size=48", "iterations=3", "decay_from=3", "hardest_from=3",
+                                               "all_pixels_until=0", "batch=2")]  # fmt: skip
+    arguments = ["train", "--stage", "tiny-1", "--init", "tiny", "--data", str(data), "--workers", "0",
+                 "--out", str(tmp_path / "run"), "--device", "cpu", *settings]  # fmt: skip
+    (tmp_path / "run.py").write_text(
+        "import os, signal, sys; from emavos import training; from emavos.cli import main\n"
+        "step = training.learner.Learner.step\n"
+        "def stopped(self, *args):\n"
+        "    if os.environ['RANK'] == '1':\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return step(self, *args)\n"
+        "training.learner.Learner.step = stopped\nprint('ended', main(sys.argv[1:]))\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, str(tmp_path / "run.py"), *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (tmp_path / "run" / "checkpoint.safetensors").exists(), done.stderr
+    assert not (tmp_path / "run" / "model").exists()
+
+
 def test_without_torchrun_there_is_one_process(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with joined(torch.device("cpu")) as device:

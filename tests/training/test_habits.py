@@ -77,6 +77,15 @@ def test_a_run_without_held_out_clips_is_not_validated(root, tmp_path):
         train(fresh(), root, tmp_path, dataclasses.replace(SMALL, leave_out=()), workers=0, validate_every=1)
 
 
+def test_a_held_out_clip_of_too_few_masks_is_told_before_training(tmp_path):
+    root = training_tree(tmp_path / "data")
+    for name in ("00001", "00002", "00003"):
+        (root / "clips" / "Annotations" / "480p" / "two" / f"{name}.png").unlink()
+    with pytest.raises(ValueError, match="two is held out and has 2 masks; a score takes three or more"):
+        train(fresh(), root, tmp_path / "run", SMALL, workers=0, validate_every=4)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_that_is_told_to_stop_is_saved_and_goes_on(root, tmp_path):
     whole = train(fresh(), root, tmp_path / "whole", SMALL, workers=0)
     seen = []
@@ -163,6 +172,11 @@ def test_fields_of_a_stage_are_set_on_the_command_line(root, tmp_path, capsys):
     ):
         assert main(command(root, tmp_path / "other", "--set", setting)) == 1
         assert message in capsys.readouterr().err
+
+
+def test_a_run_starts_from_a_model_or_from_trunks(root, tmp_path, capsys):
+    assert main(command(root, tmp_path / "run", "--trunks", "resnet50.pth", "resnet18.pth")) == 1
+    assert "--init is a whole model and --trunks begin a new one; give one" in capsys.readouterr().err
 
 
 def test_own_clips_need_few_masks_and_a_model_to_start_from(tmp_path, capsys):

@@ -124,7 +124,7 @@ def _train(args: argparse.Namespace) -> None:
                 stopping=told,
                 report=report,
             )
-        if told():
+        if distributed.anywhere(told(), device):  # where one of them was told, all stopped, and none is done
             raise SystemExit(TERMINATED)
         if first:
             save_model(model, args.out / "model", dtype=torch.float16)
@@ -145,6 +145,8 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
         raise ValueError(f"there is no stage {args.stage}; the stages are {', '.join(STAGES)}")
     if args.stage == "finetune" and args.init is None:
         raise ValueError("finetune goes on from a model: say --init tiny, or another --stage")
+    if args.init is not None and args.trunks is not None:
+        raise ValueError("--init is a whole model and --trunks begin a new one; give one of them")
     config = _with(STAGES[args.stage], args.set)
     if args.hold_out:
         config = replace(config, leave_out=tuple(args.hold_out))

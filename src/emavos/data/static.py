@@ -17,7 +17,8 @@ from emavos.io import IdMask, read_frame, read_mask
 class StaticImages(Sequence[tuple[Tensor, Tensor]]):
     """`root/images/NAME.jpg` with `root/masks/NAME.png`; or NAME.png beside NAME.jpg, at any depth.
 
-    An item is (image (3, H, W) uint8, mask (H, W) uint8 of ids, as `read_still_mask` reads it). As a set of `Videos`, each has one frame.
+    An item is (image (3, H, W) uint8, mask (H, W) uint8 of ids, as `read_still_mask` reads it). As a set of
+    `Videos`, each has one frame.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -72,8 +73,8 @@ def load_pair(image: Path, mask: Path, read: Callable[[Path], IdMask] = read_mas
 def read_still_mask(path: Path) -> IdMask:
     """The ids of a still image's mask, (H, W) int32.
 
-    A gray one that reaches 255 is white on black, as sets of salient objects have it, often with soft edges: it
-    is cut at half, as STCN does.
+    A gray one that reaches 255 is white on black, as sets of salient objects have it, often with soft edges:
+    it is cut at half, as STCN does.
     """
     with suppress(OSError), Image.open(path) as file:  # what cannot be read is told below
         if file.format == "PNG" and file.mode == "L" and file.getextrema()[1] == 255:

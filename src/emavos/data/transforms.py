@@ -68,6 +68,10 @@ class View:
         source = source + torch.tensor(self.centre)
         grid = (source / torch.tensor([width, height]) * 2 - 1)[None]
         pixels = image.float() / 255
+        times = int(2 * min(self.half) / size)
+        if times > 1:  # each pixel seen is a mean of those it covers, not one of them
+            small = (max(height // times, 1), max(width // times, 1))
+            pixels = functional.interpolate(pixels[None], small, mode="area")[0]
         mean = pixels.mean(dim=(1, 2), keepdim=True)
         seen = functional.grid_sample((pixels - mean)[None], grid, align_corners=False)[0] + mean
         ids = functional.grid_sample(mask[None, None].float(), grid, mode="nearest", align_corners=False)

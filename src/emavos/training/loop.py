@@ -55,7 +55,15 @@ def train(
     samples = open_samples(data, config)
     held_out = open_held_out(data, config) if validate_every else []
     if validate_every and not held_out:
-        raise ValueError("there is nothing to validate on: leave_out names no sequence of the data")
+        raise ValueError(
+            "there is nothing to validate on: leave_out (--hold-out) names no sequence of the data"
+        )
+    for clips in held_out:
+        for video, name in enumerate(clips.names):
+            if clips.length(video) < 3:
+                raise ValueError(
+                    f"{name} is held out and has {clips.length(video)} masks; a score takes three or more"
+                )
     learner = Learner(model, config)
     schedule = Schedule(save_every, validate_every, pictures_every)
     keeper = Keeper(out, learner, held_out, schedule, tensorboard)
