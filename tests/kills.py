@@ -81,8 +81,9 @@ def command(name: str, root: Path, out: Path) -> list[str]:
     if name == "batch":
         return ["batch", str(root), "--overlay", "--rle", *options]
     clip = f"{root}/clip0"
-    overlay, rle = f"{out}/shown/overlay.mp4", f"{out}/rle.json"
-    return ["segment", clip, "--mask", f"{clip}.png", "--overlay", overlay, "--rle", rle, *options]
+    more = ["--overlay", f"{out}/shown/overlay.mp4", "--rle", f"{out}/rle.json"]
+    more += ["--confidence", f"{out}/sure.csv"]
+    return ["segment", clip, "--mask", f"{clip}.png", *more, *options]
 
 
 def run(argv: list[str], seconds: float | None = None, number: int = signal.SIGKILL) -> int | None:

@@ -70,7 +70,7 @@ def test_masks_are_named_as_the_frames_and_equal_those_of_the_predictor(here, ca
             assert image.mode == "P"
             np.testing.assert_array_equal(np.array(image), result.mask)
     out, err = capsys.readouterr()
-    assert "5 frames, 1 objects" in out
+    assert "5 frames, 1 object:" in out
     assert err == ""  # no bar where nobody looks
     assert names(here)[0] == "clip"  # no hidden folder is left
 
@@ -170,15 +170,19 @@ def test_files_are_not_written_over_without_force(here, capsys):
 
 
 def test_inputs_are_never_written_over(here, capsys):
-    before = {name: (here / name).read_bytes() for name in names(here) if name.endswith(".png")}
+    (here / "m").mkdir()
+    shutil.copy("first.png", "m/img8.csv")
+    before = {name: (here / name).read_bytes() for name in names(here) if "." in name}
     for options in (
         {"out": "clip"},
         {"out": "other", "more": ["--overlay", "clip/../clip"]},
         {"out": "same", "more": ["--overlay", "same"]},
+        {"mask": "m/img8.csv", "more": ["--confidence", "m/../m/img8.csv"]},
+        {"more": ["--rle", "same.csv", "--confidence", "same.csv"]},
     ):
         assert segment("--force", *options.pop("more", []), **options) == 1
         assert "choose another place" in capsys.readouterr().err
-    assert before == {name: (here / name).read_bytes() for name in names(here) if name.endswith(".png")}
+    assert before == {name: (here / name).read_bytes() for name in names(here) if "." in name}
 
 
 @pytest.mark.parametrize(
@@ -413,13 +417,15 @@ def test_links_that_lead_nowhere_or_in_a_circle_are_one_line(here, capsys):
     assert (here / "outward").is_symlink()
 
 
-def test_an_overlay_does_not_appear_where_the_masks_cannot(here, capsys):
+def test_nothing_else_appears_where_the_masks_cannot(here, capsys):
     pytest.importorskip("av")
     (here / "out" / "img9.png").mkdir(parents=True)
+    more = ["--rle", "more/rle.json", "--confidence", "more/sure.csv"]
     for place in ("shown.mp4", "shown"):
-        assert segment("--force", "--overlay", place) == 1
+        assert segment("--force", "--overlay", place, *more) == 1
         assert "is in its way" in capsys.readouterr().err
         assert not (here / place).exists()
+        assert not (here / "more").exists()
 
 
 def test_a_size_that_no_memory_holds_is_one_line(here, capsys):

@@ -56,6 +56,13 @@ def test_an_object_that_left_across_the_border_is_surer_gone_than_one_that_faded
     assert confidence(nothing, left) > 0.5 > confidence(nothing, faded)
 
 
+def test_an_object_of_which_a_trace_is_left_is_less_surely_gone():
+    for edges in ({}, {1: 0.3}):
+        values = [confidence(blob(trace), edges) for trace in (0.0, 0.03, 0.08)]
+        assert values == sorted(values, reverse=True)
+        assert len({*values}) == 3
+
+
 def test_a_given_mask_is_sure_and_one_given_as_absent_stays_so(predictor):
     session = predictor.session()
     first = session.step(FRAMES[0], TRUTH[0])

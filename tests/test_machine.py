@@ -13,10 +13,10 @@ from emavos.machine import PeakMemory, describe
 CPU = torch.device("cpu")
 
 
-def test_a_machine_is_told_with_its_threads_and_torch():
-    text = describe(CPU)
-    assert f"{torch.get_num_threads()} threads" in text
-    assert torch.__version__ in text
+@pytest.mark.parametrize(("threads", "told"), [(1, "1 thread"), (2, "2 threads")])
+def test_a_machine_is_told_with_its_threads_and_torch(monkeypatch, threads, told):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert describe(CPU).endswith(f", {told}, torch {torch.__version__}")
 
 
 def test_the_peak_is_that_since_it_was_made():

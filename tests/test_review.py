@@ -40,7 +40,13 @@ def test_what_is_sure_is_not_suggested():
     assert suggest(states([1.0, 0.9, 0.8])) == []
 
 
-def test_suggestions_are_few_and_do_not_lie_side_by_side():
+def test_frames_beside_one_another_are_suggested_where_no_others_are_left():
+    found = suggest(states([0.9, 0.0, 0.0, 0.9]), direction="both")
+    assert [one.frame for one in found] == [1, 2]
+    assert found[1].gain < found[0].gain / 5
+
+
+def test_suggestions_within_a_long_stretch_lie_apart():
     frames = [one.frame for one in suggest(states([0.4] * 80), count=5, direction="both")]
     assert len(frames) == 5
     assert min(abs(a - b) for i, a in enumerate(frames) for b in frames[:i]) > 3
@@ -100,6 +106,7 @@ def test_masks_are_reviewed_as_the_video_that_they_were_found_in(here, capsys):
     table = rows("sure.csv")
     assert [row["frame"] for row in table[::3]] == [str(i) for i in range(8)]
     assert all(float(row["confidence"]) == 1 for row in table[:3])
+    assert max(len(row["confidence"]) for row in table) <= len("0.1234")
     areas = [np.count_nonzero(read_mask(f"masks/{row['frame']}.png") == int(row["object"])) for row in table]
     assert [int(row["area"]) for row in table] == areas
     assert main(["review", "clip", "--masks", "masks", "--confidence", "sure.csv", "--out", "one"]) == 0

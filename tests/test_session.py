@@ -190,14 +190,15 @@ def test_two_videos_in_threads_equal_each_alone(model):
         assert_same(out, run(model, frames, {0: FIRST}))
 
 
-def test_the_memory_of_a_long_stream_is_flat(model):
-    session = Session(model, MemoryPolicy(every=2, max_frames=6), None)
+@pytest.mark.parametrize(("policy", "full"), [(None, 80), (MemoryPolicy(every=2, max_frames=6), 12)])
+def test_the_memory_of_a_long_stream_is_flat_unless_told_otherwise(model, policy, full):
+    session = Session(model, policy, None)
     frames = video(4)
     sizes = []
-    for t in range(60):
+    for t in range(2 * full):
         session.step(frames[t % 4], FIRST if t == 0 else None)
         sizes.append(session.nbytes)
-    assert sizes[-1] == sizes[20] > 0
+    assert sizes[-1] == sizes[full] > sizes[0]
 
 
 @pytest.mark.parametrize("autocast", [False, True])

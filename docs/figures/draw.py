@@ -124,16 +124,21 @@ def bank() -> Pixels:
 
 
 def failures() -> Pixels:
-    """Three drawn clips on which the embedded model fails, each beside the truth."""
+    """Three drawn clips on which the embedded model fails at their own size, each beside the truth.
+
+    Prints the mean J there, and at larger working sizes.
+    """
     rows = []
     clips = {"thin lines": _thin(), "twins that cross": _twins(), "very small": _small()}
     for name, (frames, truth) in clips.items():
-        predictor = Predictor.from_pretrained(device="cpu", size=None)
-        masks = [result.mask for result in predictor.propagate(frames, truth[0])]
-        score = np.mean(
-            [region_similarity(m == 1, t == 1) for m, t in zip(masks[1:], truth[1:], strict=True)]
-        )
-        print(f"{name}: mean J {score:.2f}")
+        found = {}
+        for size in (240, 480, 720):
+            predictor = Predictor.from_pretrained(device="cpu", size=size)
+            found[size] = [result.mask for result in predictor.propagate(frames, truth[0])]
+            pairs = zip(found[size][1:], truth[1:], strict=True)
+            score = np.mean([region_similarity(m == 1, t == 1) for m, t in pairs])
+            print(f"{name}, size {size}: mean J {score:.2f}")
+        masks = found[240]
         last = len(frames) - 1
         pictures = [overlay(frames[i], masks[i], alpha=0.6) for i in (0, last // 2, last)]
         rows.append([*pictures, overlay(frames[last], truth[last], alpha=0.6)])
@@ -150,7 +155,7 @@ def _thin() -> Clip:
             canvas.line((a, b), fill, 2)
         canvas.ellipse((x - 14, y - 14, x + 14, y + 14), fill)
 
-    return _clip(10, [(draw, (200, 40, 40))])
+    return _clip(10, [(draw, (40, 60, 190))])
 
 
 def _twins() -> Clip:

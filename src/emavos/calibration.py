@@ -6,4 +6,4 @@ where CLIPS has the four sequences that the embedded model was not trained on, `
 """
 
 PRESENT = (-1.109, 1.361)
-ABSENT = (-3.214, 3.477)
+ABSENT = (-2.886, 4.514, -0.783)

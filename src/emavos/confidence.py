@@ -4,7 +4,7 @@ The network says for each pixel how probable an object is there. Where those ins
 those outside are low the mask is mostly right; where they blur into each other it is mostly not. A logistic
 regression, whose weights are in `emavos.calibration`, makes of this the J that the mask can be expected to
 have. An object without a mask is rather gone where it was last seen at the border of the frame, and rather
-lost where it was not.
+lost where it was not, or where the network still sees a trace of it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def observe(
             confidences.append(1.0)
             continue
         seen[id] = max(edge, _FADES * before) if area else before
-        signs = present_signs(agreement) if area else absent_signs(before)
+        signs = present_signs(agreement) if area else absent_signs(before, float(prob[plane].max()))
         weights = PRESENT if area else ABSENT
         confidences.append(_sigmoid(sum(w * x for w, x in zip(weights, signs, strict=True))))
     return tuple(confidences), seen
@@ -68,9 +68,12 @@ def present_signs(agreement: float) -> tuple[float, float]:
     return 1.0, _logit(agreement)
 
 
-def absent_signs(edge: float) -> tuple[float, float]:
-    """What the confidence of an absence is made of: a tenth of the outline at the border counts in full."""
-    return 1.0, min(10 * edge, 1.0)
+def absent_signs(edge: float, trace: float) -> tuple[float, float, float]:
+    """What the confidence of an absence is made of; a tenth of either counts in full.
+
+    edge: what `observe` returned for the frame before. trace: the highest probability of the object.
+    """
+    return 1.0, min(10 * edge, 1.0), min(10 * trace, 1.0)
 
 
 def signs_of(prob: Tensor, mask: Tensor) -> tuple[float, float, float]:

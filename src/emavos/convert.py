@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from emavos.frames import IMAGENET_MEAN, IMAGENET_STD
+from emavos.io.images import check_file
 from emavos.models import STCN, STCNConfig
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
 from emavos.models.resnet import ResNetTrunk
@@ -74,6 +75,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"torch {torch.__version__} can be made to run code by the file it reads; "
             f"{os.fspath(path)} is opened by torch 2.10 or newer alone: pip install --upgrade torch"
         )
+    check_file(path, "a checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
@@ -119,6 +121,7 @@ def load_resnet(trunk: ResNetTrunk, path: str | os.PathLike[str]) -> None:
     from torch's generator, as STCN starts them. Raises ValueError where the file holds another network.
     """
     if os.fspath(path).endswith(".safetensors"):
+        check_file(path, "a file of weights")
         try:
             theirs = load_file(path)
         except SafetensorError as error:

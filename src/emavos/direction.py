@@ -165,7 +165,7 @@ def _of_frames(masks: Mapping[int, Any], reel: Reel) -> dict[int, NDArray[np.int
 
 
 def _nothing(index: int, size: tuple[int, int]) -> Result:
-    return Result(index, (), torch.ones(1, *size), ())
+    return Result(index, (), torch.ones(1, *size, dtype=torch.float32), ())
 
 
 def _pack(prob: Tensor) -> NDArray[np.uint8]:

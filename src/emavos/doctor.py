@@ -6,6 +6,8 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -18,18 +20,16 @@ from emavos.memory import topk_readout
 from emavos.memory.readout import Backend
 from emavos.pretrained import KNOWN, WEIGHTS_NAME, load_model
 
+NEEDED = ("dense", "blocks")  # readouts that run on every machine; the others are faster on some
+
 
 @dataclass(frozen=True)
 class Extra:
     """An optional group of packages of this library."""
 
     name: str
-    missing: tuple[str, ...]  # requirements that are not met, as "av>=14.2 (not installed)"
-
-    @property
-    def install(self) -> str:
-        """The command that installs it."""
-        return f'pip install "emavos[{self.name}]"'
+    missing: tuple[str, ...]  # requirements that are not met, as "av>=14.2", or "av>=14.2 (found 13.0)"
+    install: str  # the command that installs it
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Report:
     @property
     def ok(self) -> bool:
         """Whether all works that needs no extra: the core packages, the model, and its readout."""
-        needed = (self.weights, self.readouts["dense"], self.readouts["blocks"])
+        needed = (self.weights, *(self.readouts[name] for name in NEEDED))
         return all(reason is None for reason in needed) and None not in self.versions.values()
 
 
@@ -82,39 +82,78 @@ _VARIABLES = (
 
 
 def extras(distribution: str = "emavos") -> tuple[Extra, ...]:
-    """The extras that the installed package declares, with what each lacks; none where it is no package."""
+    """The extras of this library, with what each lacks; none where they are not known.
+
+    They are those of the checkout that it runs from, which may be newer than what was installed of it, or of
+    the installed package.
+    """
+    groups, place = _of_checkout(distribution), f'-e "{_PYPROJECT.parent}'
+    if groups is None:
+        groups, place = _of_package(distribution), f'"{distribution}'
+    return tuple(
+        Extra(name, tuple(_missing(groups, name, distribution)), f'pip install {place}[{name}]"')
+        for name in groups
+    )
+
+
+_PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+
+
+def _of_checkout(distribution: str) -> dict[str, list[Requirement]] | None:
+    """The requirements of each extra as `pyproject.toml` says; None where there is none of this library."""
+    if sys.version_info < (3, 11) or not _PYPROJECT.is_file():
+        return None
+    import tomllib
+
+    project = tomllib.loads(_PYPROJECT.read_text(encoding="utf-8")).get("project", {})
+    if project.get("name") != distribution:
+        return None
+    groups = project.get("optional-dependencies", {})
+    return {name: [Requirement(line) for line in lines] for name, lines in groups.items()}
+
+
+def _of_package(distribution: str) -> dict[str, list[Requirement]]:
+    """The same as the installed package declares it."""
     try:
         declared = importlib.metadata.metadata(distribution).get_all("Provides-Extra") or []
     except importlib.metadata.PackageNotFoundError:
-        return ()
-    return tuple(Extra(name, tuple(_missing(distribution, name))) for name in declared)
+        return {}
+    lines = [Requirement(line) for line in importlib.metadata.requires(distribution) or []]
+    # those of the core have no marker of an extra, and hold where there is none
+    optional = [line for line in lines if line.marker and not line.marker.evaluate({"extra": ""})]
+    return {name: [line for line in optional if _applies(line, name)] for name in declared}
 
 
-def _missing(distribution: str, extra: str) -> list[str]:
-    missing = []
-    for requirement in _requirements(distribution):
-        if requirement.marker is None or not requirement.marker.evaluate({"extra": extra}):
-            continue  # of the core, or of another extra
+def _applies(requirement: Requirement, extra: str) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+
+def _missing(groups: Mapping[str, list[Requirement]], extra: str, distribution: str) -> list[str]:
+    missing: list[str] = []
+    for requirement in groups.get(extra, []):
+        if not _applies(requirement, extra):
+            continue  # on another system, or with another Python
         if requirement.name == distribution:  # an extra that is made of others
-            missing += [lack for name in sorted(requirement.extras) for lack in _missing(distribution, name)]
-        elif (lack := _lack(requirement)) is not None:
-            missing.append(lack)
-    return missing
+            for name in sorted(requirement.extras):
+                missing += _missing(groups, name, distribution)
+        else:
+            missing += _lacks(requirement)
+    return list(dict.fromkeys(missing))
 
 
-def _requirements(distribution: str) -> list[Requirement]:
-    return [Requirement(line) for line in importlib.metadata.requires(distribution) or []]
-
-
-def _lack(requirement: Requirement) -> str | None:
+def _lacks(requirement: Requirement) -> Iterator[str]:
+    """What is missing of a package, and of the extras that are asked of it."""
     wanted = f"{requirement.name}{requirement.specifier}"
     try:
         version = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:
-        return f"{wanted} (not installed)"
-    return (
-        None if requirement.specifier.contains(version, prereleases=True) else f"{wanted} (found {version})"
-    )
+        yield wanted
+        return
+    if not requirement.specifier.contains(version, prereleases=True):
+        yield f"{wanted} (found {version})"
+    groups = _of_package(requirement.name) if requirement.extras else {}
+    for further in (line for name in sorted(requirement.extras) for line in groups.get(name, [])):
+        yield from _lacks(further)
 
 
 def _versions() -> dict[str, str | None]:
@@ -141,14 +180,17 @@ def _has_bfloat16(accelerator: torch.device | None) -> bool | None:
 
 def _readout(backend: Backend) -> str | None:
     """Why a readout cannot run where it is meant to; None where it gives what the definition gives."""
-    device = "cuda" if backend == "triton" and torch.cuda.is_available() else "cpu"
+    if backend == "triton" and not torch.cuda.is_available():
+        return "it runs on CUDA devices, and there is none"
+    device = "cuda" if backend == "triton" else "cpu"
     generator = torch.Generator().manual_seed(0)
     query, keys = torch.rand(16, 40, generator=generator), torch.rand(500, 16, generator=generator)
     values = torch.rand(500, 2, 8, generator=generator)
     try:
         out = topk_readout(query.to(device), keys.to(device), values.to(device), backend=backend).cpu()
     except RuntimeError as error:
-        return str(error).splitlines()[0]
+        told = str(error).splitlines()[0]
+        return told.removeprefix(f"the {backend} readout cannot run: ").removesuffix("; use backend='auto'")
     wanted = topk_readout(query, keys, values, backend="dense")
     difference = (out - wanted).abs().max().item()
     return None if difference < 1e-4 else f"it differs from the definition by {difference:.1e}"

@@ -19,7 +19,8 @@ def describe(device: torch.device) -> str:
     if os.path.exists("/proc/cpuinfo"):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} thread{'' if threads == 1 else 's'}, torch {torch.__version__}"
 
 
 def keep_freed_memory() -> bool:

@@ -62,7 +62,7 @@ class show:
             yield result
         if count:
             text = self._shown(*last)
-        handle.update(self._page(f"{text}<p>{count} frames</p>"))
+        handle.update(self._page(f"{text}<p>{count} frame{'' if count == 1 else 's'}</p>"))
 
     def _ipython_display_(self) -> None:
         for _ in self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from functools import cache
 from io import BytesIO
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image, ImageOps
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 IdMask = NDArray[np.int32]  # (H, W), 0 the background
+MARK = "emavos-ids"  # the note in a PNG that holds `mark_of` its ids
 
 
 def pixels_of(image: Image.Image, name: str = "the frame") -> Pixels:
@@ -24,7 +26,7 @@ def pixels_of(image: Image.Image, name: str = "the frame") -> Pixels:
         gray = np.array(image)
         if gray.dtype.kind == "f" or gray.min() < 0 or gray.max() > 0xFFFF:
             raise ValueError(f"{name} has 32 bits a channel; save it with 8 or 16")
-        gray = ((gray.astype(np.int64) + 128) // 257).astype(np.uint8)
+        gray = ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2)
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -43,7 +45,8 @@ def ids_of_picture(image: Image.Image, name: str = "the mask") -> IdMask:
     image = ImageOps.exif_transpose(image)
     if image.mode in ("1", "L", "P") or image.mode.startswith("I"):
         mask = np.array(image).astype(np.int32)
-        if not _has_our_palette(image, mask) and _looks_antialiased(mask):
+        ours = _has_our_palette(image, mask) or image.info.get(MARK) == mark_of(mask)
+        if not ours and _looks_antialiased(mask):
             raise ValueError(
                 f"{name} looks anti-aliased or compressed: {len(np.unique(mask))} different ids, most of "
                 "them on edges alone; draw it without smoothing and save it as a PNG"
@@ -61,6 +64,11 @@ def ids_of_picture(image: Image.Image, name: str = "the mask") -> IdMask:
         f"{name} is an {image.mode} mask of {len(colours)} colours; a mask holds ids: save it losslessly as "
         "a palette or gray PNG, one number for each colour and 0 for the background"
     )
+
+
+def mark_of(mask: NDArray[Any]) -> str:
+    """A checksum of ids (H, W) up to 65535, which tells those that were written from pixels changed since."""
+    return f"{zlib.crc32(mask.astype('<u2').tobytes()):08x}"
 
 
 @cache

@@ -46,7 +46,7 @@ def suggest(states: Sequence[States], count: int = 8, direction: Direction = "fo
     A frame needs 1 - confidence, summed over its objects. A correction takes away all that its frame needs
     and, the further the less, of what frames in its reach need; the frame that takes most is chosen, then the
     next one from what is left. So a long stretch that is somewhat unsure comes before one frame that is
-    worse, and two suggestions do not lie side by side.
+    worse, and suggestions within it lie apart: little is left to win beside one that is chosen.
     """
     check_direction(direction)
     if count < 1:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from emavos.frames import working_size
+from emavos.io.images import check_file
 from emavos.io.whole import sweep, write_tensors
 from emavos.memory import MemoryBank, MemoryPolicy
 from emavos.memory.bank import Kind
@@ -59,6 +60,7 @@ def load_session(path: str | os.PathLike[str], model: STCN, network: STCN | None
     """The session of a file. See `Session.load`."""
     network = model if network is None else network
     device = next(network.parameters()).device
+    check_file(path, "a saved session")
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {}).get("session", "null"))
@@ -85,8 +87,6 @@ def load_session(path: str | os.PathLike[str], model: STCN, network: STCN | None
             raise ValueError(f"it holds {min(tensors)}, which is no part of a session")
         session._edges = {int(id): float(edge) for id, edge in facts.get("edges", {}).items()}
         weights, dtype = facts["weights"], facts["dtype"]
-    except FileNotFoundError:
-        raise
     except KeyError as error:
         raise ValueError(f"{os.fspath(path)} is no saved session, or is damaged: it lacks {error}") from error
     except (SafetensorError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:

@@ -57,6 +57,12 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
         run_on_ray(find_jobs(tmp_path), lambda: None, tmp_path / "out", workers=2)
 
 
+def starts():
+    """Whether Ray does, without this library."""
+    code = "import ray; ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray (extra: ray)")
 def test_two_workers_one_killed_give_the_bytes_of_one_process(tmp_path):
     pytest.importorskip("av")
@@ -79,11 +85,13 @@ def test_two_workers_one_killed_give_the_bytes_of_one_process(tmp_path):
 
     assert emavos(["-m", "emavos"], "whole").returncode == 0
     done = emavos(["-c", COMMAND], "out", "--ray", "2")
-    if "Ray does not start" in done.stderr:
-        pytest.skip("Ray does not start on this machine, or not in its time")
+    if "Ray does not start" in done.stderr and not starts():
+        pytest.skip("Ray does not start on this machine, by itself either")
     assert done.returncode == 1, done.stderr
-    assert "3 videos made, 12 frames" in done.stdout, done.stderr
-    assert "emavos: clip3: the process that followed it was killed, 2 times" in done.stderr
+    assert done.stdout.startswith("out: 3 videos made, 12 frames"), done.stderr
+    assert done.stdout.count("\n") == 1  # what Ray itself says of the workers that die is hushed
+    told = [line for line in done.stderr.splitlines() if not line.startswith("[")]  # Ray's core logs so
+    assert told == ["emavos: clip3: the process that followed it was killed, 2 times"]
     assert not (tmp_path / "once").exists()
     whole = tree(tmp_path / "whole")
     made = {name for name in whole if "clip3" not in name}

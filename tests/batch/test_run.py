@@ -58,12 +58,21 @@ def test_masks_are_those_of_segment_and_the_rest_agrees_with_them(here, capsys):
     assert {path.name for path in (here / "out").iterdir()} == {"masks", "overlays", "rle", "status"}
 
 
+@pytest.mark.parametrize("option", [["--decode-near"], ["--dtype", "bfloat16"]], ids=" ".join)
+def test_shortcuts_and_types_are_those_of_segment(here, option):
+    single = ["segment", "data/clip1", "--mask", "data/clip1.png", "--size", "64", "--device", "cpu"]
+    assert batch("--quiet", *option) == 0
+    assert main([*single, "--out", "with", "--quiet", *option]) == 0
+    assert main([*single, "--out", "without", "--quiet"]) == 0
+    assert tree(here / "out" / "masks" / "clip1") == tree(here / "with") != tree(here / "without")
+
+
 def test_a_bad_video_does_not_stop_the_rest_and_is_told_of_at_the_end(here, capsys):
     (here / "data" / "clip0" / "00002.png").write_bytes(b"no image")
     (here / "data" / "clip1.png").unlink()
     assert batch() == 1
     out, err = capsys.readouterr()
-    assert "1 videos made, 4 frames" in out
+    assert "1 video made, 4 frames" in out
     assert "2 failed" in out
     assert [line.split(": ")[1] for line in err.splitlines()] == ["clip0", "clip1"]
     assert "00002.png is not an image" in err
@@ -93,7 +102,7 @@ def test_a_second_run_makes_only_what_is_not_done(here, capsys):
     times = {path: path.stat().st_mtime_ns for path in (here / "out" / "masks").rglob("*.png")}
     (here / "clip1.png").rename(here / "data" / "clip1.png")
     assert batch() == 0
-    assert "1 videos made, 4 frames" in capsys.readouterr().out
+    assert "1 video made, 4 frames" in capsys.readouterr().out
     assert times == {path: path.stat().st_mtime_ns for path in times}
     assert batch() == 0
     assert "0 videos made" in capsys.readouterr().out

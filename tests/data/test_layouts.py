@@ -6,10 +6,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from emavos.cli import main
 from emavos.data import BL30K, Clips, Davis, Joined, StaticImages, VideoSamples, YouTubeVOS
 from emavos.data.places import draw_places, gap_at
 from emavos.data.thin_plate import thin_plate_warp
+from emavos.io import read_frame, write_mask
 from trees import davis_tree, training_tree
 
 
@@ -51,6 +54,45 @@ def test_frames_without_a_mask_are_passed_over(flat):
     for name in ("00000", "00003"):
         (flat / "train" / "Annotations" / "bear" / f"{name}.png").unlink()
     assert [frame.stem for frame in YouTubeVOS(flat).frames(0)] == ["00001", "00002", "00004"]
+
+
+def test_files_beside_the_masks_are_no_masks(flat):
+    masks = flat / "train" / "Annotations" / "bear"
+    (masks / "00001.png").rename(masks / "00001.jpg")
+    (masks / "00003.png").rename(masks / "00003.txt")
+    assert [frame.stem for frame in YouTubeVOS(flat).frames(0)] == ["00000", "00002", "00004"]
+
+
+def test_pictures_are_read_as_a_session_reads_them(tmp_path):
+    """Upright; over black; and what is no mask of ids is refused rather than trained on."""
+    root = training_tree(tmp_path / "data") / "clips"
+    frame, path = (root / kind / "480p" / "one" for kind in ("JPEGImages", "Annotations"))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a camera that was held upright
+    with Image.open(frame / "00000.jpg") as image:
+        image.rotate(90, expand=True).save(frame / "00000.jpg", exif=turned)
+    image, mask = Clips(root).load(0, 0)
+    assert image.shape == (3, 96, 128)
+    assert torch.equal(image.permute(1, 2, 0), torch.from_numpy(read_frame(frame / "00000.jpg")))
+    write_mask(path / "00000.png", mask.numpy().astype(np.int32) * 300)
+    with pytest.raises(ValueError, match="00000.png has id 900; a sample holds ids 0 to 255"):
+        Clips(root).load(0, 0)
+    Image.open(frame / "00001.jpg").save(path / "00000.png")
+    with pytest.raises(ValueError, match="00000.png is an RGB image of .* anti-aliased or compressed"):
+        Clips(root).load(0, 0)
+
+
+def test_a_soft_mask_of_a_still_image_is_cut_at_half(tmp_path):
+    """As sets of salient objects have them: white on black, with gray on the edges."""
+    root = training_tree(tmp_path / "data") / "static"
+    soft = np.zeros((80, 100), dtype=np.uint8)
+    soft[20:60, 30:70] = 255
+    soft[20:60, 29], soft[20:60, 70], soft[61, 30:70] = 127, 128, 1
+    Image.fromarray(soft).save(root / "masks" / "a.png")
+    images = StaticImages(root)
+    assert torch.equal(images[0][1], torch.from_numpy(soft >= 128).to(torch.uint8))
+    assert images[1][1].unique().tolist() == [0, 1, 2, 3]
+    assert main(["data", "check", str(root)]) == 0
 
 
 def test_still_images_may_lie_beside_their_masks(tmp_path):

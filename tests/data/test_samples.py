@@ -23,6 +23,14 @@ def samples(root):
     return ClipSamples(StaticImages(root / "static"), Clips(root / "clips"), count=24, batch=4, size=48)
 
 
+@pytest.fixture
+def threads():
+    """Sets how many threads torch has; afterwards it has as many as before."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 def test_a_sample_depends_on_its_number_and_the_seed_alone(samples):
     later = [samples[i] for i in (7, 3)]
     assert torch.equal(samples[3].frames, later[1].frames)
@@ -37,6 +45,17 @@ def test_workers_draw_the_same_samples(samples):
     for ours, theirs in zip(alone, shared, strict=True):
         assert torch.equal(ours.frames, theirs.frames)
         assert torch.equal(ours.masks, theirs.masks)
+
+
+def test_threads_do_not_change_a_picture(threads):
+    """A worker has one thread; the process that trains, without workers, has many."""
+    images = torch.rand(12, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    colours = [Colour.draw(np.random.default_rng(seed)) for seed in range(12)]
+    seen = []
+    for count in (1, 4):
+        threads(count)
+        seen.append([colour(image) for colour, image in zip(colours, images, strict=True)])
+    assert all(map(torch.equal, *seen))
 
 
 def test_samples_of_a_batch_have_as_many_objects_and_both_numbers_occur(samples):

@@ -96,6 +96,29 @@ def test_each_choice_of_options_has_masks_of_its_own(davis):
     assert (davis.parent / "out/masks/tiny+size=64").exists()
 
 
+def test_policies_of_the_memory_have_masks_of_their_own_and_stand_in_one_table(davis, capsys):
+    shared = ["--sequence", "one", "--every", "1", "--max-frames", "2"]
+    assert tiny(*shared, "--eviction", "oldest") == 0
+    assert tiny(*shared, "--eviction", "consolidate", "--max-cells", "60") == 0
+    names = [
+        "tiny+size=64+every=1+max-frames=2+eviction=oldest",
+        "tiny+size=64+every=1+max-frames=2+max-cells=60+eviction=consolidate",
+    ]
+    settings = json.loads((davis.parent / f"out/masks/{names[1]}/run.json").read_text())["settings"]
+    assert (settings["max_frames"], settings["max_cells"], settings["eviction"]) == (2, 60, "consolidate")
+    capsys.readouterr()
+    results = [word for name in names for word in ("--results", f"out/masks/{name}")]
+    assert evaluate("--sequence", "one", *results) == 0
+    assert rows(capsys.readouterr().out)[2] == ["sequence", *names]
+
+
+def test_an_eviction_that_can_never_happen_is_refused(davis, capsys):
+    assert tiny("--max-frames", "0", "--eviction", "oldest") == 1
+    refused(capsys, "--eviction oldest changes nothing", "give --max-frames or --max-cells")
+    assert not (davis.parent / "out").exists()
+    assert tiny("--sequence", "one", "--max-frames", "0", "--max-cells", "60", "--eviction", "oldest") == 0
+
+
 def test_youtube_is_written_scored_and_packed_as_its_server_wants_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     youtube_tree(tmp_path / "yt", truth=True)

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from PIL import Image
 from emavos.evaluation import PROTOCOLS, find_videos
 from emavos.evaluation.layouts import seen_categories
 from emavos.io import write_mask
+from emavos.memory import MemoryPolicy
+from emavos.predictor import Predictor
 from trees import davis_tree, youtube_tree
 
 MASK = np.zeros((8, 12), np.int32)
@@ -31,6 +34,14 @@ def write_list(path, *lines):
 
 def test_every_protocol_has_its_own_name_and_says_what_it_is():
     assert all(name == protocol.name and protocol.about for name, protocol in PROTOCOLS.items())
+
+
+def test_protocols_that_are_no_benchmark_of_short_videos_follow_as_the_library_does():
+    for name in ("davis-like", "lvos"):
+        protocol, policy = PROTOCOLS[name], MemoryPolicy()
+        assert (protocol.every, protocol.max_frames) == (policy.every, policy.max_frames)
+        assert protocol.size == signature(Predictor).parameters["size"].default
+    assert all(p.max_frames is None for p in PROTOCOLS.values() if p.name not in ("davis-like", "lvos"))
 
 
 def test_davis_2017_takes_the_sequences_of_its_list_at_480p(tmp_path):

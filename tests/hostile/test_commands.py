@@ -26,15 +26,28 @@ def data(tmp_path_factory):
     state["decoder.pred.bias"].fill_(float("nan"))
     save_file(state, root / "bad" / "model.safetensors")
     (root / "bad.mp4").write_text("text")
+    (root / "circle").symlink_to("circle")
     Image.fromarray(np.eye(7, dtype=np.uint8)).save(root / "small.png")
     return root
 
 
+CLIP = "{data}/davis/JPEGImages/480p/one"
+MASKS = "{data}/davis/Annotations/480p/one"
+END = "--out {out} --quiet"
 COMMANDS = {  # {data} and {out} are filled in
-    "segment": "segment {data}/davis/JPEGImages/480p/one --mask {data}/davis/Annotations/480p/one/00000.png",
-    "evaluate": "evaluate --data {data}/davis --processes 1",
-    "train": "train --stage tiny-1 --init tiny --data {data}/training --workers 0",
-    "batch": "batch {data}/davis",
+    "segment": f"segment {CLIP} --mask {MASKS}/00000.png {END}",
+    "evaluate": f"evaluate --data {{data}}/davis --processes 1 {END}",
+    "train": f"train --stage tiny-1 --init tiny --data {{data}}/training --workers 0 {END}",
+    "batch": f"batch {{data}}/davis {END}",
+    "review": f"review {CLIP} --mask {MASKS}/00000.png {END}",
+    "compare": f"compare --data {{data}}/davis --processes 1 {END} {{data}}/davis/Annotations/480p",
+    "demo": f"demo --frames 2 {END}",
+    "ui": "ui --port 0 --quiet --project {out}",
+    "convert": "convert {data}/bad.pth {out}",
+    "export": f"export onnx {END}",
+    "bench": "bench --model stcn-tiny --frame 32x32 --memory-frames 1 --repeats 1 --json {out}",
+    "data": "data check {data}/training",
+    "doctor": "doctor",
 }
 ARGUMENTS = [  # the command, what is added, the exit code and words of the line
     ("segment", "--size 15", 2, "'15' is not a whole number of at least 16"),
@@ -68,23 +81,51 @@ ARGUMENTS = [  # the command, what is added, the exit code and words of the line
     ("train", "--set sources=[3]", 1, "sources is a list of names, not [3]"),
     ("train", "--set nothing=1", 1, "unknown training fields: nothing"),
     ("batch", "--shard 3/2", 2, "a number from 0 to N - 1 and N, not '3/2'"),
-    ("batch", "--threads 0", 2, "'0' is not a whole number of at least 1"),
+    ("batch", "--threads 0", 2, "'0' is not a whole number from 1 to 1024"),
+    ("train", "--workers 1000000", 2, "'1000000' is not a whole number from 0 to 1024"),
+    ("batch", "--threads 999999999999", 2, "'999999999999' is not a whole number from 1 to 1024"),
     ("batch", "--ray 2 --shard 0/2", 1, "--shard is for processes that know nothing of each other"),
+    ("review", "--count 0", 2, "'0' is not a whole number of at least 1"),
+    ("review", "--direction up", 2, "invalid choice: 'up'"),
+    ("review", "--confidence a.csv", 1, "--masks and --confidence go together"),
+    ("compare", "--frames 0", 1, "frames"),
+    ("compare", "--frames 00099", 1, "00099"),
+    ("compare", "--processes x", 2, "'x' is not a whole number of at least 0"),
+    ("compare", "{data}/nothing", 1, "nothing is not a folder of results"),
+    ("compare", "{data}/circle", 1, "circle is not a folder of results"),
+    ("demo", "--frames 1", 2, "'1' is not a whole number of at least 2"),
+    ("demo", "--size 15", 2, "'15' is not a whole number of at least 16"),
+    ("demo", "--size 8193", 1, "size is a whole number of pixels from 16 to 8192"),
+    ("ui", "--port 70000", 1, "127.0.0.1:70000 cannot be listened on"),
+    ("ui", "--port -1", 2, "port"),
+    ("ui", "--project {data}/circle", 1, "circle is a link that leads nowhere"),
+    ("ui", "--max-upload 0", 2, "'0' is not a whole number of at least 1"),
+    ("ui", "--host nowhere.invalid", 1, "cannot be listened on"),
+    ("ui", "{data}/circle", 1, "circle does not exist"),
+    ("convert", "--preset stcn-tiny", 1, "--preset stcn-tiny is none of stcn,"),
+    ("convert", "--preset ../stcn", 1, "--preset ../stcn is none of stcn,"),
+    ("export", "--model ../..", 1, "has no config.json"),
+    ("bench", "--objects 0", 2, "'0' is not a whole number of at least 1"),
+    ("bench", "--memory-frames -1", 2, "memory-frames"),
+    ("bench", "--frame 8x8", 2, "'8x8' is not a height and a width of 16 or more"),
+    ("bench", "--repeats 0", 2, "'0' is not a whole number of at least 1"),
+    ("bench", "--threads 999999999999", 2, "'999999999999' is not a whole number from 1 to 1024"),
+    ("bench", "--model nobody", 1, "--model is one of stcn,"),
+    ("data", "{data}/davis", 2, "unrecognized arguments"),
+    ("doctor", "--json 1", 2, "unrecognized arguments"),
+    ("evaluate", "--out {data}/circle", 1, "circle is a link that leads nowhere"),
 ]
 KINDS = {
-    "a mask": (
-        "segment {data}/davis/JPEGImages/480p/one --mask {data}/small.png",
-        "mask is 7x7 but frame is 32x48",
-    ),
+    "a mask": (f"segment {CLIP} --mask {{data}}/small.png {END}", "mask is 7x7 but frame is 32x48"),
     "a checkpoint": (
         f"{COMMANDS['segment']} --model {{data}}/bad",
         "decoder.pred.bias holds NaN or infinity",
     ),
-    "a video": ("segment {data}/bad.mp4 --mask {data}/small.png", "is no video"),
+    "a video": (f"segment {{data}}/bad.mp4 --mask {{data}}/small.png {END}", "is no video"),
     "a checkpoint of evaluate": (f"{COMMANDS['evaluate']} --model {{data}}/bad", "holds NaN or infinity"),
     "a checkpoint of batch": (f"{COMMANDS['batch']} --model {{data}}/bad", "holds NaN or infinity"),
     "a checkpoint of train": (
-        "train --stage tiny-1 --init {data}/bad --data {data}/training",
+        f"train --stage tiny-1 --init {{data}}/bad --data {{data}}/training {END}",
         "holds NaN or infinity",
     ),
 }
@@ -92,8 +133,7 @@ KINDS = {
 
 def check_refused(line, data, out, code, words, capsys):
     """The line fails with this code and one line that has these words; nothing is written."""
-    argv = line.format(data=data).split()
-    assert main([*argv, "--out", str(out), "--quiet"]) == code
+    assert main(line.format(data=data, out=out).split()) == code
     output, error = capsys.readouterr()
     assert words in error
     assert error.startswith("emavos: error: ")

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from emavos import Session
 from emavos.io import read_mask, write_mask
 from emavos.models import STCN
+from emavos.pictures import MARK
 
 PAGE = Path(__file__).parents[2] / "docs" / "input.md"
 FRAME = np.full((32, 48, 3), 90, np.uint8)
@@ -34,6 +36,10 @@ def smooth():
     return np.array(big.resize((96, 64), Image.Resampling.LANCZOS))
 
 
+def smooth16():
+    return smooth().astype(np.uint16) * 257
+
+
 def void():
     mask = square(1)
     mask[7], mask[24] = 255, 255
@@ -43,6 +49,7 @@ def void():
 REFUSED = {  # the case as the page tells it: the array, and words of the message
     "a mask of colours (RGB)": (colours(), "is an RGB mask of 2 colours; a mask holds ids"),
     "an anti-aliased mask": (smooth(), "looks anti-aliased or compressed"),
+    "an anti-aliased mask of 16 bits": (smooth16(), "looks anti-aliased or compressed"),
     "a mask of another size than its frame": (square(1, size=(24, 32)), "mask is 24x32 but frame is 32x48"),
     "a mask without an object": (square(0), "the mask of frame 0 is empty"),
 }
@@ -90,11 +97,39 @@ def test_an_odd_mask_is_followed_as_the_page_says(session, tmp_path, case):
     assert {*np.unique(result.mask)} <= {0, *ids}
 
 
+def test_a_mask_that_its_exif_turns_is_upright_as_its_frame_is(tmp_path):
+    picture = Image.fromarray(square(3))
+    picture.getexif()[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    picture.save(tmp_path / "mask.png", exif=picture.getexif())
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), np.rot90(square(3), -1))
+
+
+def test_slivers_with_ids_above_255_are_ids_until_the_picture_is_changed(tmp_path):
+    mask = np.zeros((32, 48), np.int32)
+    mask[8:24, 8:24] = 900
+    mask[8:24, 8] = np.arange(300, 316)  # each a pixel between the background and an object
+    write_mask(tmp_path / "mask.png", mask)
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), mask)
+    with Image.open(tmp_path / "mask.png") as picture:
+        notes = PngInfo()
+        notes.add_text(MARK, picture.info[MARK])
+        picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "flipped.png", pnginfo=notes)
+    with pytest.raises(ValueError, match="looks anti-aliased"):
+        read_mask(tmp_path / "flipped.png")
+
+
 def test_negative_ids_are_followed_and_have_no_place_in_a_file(session, tmp_path):
     result = session.step(FRAME, square(-2, np.int32))
     assert result.ids == (-2,)
     with pytest.raises(ValueError, match="id -2 has no place in a PNG"):
         write_mask(tmp_path / "mask.png", np.asarray(result.mask))
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (2**14, 2**13 + 1)])
+def test_a_mask_that_no_file_gives_back_is_not_written(tmp_path, shape):
+    with pytest.raises(ValueError, match="from 1 to 134217728 pixels"):
+        write_mask(tmp_path / "mask.png", np.broadcast_to(np.uint8(0), shape))
     assert [*tmp_path.iterdir()] == []
 
 

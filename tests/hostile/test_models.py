@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -15,6 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from emavos import Session
+from emavos.bridges import read_stack
+from emavos.convert import read_checkpoint
 from emavos.models import STCN
 from emavos.pretrained import load_model
 
@@ -64,6 +67,10 @@ MODELS = {  # the case as the page tells it: what makes it, and words of the mes
     "a header of weights that declares 50 MB": (header(50_000_000), WHOLE),
     "a header of weights that declares nothing": (header(0), WHOLE),
     "a pickle under the name of weights": (content(lambda whole: pickle.dumps({"a": 1})), WHOLE),
+    "a config of 4096 channels everywhere": (
+        config(key_channels=4096, value_channels=4096, context_channels=4096, decoder_channels=[4096] * 3),
+        "does not fit its config",
+    ),
     "a config with a field that there is not": (config(slot=3), FIELD + "unknown config fields: slot"),
     "a config with a billion slots": (config(slots=10**9), FIELD + "slots is a whole number from 1 to 4096"),
     "a config with a negative size": (config(key_channels=-1), FIELD + "key_channels is a whole number"),
@@ -161,6 +168,38 @@ def saved(model, tmp_path_factory):
     return path
 
 
+def test_a_pipe_is_no_session_and_no_checkpoint_and_is_not_waited_for(model, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for read, what in (
+        (lambda path: Session.load(path, model), "a saved session"),
+        (read_checkpoint, "a checkpoint"),
+        (read_stack, "a stack of masks"),
+    ):
+        with pytest.raises(ValueError, match=f"pipe is a pipe or a device, not {what}"):
+            read(tmp_path / "pipe")
+        with pytest.raises(ValueError, match=f"folder is a folder, not {what}"):
+            read(tmp_path / "folder")
+
+
+PIPE = "a pipe or a folder as a saved session"
+LARGE = "a saved session of numbers that are too large"
+
+
+def test_a_saved_session_of_numbers_that_are_too_large_names_frame_and_object(model, saved, tmp_path):
+    from safetensors import safe_open
+
+    with safe_open(saved, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(saved)
+    tensors["0.values"].fill_(3e38)
+    save_file(tensors, tmp_path / "large", metadata=metadata)
+    session = Session.load(tmp_path / "large", model)
+    with pytest.raises(FloatingPointError, match="frame 1: the network gives NaN or infinity for object 7"):
+        session.step(np.full((32, 48, 3), 90, np.uint8))
+    assert session.index == 1
+
+
 @pytest.mark.parametrize("case", SESSIONS)
 def test_a_saved_session_that_cannot_be_is_refused(model, saved, tmp_path, case):
     from safetensors import safe_open
@@ -177,6 +216,6 @@ def test_a_saved_session_that_cannot_be_is_refused(model, saved, tmp_path, case)
         Session.load(tmp_path / "bad", model)
 
 
-@pytest.mark.parametrize("case", [*MODELS, *SESSIONS])
+@pytest.mark.parametrize("case", [*MODELS, *SESSIONS, PIPE, LARGE])
 def test_the_page_tells_of_each_model_and_session(case):
     assert f"| {case} |" in PAGE.read_text()

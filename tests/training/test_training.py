@@ -181,6 +181,19 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_checkpoint(root, tmp_pat
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
+@pytest.mark.parametrize("clip_grad", [0.0, 5.0])
+def test_a_gradient_that_is_not_finite_changes_no_weight(clip_grad):
+    learner = Learner(fresh(), dataclasses.replace(SMALL, clip_grad=clip_grad, ema=0.5))
+    before = [p.detach().clone() for p in learner.model.parameters()]
+    learner.model.decoder.pred.bias.register_hook(lambda grad: grad * torch.inf)  # as the root of 0 gives
+    sample = Sample(torch.randn(1, 3, 3, 48, 48), torch.zeros(1, 3, 1, 48, 48), torch.ones(1, 1))
+    sample.masks[..., 10:30, 10:30] = 1
+    with pytest.raises(FloatingPointError, match="gradient of iteration 7 is"):
+        learner.step(sample, 7)
+    assert all(map(torch.equal, before, learner.model.parameters()))
+    assert all(map(torch.equal, before, learner.average.weights.values()))
+
+
 def test_training_on_one_clip_lowers_its_loss(root):
     samples = ClipSamples(
         StaticImages(root / "static"), Clips(root / "clips"), count=1, batch=1, size=48, two_objects=0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -94,18 +93,23 @@ class Page:
 
 
 @pytest.fixture
-def page(browser, address, clip, tmp_path):
-    """The page with a clip of eight frames."""
-    write_video(tmp_path / "clip.mp4", clip[0], fps=10)
+def empty(browser, address, tmp_path):
+    """The page before there is a video."""
     taken = {"behavior": "allow", "downloadPath": str(tmp_path / "taken")}
     browser.execute_cdp_cmd("Browser.setDownloadBehavior", taken)
     browser.get_log("browser")
-    page = Page(browser, address)
-    page["video"].send_keys(str(tmp_path / "clip.mp4"))
-    page.until("frame", "frame 0 of 7")
-    yield page
+    yield Page(browser, address)
     severe = [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
     assert not [line for line in severe if "favicon" not in line["message"]]
+
+
+@pytest.fixture
+def page(empty, clip, tmp_path):
+    """The page with a clip of eight frames."""
+    write_video(tmp_path / "clip.mp4", clip[0], fps=10)
+    empty["video"].send_keys(str(tmp_path / "clip.mp4"))
+    empty.until("frame", "frame 0 of 7")
+    return empty
 
 
 def test_from_a_video_to_its_masks(page, tmp_path):
@@ -113,8 +117,6 @@ def test_from_a_video_to_its_masks(page, tmp_path):
     page.track()
     page.until("frame", "frame 7 of 7")
     page.until("kind", "tracked")
-    if folder := os.environ.get("EMAVOS_SCREENSHOTS"):
-        page.browser.save_screenshot(os.path.join(folder, "ui.png"))
     page.press("\ue012")  # the left arrow
     page.until("frame", "frame 6 of 7")
     page.download("masks.zip", tmp_path / "taken" / "clip-masks.zip")
@@ -182,3 +184,38 @@ def test_a_mask_is_loaded_with_colours_of_the_library_and_an_object_removed(page
     page.wait.until(lambda d: d.switch_to.alert).accept()
     page.wait.until(lambda _: "34" not in page["objects"].text)
     assert Project.open(tmp_path / "project").ids == (17,)
+
+
+def test_tracking_that_is_stopped_keeps_its_masks_and_goes_on_from_there(empty, clip, tmp_path):
+    frames = [clip[0][i % 8] for i in range(400)]  # too many to be done before a click
+    write_video(tmp_path / "long.mp4", frames, fps=10)
+    empty["video"].send_keys(str(tmp_path / "long.mp4"))
+    empty.until("frame", "frame 0 of 399")
+    empty.paint(60, 20)
+    empty.click("track")
+    empty.wait.until(lambda _: int(empty.data("reached") or 0) > 0)
+    empty.click("stop")
+    empty.wait.until(lambda _: empty.data("job") == "")
+    assert not empty["stop"].is_enabled()
+    reached = int(empty.data("reached"))
+    assert 0 < reached < 400
+    masks = [Project.open(tmp_path / "project").mask(i) for i in range(reached)]
+    assert all(mask.any() for mask in masks[:2])
+    assert Project.open(tmp_path / "project").kind(reached) == "none"
+    empty.click("track")
+    empty.wait.until(lambda _: int(empty.data("reached")) > reached)
+    empty.click("stop")
+    empty.wait.until(lambda _: empty.data("job") == "")
+    again = Project.open(tmp_path / "project")
+    assert again.reached > reached
+    np.testing.assert_array_equal([again.mask(i) for i in range(reached)], masks)
+
+
+def test_a_page_without_a_video_says_how_to_begin_and_offers_nothing_else(empty):
+    empty.wait.until(lambda _: empty["empty"].is_displayed())
+    assert "Open a video" in empty["empty"].text
+    for name in ("track", "stop", "play", "add", "remove", "eraser", "undo", "keep", "back", "mask"):
+        assert not empty[name].is_enabled(), name
+    for button in empty.browser.find_elements("css selector", "[data-download]"):
+        assert not button.is_enabled()
+    assert empty["video"].is_enabled()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from contextlib import ExitStack
+
 import pytest
 
 from emavos.io import write_video
@@ -43,3 +47,59 @@ def test_a_new_video_replaces_the_one_before_it_where_none_is_kept(tmp_path, pre
         desk.open_video(video, "clip")
         desk.job.join()
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["002"]
+
+
+@pytest.fixture
+def other():
+    """Starts another process that holds a folder as a page does; it is killed, not ended, at the end."""
+    code = "import sys, pathlib, emavos.ui.hold as h; x = h.Hold(pathlib.Path(sys.argv[1])); print(); input()"
+    with ExitStack() as stack:
+
+        def start(folder):
+            command = [sys.executable, "-c", code, str(folder)]
+            process = stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            stack.callback(process.kill)
+            assert process.stdout.readline() == "\n"
+            return process
+
+        yield start
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders are not held on Windows")
+def test_a_project_that_another_process_works_on_is_refused_until_that_is_gone(project, predictor, other):
+    process = other(project.folder)
+    before = {path: path.read_bytes() for path in project.folder.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="project is open in another page"):
+        Desk(predictor, project.folder, keeps=True)
+    assert before == {path: path.read_bytes() for path in project.folder.rglob("*") if path.is_file()}
+    process.kill()
+    process.wait()
+    desk = Desk(predictor, project.folder, keeps=True)
+    assert desk.the_project().count == 8
+    desk.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders are not held on Windows")
+def test_a_folder_that_another_process_reads_a_video_into_is_refused(tmp_path, predictor, video, other):
+    desk = Desk(predictor, tmp_path / "work", keeps=True)  # nothing is there yet
+    (tmp_path / "work" / "frames").mkdir(parents=True)
+    (tmp_path / "work" / ".unfinished").touch()
+    (tmp_path / "work" / "frames" / "00000.jpg").write_bytes(b"of the other")
+    other(tmp_path / "work")
+    desk.open_video(video, "clip")
+    desk.job.join()
+    assert "work is open in another page" in desk.job.error
+    with pytest.raises(ValueError, match="work is open in another page"):
+        Desk(predictor, tmp_path / "work", keeps=True)
+    assert (tmp_path / "work" / "frames" / "00000.jpg").read_bytes() == b"of the other"
+
+
+def test_a_desk_that_was_closed_lets_another_go_on(project, predictor, clip):
+    first = Desk(predictor, project.folder, keeps=True)
+    first.give(0, clip[1][0])
+    first.close()
+    second = Desk(predictor, project.folder, keeps=True)
+    assert second.the_project().ids == (1, 2)
+    second.close()

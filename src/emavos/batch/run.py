@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import hashlib
 import json
@@ -133,7 +134,8 @@ class Batch:
         """Fill a folder with the outputs of a video; the number of frames and the ids."""
         options = {"size": predictor.size, **job.options}
         size = options.pop("size")
-        predictor = Predictor(predictor.model, replace(predictor.policy, **options), size)
+        predictor = copy.copy(predictor)  # with its network and shortcuts, which are the same for all videos
+        predictor.policy, predictor.size = replace(predictor.policy, **options), size
         frames = open_frames(job.video)
         masks = read_masks(job.mask, frames)
         count, ids = 0, set[int]()

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,14 +33,23 @@ from emavos.benchmark.sequences import (
     overlap,
     quality,
 )
+from emavos.confidence import ObjectState
 from emavos.direction import propagate_both
 from emavos.io import open_frames, write_image
 from emavos.models import STCN
 from emavos.pretrained import load_model
 from emavos.review import suggest
-from emavos.session import Result, Session
+from emavos.session import Session
 
 CHOICES = ("oracle", "review", "least sure", "uniform", "random")
+
+
+class Seen(NamedTuple):
+    """One frame: what was said of its object, and what is true."""
+
+    objects: Mapping[int, ObjectState]
+    J: float
+    JF: float
 
 
 def measure(
@@ -47,28 +58,29 @@ def measure(
     """Of each way to choose the mean J&F after 0, 1, ... corrections."""
     model = known_keys(model)
 
-    def follow(given: Sequence[int]) -> list[Result]:
+    @cache
+    def follow(given: tuple[int, ...]) -> list[Seen]:
         masks = {t: clip.truths[t] for t in given}
-        return list(propagate_both(lambda: Session(model, size=size), open_frames(clip.frames), masks))
+        results = propagate_both(lambda: Session(model, size=size), open_frames(clip.frames), masks)
+        return [
+            Seen(r.objects, overlap(r.mask, truth), quality(r.mask, truth))
+            for r, truth in zip(results, clip.truths, strict=True)
+        ]
 
-    def score(results: Sequence[Result]) -> float:
-        return float(np.mean([quality(r.mask, clip.truths[r.index]) for r in results[1:]]))
+    def line(choice: str) -> list[float]:
+        given, scores, g = [0], [], np.random.default_rng([*clip.name.encode()])
+        for number in range(1, rounds + 2):
+            seen = follow(tuple(sorted(given)))
+            scores.append(float(np.mean([one.JF for one in seen[1:]])))
+            if number <= rounds:
+                given = _more(clip, seen, given, choice, number, g)
+        return scores
 
-    begin = follow([0])
-    scores = {}
-    for choice in choices:
-        results, given, line = begin, [0], [score(begin)]
-        g = np.random.default_rng(0)
-        for number in range(1, rounds + 1):
-            given = _more(clip, results, given, choice, number, g)
-            results = follow(given)
-            line.append(score(results))
-        scores[choice] = line
-    return scores
+    return {choice: line(choice) for choice in choices}
 
 
 def _more(
-    clip: Clip, results: Sequence[Result], given: list[int], choice: str, number: int, g: np.random.Generator
+    clip: Clip, seen: Sequence[Seen], given: list[int], choice: str, number: int, g: np.random.Generator
 ) -> list[int]:
     """The frames that are given in the next round. Those without the object have no mask to give."""
     free = [t for t in range(1, len(clip)) if t not in given and clip.truths[t].any()]
@@ -79,12 +91,12 @@ def _more(
     if choice == "random":
         return [*given, int(g.choice(free))]
     if choice == "oracle":
-        return [*given, min(free, key=lambda t: overlap(results[t].mask, clip.truths[t]))]
+        return [*given, min(free, key=lambda t: seen[t].J)]
     if choice == "review":
-        found = suggest([result.objects for result in results], count=len(clip), direction="both")
+        found = suggest([one.objects for one in seen], count=len(clip), direction="both")
         if suggested := [one.frame for one in found if one.frame in free]:
             return [*given, suggested[0]]
-    return [*given, min(free, key=lambda t: results[t].objects[1].confidence)]
+    return [*given, min(free, key=lambda t: seen[t].objects[1].confidence)]
 
 
 def draw(rows: dict[str, dict[str, list[float]]], path: Path) -> None:

@@ -21,7 +21,7 @@ from emavos.models import STCN, Features
 
 @dataclass(frozen=True)
 class Clip:
-    """frames: (H, W, 3) of uint8 each. truths: (H, W) int32 each, 1 where the object is."""
+    """frames: (H, W, 3) of uint8 each. truths: (H, W) int32 of ids each; of one object, 1 where it is."""
 
     name: str
     frames: list[Pixels]
@@ -32,15 +32,20 @@ class Clip:
 
 
 def load_clips(
-    data: Path, size: int, frames: int | None = None, names: Sequence[str] | None = None
+    data: Path,
+    size: int,
+    frames: int | None = None,
+    names: Sequence[str] | None = None,
+    merge: bool = True,
 ) -> list[Clip]:
-    """The sequences of JPEGImages/480p and Annotations/480p, one object each, at a short side of `size`.
+    """The sequences of JPEGImages and Annotations, in 480p there or without, at a short side of `size`.
 
-    frames: of each sequence the first so many; None, all.
+    frames: of each sequence the first so many; None, all. merge: all that is not 0 in a mask is object 1;
+    without, masks keep their ids.
     """
-    images, masks = data / "JPEGImages" / "480p", data / "Annotations" / "480p"
+    images, masks = (_with_resolution(data / name) for name in ("JPEGImages", "Annotations"))
     if not images.is_dir():
-        raise ValueError(f"{images} is no folder; name one that has JPEGImages/480p and Annotations/480p")
+        raise ValueError(f"{images} is no folder; name one that has JPEGImages and Annotations")
     known = sorted(path.name for path in images.iterdir() if path.is_dir())
     if unknown := sorted({*(names or ())} - {*known}):
         raise ValueError(f"{data} has no sequence {', '.join(unknown)}; it has {', '.join(known)}")
@@ -51,11 +56,20 @@ def load_clips(
             picture = Image.fromarray(read_frame(path))
             short = min(picture.size)
             shape = (round(picture.width * size / short), round(picture.height * size / short))
-            truth = Image.fromarray((read_mask(masks / name / f"{path.stem}.png") != 0).astype(np.uint8))
+            truth = read_mask(masks / name / f"{path.stem}.png")
             pictures.append(np.array(picture.resize(shape, Image.Resampling.BOX)))
-            truths.append(np.array(truth.resize(shape, Image.Resampling.NEAREST), np.int32))
+            truths.append(scaled(np.where(truth != 0, 1, 0) if merge else truth, shape))
         clips.append(Clip(name, pictures, truths))
     return clips
+
+
+def scaled(mask: IdMask, shape: tuple[int, int]) -> IdMask:
+    """A mask at another size (width, height), each pixel the nearest."""
+    return np.array(Image.fromarray(mask.astype(np.int32)).resize(shape, Image.Resampling.NEAREST))
+
+
+def _with_resolution(folder: Path) -> Path:
+    return folder / "480p" if (folder / "480p").is_dir() else folder
 
 
 def leaving(clip: Clip, width: float = 0.4, height: float = 0.6) -> Clip:
@@ -98,7 +112,7 @@ def overlap(mask: NDArray[np.int32], truth: NDArray[np.int32]) -> float:
 
 def add_clip_arguments(parser: argparse.ArgumentParser, size: int = 240) -> None:
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="JPEGImages/480p and Annotations/480p"
+        "--data", type=Path, required=True, metavar="DIR", help="JPEGImages[/480p] and Annotations[/480p]"
     )
     parser.add_argument("--sequences", nargs="+", metavar="NAME", help="these alone (all)")
     parser.add_argument("--model", metavar="NAME|DIR", help="(the one in this package)")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emavos.io.images import PathLike
+from emavos.io.images import PathLike, check_file
 from emavos.io.whole import replacing
 
 
@@ -48,6 +48,7 @@ def write_stack(path: PathLike, masks: Iterable[Any], names: Sequence[str] | Non
 
 def read_stack(path: PathLike) -> tuple[NDArray[Any], list[str]]:
     """The masks (T, H, W) and the names of frames that `write_stack` wrote; nothing in it is executed."""
+    check_file(path, "a stack of masks")
     try:
         with np.load(path, allow_pickle=False) as file:
             masks, names = file["masks"], file["names"]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from emavos.shortcuts import Shortcuts
 
 Commands = Any  # what add_subparsers() returns has no public name
+MOST_WORKERS = 1024  # threads or processes; torch and the system stop at some number, and not in one line
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,13 +86,26 @@ def shortcuts_of(args: argparse.Namespace) -> Shortcuts:
     return Shortcuts(args.decode_near, args.encode_near, args.still)
 
 
-def add_memory_arguments(parser: argparse.ArgumentParser) -> None:
+def add_memory_arguments(parser: argparse.ArgumentParser, by_protocol: bool = False) -> None:
+    """by_protocol: --every and --max-frames are None unless told; a protocol says what they are."""
+    every, bound = (None, None) if by_protocol else (5, 16)
+    theirs = "the protocol's"
     memory = parser.add_argument_group("memory")
-    memory.add_argument("--every", type=whole(1), default=5, metavar="N", help="keep every Nth frame (5)")
+    memory.add_argument(
+        "--every",
+        type=whole(1),
+        default=every,
+        metavar="N",
+        help=f"keep every Nth frame ({every or theirs})",
+    )
     memory.add_argument("--top-k", type=whole(1), default=20, metavar="K", help="cells read by each (20)")
     memory.add_argument("--include-last", action="store_true", help="read the previous frame as well")
     memory.add_argument(
-        "--max-frames", type=whole(0), default=16, metavar="N", help="frames kept at most; 0: no bound (16)"
+        "--max-frames",
+        type=whole(0),
+        default=bound,
+        metavar="N",
+        help=f"frames kept at most; 0: no bound ({bound or theirs})",
     )
     memory.add_argument(
         "--max-cells", type=whole(1), metavar="N", help="the same in cells, one for 16x16 pixels (no bound)"
@@ -117,12 +131,13 @@ def policy(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """The type of an argument: a whole number of at least `least`."""
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """The type of an argument: a whole number of at least `least`, and of at most `most`."""
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
+            wanted = f"of at least {least}" if most is None else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {wanted}")
         return int(text)
 
     return parse

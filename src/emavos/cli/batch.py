@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emavos.cli.arguments import (
+    MOST_WORKERS,
     Commands,
     add_memory_arguments,
     add_model_arguments,
@@ -23,6 +24,7 @@ from emavos.cli.arguments import (
     shortcuts_of,
     whole,
 )
+from emavos.cli.words import counted
 
 if TYPE_CHECKING:
     from emavos.batch import Outcome
@@ -69,7 +71,10 @@ def add(commands: Commands) -> None:
         help="N workers of Ray, on the cluster of RAY_ADDRESS or on this machine (extra: ray)",
     )
     workers.add_argument(
-        "--threads", type=whole(1), metavar="N", help="of a process (torch's choice; 1 for a worker of Ray)"
+        "--threads",
+        type=whole(1, MOST_WORKERS),
+        metavar="N",
+        help="of a process (torch's choice; 1 for a worker of Ray)",
     )
     add_model_arguments(parser, size=480)
     add_memory_arguments(parser)
@@ -91,13 +96,13 @@ def _batch(args: argparse.Namespace) -> None:
         known = len(jobs)
         jobs = shard(jobs, *part)
         if not args.quiet:
-            print(f"shard {part[0]} of {part[1]} ({where}): {len(jobs)} of {known} videos")
+            print(f"shard {part[0]} of {part[1]} ({where}): {len(jobs)} of {counted(known, 'video')}")
     start = time.monotonic()
     # disable=None: on a terminal alone
     with tqdm(total=len(jobs), unit="video", leave=False, disable=args.quiet or None) as bar:
         options = {"overlay": args.overlay, "rle": args.rle, "force": args.force}
         if args.ray:
-            logging.disable(logging.WARNING)  # Ray tells of each step
+            _hush_ray()
             load = functools.partial(load_predictor, args, shortcuts_of(args), **policy(args))
             outcomes = run_on_ray(
                 jobs, load, args.out, workers=args.ray, threads=args.threads or 1, each=_step(bar), **options
@@ -108,6 +113,12 @@ def _batch(args: argparse.Namespace) -> None:
             predictor = load_predictor(args, shortcuts_of(args), **policy(args))
             outcomes = run_batch(jobs, predictor, args.out, each=_step(bar), **options)
     _tell(outcomes, time.monotonic() - start, args)
+
+
+def _hush_ray() -> None:
+    """Ray tells of each step, and a paragraph of each worker that dies; the outcomes say what matters."""
+    logging.disable(logging.WARNING)
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # read when Ray is imported
 
 
 def _step(bar: Any) -> Callable[[Outcome], None]:
@@ -121,8 +132,8 @@ def _tell(outcomes: list[Outcome], seconds: float, args: argparse.Namespace) -> 
         frames = sum(outcome.frames for outcome in made)
         there = len(outcomes) - len(made) - len(failed)
         print(
-            f"{args.out}: {len(made)} videos made, {frames} frames in {seconds:.1f} s; "
-            f"{there} were there, {len(failed)} failed"
+            f"{args.out}: {counted(len(made), 'video')} made, {counted(frames, 'frame')} in {seconds:.1f} s; "
+            f"{there} already there, {len(failed)} failed"
         )
     for outcome in failed:
         print(f"emavos: {outcome.name}: {outcome.error}", file=sys.stderr)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emavos.cli.arguments import Commands, add_device_arguments, dtype_of, whole
+from emavos.cli.arguments import MOST_WORKERS, Commands, add_device_arguments, dtype_of, whole
 
 if TYPE_CHECKING:
     from emavos.io import Pixels
@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
         "--frame", type=_frame, nargs="+", default=[(480, 854)], metavar="HxW", help="pixels (480x854)"
     )
     add_device_arguments(parser)
-    parser.add_argument("--threads", type=whole(1), metavar="N", help="of torch (its default)")
+    parser.add_argument("--threads", type=whole(1, MOST_WORKERS), metavar="N", help="of torch (its default)")
     parser.add_argument(
         "--repeats", type=whole(1), default=5, metavar="N", help="measured runs, after one more (5)"
     )
@@ -98,7 +98,7 @@ def _bench(args: argparse.Namespace) -> None:
         row = asdict(timing) | {"of_convolution": timing.gflops / reached["conv"]}
         timings.append(row)
         cells = [name, "x".join(map(str, size)), str(objects), str(frames)]
-        cells += [f"{row[stage]:.0f}" for stage in _STAGES]
+        cells += [_milliseconds(row[stage]) for stage in _STAGES]
         cells += [f"{row['stages_fps']:.2f}", f"{row['session_fps']:.2f}", f"{row['peak_mb']:.0f}"]
         cells += [f"{row['gflops']:.0f}", f"{row['of_convolution']:.2f}"]
         print("| " + " | ".join(cells) + " |", flush=True)
@@ -107,6 +107,11 @@ def _bench(args: argparse.Namespace) -> None:
         args.json.write_text(json.dumps(figures, indent=2) + "\n")
     if args.plot is not None:
         write_image(args.plot, _plot(timings))
+
+
+def _milliseconds(value: float) -> str:
+    """With two digits at least, so that what is fast is not 0."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
 def _plot(timings: Sequence[dict[str, Any]]) -> Pixels:

@@ -15,6 +15,7 @@ from emavos.cli.datasets import (
     say,
 )
 from emavos.cli.staging import staged
+from emavos.cli.words import counted
 
 
 def add(commands: Commands) -> None:
@@ -81,7 +82,10 @@ def _compare(args: argparse.Namespace) -> None:
             say(method.name, "not scored, as not asked for", method.score.extra)
             say(method.name, "not scored, as there is no truth", method.score.untold)
     if not args.quiet:
-        print(f"{args.out}: pictures of {len(videos)} sequences, {len(folders)} methods, and report.html")
+        print(
+            f"{args.out}: pictures of {counted(len(videos), 'sequence')}, "
+            f"{counted(len(folders), 'method')}, and report.html"
+        )
 
 
 def _frames(text: str) -> int | list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,18 @@ if TYPE_CHECKING:
 COLUMNS = ("frame", "object", "present", "confidence", "area")
 
 
+def rounded(objects: Mapping[int, ObjectState]) -> dict[int, ObjectState]:
+    """With the digits that the CSV has, so that nothing differs between what was written and what was not."""
+    return {id: replace(state, confidence=round(state.confidence, 4)) for id, state in objects.items()}
+
+
 def write_confidences(path: Path, names: Sequence[str], states: Sequence[Mapping[int, ObjectState]]) -> None:
     """A CSV of one line for each object of each frame."""
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(COLUMNS)
         for name, objects in zip(names, states, strict=True):
-            for id, state in objects.items():
+            for id, state in rounded(objects).items():
                 rows.writerow([name, id, int(state.present), state.confidence, state.area])
 
 

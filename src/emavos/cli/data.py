@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from emavos.cli.arguments import Commands
+from emavos.cli.words import counted
 
 
 def add(commands: Commands) -> None:
@@ -42,4 +43,5 @@ def _check(args: argparse.Namespace) -> None:
         raise SystemExit(1)
     if not args.quiet:
         masks = sum(len(group.pairs) for group in groups)
-        print(f"{args.data}: nothing is wrong with {len(groups)} clips and still images, {masks} masks")
+        whole = f"{len(groups)} clips and still images, {counted(masks, 'mask')}"
+        print(f"{args.data}: nothing is wrong with {whole}")

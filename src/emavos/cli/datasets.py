@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -56,7 +57,7 @@ def named_folders(texts: list[str]) -> dict[str, Path]:
     folders: dict[str, Path] = {}
     for text in texts:
         path = Path(text)
-        name = path.resolve().name
+        name = Path(os.path.realpath(path)).name  # Path.resolve raises where links lead in a circle
         if not path.is_dir() and "=" in text:  # folders of ours have that sign too: masks/tiny+every=3
             name, _, place = text.partition("=")
             path = Path(place)
@@ -77,6 +78,8 @@ def check_apart(out: Path, data: Path, videos: Sequence[Video]) -> None:
     """Raise ValueError where an output would lie among the frames or the masks of the data, or is a file."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file, not a folder")
+    if out.is_symlink() and not out.exists():
+        raise ValueError(f"--out {out} is a link that leads nowhere; remove it, or choose another folder")
     root, taken = data.resolve(), set[Path]()
     for video in videos:
         for path in (*video.images[:1], *video.masks[:1]):

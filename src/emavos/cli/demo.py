@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from emavos.cli.arguments import Commands, add_model_arguments, add_output_arguments, load_predictor, whole
 from emavos.cli.follow import follow
 from emavos.cli.staging import staged
+from emavos.cli.words import counted
 
 if TYPE_CHECKING:
     from emavos.io import Pixels
@@ -82,4 +83,4 @@ def _demo(args: argparse.Namespace) -> None:
     if not args.quiet:
         print(f"{args.out}: {', '.join(made)}")
         print(f"first mask after {waited:.1f} s")
-        print(f"mean J of {len(truths) - 1} frames, 3 objects: {sum(scores) / len(scores):.3f}")
+        print(f"mean J of {counted(len(truths) - 1, 'frame')}, 3 objects: {sum(scores) / len(scores):.3f}")

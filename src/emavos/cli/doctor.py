@@ -35,10 +35,7 @@ def _print_json(report: Report) -> None:
     import dataclasses
     import json
 
-    fields = dataclasses.asdict(report)
-    for extra, found in zip(fields["extras"], report.extras, strict=True):
-        extra["install"] = found.install
-    print(json.dumps({"ok": report.ok, **fields}, indent=2))
+    print(json.dumps({"ok": report.ok, **dataclasses.asdict(report)}, indent=2))
 
 
 def _print(report: Report) -> None:
@@ -48,7 +45,7 @@ def _print(report: Report) -> None:
     lines.append(("bfloat16", native[report.bfloat16]))
     lines.append(("threads", " ".join([str(report.threads), *_settings(report)])))
     lines.append(("model", f"embedded, {_state(report.weights)}"))
-    lines += [(f"readout {name}", _state(reason)) for name, reason in report.readouts.items()]
+    lines += [(f"readout {name}", _readout(name, reason)) for name, reason in report.readouts.items()]
     lines.append(("video", report.video))
     for extra in report.extras:
         lacks = f"lacks {', '.join(extra.missing)}: {extra.install}" if extra.missing else "installed"
@@ -62,6 +59,12 @@ def _print(report: Report) -> None:
 
 def _state(reason: str | None) -> str:
     return "works" if reason is None else reason
+
+
+def _readout(name: str, reason: str | None) -> str:
+    from emavos.doctor import NEEDED
+
+    return _state(reason) if reason is None or name in NEEDED else f"not here, and not needed: {reason}"
 
 
 def _settings(report: Report) -> list[str]:

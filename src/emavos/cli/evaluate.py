@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from emavos.cli.arguments import (
     Commands,
     add_device_arguments,
-    add_shortcut_arguments,
+    add_memory_arguments,
     dtype_of,
+    policy,
     shortcuts_of,
     silent_hub,
     whole,
@@ -26,11 +27,13 @@ from emavos.cli.datasets import (
     say,
 )
 from emavos.cli.follow import is_out_of_memory
+from emavos.cli.words import counted
 
 if TYPE_CHECKING:
     from emavos.evaluation import Protocol, Video
     from emavos.evaluation.prediction import Follower, Run
     from emavos.evaluation.report import Method
+    from emavos.memory import MemoryPolicy
     from emavos.models import STCN
 
 COPY = "copy-first-mask"  # a method without a network
@@ -62,19 +65,18 @@ def add(commands: Commands) -> None:
         help="masks of others, DIR/<sequence>/<frame>.png; may be repeated",
     )
     add_device_arguments(methods)
-    options = parser.add_argument_group("test-time options, the protocol's unless told")
+    options = parser.add_argument_group("test-time options")
     options.add_argument(
-        "--size", type=whole(0), metavar="N", help="short side while working; 0: the source's"
+        "--size",
+        type=whole(0),
+        metavar="N",
+        help="short side while working; 0: the source's (the protocol's)",
     )
-    options.add_argument("--every", type=whole(1), metavar="N", help="keep every Nth frame")
-    options.add_argument("--max-frames", type=whole(0), metavar="N", help="frames kept at most; 0: no bound")
-    options.add_argument("--top-k", type=whole(1), default=20, metavar="K", help="cells read by each (20)")
-    options.add_argument("--include-last", action="store_true", help="read the previous frame as well")
     options.add_argument("--flip", action="store_true", help="follow the mirrored video too; average")
     options.add_argument(
         "--scales", type=_scales, default=(1.0,), metavar="A,B", help="follow at these scales; average (1)"
     )
-    add_shortcut_arguments(parser)
+    add_memory_arguments(parser, by_protocol=True)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--out", type=Path, default=Path("evaluation"), metavar="DIR", help="masks and reports (evaluation)"
@@ -111,7 +113,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     sweep(args.out)
     methods = _methods(args, protocol, videos)
     scored = [method for method in methods if method.score is not None]
-    about = f"{protocol.name}, {len(videos)} sequence{'s' if len(videos) > 1 else ''}"
+    about = f"{protocol.name}, {counted(len(videos), 'sequence')}"
     comparison = compare_with_paper(args.table, _measured(scored), about) if args.table else ""
     print(about)
     if scored:
@@ -168,14 +170,35 @@ def _methods(args: argparse.Namespace, protocol: Protocol, videos: list[Video]) 
     ]
 
 
+def _policy(args: argparse.Namespace, protocol: Protocol) -> MemoryPolicy:
+    """The protocol's, with what was told otherwise."""
+    from emavos.memory import MemoryPolicy
+
+    told = policy(args)
+    if args.every is None:
+        told["every"] = protocol.every
+    if args.max_frames is None:
+        told["max_frames"] = protocol.max_frames
+    made = MemoryPolicy(**told)
+    if not made.bounded and made.eviction != MemoryPolicy.eviction:
+        raise ValueError(
+            f"--eviction {made.eviction} changes nothing, for the memory has no bound; give --max-frames or "
+            "--max-cells"
+        )
+    return made
+
+
 def _method_name(model: str, args: argparse.Namespace, protocol: Protocol) -> str:
     """The model, and the options that are not the protocol's."""
     if model == COPY:
         return model
+    memory = _policy(args, protocol)
     options = {
         "size": None if args.size in (None, protocol.size or 0) else args.size,
-        "every": None if args.every in (None, protocol.every) else args.every,
-        "max-frames": None if args.max_frames in (None, protocol.max_frames or 0) else args.max_frames,
+        "every": None if memory.every == protocol.every else memory.every,
+        "max-frames": None if memory.max_frames == protocol.max_frames else memory.max_frames or 0,
+        "max-cells": memory.max_cells,
+        "eviction": None if args.eviction == "least-used" else args.eviction,
         "top-k": None if args.top_k == 20 else args.top_k,
         "dtype": None if args.dtype == "float32" else args.dtype,
         "still": f"{args.still:g}" if args.still else None,
@@ -239,25 +262,17 @@ def _follower(
     """What makes a follower for a video, the settings that decide its masks, and the network."""
     from emavos.evaluation.views import Views
     from emavos.machine import keep_freed_memory
-    from emavos.memory import MemoryPolicy
     from emavos.predictor import Predictor
     from emavos.pretrained import weights_sha256
     from emavos.session import Session
 
     keep_freed_memory()
-    bound = protocol.max_frames if args.max_frames is None else args.max_frames or None
-    policy = MemoryPolicy(
-        every=args.every or protocol.every,
-        top_k=args.top_k,
-        include_last=args.include_last,
-        max_frames=bound,
-        backend=args.backend,
-    )
+    memory = _policy(args, protocol)
     shortcuts = shortcuts_of(args)
     size = protocol.size if args.size is None else args.size or None
     with silent_hub(bars=not args.quiet):
         predictor = Predictor.from_pretrained(
-            model, device=args.device, dtype=dtype_of(args), policy=policy, size=size, shortcuts=shortcuts
+            model, device=args.device, dtype=dtype_of(args), policy=memory, size=size, shortcuts=shortcuts
         )
     network = predictor.model
     settings = {
@@ -266,11 +281,7 @@ def _follower(
         "dtype": str(predictor.dtype).removeprefix("torch."),
         "trunk": network.config.trunk,
         "attention": [network.config.key_attention, network.config.value_attention],
-        "every": policy.every,
-        "top_k": policy.top_k,
-        "include_last": policy.include_last,
-        "max_frames": policy.max_frames,
-        "eviction": policy.eviction,
+        **asdict(memory),
         "shortcuts": asdict(shortcuts),
         "size": size,
         "scales": list(args.scales),
@@ -279,7 +290,7 @@ def _follower(
     if args.flip or args.scales != (1.0,):
         return (
             lambda: Views(
-                lambda side: Session(network, policy, side, shortcuts, predictor.network),
+                lambda side: Session(network, memory, side, shortcuts, predictor.network),
                 size,
                 scales=args.scales,
                 flip=args.flip,
@@ -321,7 +332,7 @@ def _write_report(
     scored = [method for method in methods if method.score is not None]
     facts = {
         "protocol": f"{protocol.name}: {protocol.about}",
-        "data": f"{args.data.resolve().name}, {len(videos)} sequences",
+        "data": f"{args.data.resolve().name}, {counted(len(videos), 'sequence')}",
         "machine": "; ".join(dict.fromkeys(m.run.machine for m in methods if m.run and m.run.machine)),
         "made by": f"emavos {__version__}",
     }

@@ -18,7 +18,7 @@ from emavos.cli.arguments import (
     shortcuts_of,
     whole,
 )
-from emavos.cli.confidences import read_confidences
+from emavos.cli.confidences import read_confidences, rounded
 from emavos.cli.follow import follow
 from emavos.cli.segment import check_apart, read_masks
 from emavos.cli.staging import staged
@@ -78,7 +78,7 @@ def _review(args: argparse.Namespace) -> None:
             "--masks and --confidence go together: both are written by "
             "`emavos segment VIDEO --mask PNG --out DIR --confidence CSV`"
         )
-    check_apart(args.video, args.masks or args.mask, args.out, None)
+    check_apart(args.video, args.masks or args.mask, args.out)
     frames = open_frames(args.video)
     with staged(args.out, args.force) as folder:
         masks = args.masks
@@ -105,7 +105,7 @@ def _follow(args: argparse.Namespace, frames: FrameSource, folder: Path) -> list
     given = read_masks(args.mask, frames)
     for _, result in follow(predictor, frames, given, args.quiet, args.direction):
         write_mask(folder / f"{frames.name(result.index)}.png", result.mask)
-        states.append(result.objects)
+        states.append(rounded(result.objects))
     return states
 
 

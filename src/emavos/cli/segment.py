@@ -22,6 +22,7 @@ from emavos.cli.arguments import (
 from emavos.cli.confidences import write_confidences
 from emavos.cli.follow import follow
 from emavos.cli.staging import check_way, staged
+from emavos.cli.words import counted
 
 if TYPE_CHECKING:
     from emavos.io import FrameSource, IdMask, Pixels
@@ -79,13 +80,11 @@ def add(commands: Commands) -> None:
 def _segment(args: argparse.Namespace) -> None:
     from emavos.bridges import CocoWriter
     from emavos.io import behind, open_frames, write_mask
-    from emavos.io.whole import replacing
     from emavos.visualize import overlay
 
     if args.video.startswith("camera:"):
         raise ValueError("a camera has no last frame; follow it in Python, with Predictor.session()")
-    check_apart(args.video, args.mask, args.out, args.overlay, args.rle)
-    _check_table(args)
+    check_apart(args.video, args.mask, args.out, args.overlay, args.rle, args.confidence)
     frames = open_frames(args.video)
     mask = read_masks(args.mask, frames)
     start, count, ids, names, states = time.monotonic(), 0, set[int](), list[str](), []
@@ -99,6 +98,12 @@ def _segment(args: argparse.Namespace) -> None:
             _check_new(args.rle, "--rle", args.force)
             runs = stack.enter_context(staged(args.rle.parent, force=True))
             coco = stack.enter_context(CocoWriter(runs / args.rle.name))
+        table = None
+        if args.confidence is not None:
+            if args.confidence.suffix.lower() != ".csv":
+                raise ValueError(f"--confidence {args.confidence} is written as .csv")
+            _check_new(args.confidence, "--confidence", args.force)
+            table = stack.enter_context(staged(args.confidence.parent, force=True)) / args.confidence.name
         predictor = load_predictor(args, shortcuts_of(args), **policy(args))
 
         def write(name: str, frame: Pixels, mask: IdMask) -> None:
@@ -115,38 +120,35 @@ def _segment(args: argparse.Namespace) -> None:
                 names.append(name)
                 states.append(result.objects)
                 count, ids = count + 1, ids.union(result.ids)
-        check_way(folder, args.out)  # before the overlay, which is finished first, takes its place
-        if args.confidence is not None:
-            with replacing(args.confidence) as partial:
-                write_confidences(partial, names, states)
+        if table is not None:
+            write_confidences(table, names, states)
+        check_way(folder, args.out)  # before the others, which are finished first, take their places
     if not args.quiet:
         seconds = time.monotonic() - start
         how = f"{seconds:.1f} s, {predictor.device.type}, {str(predictor.dtype).removeprefix('torch.')}"
-        print(f"{count} frames, {len(ids)} objects: masks in {args.out} ({how})")
+        print(f"{counted(count, 'frame')}, {counted(len(ids), 'object')}: masks in {args.out} ({how})")
 
 
-def _check_table(args: argparse.Namespace) -> None:
-    path = args.confidence
-    if path is None:
-        return
-    if path.suffix.lower() != ".csv":
-        raise ValueError(f"--confidence {path} is written as .csv")
-    if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(
-            f"--confidence {path} is a folder, or lies in none; name a file in a folder that is there"
-        )
-    if path.exists() and not args.force:
-        raise ValueError(f"{path} exists; choose another name, or --force to write over it")
-
-
-def check_apart(video: str, mask: Path, out: Path, show: Path | None, runs: Path | None = None) -> None:
+def check_apart(
+    video: str,
+    mask: Path,
+    out: Path,
+    show: Path | None = None,
+    runs: Path | None = None,
+    table: Path | None = None,
+) -> None:
     """No output may be written over an input, or over another output."""
     if not video:
         raise ValueError("VIDEO is empty; name a folder of images or a video file")
     taken = {_place(video): "the video", _place(mask): "the mask"}
     if mask.is_file():
         taken.setdefault(os.path.dirname(_place(mask)), "the folder of the mask")
-    for name, path in (("--out", out), ("--overlay", show), ("--rle", runs)):
+    for name, path in (
+        ("--out", out),
+        ("--overlay", show),
+        ("--rle", runs),
+        ("--confidence", table),
+    ):
         if path is not None and (other := taken.setdefault(_place(path), name)) != name:
             raise ValueError(f"{name} {path} is also {other}; choose another place")
 

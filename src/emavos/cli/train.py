@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emavos.cli.arguments import Commands, whole
+from emavos.cli.arguments import MOST_WORKERS, Commands, whole
 
 if TYPE_CHECKING:
     from emavos.models import STCN
@@ -70,7 +70,11 @@ def add(commands: Commands) -> None:
     habits = parser.add_argument_group("habits")
     habits.add_argument("--iterations", type=whole(1), metavar="N", help="stop early (the stage's)")
     habits.add_argument(
-        "--workers", type=whole(0), default=1, metavar="N", help="processes that make samples (1)"
+        "--workers",
+        type=whole(0, MOST_WORKERS),
+        default=1,
+        metavar="N",
+        help="processes that make samples (1)",
     )
     habits.add_argument("--save-every", type=whole(1), default=100, metavar="N", help="iterations (100)")
     habits.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
 import shutil
 import socket
@@ -60,6 +61,10 @@ def _ui(args: argparse.Namespace) -> None:
     from emavos.ui import Desk
     from emavos.ui.guard import is_loopback
 
+    if args.project is not None and args.project.is_symlink() and not args.project.exists():
+        raise ValueError(
+            f"--project {args.project} is a link that leads nowhere; remove it, or choose another"
+        )
     listener = _listen(args.host, args.port)
     with listener:
         predictor = load_predictor(args, shortcuts_of(args), **policy(args))
@@ -67,7 +72,7 @@ def _ui(args: argparse.Namespace) -> None:
         desk = Desk(predictor, folder, keeps=args.project is not None)
         if args.video is not None:
             video = Path(args.video)
-            desk.open_video(video, video.resolve().name)
+            desk.open_video(video, os.path.basename(os.path.realpath(video)))
         token = secrets.token_urlsafe(16)
         app = make_app(desk, token, args.host, args.max_upload << 20)
         port = listener.getsockname()[1]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from emavos.data.static import read_still_mask
 from emavos.io import list_images, read_frame, read_mask
 
 # where a folder of several data sets has each; all but the first hold clips
@@ -23,6 +24,7 @@ class Group:
 
     name: str
     pairs: tuple[tuple[Path, Path], ...]  # an image and its mask
+    still: bool = False
 
 
 def list_groups(root: str | Path) -> tuple[list[Group], list[str]]:
@@ -65,7 +67,7 @@ def check_group(group: Group) -> Iterator[str]:
         else:
             sizes.setdefault(size, image.name)
         try:
-            ids = read_mask(mask)
+            ids = read_still_mask(mask) if group.still else read_mask(mask)
         except (ValueError, OSError) as error:
             yield str(error)
             continue
@@ -90,6 +92,8 @@ def _clips(root: Path) -> tuple[list[Group], list[str]]:
     for folder in sorted(path for path in images.iterdir() if path.is_dir()):
         frames, faults = _by_stem(folder)
         found, more = _by_stem(masks / folder.name)
+        wrong += [f"{mask} is no PNG, so it is no mask" for mask in found.values() if mask.suffix != ".png"]
+        found = {stem: mask for stem, mask in found.items() if mask.suffix == ".png"}
         wrong += faults + more
         wrong += [f"{found[stem]} has no image in {folder}" for stem in found if stem not in frames]
         pairs = tuple((frames[stem], found[stem]) for stem in frames if stem in found)
@@ -111,7 +115,9 @@ def _still_images(root: Path) -> tuple[list[Group], list[str]]:
         (root / "images" / f"{mask.stem}.jpg" if apart else mask.with_suffix(".jpg")): mask for mask in masks
     }
     there = set(images)
-    groups = [Group(str(image), ((image, mask),)) for image, mask in ours.items() if image in there]
+    groups = [
+        Group(str(image), ((image, mask),), still=True) for image, mask in ours.items() if image in there
+    ]
     wrong = [
         f"{mask} has no image: {image} does not exist" for image, mask in ours.items() if image not in there
     ]

@@ -52,7 +52,8 @@ class Clips:
     def frames(self, video: int) -> list[Path]:
         """The images of a sequence that have a mask, in order."""
         # listed anew each time: the names of all frames of BL30K do not fit in the memory of many workers
-        masks = {Path(name).stem for name in os.listdir(self.masks / self.names[video])}
+        names = os.listdir(self.masks / self.names[video])
+        masks = {name[:-4] for name in names if name.endswith(".png")}
         frames = [image for image in list_images(self.images / self.names[video]) if image.stem in masks]
         if not frames:
             raise ValueError(f"no mask of {self.masks / self.names[video]} has the name of a frame")

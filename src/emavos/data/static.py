@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from emavos.io import IdMask, read_frame, read_mask
+
 
 class StaticImages(Sequence[tuple[Tensor, Tensor]]):
     """`root/images/NAME.jpg` with `root/masks/NAME.png`; or NAME.png beside NAME.jpg, at any depth.
 
-    An item is (image (3, H, W) uint8, mask (H, W) uint8 of ids). As a set of `Videos`, each has one frame.
+    An item is (image (3, H, W) uint8, mask (H, W) uint8 of ids, as `read_still_mask` reads it). As a set of `Videos`, each has one frame.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -38,7 +41,7 @@ class StaticImages(Sequence[tuple[Tensor, Tensor]]):
         return len(self.masks)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        return load_pair(self.images[index], self.masks[index])
+        return load_pair(self.images[index], self.masks[index], read_still_mask)
 
     def length(self, video: int) -> int:
         """One frame, as `Videos` asks."""
@@ -53,12 +56,26 @@ class StaticImages(Sequence[tuple[Tensor, Tensor]]):
         return self[video]
 
 
-def load_pair(image: Path, mask: Path) -> tuple[Tensor, Tensor]:
-    """A picture (3, H, W) uint8 and its mask (H, W) uint8. Raises ValueError where sizes differ."""
-    with Image.open(image) as file:
-        pixels = torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1)
-    with Image.open(mask) as file:
-        ids = torch.from_numpy(np.array(file, dtype=np.uint8))
-    if pixels.shape[1:] != ids.shape:
-        raise ValueError(f"{image} is {tuple(pixels.shape[1:])} but {mask} is {tuple(ids.shape)}")
-    return pixels, ids
+def load_pair(image: Path, mask: Path, read: Callable[[Path], IdMask] = read_mask) -> tuple[Tensor, Tensor]:
+    """A picture (3, H, W) uint8 and its mask (H, W) uint8, read as a session's are.
+
+    Raises ValueError where one cannot be read, sizes differ, or an id is beyond 255.
+    """
+    pixels, ids = read_frame(image), read(mask)
+    if pixels.shape[:2] != ids.shape:
+        raise ValueError(f"{image} is {pixels.shape[:2]} but {mask} is {ids.shape}")
+    if ids.max() > 255:
+        raise ValueError(f"{mask} has id {ids.max()}; a sample holds ids 0 to 255")
+    return torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(ids.astype(np.uint8))
+
+
+def read_still_mask(path: Path) -> IdMask:
+    """The ids of a still image's mask, (H, W) int32.
+
+    A gray one that reaches 255 is white on black, as sets of salient objects have it, often with soft edges: it
+    is cut at half, as STCN does.
+    """
+    with suppress(OSError), Image.open(path) as file:  # what cannot be read is told below
+        if file.format == "PNG" and file.mode == "L" and file.getextrema()[1] == 255:
+            return (np.asarray(file) >= 128).astype(np.int32)
+    return read_mask(path)

@@ -124,7 +124,7 @@ class Colour:
         """(3, S, S) in [0, 1] -> the same."""
         gray = image.mean(dim=0, keepdim=True)
         image = gray + (image - gray) * self.saturation
-        mean = image.mean()
+        mean = image.mean(dim=(1, 2)).mean()  # channel by channel: a sum of all is shared by the threads
         image = (image - mean) * self.contrast + mean * self.brightness + self.cast
         return image.clamp(0, 1)
 

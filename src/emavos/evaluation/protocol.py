@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
+_FLAT = 16  # memory frames, as a session holds unless told
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -74,7 +76,11 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
     {
         protocol.name: protocol
         for protocol in (
-            Protocol("davis-like", max_frames=32, about="any folder of JPEGImages and Annotations"),
+            Protocol(
+                "davis-like",
+                max_frames=_FLAT,
+                about="any folder of JPEGImages and Annotations, followed as `emavos segment` does",
+            ),
             replace(
                 _DAVIS,
                 name="davis-2016-val",
@@ -109,7 +115,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 name="lvos",
                 images=("valid/JPEGImages", "val/JPEGImages", "JPEGImages"),
                 masks=("valid/Annotations", "val/Annotations", "Annotations"),
-                max_frames=32,
+                max_frames=_FLAT,
                 about="long sequences, in flat memory; objects may appear later",
             ),
             _ONE_FOLDER,

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from emavos.io.whole import replacing
-from emavos.pictures import IdMask, Pixels, ids_of_picture, palette, pixels_of
+from emavos.pictures import MARK, IdMask, Pixels, ids_of_picture, mark_of, palette, pixels_of
 
 # Read by their content, whatever the name says. Pillow knows more, some of which start other programs (EPS).
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -47,25 +48,35 @@ def read_mask(path: PathLike) -> IdMask:
 def write_mask(path: PathLike, mask: NDArray[Any]) -> None:
     """Write ids (H, W) as a PNG: palette in the colours of DAVIS up to id 255, 16-bit gray up to id 65535.
 
-    The file appears whole or not at all, and equal masks give equal bytes.
+    The file appears whole or not at all, equal masks give equal bytes, and `read_mask` gives the same ids.
+    Raises ValueError where a PNG that is read again cannot hold the mask.
     """
     if mask.ndim != 2 or mask.dtype.kind not in "bui":
         raise ValueError(f"a mask is (H, W) of integers, not {mask.shape} of {mask.dtype}")
-    low, high = (int(mask.min()), int(mask.max())) if mask.size else (0, 0)
+    if not 0 < mask.size <= MAX_PIXELS:
+        raise ValueError(f"a mask of a file has from 1 to {MAX_PIXELS} pixels, not {mask.shape}")
+    low, high = int(mask.min()), int(mask.max())
     if low < 0 or high > 0xFFFF:
         raise ValueError(f"id {low if low < 0 else high} has no place in a PNG; ids of files are 0 to 65535")
+    notes = PngInfo()
     image = Image.fromarray(mask.astype(np.uint8 if high <= 0xFF else np.uint16))
     if high <= 0xFF:
         image.putpalette(palette().tobytes())
-    write_image(path, image)
+    else:  # nothing tells these ids from shades of gray
+        notes.add_text(MARK, mark_of(mask))
+    _write_png(Path(path), image, notes)
 
 
 def write_image(path: PathLike, image: Image.Image | Pixels) -> None:
     """Write a PNG that appears whole or not at all."""
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
-    with replacing(Path(path)) as partial:
-        image.save(partial, format="PNG")
+    _write_png(Path(path), image, PngInfo())
+
+
+def _write_png(path: Path, image: Image.Image, notes: PngInfo) -> None:
+    with replacing(path) as partial:
+        image.save(partial, format="PNG", pnginfo=notes)
 
 
 def _natural(path: Path) -> tuple[list[str | int], str]:

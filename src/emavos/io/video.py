@@ -25,7 +25,8 @@ _CONTAINERS = (
     "3g2,3gp,apng,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mjpeg,mov,mp4,mpeg,mpegts,mpegvideo,"
     "mxf,nut,obu,ogg,rm,webm,yuv4mpegpipe"
 )
-_SAFE = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+_LIMIT = {"max_pixels": str(MAX_PIXELS)}  # of what a frame itself declares
+_SAFE = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file", **_LIMIT}
 _NO_VIDEO = "is no video, or is cut off: no frames could be read"
 
 
@@ -43,7 +44,7 @@ class VideoSource(FrameSource):
             self.fps = float(stream.average_rate) if stream.average_rate else None
 
     def __iter__(self) -> Iterator[Pixels]:
-        read, end, broken = 0, 0.0, False
+        read, end, broken, size = 0, 0.0, False, None
         with self._open() as container:
             pictures = container.streams.video[0]
             pictures.thread_type = "AUTO"
@@ -54,10 +55,18 @@ class VideoSource(FrameSource):
                     if packet.stream.index == pictures.index:
                         broken = packet.is_corrupt if packet.size else broken
                         for frame in packet.decode():
-                            yield _upright(frame)
+                            pixels = _upright(frame)
+                            self._check_size(pixels, size, read)
+                            size = pixels.shape
+                            yield pixels
                             read += 1
             except self._av.FFmpegError as error:
-                raise self._truncated(read) from error
+                if read:
+                    raise self._truncated(read) from error
+                raise ValueError(
+                    f"{self.path} is damaged, or its frames declare more than {MAX_PIXELS} pixels: none "
+                    "could be read"
+                ) from error
             if not read:
                 raise ValueError(f"{self.path} {_NO_VIDEO}")
             declared = _declared_end(container)
@@ -71,8 +80,10 @@ class VideoSource(FrameSource):
         except self._av.FFmpegError as error:
             raise ValueError(f"{self.path} {_NO_VIDEO} ({error.strerror})") from error
         if not container.streams.video:
+            kinds = ", ".join(sorted({stream.type for stream in container.streams}))
             container.close()
-            raise ValueError(f"{self.path} {_NO_VIDEO}")
+            held = f"is no video: it holds {kinds} alone" if kinds else _NO_VIDEO
+            raise ValueError(f"{self.path} {held}")
         stream = container.streams.video[0]
         width, height = stream.width, stream.height
         if width * height > MAX_PIXELS:
@@ -80,8 +91,16 @@ class VideoSource(FrameSource):
             raise ValueError(
                 f"{self.path} declares {height}x{width} (height x width), beyond {MAX_PIXELS} pixels"
             )
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # of what a frame itself declares
+        stream.codec_context.options = dict(_LIMIT)
         return container
+
+    def _check_size(self, frame: Pixels, size: tuple[int, ...] | None, index: int) -> None:
+        if size is not None and frame.shape != size:
+            now, began = (f"{shape[0]}x{shape[1]}" for shape in (frame.shape, size))
+            raise ValueError(
+                f"{self.path} changes its size: frame {index} is {now} but it began with {began} (height x "
+                "width); convert it to one size, or cut it there"
+            )
 
     def _truncated(self, read: int) -> ValueError:
         declared = f" of {self.count}" if self.count else ""

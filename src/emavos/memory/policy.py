@@ -18,7 +18,8 @@ class MemoryPolicy:
     the smallest of those measured that lost nothing on long videos (docs/long-videos.md).
     """
 
-    every: int = 5  # a frame is kept each time this many have passed since the last that was stored
+    every: int = 5  # a frame is kept each time this many have passed since the last that began an object or
+    # was kept; corrections come beside these and delay none
     include_last: bool = False  # also read the previous frame, which is dropped at the next addition
     top_k: int = 20  # memory cells that count for each query cell
     max_frames: int | None = 16  # frames held; None: no bound. Given ones never go: where they fill the bank,

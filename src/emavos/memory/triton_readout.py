@@ -60,7 +60,7 @@ def triton_readout(
     tiles = -(-queries // constants["QUERIES"])
     share = _share(_processors(query.device), tiles, cells, constants["CELLS"])
     splits = -(-cells // share)
-    top = torch.empty(splits, queries, constants["SLOTS"], device=query.device)
+    top = torch.empty(splits, queries, constants["SLOTS"], dtype=torch.float32, device=query.device)
     places = torch.empty(top.shape, dtype=torch.int32, device=query.device)
     with torch.cuda.device(query.device if query.is_cuda else -1):
         kernels.scan[tiles, splits](

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,7 +33,8 @@ class Learner:
     def step(self, sample: Sample, iteration: int) -> tuple[float, float]:
         """Learn from a batch; returns its loss and mean overlap, over all processes.
 
-        Raises FloatingPointError in every process, before anything is changed, where the loss is not finite.
+        Raises FloatingPointError in every process, before anything is changed, where the loss or its gradient
+        is not finite. In float16 a gradient may overflow: that step is left out, and the scale made smaller.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = group["base"] * self.config.learning_rate(iteration)
@@ -43,8 +45,9 @@ class Learner:
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimiser)
-        if self.config.clip_grad:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad or math.inf)
+        if not self.scaler.is_enabled() and not bool(norm.isfinite()):  # it would be in all weights
+            raise FloatingPointError(f"the norm of the gradient of iteration {iteration} is {norm.item()}")
         self.scaler.step(self.optimiser)
         self.scaler.update()
         if self.average is not None:

@@ -47,7 +47,7 @@ def train(
 
     Within `emavos.training.distributed.joined` each process takes its share of every batch, and the first of
     them writes. Raises ValueError where model, data or checkpoint do not fit the config, FloatingPointError
-    where the loss is not finite; the batch is then in `out`.
+    where the loss or its gradient is not finite; the batch is then in `out`.
     """
     if model.config != PRESETS[config.preset]:
         raise ValueError(f"the model is not of the config's preset, {config.preset}")

@@ -13,6 +13,7 @@ from typing import Any
 from emavos.io import IdMask, open_frames
 from emavos.predictor import Predictor
 from emavos.ui.downloads import DOWNLOADS
+from emavos.ui.hold import Hold
 from emavos.ui.job import Job
 from emavos.ui.project import Project
 
@@ -34,6 +35,9 @@ class Desk:
     predictor: follows the objects.
     folder: of the project, which is opened where there is one; or of those to come, one for each video.
     keeps: whether `folder` is for one project, which no other video replaces.
+
+    The folder of the project is held until `close`: two processes that wrote into one would each make the
+    other's masks outdated. Raises ValueError where another has it, or it holds no project but something else.
     """
 
     def __init__(self, predictor: Predictor, folder: Path, keeps: bool) -> None:
@@ -44,10 +48,13 @@ class Desk:
         self.job: Job | None = None
         self.opened = 0  # how many projects were, so that a page knows when it looks at another
         self._lock = threading.RLock()
+        self._hold: Hold | None = None
         if keeps and (folder / "project.json").exists():
-            self._take(Project.open(folder))
+            self._take(folder)
         elif keeps:
             Project.check_free(folder)
+            if folder.exists():
+                Hold(folder).release()  # another may be reading a video into it
 
     def open_video(self, path: Path, name: str, sent: bool = False) -> None:
         """Begin a project with a video or a folder of images, and leave the one before it.
@@ -78,13 +85,26 @@ class Desk:
                 path.parent.rmdir()
         before = self.project
         with self._lock:
-            self._take(Project.open(folder))
+            self._take(folder)
         if before is not None:
             shutil.rmtree(before.folder, ignore_errors=True)
 
-    def _take(self, project: Project) -> None:
-        self.project = project
+    def _take(self, folder: Path) -> None:
+        """Open the project of a folder, hold it, and let go of the one before."""
+        hold = Hold(folder)
+        try:
+            self.project = Project.open(folder)
+        except BaseException:
+            hold.release()
+            raise
+        self._let_go()
+        self._hold = hold
         self.opened += 1
+
+    def _let_go(self) -> None:
+        if self._hold is not None:
+            self._hold.release()
+            self._hold = None
 
     def the_project(self) -> Project:
         """The project. Raises ValueError where no video is open."""
@@ -148,10 +168,11 @@ class Desk:
             self.job.stop()
 
     def close(self) -> None:
-        """Stop what is being done, and wait for it."""
+        """Stop what is being done, wait for it, and let go of the folder."""
         if self.job is not None and self.job.running:
             self.job.stop()
             self.job.join()
+        self._let_go()
 
     def state(self) -> dict[str, Any]:
         """All that the page shows but pictures, masks and confidence."""

@@ -18,6 +18,7 @@ from emavos.io.whole import replacing, sweep
 from emavos.predictor import Predictor
 from emavos.pretrained import weights_sha256
 from emavos.session import Result, Session
+from emavos.ui.hold import Hold
 from emavos.ui.states import States
 
 _FORMAT = 1
@@ -64,22 +65,27 @@ class Project:
         """Read a video into a new folder; gives the number of frames read so far after each.
 
         The folder is a project, which `open` takes, when the iterator ends; where it does not come that far,
-        what was written is removed. Raises ValueError where the folder is not free, a frame has another size
-        than the first, or the video cannot be read.
+        what was written is removed. The folder is held meanwhile. Raises ValueError where it is not free, a
+        frame has another size than the first, or the video cannot be read.
         """
         cls.check_free(folder)
         made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _UNFINISHED).touch()
+        hold = Hold(folder)
         try:
-            yield from cls._import(folder, source, name)
-        except BaseException:
-            _clear(folder)
-            if made:
-                with suppress(OSError):  # somebody else put something into it meanwhile
-                    folder.rmdir()
-            raise
-        (folder / _UNFINISHED).unlink(missing_ok=True)
+            cls.check_free(folder)  # another may have been faster
+            (folder / _UNFINISHED).touch()
+            try:
+                yield from cls._import(folder, source, name)
+            except BaseException:
+                _clear(folder)
+                if made:
+                    with suppress(OSError):  # somebody else put something into it meanwhile
+                        folder.rmdir()
+                raise
+            (folder / _UNFINISHED).unlink(missing_ok=True)
+        finally:
+            hold.release()
 
     @staticmethod
     def check_free(folder: Path) -> None:

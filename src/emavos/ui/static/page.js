@@ -52,7 +52,7 @@ async function refresh() {
 const words = { open: "reading frame", track: "tracking frame" };
 function describe() {
   const job = state?.job, busy = running() || sending;
-  $("name").textContent = project ? `${project.name} · ${project.width} × ${project.height} · ${project.count} frames` : "no video yet";
+  $("name").textContent = project ? `${project.name} · ${project.width} × ${project.height} · ${project.count} frame${project.count === 1 ? "" : "s"}` : "no video yet";
   if (job?.error) $("told").textContent = job.error;
   $("stop").disabled = !running();
   for (const name of ["track", "add", "eraser"]) $(name).disabled = busy || !project;

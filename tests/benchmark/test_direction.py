@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+import json
+
+from emavos.benchmark import direction
+
+
+def test_directions_are_measured(drifting, tmp_path):
+    options = ["--data", str(drifting), "--size", "48"]
+    direction.main([*options, "--frames", "6", "--json", str(tmp_path / "d.json")])
+    assert set(json.loads((tmp_path / "d.json").read_text())["one"]) == set(direction.METHODS)

@@ -1,0 +1,310 @@
+"""Feed a reader of files what coverage-guided fuzzing thinks of.
+
+    pip install atheris
+    python tests/fuzz.py masks --minutes 10
+
+A reader either takes a file, or raises a ValueError that names it; all else is a finding, which stays in the
+folder that --out names, with the inputs that reached something new. atheris is in no extra of the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import random
+import struct
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def instrumented() -> contextlib.AbstractContextManager[Any]:
+    """Modules that are imported within tell atheris which of their branches are taken."""
+    if __name__ != "__main__":
+        return contextlib.nullcontext()
+    import atheris
+
+    return atheris.instrument_imports(include=["emavos", "safetensors", "PIL"], enable_loader_override=False)
+
+
+with instrumented():
+    from PIL import Image
+
+    from emavos import Session
+    from emavos.io import images, read_frame, read_mask, write_mask
+    from emavos.models import STCN
+    from emavos.pretrained import load_model
+
+Raw = Callable[[bytes], bytes]  # changes bytes without knowing what they mean
+FRAME = np.full((32, 48, 3), 90, np.uint8)
+MODEL = STCN.from_pretrained()
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+ODD: list[Any] = [None, True, 0, -1, 1, 2, 2**31, 2**53, 2**63, -(2**63), 10**30, 0.5, 1e308]
+ODD += [math.nan, math.inf, "", "a", "\0", "../a", "F64", "BOOL", [], [[]], [0], {}, {"a": 1}]
+
+
+@dataclass(frozen=True)
+class Target:
+    """seeds: files to begin with, made in a folder. feed: read a file of such bytes. mutate: change them."""
+
+    seeds: Callable[[Path], list[bytes]]
+    feed: Callable[[Path, bytes], None]
+    mutate: Callable[[bytes, random.Random, Raw], bytes]
+
+
+# masks: PNGs with checksums that are right, so that more than the checksums is tested
+
+
+def mask_seeds(home: Path) -> list[bytes]:
+    mask = np.zeros((12, 16), np.int32)
+    mask[3:9, 4:12] = 1
+    seeds = []
+    for id in (2, 300):
+        mask[5:7, 5:10] = id
+        write_mask(home / "seed.png", mask)
+        seeds.append((home / "seed.png").read_bytes())
+    picture = Image.fromarray(mask.astype(np.uint8) * 100)
+    for mode in ("1", "L", "LA", "RGB", "RGBA"):
+        for form in ("PNG", "TIFF", "BMP", "GIF", "PPM", "WEBP", "JPEG"):
+            file = BytesIO()
+            with contextlib.suppress(OSError):  # not every format has every mode
+                picture.convert(mode).save(file, format=form)
+                seeds.append(file.getvalue())
+    return seeds
+
+
+def feed_mask(home: Path, content: bytes) -> None:
+    path = home / "fed.png"
+    path.write_bytes(content)
+    for read in (read_frame, read_mask):
+        array = None
+        with _refused(path):
+            array = read(path)
+        if array is None:
+            continue
+        assert array.dtype == (np.uint8 if read is read_frame else np.int32)
+        if read is read_mask and array.min() >= 0 and array.max() <= 0xFFFF:
+            write_mask(home / "again.png", array)
+            assert np.array_equal(read_mask(home / "again.png"), array)
+
+
+def mutate_mask(content: bytes, generator: random.Random, raw: Raw) -> bytes:
+    try:
+        chunks = [*_chunks(content)]
+    except (struct.error, ValueError):
+        return raw(content)
+    at = generator.randrange(len(chunks))
+    kind, body = chunks[at]
+    if generator.random() < 0.2:
+        chunks.insert(generator.randrange(len(chunks)), chunks[at])
+    elif kind == b"IDAT" and generator.random() < 0.5:
+        with contextlib.suppress(zlib.error):
+            chunks[at] = kind, zlib.compress(raw(zlib.decompress(body)))
+    else:
+        chunks[at] = kind, raw(body)
+    parts = (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+    return SIGNATURE + b"".join(parts)
+
+
+def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    if not content.startswith(SIGNATURE):
+        raise ValueError("no PNG")
+    place = len(SIGNATURE)
+    while place < len(content):
+        (length,) = struct.unpack_from(">I", content, place)
+        yield content[place + 4 : place + 8], content[place + 8 : place + 8 + length]
+        place += 12 + length
+
+
+# configs, weights and saved sessions: JSON that stays JSON, or nearly
+
+
+def odd(tree: Any, generator: random.Random) -> Any:
+    """The same tree but for one place of it, or a few."""
+    if isinstance(tree, (dict, list)) and tree and generator.random() < 0.9:
+        copy: Any = tree.copy()
+        key = generator.choice([*copy] if isinstance(copy, dict) else range(len(copy)))
+        change = generator.random()
+        if change < 0.1:
+            del copy[key]
+        elif change < 0.2 and isinstance(copy, list):
+            copy.append(copy[key])
+        elif change < 0.2:
+            copy[f"{key}_"] = copy[key]
+        elif change < 0.3:
+            other = generator.choice([*copy] if isinstance(copy, dict) else range(len(copy)))
+            copy[key], copy[other] = copy[other], copy[key]
+        else:
+            copy[key] = odd(copy[key], generator)
+        return copy if generator.random() < 0.8 else odd(copy, generator)
+    if type(tree) is int and generator.random() < 0.4:
+        return tree + generator.choice((-1, 1))
+    return generator.choice(ODD)
+
+
+def config_seeds(home: Path) -> list[bytes]:
+    MODEL.save_pretrained(home / "seed")
+    return [(home / "seed" / "config.json").read_bytes(), b"{}"]
+
+
+def feed_config(home: Path, content: bytes) -> None:
+    (home / "config.json").write_bytes(content)
+    (home / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
+    with _refused(home):
+        load_model(home)
+        raise AssertionError("a model without weights was loaded")
+
+
+def mutate_json(content: bytes, generator: random.Random, raw: Raw) -> bytes:
+    try:
+        tree = json.loads(content)
+    except (ValueError, RecursionError):
+        return raw(content)
+    return raw(content) if generator.random() < 0.2 else json.dumps(odd(tree, generator)).encode()
+
+
+def weights_seeds(home: Path) -> list[bytes]:
+    """Headers alone: the numbers are all zero, and as many as a header wants."""
+    MODEL.save_pretrained(home / "seed")
+    whole = (home / "seed" / "model.safetensors").read_bytes()
+    header = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])
+    few = {key: header[key] for key in [*header][:3]}
+    return [
+        _headed(tree)
+        for tree in (header, few, {"a": {"dtype": "F8_E4M3", "shape": [], "data_offsets": [0, 1]}})
+    ]
+
+
+def feed_weights(home: Path, content: bytes) -> None:
+    (home / "config.json").write_text(json.dumps(MODEL.config.to_dict()))
+    body = b""
+    with contextlib.suppress(Exception):  # it is no header; what it is then is for the reader to say
+        header, held = _split(content)
+        wanted = max(tensor["data_offsets"][1] for tensor in header.values()) - len(held)
+        body = bytes(min(max(wanted, 0), 1 << 24))
+    (home / "model.safetensors").write_bytes(content + body)
+    with _refused(home):
+        load_model(home)
+
+
+def session_seeds(home: Path) -> list[bytes]:
+    session = Session(MODEL, size=None)
+    session.step(FRAME, np.eye(32, 48, dtype=np.uint8) * 7)
+    session.save(home / "seed")
+    seeds = [(home / "seed").read_bytes()]
+    session.step(FRAME, np.eye(32, 48, k=9, dtype=np.uint8) * 8)
+    session.save(home / "seed")
+    return [*seeds, (home / "seed").read_bytes()]
+
+
+def feed_session(home: Path, content: bytes) -> None:
+    path = home / "fed"
+    path.write_bytes(content)
+    with _refused(path):
+        session = Session.load(path, MODEL)
+        height, width = session.frame_size or FRAME.shape[:2]
+        if max(height, width) > 64 or session.size is not None:
+            return  # what it would take to go on is told by its size
+        try:
+            result = session.step(np.full((height, width, 3), 90, np.uint8))
+        except FloatingPointError:  # of numbers that are finite, and too large
+            return
+        assert result.prob.isfinite().all()
+        assert all(0 <= confidence <= 1 for confidence in result.confidences)
+
+
+def mutate_tensors(content: bytes, generator: random.Random, raw: Raw) -> bytes:
+    """A safetensors file with another header, whose length is right."""
+    try:
+        header, body = _split(content)
+    except (ValueError, RecursionError):
+        return raw(content)
+    told = header.get("__metadata__") if isinstance(header, dict) else None
+    if generator.random() < 0.1:
+        return raw(content)
+    if generator.random() < 0.6 and isinstance(told, dict) and isinstance(told.get("session"), str):
+        session = mutate_json(told["session"].encode(), generator, raw).decode(errors="replace")
+        return _headed(header | {"__metadata__": told | {"session": session}}, body)
+    if generator.random() < 0.1:
+        return _headed(header, raw(body)) if body else raw(content)
+    return _headed(odd(header, generator), body)
+
+
+def _split(content: bytes) -> tuple[Any, bytes]:
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:end]), content[end:]
+
+
+def _headed(header: Any, body: bytes = b"") -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + body
+
+
+@contextlib.contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """A ValueError within is an answer, where it names the file or its folder."""
+    try:
+        yield
+    except ValueError as error:
+        if str(path) not in str(error):
+            raise AssertionError(f"{path} is not named") from error
+
+
+TARGETS = {
+    "masks": Target(mask_seeds, feed_mask, mutate_mask),
+    "configs": Target(config_seeds, feed_config, mutate_json),
+    "weights": Target(weights_seeds, feed_weights, mutate_tensors),
+    "sessions": Target(session_seeds, feed_session, mutate_tensors),
+}
+
+
+def main() -> None:
+    import atheris
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="inputs to go on with, and findings (temporary)"
+    )
+    args = parser.parse_args()
+    target = TARGETS[args.target]
+    images.MAX_PIXELS = 1 << 20  # large pictures take memory and time, and say nothing more
+    home = Path(tempfile.mkdtemp())
+    corpus = Path(args.out or tempfile.mkdtemp()) / args.target
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(target.seeds(home)):
+        (corpus / f"seed{number}").write_bytes(seed)
+
+    def mutate(content: bytes, size: int, seed: int) -> bytes:
+        return target.mutate(content, random.Random(seed), lambda x: atheris.Mutate(x, len(x) + 16))[:size]
+
+    limits = [
+        f"-max_total_time={60 * args.minutes:.0f}",
+        "-max_len=65536",
+        "-timeout=300",
+        "-rss_limit_mb=3000",
+    ]
+    where = f"-artifact_prefix={corpus}-"
+    atheris.Setup(
+        [sys.argv[0], str(corpus), *limits, where, "-print_final_stats=1"],
+        lambda content: target.feed(home, content),
+        custom_mutator=mutate,
+    )
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""Videos that are damaged, made to harm or unusual, as the table of docs/input.md lists them."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emavos.cli import main
+from emavos.io import open_frames, write_mask, write_video
+
+av = pytest.importorskip("av")
+
+PAGE = Path(__file__).parents[2] / "docs" / "input.md"
+NOISE = np.random.default_rng(0).integers(0, 256, (12, 32, 48, 3), dtype=np.uint8)
+
+
+def lossless(path, frames, pix_fmt="bgr0", form="matroska", times=None):
+    """A video of ffv1, whatever its name, whose frames are shown at these milliseconds."""
+    with av.open(str(path), "w", format=form) as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pix_fmt
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for i, pixels in enumerate(frames):
+            form = "rgb24" if pixels.dtype == np.uint8 else pix_fmt
+            picture = av.VideoFrame.from_ndarray(pixels, format=form)
+            picture.pts, picture.time_base = 40 * i if times is None else times[i], Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+
+
+def cut(path):
+    write_video(path, NOISE, fps=25)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def playlist(path):
+    path.write_text(f"ffconcat version 1.0\nfile {path.parent / 'other.mp4'}\n")
+
+
+def sound(path):
+    with av.open(str(path), "w", format="matroska") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        samples.rate = 8000
+        container.mux(stream.encode(samples))
+        container.mux(stream.encode())
+
+
+def empty(path):
+    with av.open(str(path), "w", format="matroska") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "bgr0"
+        container.start_encoding()
+
+
+def two_sizes(path):
+    """Two streams of H.264, one behind the other."""
+    whole = b""
+    for frames in (NOISE[:5], NOISE[:5, :, :32]):
+        part = path.with_suffix(".h264")
+        with av.open(str(part), "w", format="h264") as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.height, stream.width = frames[0].shape[:2]
+            stream.pix_fmt = "yuv420p"
+            for pixels in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(stream.encode())
+        whole += part.read_bytes()
+        part.unlink()
+    path.write_bytes(whole)
+
+
+def raw(path, side=60000):
+    path.write_bytes(b"YUV4MPEG2 W%d H%d F25:1\nFRAME\n" % (side, side) + bytes(99))
+
+
+def gif(path, side=60000):
+    head = b"GIF89a" + struct.pack("<HHBBB", side, side, 0x80, 0, 0) + bytes(6)
+    path.write_bytes(head + b"," + struct.pack("<HHHHB", 0, 0, side, side, 0) + b"\x02\x02\x44\x01\x00;")
+
+
+def pngs(path, side=60000):
+    """Frames that declare so much in a container that declares 32x48."""
+    with av.open(str(path), "w", format="mov") as container:
+        stream = container.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "rgb24"
+        for pixels in NOISE:
+            for packet in stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")):
+                content = bytearray(packet)
+                struct.pack_into(">II", content, 16, side, side)
+                struct.pack_into(">I", content, 29, zlib.crc32(content[12:29]))
+                changed = av.Packet(bytes(content))
+                changed.stream, changed.pts, changed.dts = stream, packet.pts, packet.dts
+                changed.time_base = packet.time_base
+                container.mux(changed)
+
+
+REFUSED = {  # the case as the page tells it: what makes it, and words of the message
+    "an empty video": (Path.touch, "is no video"),
+    "text under the name of a video": (lambda p: p.write_text("text"), "is no video"),
+    "a video cut in the middle": (cut, r"is damaged or cut off: \d+ of 12 frames could be read"),
+    "a list of other files under the name of a video": (playlist, "is no video"),
+    "a video of sound alone": (sound, "is no video: it holds audio alone"),
+    "a video without a frame": (empty, "no frames could be read"),
+    "a video whose size changes midway": (
+        two_sizes,
+        r"changes its size: frame 5 is 32x32 but it began with 32x48",
+    ),
+    "a video that declares 60000x60000": (raw, "is no video"),
+    "a GIF that declares 60000x60000": (gif, "frames declare more than 134217728 pixels"),
+    "a video whose frames declare 60000x60000": (pngs, "frames declare more than 134217728 pixels"),
+    "a pipe or a device as a video": (os.mkfifo, "a pipe or a device"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_video_that_cannot_be_is_refused_by_name(tmp_path, case):
+    make, words = REFUSED[case]
+    make(tmp_path / "bad.mp4")
+    with pytest.raises(ValueError, match=rf"bad\.mp4.*{words}"):
+        list(open_frames(tmp_path / "bad.mp4"))
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_video_that_cannot_be_leaves_no_mask(tmp_path, capsys, case):
+    make, _ = REFUSED[case]
+    make(tmp_path / "bad.mp4")
+    mask = np.zeros((32, 48), np.uint8)
+    mask[8:24, 8:24] = 1
+    write_mask(tmp_path / "first.png", mask)
+    before = {*tmp_path.iterdir()}
+    argv = ["segment", f"{tmp_path}/bad.mp4", "--mask", f"{tmp_path}/first.png", "--out", f"{tmp_path}/out"]
+    assert main([*argv, "--overlay", f"{tmp_path}/overlay.mp4", "--size", "32", "--quiet"]) == 1
+    output, error = capsys.readouterr()
+    assert error.startswith("emavos: error: ")
+    assert "bad.mp4" in error
+    assert error.count("\n") == 1
+    assert output == ""
+    assert {*tmp_path.iterdir()} == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is one of Linux")
+@pytest.mark.parametrize("side", [60000, 14000])  # the latter FFmpeg would take
+def test_videos_that_declare_much_do_not_ask_for_much(tmp_path, side):
+    for make in (raw, gif, pngs):
+        make(tmp_path / f"{make.__name__}.mp4", side)
+    code = """
+import errno, resource, sys
+import av
+from emavos.io import open_frames
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + (256 << 20),) * 2)
+for path in sys.argv[1:]:
+    try:
+        list(open_frames(path))
+    except ValueError as error:  # which comes before the limit does
+        print(path in str(error) and getattr(error.__cause__, "errno", 0) != errno.ENOMEM)
+"""
+    paths = sorted(map(str, tmp_path.iterdir()))
+    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True)
+    assert done.stdout == 3 * "True\n", done.stderr
+
+
+def test_frames_of_unequal_length_count_once_each(tmp_path):
+    times = [0, 40, 50, 500, 520, 2000]
+    for form, fps in (("mp4", 6 / 2.04), ("matroska", 25)):  # the mean; what its head declares
+        lossless(tmp_path / "a.mp4", NOISE[:6], form=form, times=times)
+        frames = open_frames(tmp_path / "a.mp4")
+        assert np.array_equal(list(frames), NOISE[:6])
+        assert frames.fps == pytest.approx(fps, rel=0.25)
+
+
+def test_a_video_is_turned_as_its_container_says(tmp_path):
+    picture = np.zeros((32, 48, 3), np.uint8)
+    picture[:10, :20, 0] = 255
+    write_video(tmp_path / "a.mp4", [picture], fps=25)
+    content = bytearray((tmp_path / "a.mp4").read_bytes())
+    matrix = content.find(b"tkhd") + 4 + 4 + 20 + 8 + 8  # past version and flags, times and ids, layers
+    assert struct.unpack_from(">9i", content, matrix) == (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    struct.pack_into(">9i", content, matrix, 0, 65536, 0, -65536, 0, 0, 32 << 16, 0, 1 << 30)
+    (tmp_path / "a.mp4").write_bytes(content)
+    (frame,) = open_frames(tmp_path / "a.mp4")
+    assert frame.shape == (48, 32, 3)
+    assert frame[5, -5, 0] > 200  # the red corner is on the right now
+    assert frame[5, 5, 0] < 50
+
+
+@pytest.mark.parametrize("shape", [(33, 47), (1, 1), (1, 48)])
+def test_a_video_of_odd_sides_keeps_them(tmp_path, shape):
+    frames = np.resize(NOISE, (2, *shape, 3))
+    lossless(tmp_path / "a.mp4", frames)
+    assert np.array_equal(list(open_frames(tmp_path / "a.mp4")), frames)
+
+
+def test_ten_bits_become_eight(tmp_path):
+    levels = np.arange(1024, dtype=np.uint16).reshape(32, 32, 1).repeat(3, axis=2)
+    lossless(tmp_path / "a.mp4", [levels], pix_fmt="gbrp10le")
+    (frame,) = open_frames(tmp_path / "a.mp4")
+    np.testing.assert_allclose(frame.astype(float), levels / 4, atol=1)  # dithered
+
+
+ODD = (
+    "a video of frames of unequal length",
+    "a video that its container turns",
+    "a video of odd sides",
+    "a video of 10 bits",
+)
+
+
+@pytest.mark.parametrize("case", [*REFUSED, *ODD])
+def test_the_page_tells_of_each_video(case):
+    assert f"| {case} |" in PAGE.read_text()
