@@ -25,7 +25,7 @@ from emavos.shortcuts import Shortcuts, cells_near, coverage, encode_near
 OBJECTS_AT_ONCE = 8  # through the network: its memory stays bounded, and what they share is computed once
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors do not compare as one
 class Result:
     """The masks of one frame, at the size of the frame.
 
@@ -76,7 +76,7 @@ class Group:
     bank: MemoryBank
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Now:
     """The frame of the last step, which can be edited until the next."""
 
