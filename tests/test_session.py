@@ -108,7 +108,7 @@ def test_a_given_frame_comes_back_as_it_was_given(model, size):
 
 def test_a_result_equals_itself_alone(model):
     first, second = run(model, video(2), {0: FIRST})
-    assert first == first  # noqa: PLR0124
+    assert first == first
     assert first != second
     assert len({first, second, first}) == 2
 
