@@ -106,6 +106,13 @@ def test_a_given_frame_comes_back_as_it_was_given(model, size):
     assert np.array_equal(result.mask, FIRST)
 
 
+def test_a_result_equals_itself_alone(model):
+    first, second = run(model, video(2), {0: FIRST})
+    assert first == first
+    assert first != second
+    assert len({first, second, first}) == 2
+
+
 def test_ids_of_any_value_are_kept(model):
     ids = {1: -7, 2: 90_000}
     renamed = np.vectorize(lambda i: ids.get(i, 0))(FIRST)

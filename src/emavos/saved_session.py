@@ -85,7 +85,7 @@ def load_session(path: str | os.PathLike[str], model: STCN, network: STCN | None
             session.groups.append(Group(tuple(group["ids"]), bank))
         if tensors:
             raise ValueError(f"it holds {min(tensors)}, which is no part of a session")
-        session._edges = {int(id): float(edge) for id, edge in dict(facts.get("edges", {})).items()}
+        session._edges = {int(id): float(edge) for id, edge in facts.get("edges", {}).items()}
         weights, dtype = facts["weights"], facts["dtype"]
     except KeyError as error:
         raise ValueError(f"{os.fspath(path)} is no saved session, or is damaged: it lacks {error}") from error
@@ -117,6 +117,14 @@ def _check_facts(facts: Mapping[str, Any]) -> None:
     for kind, frame in (slot for group in facts["groups"] for slot in group["slots"]):
         if kind not in get_args(Kind) or not _whole(frame) or (frame >= index and kind != "given"):
             raise ValueError(f"it remembers frame {frame!r} as {kind!r}")
+    for group in facts["groups"]:
+        frames = [frame for _, frame in group["slots"]]
+        if len({*frames}) < len(frames):
+            raise ValueError("it holds a frame twice")
+        if not any(kind == "given" and frame < index for kind, frame in group["slots"]):
+            raise ValueError(f"it was never given the objects {group['ids']!s:.60}")
+    if not all(0 <= edge <= 1 for edge in facts.get("edges", {}).values()):
+        raise ValueError("its objects lie at the border by more than all or less than nothing")
 
 
 def _check_bank(

@@ -25,7 +25,7 @@ from emavos.shortcuts import Shortcuts, cells_near, coverage, encode_near
 OBJECTS_AT_ONCE = 8  # through the network: its memory stays bounded, and what they share is computed once
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors do not compare as one
 class Result:
     """The masks of one frame, at the size of the frame.
 
@@ -76,7 +76,7 @@ class Group:
     bank: MemoryBank
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Now:
     """The frame of the last step, which can be edited until the next."""
 
@@ -165,11 +165,7 @@ class Session:
         FloatingPointError where the network gives NaN or infinity for an object.
         """
         with self._computing() as device:
-            try:
-                pixels = to_frame(frame).to(device)
-            except ValueError as error:
-                raise ValueError(f"frame {self._told(self.index)}: {error}") from error
-            self._check_size(pixels, self.index)
+            pixels = self._pixels(frame, self.index).to(device)
             given = None if mask is None else to_mask(mask, tuple(pixels.shape[1:])).to(device)
             if given is not None and not given.any():
                 raise ValueError(
@@ -327,11 +323,7 @@ class Session:
         """
         index = _index("index", index)
         with self._computing() as device:
-            try:
-                pixels = to_frame(frame).to(device)
-            except ValueError as error:
-                raise ValueError(f"frame {self._told(index)}: {error}") from error
-            self._check_size(pixels, index)
+            pixels = self._pixels(frame, index).to(device)
             given = to_mask(mask, tuple(pixels.shape[1:])).to(device)
             groups = [group for group in self.groups if {*group.ids} <= {*ids_of(given)}]
             if not groups:
@@ -511,14 +503,20 @@ class Session:
         """What a frame is called in an error."""
         return index if self.order is None else self.order[index]
 
-    def _check_size(self, frame: Tensor, index: int) -> None:
-        size = (frame.shape[1], frame.shape[2])
+    def _pixels(self, frame: object, index: int) -> Tensor:
+        """A frame as (3, H, W) in [0, 1], of the size with which the video began."""
+        try:
+            pixels = to_frame(frame)
+        except ValueError as error:
+            raise ValueError(f"frame {self._told(index)}: {error}") from error
+        size = (pixels.shape[1], pixels.shape[2])
         if self.frame_size is not None and size != self.frame_size:
             height, width = self.frame_size
             raise ValueError(
                 f"frame {self._told(index)} is {size[0]}x{size[1]} but the video began with {height}x{width} "
                 "(height x width); resize it, or begin a new session"
             )
+        return pixels
 
 
 def _index(name: str, value: object) -> int:

@@ -45,7 +45,8 @@ void add_products(float (&sums)[CELLS][QUERIES], const float* const* row, const 
 // query: (queries, channels). keys: (cells, channels). offset: (cells,). query_rest, key_rest: (queries,), (cells,), the
 // norms of all channels but the first `lead`. before: cells of the memory in front of these. best, index: (queries, k),
 // the k largest of query . key + offset so far and their cells, heaps, and after the call those with these cells among
-// them; -inf where there are fewer or they are more than `span` below the largest. All are contiguous. With OpenMP so many threads share the queries; they are those of PyTorch, where its library is the same.
+// them; -inf where there are fewer or they are more than `span` below the largest. All are contiguous. With OpenMP so
+// many threads share the queries; they are those of PyTorch, where its library is the same.
 extern "C" void scan(const float* query, const float* keys, const float* offset, const float* query_rest,
                      const float* key_rest, int64_t queries, int64_t cells, int64_t channels, int64_t lead, int64_t k,
                      float span, int64_t threads, int64_t before, float* best, int64_t* index) {
