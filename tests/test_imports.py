@@ -59,7 +59,7 @@ ALLOWED = {
     "doctor": {"machine", "memory", "pretrained"},
     "export": {"frames", "memory", "models", "pretrained"},
     "ui": {"bridges", "io", "predictor", "pretrained", "session", "visualize"},
-    "data": {"frames", "io", "masks"},
+    "data": {"frames", "io", "masks", "pictures"},
     "training": {
         "convert",
         "data",

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import shutil
+import struct
+import zlib
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +14,7 @@ from PIL import Image
 from emavos.cli import main
 from emavos.data import BL30K, Clips, Davis, Joined, StaticImages, VideoSamples, YouTubeVOS
 from emavos.data.places import draw_places, gap_at
+from emavos.data.static import read_still_mask
 from emavos.data.thin_plate import thin_plate_warp
 from emavos.io import read_frame, write_mask
 from trees import davis_tree, training_tree
@@ -93,6 +97,45 @@ def test_a_soft_mask_of_a_still_image_is_cut_at_half(tmp_path):
     assert torch.equal(images[0][1], torch.from_numpy(soft >= 128).to(torch.uint8))
     assert images[1][1].unique().tolist() == [0, 1, 2, 3]
     assert main(["data", "check", str(root)]) == 0
+
+
+def huge(path):
+    size, pixels = struct.pack(">IIBBBBB", 30000, 30000, 8, 0, 0, 0, 0), zlib.compress(b"")
+    chunks = ((b"IHDR", size), (b"IDAT", pixels), (b"IEND", b""))
+    whole = (struct.pack(">I", len(x)) + k + x + struct.pack(">I", zlib.crc32(k + x)) for k, x in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(whole))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (huge, "is not an image that can be read"),
+        pytest.param(
+            os.mkfifo if hasattr(os, "mkfifo") else None,
+            "is a pipe or a device, not an image",
+            marks=pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders here"),
+        ),
+    ],
+    ids=["declares 30000x30000", "a pipe"],
+)
+def test_a_hostile_mask_of_a_still_image_is_refused_by_name(tmp_path, capsys, spoil, told):
+    root = training_tree(tmp_path / "data") / "static"
+    mask = root / "masks" / "a.png"
+    mask.unlink()
+    spoil(mask)
+    with pytest.raises(ValueError, match=f"a\\.png {told}"):
+        StaticImages(root)[0]
+    assert main(["data", "check", str(root)]) == 1
+    assert f"a.png {told}" in capsys.readouterr().out
+
+
+def test_a_mask_of_a_still_image_is_turned_as_its_exif_says(tmp_path):
+    white = np.zeros((4, 6), dtype=np.uint8)
+    white[:2] = 255
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a quarter to the right
+    Image.fromarray(white).save(tmp_path / "a.png", exif=turned)
+    assert np.array_equal(read_still_mask(tmp_path / "a.png"), np.rot90(white == 255, -1))
 
 
 def test_still_images_may_lie_beside_their_masks(tmp_path):

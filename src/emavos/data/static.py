@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from emavos.io import IdMask, read_frame, read_mask
+from emavos.io.images import read_image
+from emavos.pictures import ids_of_picture
 
 
 class StaticImages(Sequence[tuple[Tensor, Tensor]]):
@@ -76,7 +76,7 @@ def read_still_mask(path: Path) -> IdMask:
     A gray one that reaches 255 is white on black, as sets of salient objects have it, often with soft edges:
     it is cut at half, as STCN does.
     """
-    with suppress(OSError), Image.open(path) as file:  # what cannot be read is told below
-        if file.format == "PNG" and file.mode == "L" and file.getextrema()[1] == 255:
-            return (np.asarray(file) >= 128).astype(np.int32)
-    return read_mask(path)
+    image = read_image(path)
+    if image.format == "PNG" and image.mode == "L" and image.getextrema()[1] == 255:
+        return (np.asarray(image) >= 128).astype(np.int32)
+    return ids_of_picture(image, str(path))

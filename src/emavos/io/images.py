@@ -33,7 +33,7 @@ def list_images(folder: PathLike) -> list[Path]:
 
 def read_frame(path: PathLike) -> Pixels:
     """The picture of an image file, (H, W, 3) of uint8, upright, over black where it is transparent."""
-    return pixels_of(_read_image(path), os.fspath(path))
+    return pixels_of(read_image(path), os.fspath(path))
 
 
 def read_mask(path: PathLike) -> IdMask:
@@ -42,7 +42,7 @@ def read_mask(path: PathLike) -> IdMask:
     Raises ValueError where the file holds colours, or the blur of anti-aliasing or of lossy compression,
     rather than ids.
     """
-    return ids_of_picture(_read_image(path), os.fspath(path))
+    return ids_of_picture(read_image(path), os.fspath(path))
 
 
 def write_mask(path: PathLike, mask: NDArray[Any]) -> None:
@@ -85,7 +85,7 @@ def _natural(path: Path) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
 
-def _read_image(path: PathLike) -> Image.Image:
+def read_image(path: PathLike) -> Image.Image:
     """A whole image in memory, upright, its format remembered."""
     check_file(path, "an image")
     try:
