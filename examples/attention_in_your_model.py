@@ -18,6 +18,7 @@ def main() -> None:
     network.layer3 = nn.Sequential(network.layer3, ExternalAttention(256))
     assert torch.equal(network(images), before)  # it starts as the identity
 
+    network.train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
     for step in range(5):
         loss = nn.functional.cross_entropy(network(images), labels)

@@ -148,6 +148,11 @@ def test_the_device_is_that_of_the_parameters():
     assert next(predictor.model.parameters()).device.type == "cpu"
 
 
+def test_a_policy_of_another_kind_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"policy is a MemoryPolicy, .* not {'every': 5}"):
+        Predictor.from_pretrained(policy={"every": 5})
+
+
 def test_a_device_that_does_not_exist_is_refused(monkeypatch):
     with pytest.raises(ValueError, match=r"device is auto, cpu, cuda or another .*, not 'gpu'"):
         Predictor.from_pretrained(device="gpu")

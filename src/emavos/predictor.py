@@ -49,6 +49,8 @@ class Predictor:
         dtype: torch.dtype | None = None,
     ) -> None:
         check_short_side(size)
+        if not isinstance(policy, MemoryPolicy | None):
+            raise ValueError(f"policy is a MemoryPolicy, as MemoryPolicy(every=5), not {policy!r:.60}")
         self.model = model
         self.policy = MemoryPolicy() if policy is None else policy
         self.size = size

@@ -124,7 +124,7 @@ def choose_dtype(device: torch.device) -> torch.dtype:
 def check_float(dtype: torch.dtype) -> None:
     """Raise ValueError unless a network can compute in it."""
     if dtype not in _FLOATS:
-        raise ValueError(f"dtype is a floating-point type such as torch.float32, not {dtype}")
+        raise ValueError(f"dtype is a floating-point type such as torch.float32, not {dtype!r}")
 
 
 def save_model(

@@ -43,6 +43,7 @@ def test_a_job_survives_its_line():
         ("[]", "a job is an object"),
         ("{}", "no 'video'"),
         ('{"video": "a"}', "no 'mask'"),
+        ('{"video": "a", "masks": "m"}', "no 'mask', only video, masks"),
         ('{"video": "a", "mask": {}}', "no 'mask'"),
         ('{"video": 3, "mask": "m"}', "3 is no path"),
         ('{"video": "a", "mask": {"0": null}}', "None is no path"),
@@ -115,7 +116,7 @@ def test_a_folder_of_videos_beside_their_masks_is_a_batch(tmp_path):
 def test_where_there_are_no_jobs_it_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing does not exist"):
         find_jobs(tmp_path / "nothing")
-    with pytest.raises(ValueError, match="holds no videos"):
+    with pytest.raises(ValueError, match="holds no videos; a folder has them beside their masks"):
         find_jobs(tmp_path)
     (tmp_path / "a.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match=r"a\.jsonl is no text"):

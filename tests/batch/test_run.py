@@ -131,7 +131,7 @@ def test_masks_of_other_settings_are_refused_and_made_anew_by_force(here, capsys
     assert batch("--rle", "--quiet") == 0
     before = tree(here / "out")
     assert batch("--every", "2", "--quiet") == 1
-    assert "holds clip0 made otherwise (every, rle)" in capsys.readouterr().err
+    assert "holds 'clip0' made with other settings (every, rle);" in capsys.readouterr().err
     assert tree(here / "out") == before
     assert batch("--every", "2", "--quiet", "--force") == 0
     assert status("clip0")["settings"]["every"] == 2

@@ -61,6 +61,8 @@ def test_runs_that_are_none_are_a_value_error_or_fill_the_plane(counts, height, 
         {"size": [100_000, 100_000], "counts": [10_000_000_000]},
         {"size": [2, 2], "counts": "oooooooooooooooooooooooo"},
         {"size": [2, 2], "counts": 4},
+        "04",
+        None,
     ],
 )
 def test_runs_that_are_wrong_are_refused(rle):

@@ -68,7 +68,8 @@ class Job:
         if not isinstance(content, dict):
             raise ValueError("a job is an object {...}")
         if lacking := [key for key in ("video", "mask") if not content.get(key)]:
-            raise ValueError(f"it has no {lacking[0]!r}")
+            given = ", ".join(key for key in content if content[key])
+            raise ValueError(f"it has no {lacking[0]!r}, only {given or 'nothing'}")
         video, mask = content.pop("video"), content.pop("mask")
         paths = [video, *(mask.values() if isinstance(mask, dict) else [mask])]
         if wrong := [path for path in paths if not isinstance(path, str) or not path or "\0" in path]:
@@ -99,7 +100,10 @@ def find_jobs(path: PathLike) -> list[Job]:
     else:
         raise FileNotFoundError(f"{path} does not exist; jobs are a file of JSON lines or a folder of videos")
     if not jobs:
-        raise ValueError(f"{path} holds no videos")
+        raise ValueError(
+            f"{path} holds no videos; a folder has them beside their masks, a.mp4 and a.png or b/ and b.png, "
+            "or JPEGImages/ and Annotations/ as DAVIS; a list has one on each line"
+        )
     names: dict[str, str] = {}
     for job in jobs:
         if (other := names.setdefault(job.name.casefold(), job.name)) is not job.name:

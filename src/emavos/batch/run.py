@@ -95,8 +95,8 @@ class Batch:
                 was = status.get("settings") or {}
                 differ = sorted(k for k in {*was, *settings} if was.get(k) != settings.get(k))
                 raise ValueError(
-                    f"{self.out} holds {job.name} made otherwise ({', '.join(differ)}); choose another "
-                    "folder, or --force to make it anew"
+                    f"{self.out} holds {job.name!r} made with other settings ({', '.join(differ)}); "
+                    "choose another folder, or --force to make it anew"
                 )
 
     def run(self, predictor: Predictor, job: Job) -> Outcome:

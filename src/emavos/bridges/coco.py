@@ -43,6 +43,8 @@ def decode_rle(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
 
     Raises ValueError where they are neither, or do not fill the plane of `size`.
     """
+    if not isinstance(rle, Mapping):
+        raise ValueError(f"a run-length encoding is a dict of size and counts, not {type(rle).__name__}")
     (height, width), counts = _size(rle.get("size")), rle.get("counts")
     if isinstance(counts, bytes):
         counts = counts.decode("ascii", "replace")

@@ -173,7 +173,10 @@ def read_masks(mask: Path | Mapping[str, Path], frames: FrameSource) -> IdMask |
         if index is None:
             index = frames.find(name.zfill(5))  # a number is enough where frames have no names of their own
         if index is None or (frames.count is not None and index >= frames.count):
-            raise ValueError(f"{file} is for frame {name}, which there is not; the first is {frames.name(0)}")
+            raise ValueError(
+                f"{file} is for frame {name}, which there is not; name masks as their frames, of which "
+                f"the first is {frames.name(0)}"
+            )
         if index in masks:
             raise ValueError(f"{file} is for frame {name}, which has a mask already")
         masks[index] = read_mask(file)
