@@ -158,7 +158,7 @@ import errno, resource, sys
 import av
 from emavos.io import open_frames
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (held + (256 << 20),) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (held + (512 << 20),) * 2)
 for path in sys.argv[1:]:
     try:
         list(open_frames(path))
@@ -166,7 +166,7 @@ for path in sys.argv[1:]:
         print(path in str(error) and getattr(error.__cause__, "errno", 0) != errno.ENOMEM)
 """
     paths = sorted(map(str, tmp_path.iterdir()))
-    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, timeout=300)
     assert done.stdout == 3 * "True\n", done.stderr
 
 

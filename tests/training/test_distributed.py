@@ -51,6 +51,7 @@ def test_two_processes_learn_what_one_does_from_the_whole_batch(tmp_path):
         capture_output=True,
         text=True,
         check=False,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     torch.manual_seed(0)
@@ -87,6 +88,7 @@ def test_a_run_of_which_one_process_is_told_to_stop_is_not_done(tmp_path):
         capture_output=True,
         text=True,
         check=False,
+        timeout=600,
     )
     assert (tmp_path / "run" / "checkpoint.safetensors").exists(), done.stderr
     assert not (tmp_path / "run" / "model").exists()

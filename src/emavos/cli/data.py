@@ -43,5 +43,5 @@ def _check(args: argparse.Namespace) -> None:
         raise SystemExit(1)
     if not args.quiet:
         masks = sum(len(group.pairs) for group in groups)
-        whole = f"{len(groups)} clips and still images, {counted(masks, 'mask')}"
-        print(f"{args.data}: nothing is wrong with {whole}")
+        whole = "1 clip or still image" if len(groups) == 1 else f"{len(groups)} clips and still images"
+        print(f"{args.data}: nothing is wrong with {whole}, {counted(masks, 'mask')}")

@@ -133,12 +133,12 @@ def _sheet(frames: FrameSource, suggestions: Sequence[Suggestion], masks: Path) 
 
 def _rows(frames: FrameSource, suggestions: Sequence[Suggestion]) -> Iterator[tuple[str, ...]]:
     for rank, one in enumerate(suggestions, 1):
-        unsure = f"{frames.name(one.first)} to {frames.name(one.last)}"
+        unsure = frames.name(one.first), frames.name(one.last)
         numbers = f"{one.confidence:.2f}", f"{one.gain:.1f}"
-        yield str(rank), frames.name(one.frame), str(one.object), *numbers, unsure, one.reason
+        yield str(rank), frames.name(one.frame), str(one.object), *numbers, *unsure, one.reason
 
 
-HEADER = ("rank", "frame", "object", "confidence", "gain", "unsure from to", "why")
+HEADER = ("rank", "frame", "object", "confidence", "gain", "from", "to", "why")
 
 
 def _write_table(path: Path, frames: FrameSource, suggestions: Sequence[Suggestion]) -> None:
