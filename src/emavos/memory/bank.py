@@ -254,7 +254,8 @@ class MemoryBank:
         """The prototypes once this slot has joined them."""
         slot, frame, cells = self._base + place, self._slots[place].frame, self._keys.shape[1]
         keys, values, received = self._keys[slot], self._values[slot], self._used()[slot]
-        new = consolidate(keys, values, received, frame, max(cells // _SHARE, 1), self.policy.top_k)
+        count, policy = max(cells // _SHARE, 1), self.policy
+        new = consolidate(keys, values, received, frame, count, policy.top_k, policy.backend)
         return merge(self._prototypes(), new, cells, now)
 
     def _put(self, prototypes: Prototypes) -> None:

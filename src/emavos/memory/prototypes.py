@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from emavos.memory.readout import topk_readout
+from emavos.memory.readout import Backend, topk_readout
 
 
 class Prototypes(NamedTuple):
@@ -24,7 +24,13 @@ class Prototypes(NamedTuple):
 
 
 def consolidate(
-    keys: Tensor, values: Tensor, received: Tensor, frame: int, count: int, top_k: int
+    keys: Tensor,
+    values: Tensor,
+    received: Tensor,
+    frame: int,
+    count: int,
+    top_k: int,
+    backend: Backend = "auto",
 ) -> Prototypes:
     """The `count` most used cells of a frame, which stand for all of it.
 
@@ -33,7 +39,7 @@ def consolidate(
     it, by affinity. So what goes is not lost where it agrees with what stays.
     """
     most = received.topk(min(count, len(keys))).indices
-    pooled = topk_readout(keys[most].T, keys, values, top_k).permute(2, 0, 1)  # (n, O, Cv)
+    pooled = topk_readout(keys[most].T, keys, values, top_k, backend).permute(2, 0, 1)  # (n, O, Cv)
     return Prototypes(keys[most], pooled, received[most], torch.full_like(most, frame))
 
 
