@@ -50,7 +50,7 @@ def test_confidence_does_not_depend_on_other_objects_or_size():
 
 def test_an_object_that_left_across_the_border_is_surer_gone_than_one_that_faded():
     left, faded = (
-        {1: signs_of(prob[1], prob[1] > 0.5)[2]} for prob in (blob(0.9, rows=slice(0, 5)), blob(0.9))
+        {1: float(signs_of(prob[1], prob[1] > 0.5)[2])} for prob in (blob(0.9, rows=slice(0, 5)), blob(0.9))
     )
     nothing = blob(0.0)
     assert confidence(nothing, left) > 0.5 > confidence(nothing, faded)

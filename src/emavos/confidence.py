@@ -47,9 +47,9 @@ def observe(
     if not ids:
         return (), {}
     winner = prob.max(dim=0).indices  # argmax takes twenty times as long
+    signs = [signs_of(prob[plane], winner == plane) for plane in range(1, 1 + len(ids))]
     confidences, seen = [], {}
-    for plane, id in enumerate(ids, 1):
-        area, agreement, edge = signs_of(prob[plane], winner == plane)
+    for id, (area, agreement, edge, trace) in zip(ids, torch.stack(signs).tolist(), strict=True):  # one wait
         before = edges.get(id, 0.0)
         if id in given:
             # an object that was said to be absent is as surely gone as one that left across the border
@@ -57,9 +57,9 @@ def observe(
             confidences.append(1.0)
             continue
         seen[id] = max(edge, _FADES * before) if area else before
-        signs = present_signs(agreement) if area else absent_signs(before, float(prob[plane].max()))
         weights = PRESENT if area else ABSENT
-        confidences.append(_sigmoid(sum(w * x for w, x in zip(weights, signs, strict=True))))
+        told = present_signs(agreement) if area else absent_signs(before, trace)
+        confidences.append(_sigmoid(sum(w * x for w, x in zip(weights, told, strict=True))))
     return tuple(confidences), seen
 
 
@@ -76,8 +76,8 @@ def absent_signs(edge: float, trace: float) -> tuple[float, float, float]:
     return 1.0, min(10 * edge, 1.0), min(10 * trace, 1.0)
 
 
-def signs_of(prob: Tensor, mask: Tensor) -> tuple[float, float, float]:
-    """Of an object: its area, its agreement, and the share of its outline that is the border of the frame.
+def signs_of(prob: Tensor, mask: Tensor) -> Tensor:
+    """Of an object: area, agreement, share of its outline at the frame's border, highest probability. (4,)
 
     prob: (H, W), its own. mask: bool (H, W). The agreement is the intersection over union of the mask and the
     probability, where the union counts the mask whole and the probability outside it.
@@ -87,10 +87,9 @@ def signs_of(prob: Tensor, mask: Tensor) -> tuple[float, float, float]:
     inside = torch.dot(prob.flatten(), plane.flatten())
     agreement = inside / (area + prob.sum() - inside).clamp(min=1e-6)
     inner = plane.diff(dim=0).abs().sum() + plane.diff(dim=1).abs().sum()
-    border = plane[[0, -1]].sum() + plane[:, [0, -1]].sum()
+    border = plane[0].sum() + plane[-1].sum() + plane[:, 0].sum() + plane[:, -1].sum()
     edge = border / (inner + border).clamp(min=1)
-    values: list[float] = torch.stack([area, agreement, edge]).tolist()  # one wait for the device
-    return values[0], values[1], values[2]
+    return torch.stack([area, agreement, edge, prob.max()])
 
 
 def _logit(p: float) -> float:

@@ -14,10 +14,11 @@ IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406])
 IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225])
 
 
-def to_frame(frame: object) -> Tensor:
+def to_frame(frame: object, device: torch.device | None = None) -> Tensor:
     """A picture as (3, H, W) float32 in [0, 1].
 
     frame: a PIL image; an array (H, W, 3) of uint8; or a tensor (3, H, W), uint8 or float in [0, 1].
+    device: where it is to be, and where its bytes become numbers; None: where it is.
     Raises ValueError that says what was given where it is anything else.
     """
     if isinstance(frame, Image.Image):
@@ -39,7 +40,7 @@ def to_frame(frame: object) -> Tensor:
     if min(frame.shape) == 0:
         raise ValueError(f"a frame has at least one pixel, not {tuple(frame.shape[1:])}")
     if frame.dtype == torch.uint8:
-        return frame.float() / 255
+        return moved(frame, device).float() / 255
     if not frame.is_floating_point():
         raise ValueError(f"a tensor frame is uint8, or float in [0, 1], not {frame.dtype}")
     frame = frame.float()
@@ -48,14 +49,20 @@ def to_frame(frame: object) -> Tensor:
         raise ValueError(
             f"a float frame is in [0, 1], not {low:g} to {high:g}; divide by 255, do not normalise"
         )
-    return frame.clamp(0, 1)
+    return moved(frame.clamp(0, 1), device)
+
+
+def moved(x: Tensor, device: torch.device | None) -> Tensor:
+    """x on the device. A GPU is not waited for: it copies from locked pages while the CPU goes on."""
+    if device is not None and device.type == "cuda" and x.device.type == "cpu":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
 
 
 def normalize(frame: Tensor) -> Tensor:
     """(..., 3, H, W) in [0, 1], minus ImageNet's mean, over its standard deviation."""
-    mean = IMAGENET_MEAN.to(frame.device).view(3, 1, 1)
-    std = IMAGENET_STD.to(frame.device).view(3, 1, 1)
-    return (frame - mean) / std
+    mean, std = (x.to(frame.device, non_blocking=True) for x in (IMAGENET_MEAN, IMAGENET_STD))
+    return (frame - mean.view(3, 1, 1)) / std.view(3, 1, 1)
 
 
 def check_short_side(size: int | None) -> None:

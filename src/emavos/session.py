@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from emavos.confidence import ObjectState, observe
-from emavos.frames import check_short_side, normalize, resize, to_frame, working_size
+from emavos.frames import check_short_side, moved, normalize, resize, to_frame, working_size
 from emavos.masks import Crop, aggregate, ids_of, one_hot, pad_to_stride, planes_of, to_mask
 from emavos.memory import Kind, MemoryBank, MemoryPolicy
 from emavos.models import STCN, Features
@@ -43,9 +43,10 @@ class Result:
     @cached_property
     def mask(self) -> np.ndarray:
         """(H, W) int32: the id of the most probable object at each pixel, 0 for background."""
-        table = torch.tensor((0, *self.ids), dtype=torch.int32, device=self.prob.device)
+        table = np.array((0, *self.ids), dtype=np.int32)
         best = self.prob.max(dim=0).indices  # the first of equals; argmax takes twenty times as long
-        mask: np.ndarray = table[best].cpu().numpy()
+        small = best.to(torch.uint8 if len(table) <= 256 else torch.int32)  # of which a GPU sends fewer bytes
+        mask: np.ndarray = table[small.cpu().numpy()]
         return mask
 
     @cached_property
@@ -165,9 +166,10 @@ class Session:
         FloatingPointError where the network gives NaN or infinity for an object.
         """
         with self._computing() as device:
-            pixels = self._pixels(frame, self.index).to(device)
-            given = None if mask is None else to_mask(mask, tuple(pixels.shape[1:])).to(device)
-            if given is not None and not given.any():
+            pixels = self._pixels(frame, self.index, device)
+            given = None if mask is None else to_mask(mask, tuple(pixels.shape[1:]))
+            known = () if given is None else ids_of(given)
+            if given is not None and not known:
                 raise ValueError(
                     f"the mask of frame {self._told(self.index)} is empty: every pixel is 0, the background"
                 )
@@ -175,8 +177,7 @@ class Session:
             try:
                 now = self._see(pixels, self.index, use=self.index)
                 if given is not None:
-                    known = ids_of(given)
-                    now = self._give(now, known, one_hot(given, known))
+                    now = self._give(now, known, one_hot(moved(given, device), known))
                 self._memorize(now)
             except BaseException:  # out of memory, or interrupted: as if the frame had not come
                 self._restore(before)
@@ -323,13 +324,13 @@ class Session:
         """
         index = _index("index", index)
         with self._computing() as device:
-            pixels = self._pixels(frame, index).to(device)
-            given = to_mask(mask, tuple(pixels.shape[1:])).to(device)
+            pixels = self._pixels(frame, index, device)
+            given = to_mask(mask, tuple(pixels.shape[1:]))
             groups = [group for group in self.groups if {*group.ids} <= {*ids_of(given)}]
             if not groups:
                 return
             known = tuple(id for group in groups for id in group.ids)
-            now = self._give(self._see(pixels, index), known, one_hot(given, known))
+            now = self._give(self._see(pixels, index), known, one_hot(moved(given, device), known))
             values = self._values(now)  # (O, Cv, h, w)
             places = {id: place for place, id in enumerate(self.ids)}
             key, commits = now.features.key[0].float(), []
@@ -446,13 +447,13 @@ class Session:
 
     def _mend(self, masks: Mapping[int, object], since: int | None = None) -> Result:
         with self._editing() as now:
-            planes = planes_of(masks, tuple(now.full.shape[1:])).to(now.full.device)
+            planes = planes_of(masks, tuple(now.full.shape[1:]))
             for id, plane in zip(masks, planes, strict=True):
                 if id not in self.ids and not plane.any():
                     raise ValueError(f"the mask of object {id} is empty: there is nothing to follow")
             if since is not None:
                 self._forget(since)
-            self._now = self._give(now, tuple(map(int, masks)), planes, edit=True)
+            self._now = self._give(now, tuple(map(int, masks)), moved(planes, now.full.device), edit=True)
             self._memorize(self._now)
         return self._result(self._now)
 
@@ -503,10 +504,10 @@ class Session:
         """What a frame is called in an error."""
         return index if self.order is None else self.order[index]
 
-    def _pixels(self, frame: object, index: int) -> Tensor:
+    def _pixels(self, frame: object, index: int, device: torch.device) -> Tensor:
         """A frame as (3, H, W) in [0, 1], of the size with which the video began."""
         try:
-            pixels = to_frame(frame)
+            pixels = to_frame(frame, device)
         except ValueError as error:
             raise ValueError(f"frame {self._told(index)}: {error}") from error
         size = (pixels.shape[1], pixels.shape[2])

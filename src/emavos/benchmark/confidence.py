@@ -70,8 +70,7 @@ def follow(model: STCN, clip: Clip, kind: str, first: IdMask, size: int) -> Iter
         prob = session._now.prob[session._now.crop]
         winner = prob.argmax(dim=0)
         for plane, (id, state) in enumerate(result.objects.items(), 1):
-            area, agreement, _ = signs_of(prob[plane], winner == plane)
-            trace = float(prob[plane].max())
+            area, agreement, _, trace = signs_of(prob[plane], winner == plane).tolist()
             signs = present_signs(agreement) if area else absent_signs(edges.get(id, 0.0), trace)
             left = float((truth == id).sum() / max((clip.truths[0] == id).sum(), 1))
             J = region_similarity(result.mask == id, truth == id)
