@@ -91,8 +91,7 @@ def measure(
         decode = timed(lambda: aggregate(model.decode(readout, features)[0].float().sigmoid()))
         value = timed(lambda: model.encode_value(frame, features, prob))
     step = _time_of_steps(model, policy, height, width, objects, repeats)
-    with torch.device("meta"):
-        counts = gflop(STCN(PRESETS[name]), height, width, objects, memory_frames=1)
+    counts = gflop(PRESETS[name], height, width, objects, memory_frames=1)
     operations = counts["encode_key"] + counts["decode"] + counts["encode_value"]
     return Timing(
         model=name,
