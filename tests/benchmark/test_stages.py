@@ -5,7 +5,9 @@ import json
 import pytest
 from PIL import Image
 
+from emavos.benchmark.stages import measure
 from emavos.cli import main
+from emavos.memory import MemoryBank
 from emavos.models import PRESETS, STCN
 
 
@@ -29,6 +31,19 @@ def test_the_benchmark_prints_writes_and_draws_its_figures(tmp_path, capsys):
     assert len(out) == 3 + 2 + 2
     with Image.open(tmp_path / "x.png") as image:
         assert image.size == (760, 400)
+
+
+def test_stages_and_steps_read_as_many_frames_as_is_told(monkeypatch):
+    held, read = [], MemoryBank.read
+
+    def told(bank, *given):
+        held.append((bank.policy.max_frames, len(bank)))
+        return read(bank, *given)
+
+    monkeypatch.setattr(MemoryBank, "read", told)
+    measure("stcn-tiny", height=48, width=64, memory_frames=7, repeats=2)
+    assert {*held} == {(7, 7), (1, 1)}  # the latter to count operations
+    assert held.count((7, 7)) >= 1 + 3 + 5  # to make a readout, to time it, in steps
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def measure(
 ) -> Timing:
     """Time the stages of a preset, and whole steps of a session.
 
-    memory_frames: held by the bank that is read. repeats: measured runs after a warm-up; medians count.
+    memory_frames: held by the bank that is read, by steps too. repeats: measured, after a warm-up.
     """
     torch.manual_seed(0)
     policy = MemoryPolicy(max_frames=memory_frames)
@@ -90,7 +90,7 @@ def measure(
         read = timed(lambda: bank.read(query, memory_frames))
         decode = timed(lambda: aggregate(model.decode(readout, features)[0].float().sigmoid()))
         value = timed(lambda: model.encode_value(frame, features, prob))
-    step = _time_of_steps(model, policy, height, width, objects, repeats)
+    step = _time_of_steps(model, bank, height, width, objects, repeats)
     counts = gflop(PRESETS[name], height, width, objects, memory_frames=1)
     operations = counts["encode_key"] + counts["decode"] + counts["encode_value"]
     return Timing(
@@ -119,16 +119,18 @@ def measure_apart(name: str, threads: int, **options: Any) -> Timing:
 
 
 def _time_of_steps(
-    model: STCN, policy: MemoryPolicy, height: int, width: int, objects: int, repeats: int
+    model: STCN, bank: MemoryBank, height: int, width: int, objects: int, repeats: int
 ) -> float:
-    """Milliseconds of a step, over whole periods of the policy, while the bank fills from one frame."""
+    """Milliseconds of a step with this bank, which is full, over whole periods of its policy."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     mask = np.zeros((height, width), np.int32)
     for i in range(objects):
         mask[:, i * width // (objects + 1) : (i + 1) * width // (objects + 1)] = i + 1
+    policy = bank.policy
     session = Session(model, policy, size=None)
     session.step(pixels, mask)
+    session.groups[0].bank = bank
     periods = []
     for _ in range(max(repeats // 2, 1)):
         start = time.perf_counter()
