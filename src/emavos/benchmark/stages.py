@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from emavos.benchmark.cost import gflop
+from emavos.benchmark.cost import gflop, parameters
 from emavos.masks import aggregate, pad_to_stride
 from emavos.memory import MemoryBank, MemoryPolicy
-from emavos.models import PRESETS, STCN
+from emavos.models import PRESETS, STCN, folded
 from emavos.session import Session
 
 
@@ -62,7 +62,8 @@ def measure(
     """
     torch.manual_seed(0)
     policy = MemoryPolicy(max_frames=memory_frames)
-    model = STCN(PRESETS[name]).eval().to(device, dtype)
+    whole = STCN(PRESETS[name]).eval().to(device)
+    model = folded(whole, dtype)  # as a predictor has it
     synchronize = torch.cuda.synchronize if torch.device(device).type == "cuda" else _nothing
 
     def timed(run: Callable[[], object]) -> float:
@@ -77,8 +78,9 @@ def measure(
         return median(times)
 
     with torch.no_grad():
-        frame = pad_to_stride(torch.randn(1, 3, height, width, device=device))[0].to(dtype)
-        prob = torch.rand(1, objects, *frame.shape[2:], device=device, dtype=dtype)
+        frame = pad_to_stride(torch.randn(1, 3, height, width, device=device))[0]
+        frame = frame.to(next(model.parameters()).dtype)
+        prob = torch.rand(1, objects, *frame.shape[2:], device=device, dtype=frame.dtype)
         features = model.encode_key(frame)
         values = model.encode_value(frame, features, prob)
         bank = MemoryBank(policy)
@@ -96,7 +98,7 @@ def measure(
     return Timing(
         model=name,
         dtype=str(dtype).removeprefix("torch."),
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=parameters(whole),
         height=height,
         width=width,
         objects=objects,
