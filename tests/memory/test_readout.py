@@ -286,3 +286,9 @@ def test_bad_arguments_say_what_was_given(change, message):
     query, keys, values = draw(10, 3)
     with pytest.raises(ValueError, match=message):
         topk_readout(**({"query": query, "keys": keys, "values": values} | change))
+
+
+@pytest.mark.parametrize("backend", ["dense", "blocks"])
+def test_a_memory_of_no_object_says_nothing_of_none(backend):
+    out = topk_readout(torch.rand(8, 5), torch.rand(30, 8), torch.rand(30, 0, 4), backend=backend)
+    assert out.shape == (0, 4, 5)
