@@ -107,7 +107,7 @@ def test_each_backend_hands_out_the_weight_that_each_cell_received(backend, cell
     identity = torch.eye(cells).unsqueeze(1)  # a readout of these values is the affinity itself
     expected = 1 + dense(query, keys, identity, top_k)[0].sum(dim=1)
     torch.testing.assert_close(received.double(), expected, atol=1e-4, rtol=1e-4)
-    assert received.sum() - cells == pytest.approx(queries, rel=1e-4)
+    assert received.double().sum() - cells == pytest.approx(queries, rel=1e-4)
 
 
 def test_where_weights_are_to_be_added_is_checked():
