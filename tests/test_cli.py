@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
+import gc
 import importlib
 import shutil
 import sys
+import weakref
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from emavos import MemoryPolicy, Predictor, Shortcuts, __version__
+from emavos import MemoryPolicy, Predictor, Shortcuts, __version__, visualize
 from emavos.cli import _parser, main
 from emavos.io import open_frames, read_frame, read_mask, write_mask, write_video
 from emavos.models import PRESETS, STCN
@@ -340,6 +342,27 @@ def test_the_demo_writes_all_that_it_says(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert main(["demo", "--frames", "3"]) == 1
     assert "demo is not empty" in capsys.readouterr().err
+
+
+def test_the_demo_keeps_the_frames_that_it_shows_and_no_others(tmp_path, monkeypatch):
+    overlay, contact_sheet = visualize.overlay, visualize.contact_sheet
+    made, kept = [], []
+
+    def painted(*given):
+        picture = overlay(*given)
+        made.append(weakref.ref(picture))
+        return picture
+
+    def sheet(*given):
+        gc.collect()
+        kept.append(sum(picture() is not None for picture in made))
+        return contact_sheet(*given)
+
+    monkeypatch.setattr(visualize, "overlay", painted)
+    monkeypatch.setattr(visualize, "contact_sheet", sheet)
+    out = str(tmp_path / "demo")
+    assert main(["demo", "--frames", "24", "--device", "cpu", "--size", "32", "--out", out, "--quiet"]) == 0
+    assert (len(made), kept) == (24, [8])
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from PIL import Image
 
 from emavos.benchmark import annotator
@@ -18,3 +19,8 @@ def test_annotators_are_measured_drawn_and_merged(drifting, tmp_path, capsys):
         assert image.size == (640, 400)
     annotator.main([*options, "--frames", "6", "--rounds", "2", "--merge", str(tmp_path / "a.json")])
     assert "| oracle |" in capsys.readouterr().out
+
+
+def test_more_rounds_than_frames_are_told(drifting):
+    with pytest.raises(ValueError, match="one has 3 frames to correct, too few for --rounds 4"):
+        annotator.main(["--data", str(drifting), "--size", "48", "--frames", "4"])

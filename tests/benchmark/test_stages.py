@@ -3,10 +3,16 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from PIL import Image
 
+from emavos.benchmark import stages
+from emavos.benchmark.stages import measure
 from emavos.cli import main
+from emavos.memory import MemoryBank
 from emavos.models import PRESETS, STCN
+from emavos.predictor import Predictor
+from emavos.session import Session
 
 
 def test_the_benchmark_prints_writes_and_draws_its_figures(tmp_path, capsys):
@@ -29,6 +35,30 @@ def test_the_benchmark_prints_writes_and_draws_its_figures(tmp_path, capsys):
     assert len(out) == 3 + 2 + 2
     with Image.open(tmp_path / "x.png") as image:
         assert image.size == (760, 400)
+
+
+def test_stages_and_steps_read_as_many_frames_as_is_told(monkeypatch):
+    held, read = [], MemoryBank.read
+
+    def told(bank, *given):
+        held.append((bank.policy.max_frames, len(bank)))
+        return read(bank, *given)
+
+    monkeypatch.setattr(MemoryBank, "read", told)
+    measure("stcn-tiny", height=48, width=64, memory_frames=7, repeats=2)
+    assert {*held} == {(7, 7), (1, 1)}  # the latter to count operations
+    assert held.count((7, 7)) >= 1 + 3 + 5  # to make a readout, to time it, in steps
+
+
+def test_the_network_that_is_timed_is_the_one_that_a_predictor_computes_with(monkeypatch):
+    timed = []
+    monkeypatch.setattr(
+        stages, "Session", lambda model, *given, **more: timed.append(model) or Session(model, *given, **more)
+    )
+    measure("stcn-tiny", height=48, width=64, memory_frames=2, repeats=1, dtype=torch.bfloat16)
+    predictor = Predictor(STCN(PRESETS["stcn-tiny"]), dtype=torch.bfloat16)
+    kinds = [{name: x.dtype for name, x in model.named_parameters()} for model in (*timed, predictor.network)]
+    assert kinds[0] == kinds[1]
 
 
 @pytest.mark.parametrize(

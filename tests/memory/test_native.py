@@ -77,11 +77,15 @@ def test_asking_for_it_where_it_cannot_run_says_why(monkeypatch):
         topk_readout(query, keys, values, backend="native")
 
 
-def test_a_compiler_that_fails_is_heard(monkeypatch):
-    monkeypatch.setenv("CXX", "false")
+@pytest.mark.parametrize(
+    ("compiler", "told"),
+    [("false", "does not compile: .*false"), ("true", "not loaded: .*readout.so.*TMPDIR")],
+)
+def test_a_compiler_that_fails_is_heard(monkeypatch, compiler, told):
+    monkeypatch.setenv("CXX", compiler)
     native_readout._function.cache_clear()
     try:
-        with pytest.raises(RuntimeError, match=r"the native readout does not compile: .*false"):
+        with pytest.raises(RuntimeError, match=f"the native readout .*{told}"):
             topk_readout(*draw(3, 9), backend="native")
     finally:
         native_readout._function.cache_clear()

@@ -107,7 +107,7 @@ def test_each_backend_hands_out_the_weight_that_each_cell_received(backend, cell
     identity = torch.eye(cells).unsqueeze(1)  # a readout of these values is the affinity itself
     expected = 1 + dense(query, keys, identity, top_k)[0].sum(dim=1)
     torch.testing.assert_close(received.double(), expected, atol=1e-4, rtol=1e-4)
-    assert received.sum() - cells == pytest.approx(queries, rel=1e-4)
+    assert received.double().sum() - cells == pytest.approx(queries, rel=1e-4)
 
 
 def test_where_weights_are_to_be_added_is_checked():
@@ -286,3 +286,9 @@ def test_bad_arguments_say_what_was_given(change, message):
     query, keys, values = draw(10, 3)
     with pytest.raises(ValueError, match=message):
         topk_readout(**({"query": query, "keys": keys, "values": values} | change))
+
+
+@pytest.mark.parametrize("backend", ["dense", "blocks"])
+def test_a_memory_of_no_object_says_nothing_of_none(backend):
+    out = topk_readout(torch.rand(8, 5), torch.rand(30, 8), torch.rand(30, 0, 4), backend=backend)
+    assert out.shape == (0, 4, 5)

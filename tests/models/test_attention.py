@@ -165,6 +165,7 @@ def test_copies_and_pickles(make, maps):
         (lambda: ExternalAttention(8, form="bloc"), '"equation" or "block"'),
         (lambda: ExternalAttention(8, form="block", residual=False), "adds its input by definition"),
         (lambda: MultiHeadExternalAttention(30, heads=8), "multiple of heads"),
+        (lambda: MultiHeadExternalAttention(64, expansion=0), "not 64, 8, 64 and 0"),
         (lambda: SelfAttention(8, dim=0), "at least 1"),
         (lambda: ExternalAttention(8)(torch.zeros(1, 9, 4, 4)), r"expected \(B, 8, H, W\)"),
         (lambda: SelfAttention(8)(torch.zeros(8, 4)), r"not \(8, 4\)"),

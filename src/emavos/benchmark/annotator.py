@@ -56,6 +56,8 @@ def measure(
     model: STCN, clip: Clip, size: int, rounds: int, choices: Sequence[str]
 ) -> dict[str, list[float]]:
     """Of each way to choose the mean J&F after 0, 1, ... corrections."""
+    if (there := sum(bool(truth.any()) for truth in clip.truths[1:])) < rounds:
+        raise ValueError(f"{clip.name} has {there} frames to correct, too few for --rounds {rounds}")
     model = known_keys(model)
 
     @cache

@@ -28,6 +28,11 @@ FALL, DRIFTED = 0.1, 0.85
 
 def measure(model: STCN, clip: Clip, size: int) -> Iterator[dict[str, object]]:
     """For each kind of frame that is there its J, and the mean J of those behind it, by what was done."""
+    if not any(truth.any() for truth in clip.truths[1:-BEHIND]):
+        raise ValueError(
+            f"{clip.name} shows its object in no frame with {BEHIND} behind it to score a correction on; "
+            "leave it out, or give more frames of it"
+        )
     model = known_keys(model)
     with TemporaryDirectory() as folder:
         session, scores = Session(model, size=size), []

@@ -7,22 +7,24 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from emavos.masks import pad_to_stride
 from emavos.memory import MemoryBank, MemoryPolicy
-from emavos.models import STCN
+from emavos.models import STCN, STCNConfig
 
 
 @torch.no_grad()
 def gflop(
-    model: STCN, height: int = 480, width: int = 854, objects: int = 1, memory_frames: int = 10
+    config: STCNConfig, height: int = 480, width: int = 854, objects: int = 1, memory_frames: int = 10
 ) -> dict[str, float]:
     """10^9 operations (a multiplication and an addition are two) by part, and of a frame.
 
     A frame is a key, a readout of `memory_frames`, a decoding and, as one in five is remembered, a fifth of a
-    value. What torch's counter counts: convolutions and matrix products. Under `torch.device("meta")` nothing
-    is computed.
+    value. What torch's counter counts: convolutions and matrix products. The network is not computed, so that
+    a convolution counts as one, however a machine does it.
     """
     policy = MemoryPolicy(max_frames=memory_frames)
-    frame, _ = pad_to_stride(torch.zeros(1, 3, height, width))
-    prob = torch.zeros(1, objects, *frame.shape[2:])
+    with torch.device("meta"):
+        model = STCN(config).eval()
+        frame, _ = pad_to_stride(torch.zeros(1, 3, height, width))
+        prob = torch.zeros(1, objects, *frame.shape[2:])
     counts = {}
     with FlopCounterMode(display=False) as counter:
         features = model.encode_key(frame)
@@ -31,7 +33,7 @@ def gflop(
         values = model.encode_value(frame, features, prob)[0]
     counts["encode_value"] = counter.get_total_flops()
     bank = MemoryBank(policy)
-    key, value = (torch.zeros(x.shape, device="cpu") for x in (features.key[0], values))
+    key, value = (torch.zeros(x.shape) for x in (features.key[0], values))
     for _ in range(memory_frames):
         bank.add(key, value)
     with FlopCounterMode(display=False) as counter:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from emavos.benchmark.cost import gflop
+from emavos.benchmark.cost import gflop, parameters
 from emavos.masks import aggregate, pad_to_stride
 from emavos.memory import MemoryBank, MemoryPolicy
-from emavos.models import PRESETS, STCN
+from emavos.models import PRESETS, STCN, folded
 from emavos.session import Session
 
 
@@ -58,11 +58,12 @@ def measure(
 ) -> Timing:
     """Time the stages of a preset, and whole steps of a session.
 
-    memory_frames: held by the bank that is read. repeats: measured runs after a warm-up; medians count.
+    memory_frames: held by the bank that is read, by steps too. repeats: measured, after a warm-up.
     """
     torch.manual_seed(0)
     policy = MemoryPolicy(max_frames=memory_frames)
-    model = STCN(PRESETS[name]).eval().to(device, dtype)
+    whole = STCN(PRESETS[name]).eval().to(device)
+    model = folded(whole, dtype)  # as a predictor has it
     synchronize = torch.cuda.synchronize if torch.device(device).type == "cuda" else _nothing
 
     def timed(run: Callable[[], object]) -> float:
@@ -77,8 +78,9 @@ def measure(
         return median(times)
 
     with torch.no_grad():
-        frame = pad_to_stride(torch.randn(1, 3, height, width, device=device))[0].to(dtype)
-        prob = torch.rand(1, objects, *frame.shape[2:], device=device, dtype=dtype)
+        frame = pad_to_stride(torch.randn(1, 3, height, width, device=device))[0]
+        frame = frame.to(next(model.parameters()).dtype)
+        prob = torch.rand(1, objects, *frame.shape[2:], device=device, dtype=frame.dtype)
         features = model.encode_key(frame)
         values = model.encode_value(frame, features, prob)
         bank = MemoryBank(policy)
@@ -90,14 +92,13 @@ def measure(
         read = timed(lambda: bank.read(query, memory_frames))
         decode = timed(lambda: aggregate(model.decode(readout, features)[0].float().sigmoid()))
         value = timed(lambda: model.encode_value(frame, features, prob))
-    step = _time_of_steps(model, policy, height, width, objects, repeats)
-    with torch.device("meta"):
-        counts = gflop(STCN(PRESETS[name]), height, width, objects, memory_frames=1)
+    step = _time_of_steps(model, bank, height, width, objects, repeats)
+    counts = gflop(PRESETS[name], height, width, objects, memory_frames=1)
     operations = counts["encode_key"] + counts["decode"] + counts["encode_value"]
     return Timing(
         model=name,
         dtype=str(dtype).removeprefix("torch."),
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=parameters(whole),
         height=height,
         width=width,
         objects=objects,
@@ -120,16 +121,18 @@ def measure_apart(name: str, threads: int, **options: Any) -> Timing:
 
 
 def _time_of_steps(
-    model: STCN, policy: MemoryPolicy, height: int, width: int, objects: int, repeats: int
+    model: STCN, bank: MemoryBank, height: int, width: int, objects: int, repeats: int
 ) -> float:
-    """Milliseconds of a step, over whole periods of the policy, while the bank fills from one frame."""
+    """Milliseconds of a step with this bank, which is full, over whole periods of its policy."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     mask = np.zeros((height, width), np.int32)
     for i in range(objects):
         mask[:, i * width // (objects + 1) : (i + 1) * width // (objects + 1)] = i + 1
+    policy = bank.policy
     session = Session(model, policy, size=None)
     session.step(pixels, mask)
+    session.groups[0].bank = bank
     periods = []
     for _ in range(max(repeats // 2, 1)):
         start = time.perf_counter()

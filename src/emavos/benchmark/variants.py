@@ -91,9 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             told = f"{rows[name]['J&F'][-1]:.3f}, {(time.perf_counter() - begun) / 60:.1f} min"
             print(f"{name}, seed {seed}: {told}", flush=True)
     for name, row in rows.items():
-        model = STCN(PRESETS[name]).eval()
-        row["parameters"] = parameters(model)
-        row["GFLOP"] = gflop(model, args.height, args.width)["frame"]
+        row["parameters"] = parameters(STCN(PRESETS[name]))
+        row["GFLOP"] = gflop(PRESETS[name], args.height, args.width)["frame"]
         timing = measure(name, height=args.height, width=args.width, repeats=args.repeats)
         row["ms"] = 1000 / timing.stages_fps
     print()

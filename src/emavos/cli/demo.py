@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,14 +41,23 @@ def _demo(args: argparse.Namespace) -> None:
     started = time.monotonic()
     from emavos.demo import synthetic_frames
     from emavos.evaluation import region_similarity
-    from emavos.io import ahead, behind, open_frames, write_image, write_mask, write_video
+    from emavos.io import (
+        ahead,
+        behind,
+        list_images,
+        open_frames,
+        read_frame,
+        write_image,
+        write_mask,
+        write_video,
+    )
     from emavos.visualize import contact_sheet, overlay
 
     with staged(args.out, args.force) as folder:
         predictor = load_predictor(args)
         drawn = ahead(synthetic_frames(args.frames))
         first = next(drawn)
-        truths = [first[1]]
+        truths = deque([first[1]])  # of the frames to come
 
         def draw() -> Iterator[Pixels]:
             yield first[0]
@@ -59,28 +69,30 @@ def _demo(args: argparse.Namespace) -> None:
         frames.count = args.frames
         for name in ("frames", "masks", "overlay"):
             (folder / name).mkdir()
+        chosen = sorted({round(i * (args.frames - 1) / 7) for i in range(8)})
         shown, scores = [], []
         with behind() as later:
             for frame, result in follow(predictor, frames, truths[0], args.quiet):
-                name, truth = f"{frames.name(result.index)}.png", truths[result.index]
-                shown.append(overlay(frame, result.mask))
+                name, truth = f"{frames.name(result.index)}.png", truths.popleft()
+                painted = overlay(frame, result.mask)
+                if result.index in chosen:
+                    shown.append(painted)
                 later(write_image, folder / "frames" / name, frame)
                 later(write_mask, folder / "masks" / name, result.mask)
-                later(write_image, folder / "overlay" / name, shown[-1])
+                later(write_image, folder / "overlay" / name, painted)
                 if result.index > 0:  # the first was given
                     scores += [region_similarity(result.mask == i, truth == i) for i in result.ids]
                 if result.index == 1:
                     waited = time.monotonic() - started
-        chosen = sorted({round(i * (len(shown) - 1) / 7) for i in range(8)})
-        sheet = contact_sheet([shown[i] for i in chosen], [f"frame {i}" for i in chosen])
+        sheet = contact_sheet(shown, [f"frame {i}" for i in chosen])
         write_image(folder / "contact_sheet.png", sheet)
         made = ["frames/", "masks/", "overlay/", "contact_sheet.png"]
         try:
-            write_video(folder / "overlay.mp4", shown, FPS)
+            write_video(folder / "overlay.mp4", map(read_frame, list_images(folder / "overlay")), FPS)
             made.append("overlay.mp4")
         except ImportError:
             made.append('no overlay.mp4 (pip install "emavos[video]")')
     if not args.quiet:
         print(f"{args.out}: {', '.join(made)}")
         print(f"first mask after {waited:.1f} s")
-        print(f"mean J of {counted(len(truths) - 1, 'frame')}, 3 objects: {sum(scores) / len(scores):.3f}")
+        print(f"mean J of {counted(args.frames - 1, 'frame')}, 3 objects: {sum(scores) / len(scores):.3f}")

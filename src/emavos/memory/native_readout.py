@@ -45,7 +45,7 @@ def native_topk(query: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor
     weigh less than e^-20 of the first in it not all are found; in their place are -inf and 0. Where keys hold
     NaN or infinity so do all similarities, and those of a query cell that does.
 
-    query: (Ck, P). keys: (N, Ck). Raises RuntimeError where it does not compile.
+    query: (Ck, P). keys: (N, Ck). Raises RuntimeError where it does not compile or load.
     """
     scan = _function()
     (cells, channels), queries = keys.shape, query.shape[1]
@@ -98,7 +98,12 @@ def _function() -> Callable[..., None]:
                 break
         else:
             raise RuntimeError(f"the native readout does not compile: {' '.join(command)}\n{done.stderr}")
-        scan = ctypes.CDLL(str(library)).scan  # what is loaded stays when its file goes
+        try:
+            scan = ctypes.CDLL(str(library)).scan  # what is loaded stays when its file goes
+        except OSError as error:  # such as of a folder from which nothing may be executed
+            raise RuntimeError(
+                f"the native readout is compiled but not loaded: {error}; name another folder by TMPDIR"
+            ) from error
     pointer, size = ctypes.c_void_p, ctypes.c_int64
     scan.argtypes = [*[pointer] * 5, *[size] * 5, ctypes.c_float, size, size, pointer, pointer]
     scan.restype = None

@@ -166,7 +166,7 @@ def _weighted_sum(similarity: Tensor, index: Tensor, values: Tensor, received: T
         received.index_add_(0, index.flatten(), weights.detach().flatten().to(received.dtype))
     weights = weights.to(rows.dtype)
     out = functional.embedding_bag(index, rows, mode="sum", per_sample_weights=weights)
-    return out.view(-1, objects, channels).permute(1, 2, 0)
+    return out.view(len(index), objects, channels).permute(1, 2, 0)
 
 
 def _dtype(query: Tensor, keys: Tensor) -> torch.dtype:

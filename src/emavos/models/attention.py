@@ -105,7 +105,8 @@ class MultiHeadExternalAttention(nn.Module):
         super().__init__()
         if min(channels, heads, slots, expansion) < 1 or channels % heads:
             raise ValueError(
-                f"channels must be a multiple of heads, not {channels} of {heads}; all at least 1"
+                f"channels must be a multiple of heads, and both, slots and expansion at least 1, not "
+                f"{channels}, {heads}, {slots} and {expansion}"
             )
         self.channels = channels
         self.heads = heads * expansion
