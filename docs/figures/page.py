@@ -6,21 +6,16 @@ It does what a person would at `emavos ui`, in chromium by selenium (the extra `
 from __future__ import annotations
 
 import argparse
-import re
-import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.support.wait import WebDriverWait
 
+from emavos.benchmark.page import browser_at
 from emavos.demo import synthetic_clip
 from emavos.io import write_mask, write_video
 
@@ -68,10 +63,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "images")
     args = parser.parse_args()
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or ""
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,943"):
-        options.add_argument(argument)
     with tempfile.TemporaryDirectory() as folder:
         frames, truth = synthetic_clip(frames=FRAMES)
         clip = Path(folder, "reef.mp4")
@@ -79,19 +70,8 @@ def main() -> None:
         masks = {index: Path(folder, f"{index}.png") for index in (0, MENDED)}
         for index, path in masks.items():
             write_mask(path, truth[index])
-        command = [sys.executable, "-m", "emavos", "ui", "--port", "0", "--device", "cpu", "--quiet"]
-        command += ["--project", f"{folder}/work"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-            assert server.stdout is not None
-            address = re.search(r"http\S+", server.stdout.readline())
-            assert address is not None
-            browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-            try:
-                take(browser, address.group(), clip, masks, args.out)
-            finally:
-                browser.quit()
-                server.send_signal(signal.SIGINT)  # the way it ends
-                server.wait()
+        with browser_at(Path(folder, "work"), window="1280,943") as (browser, address):
+            take(browser, address, clip, masks, args.out)
 
 
 if __name__ == "__main__":

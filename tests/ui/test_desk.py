@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 
-from emavos.io import write_video
-from emavos.ui import Desk
+from emavos.io import open_frames, write_video
+from emavos.ui import Desk, Project
 
 
 def test_a_folder_with_files_of_the_user_is_refused_and_left_as_it_is(tmp_path, predictor, video):
@@ -67,7 +70,7 @@ def other():
         yield start
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="folders are not held on Windows")
+@pytest.mark.skipif(sys.platform == "win32", reason="the lock of Windows was tried with a stand-in alone")
 def test_a_project_that_another_process_works_on_is_refused_until_that_is_gone(project, predictor, other):
     process = other(project.folder)
     before = {path: path.read_bytes() for path in project.folder.rglob("*") if path.is_file()}
@@ -81,7 +84,7 @@ def test_a_project_that_another_process_works_on_is_refused_until_that_is_gone(p
     desk.close()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="folders are not held on Windows")
+@pytest.mark.skipif(sys.platform == "win32", reason="the lock of Windows was tried with a stand-in alone")
 def test_a_folder_that_another_process_reads_a_video_into_is_refused(tmp_path, predictor, video, other):
     desk = Desk(predictor, tmp_path / "work", keeps=True)  # nothing is there yet
     (tmp_path / "work" / "frames").mkdir(parents=True)
@@ -103,3 +106,71 @@ def test_a_desk_that_was_closed_lets_another_go_on(project, predictor, clip):
     second = Desk(predictor, project.folder, keeps=True)
     assert second.the_project().ids == (1, 2)
     second.close()
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """Python as it is there, as far as locks go: no fcntl, and msvcrt, which locks bytes of files."""
+    locked = set()
+
+    def locking(file, mode, count):
+        assert (os.lseek(file, 0, os.SEEK_CUR), count) == (0, 1)
+        place = os.fstat(file).st_ino
+        if mode == 0:  # LK_UNLCK
+            locked.remove(place)
+        elif place in locked:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        else:
+            locked.add(place)
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_UNLCK=0, LK_NBLCK=2))
+    return locked
+
+
+def test_on_windows_too_a_project_is_of_one_page_at_a_time(windows, project, predictor):
+    before = {path.name for path in project.folder.iterdir()}
+    (project.folder / ".held").touch()  # of a page that was killed
+    first = Desk(predictor, project.folder, keeps=True)
+    with pytest.raises(ValueError, match="project is open in another page"):
+        Desk(predictor, project.folder, keeps=True)
+    assert len(windows) == 1
+    first.close()
+    assert not windows
+    assert {path.name for path in project.folder.iterdir()} == before
+    Desk(predictor, project.folder, keeps=True).close()
+
+
+def test_on_windows_too_a_folder_that_a_video_is_read_into_is_of_that_page(
+    windows, tmp_path, predictor, video
+):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / ".held").touch()  # of a page that was killed
+    desk = Desk(predictor, tmp_path / "work", keeps=True)
+    reading = Project.build(tmp_path / "work", open_frames(video), "clip")
+    next(reading)
+    with pytest.raises(ValueError, match="work is open in another page"):
+        Desk(predictor, tmp_path / "work", keeps=True)
+    reading.close()
+    assert not [*(tmp_path / "work").iterdir()]
+    desk.open_video(video, "clip")
+    desk.job.join()
+    assert desk.the_project().count == 8
+    desk.close()
+
+
+def test_a_folder_that_was_made_for_a_video_that_cannot_be_read_goes_again(windows, tmp_path, video):
+    reading = Project.build(tmp_path / "work", open_frames(video), "clip")
+    next(reading)
+    reading.close()
+    assert not (tmp_path / "work").exists()
+
+
+def test_where_a_disk_has_no_locks_nothing_is_held(monkeypatch, project, predictor):
+    def flock(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setitem(sys.modules, "fcntl", SimpleNamespace(flock=flock, LOCK_EX=2, LOCK_NB=4))
+    desks = [Desk(predictor, project.folder, keeps=True) for _ in range(2)]
+    for desk in desks:
+        desk.close()

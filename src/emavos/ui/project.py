@@ -18,7 +18,7 @@ from emavos.io.whole import replacing, sweep
 from emavos.predictor import Predictor
 from emavos.pretrained import weights_sha256
 from emavos.session import Result, Session
-from emavos.ui.hold import Hold
+from emavos.ui.hold import HELD, Hold
 from emavos.ui.states import States
 
 _FORMAT = 1
@@ -79,13 +79,13 @@ class Project:
                 yield from cls._import(folder, source, name)
             except BaseException:
                 _clear(folder)
-                if made:
-                    with suppress(OSError):  # somebody else put something into it meanwhile
-                        folder.rmdir()
                 raise
             (folder / _UNFINISHED).unlink(missing_ok=True)
         finally:
             hold.release()
+            if made:
+                with suppress(OSError):  # it is a project, or somebody else put something into it meanwhile
+                    folder.rmdir()
 
     @staticmethod
     def check_free(folder: Path) -> None:
@@ -97,7 +97,7 @@ class Project:
             return
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder; a new project needs one of its own")
-        names = {path.name for path in folder.iterdir()}
+        names = {path.name for path in folder.iterdir()} - {HELD}
         if _UNFINISHED in names:
             names -= {_UNFINISHED, "frames"}
             names = {name for name in names if not name.startswith(".project.json.")}
