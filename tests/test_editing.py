@@ -152,6 +152,31 @@ def test_edits_are_undone_one_by_one(model):
     assert video.undo().ids == (1, 2, 3)
 
 
+def test_a_step_that_fails_leaves_what_came_before_it_to_be_undone(model, monkeypatch):
+    policy = MemoryPolicy(every=1, max_frames=3)
+    video, plain = session(model, 6, policy=policy), session(model, 6, policy=policy)
+    video.correct({1: only(1, 2)}, since=3)
+    video.remove([2])
+    with monkeypatch.context() as patch:
+        patch.setattr(video.groups[0].bank, "_reserve", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            video.step(FRAMES[6])
+    video.undo()
+    assert video.undo().ids == (1, 2, 3)
+    assert_same(go_on(video), go_on(plain))
+
+
+def test_an_edit_holds_the_memory_frames_that_it_wrote_over_until_the_next_step(model):
+    video = session(model, 6, policy=MemoryPolicy(every=1, max_frames=4))
+    bank = video.groups[0].bank
+    for id in (1, 2, 3):
+        video.correct({id: only(id, 5)})
+    marks = [mark for _, mark in video._undo[-1].marks]
+    assert 0 < sum(x.nbytes for mark in marks for x in mark.replaced.values()) < 0.3 * bank.nbytes
+    video.step(FRAMES[6])
+    assert not bank._marks
+
+
 def test_an_edit_that_fails_changes_nothing(model, monkeypatch):
     video, plain = session(model, 3), session(model, 3)
     with monkeypatch.context() as patch:
