@@ -250,6 +250,7 @@ class Session:
             prob=aggregate(prob[1:]) if new else prob,  # as STCN introduces objects
             full=aggregate(full[1:]) if new and not edit else full,
             given=tuple(dict.fromkeys(now.given + known)),
+            remembered=now.remembered.difference(known),
         )
 
     def _overwrite(self, prob: Tensor, known: tuple[int, ...], planes: Tensor) -> Tensor:
@@ -285,10 +286,13 @@ class Session:
         values = self._values(now)  # (O, Cv, h, w)
         key, commits = now.features.key[0].float(), []
         for group, part in zip(self.groups, values.split([len(g.ids) for g in self.groups]), strict=True):
-            given = any(id in now.given for id in group.ids)
-            if not given and now.remembered.issuperset(group.ids):
+            known = [id in now.remembered for id in group.ids]
+            if all(known):
                 commits.append(group.bank.forget_previous)  # a guess does not take the place of what is known
                 continue
+            if any(known):  # nor does it beside a correction
+                part[known] = group.bank.values_of(now.index)[known].reshape_as(part[known])
+            given = any(id in now.given for id in group.ids)
             kind: Kind = "given" if given else "kept" if due else "temporary"
             commits.append(group.bank.prepare(key, part, kind, now.index))
         return commits, scheduled

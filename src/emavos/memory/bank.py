@@ -140,6 +140,11 @@ class MemoryBank:
         """Its keys (h * w, Ck)."""
         return self._keys[self._base + [slot.frame for slot in self._slots].index(self.latest(until))]
 
+    def values_of(self, frame: int) -> Tensor:
+        """What is held of a frame that is there: (O, Cv, h * w)."""
+        place = [slot.frame for slot in self._slots].index(frame)
+        return self._values[self._base + place].permute(1, 2, 0)
+
     def forget(self, since: int) -> None:
         """Drop the frames from index `since` on that were not given, and their prototypes."""
         self._drop([slot.kind != "given" and slot.frame >= since for slot in self._slots])
