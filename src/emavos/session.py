@@ -320,7 +320,7 @@ class Session:
         ] ** 0.5
         return bool(distance >= self.shortcuts.still)
 
-    def remember(self, frame: object, mask: object, index: int) -> None:
+    def remember(self, frame: object, mask: object, index: int) -> tuple[int, ...]:
         """Learn what objects look like on a frame of another time, which is not stepped through now.
 
         The frame becomes a memory that is never evicted, of the objects that were introduced together and are
@@ -331,15 +331,23 @@ class Session:
         frame, mask: as for `step`. index: of the frame, counted from 0; when its turn comes, it is read from
             this, and a mask that is given with it takes the place of this one.
 
-        Raises ValueError as `step` does, and where the index is none.
+        Returns the ids of the objects of which it is remembered. Raises ValueError as `step` does, where the
+        index is none, and where there are no such objects.
         """
         index = _index("index", index)
+        if not self.groups:
+            raise ValueError("no object is followed; there is nothing to remember")
         with self._computing() as device:
             pixels = self._pixels(frame, index).to(device)
             given = to_mask(mask, tuple(pixels.shape[1:])).to(device)
-            groups = [group for group in self.groups if {*group.ids} <= {*ids_of(given)}]
+            shown = {*ids_of(given)}
+            groups = [group for group in self.groups if shown.issuperset(group.ids)]
             if not groups:
-                return
+                lacking = ", ".join(str(id) for id in self.ids if id not in shown)
+                raise ValueError(
+                    f"the mask of frame {self._told(index)} cannot be remembered: it lacks {lacking:.60}, "
+                    "and objects that were introduced together are remembered together"
+                )
             known = tuple(id for group in groups for id in group.ids)
             now = self._give(self._see(pixels, index), known, one_hot(given, known))
             values = self._values(now)  # (O, Cv, h, w)
@@ -353,6 +361,7 @@ class Session:
                 commit()
         if self._now is not None and self._now.index == index:
             self._now = replace(self._now, remembered=self._now.remembered.union(known))
+        return known
 
     def add(self, masks: Mapping[int, object]) -> Result:
         """Follow more objects from the current frame on; returns its new result.
