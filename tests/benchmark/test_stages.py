@@ -3,10 +3,13 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from PIL import Image
 
+from emavos.benchmark import stages
+from emavos.benchmark.stages import measure
 from emavos.cli import main
-from emavos.models import PRESETS, STCN
+from emavos.models import PRESETS, STCN, folded
 
 
 def test_the_benchmark_prints_writes_and_draws_its_figures(tmp_path, capsys):
@@ -29,6 +32,26 @@ def test_the_benchmark_prints_writes_and_draws_its_figures(tmp_path, capsys):
     assert len(out) == 3 + 2 + 2
     with Image.open(tmp_path / "x.png") as image:
         assert image.size == (760, 400)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_timed_is_the_network_of_a_predictor(monkeypatch, dtype):
+    seen, encode = [], STCN.encode_key
+
+    def encode_key(self, frame):
+        seen.append(self)
+        return encode(self, frame)
+
+    monkeypatch.setattr(STCN, "encode_key", encode_key)
+    monkeypatch.setattr(
+        stages, "gflop", lambda *_, **__: dict.fromkeys(("encode_key", "decode", "encode_value"), 1.0)
+    )
+    measure("stcn-tiny", height=32, width=48, memory_frames=2, repeats=1, dtype=dtype)
+    plain = STCN(PRESETS["stcn-tiny"])
+    expected = {name: x.dtype for name, x in folded(plain, dtype).state_dict().items()}
+    assert expected.keys() != plain.state_dict().keys()
+    for network in seen:
+        assert {name: x.dtype for name, x in network.state_dict().items()} == expected
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """How fast a model runs here: what `emavos bench` measures.
 
-Weights are random and frames are noise: the time does not depend on them, and nothing is said about masks.
+What is timed is the network of a `Predictor`, folded and in its type, as users run it. Weights are random and
+frames are noise: the time does not depend on them, and nothing is said about masks.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from emavos.benchmark.cost import gflop
 from emavos.masks import aggregate, pad_to_stride
 from emavos.memory import MemoryBank, MemoryPolicy
 from emavos.models import PRESETS, STCN
-from emavos.session import Session
+from emavos.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,10 @@ def measure(
     """
     torch.manual_seed(0)
     policy = MemoryPolicy(max_frames=memory_frames)
-    model = STCN(PRESETS[name]).eval().to(device, dtype)
+    model = STCN(PRESETS[name]).eval().to(device)
+    predictor = Predictor(model, policy, size=None, dtype=dtype)
+    network = predictor.network
+    model.to(dtype)  # as `Predictor.from_pretrained` does
     synchronize = torch.cuda.synchronize if torch.device(device).type == "cuda" else _nothing
 
     def timed(run: Callable[[], object]) -> float:
@@ -77,20 +81,21 @@ def measure(
         return median(times)
 
     with torch.no_grad():
-        frame = pad_to_stride(torch.randn(1, 3, height, width, device=device))[0].to(dtype)
-        prob = torch.rand(1, objects, *frame.shape[2:], device=device, dtype=dtype)
-        features = model.encode_key(frame)
-        values = model.encode_value(frame, features, prob)
+        frame = pad_to_stride(torch.randn(1, 3, height, width, device=device))[0]
+        frame = frame.to(next(network.parameters()).dtype)  # of the first layers, which may not be rounded
+        prob = torch.rand_like(frame[:, :1]).repeat(1, objects, 1, 1)
+        features = network.encode_key(frame)
+        values = network.encode_value(frame, features, prob)
         bank = MemoryBank(policy)
         for _ in range(memory_frames):
             bank.add(torch.randn_like(features.key[0]).float(), values[0])
         query = features.key[0].float()
         readout = bank.read(query, memory_frames)[None]
-        key = timed(lambda: model.encode_key(frame))
+        key = timed(lambda: network.encode_key(frame))
         read = timed(lambda: bank.read(query, memory_frames))
-        decode = timed(lambda: aggregate(model.decode(readout, features)[0].float().sigmoid()))
-        value = timed(lambda: model.encode_value(frame, features, prob))
-    step = _time_of_steps(model, policy, height, width, objects, repeats)
+        decode = timed(lambda: aggregate(network.decode(readout, features)[0].float().sigmoid()))
+        value = timed(lambda: network.encode_value(frame, features, prob))
+    step = _time_of_steps(predictor, height, width, objects, repeats)
     with torch.device("meta"):
         counts = gflop(STCN(PRESETS[name]), height, width, objects, memory_frames=1)
     operations = counts["encode_key"] + counts["decode"] + counts["encode_value"]
@@ -119,23 +124,21 @@ def measure_apart(name: str, threads: int, **options: Any) -> Timing:
         return process.submit(measure, name, **options).result()
 
 
-def _time_of_steps(
-    model: STCN, policy: MemoryPolicy, height: int, width: int, objects: int, repeats: int
-) -> float:
+def _time_of_steps(predictor: Predictor, height: int, width: int, objects: int, repeats: int) -> float:
     """Milliseconds of a step, over whole periods of the policy, while the bank fills from one frame."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     mask = np.zeros((height, width), np.int32)
     for i in range(objects):
         mask[:, i * width // (objects + 1) : (i + 1) * width // (objects + 1)] = i + 1
-    session = Session(model, policy, size=None)
+    session, every = predictor.session(), predictor.policy.every
     session.step(pixels, mask)
     periods = []
     for _ in range(max(repeats // 2, 1)):
         start = time.perf_counter()
-        for _ in range(policy.every):
+        for _ in range(every):
             _ = session.step(pixels).mask
-        periods.append(1000 * (time.perf_counter() - start) / policy.every)
+        periods.append(1000 * (time.perf_counter() - start) / every)
     return median(periods)
 
 
