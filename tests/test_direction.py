@@ -196,3 +196,26 @@ def test_a_frame_that_lacks_an_object_is_not_remembered_for_those_that_came_with
     session.add({3: TRUTH[0] == 3})
     session.remember(FRAMES[5], np.where(TRUTH[5] == 1, 0, TRUTH[5]), 5)
     assert [len(group.bank) for group in session.groups] == [1, 2]
+
+
+def test_remember_tells_which_objects_learn_of_the_frame(predictor):
+    session = predictor.session()
+    with pytest.raises(ValueError, match="no object is followed; there is nothing to remember"):
+        session.remember(FRAMES[5], TRUTH[5], 5)
+    session.step(FRAMES[0], np.where(TRUTH[0] == 3, 0, TRUTH[0]))
+    session.add({3: TRUTH[0] == 3})
+    assert session.remember(FRAMES[5], TRUTH[5], 5) == (1, 2, 3)
+    assert session.remember(FRAMES[6], np.where(TRUTH[6] == 1, 0, TRUTH[6]), 6) == (3,)
+    held = [group.bank.state()[1] for group in session.groups]
+    message = "mask of frame 7 cannot be remembered: it lacks 1, 3, and objects that were introduced together"
+    with pytest.raises(ValueError, match=message):
+        session.remember(FRAMES[7], only(2, 7), 7)
+    with pytest.raises(ValueError, match="it lacks 1, 2, 3"):
+        session.remember(FRAMES[7], np.full_like(TRUTH[7], 9), 7)
+    assert [group.bank.state()[1] for group in session.groups] == held
+
+
+def test_both_ways_masks_that_show_no_group_whole_are_followed_when_they_come(predictor):
+    masks = {0: TRUTH[0], 5: only(2, 5), 9: TRUTH[9]}
+    results = list(predictor.propagate(FRAMES, masks, direction="both"))
+    assert np.array_equal(results[5].mask == 2, TRUTH[5] == 2)

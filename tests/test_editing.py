@@ -152,6 +152,31 @@ def test_edits_are_undone_one_by_one(model):
     assert video.undo().ids == (1, 2, 3)
 
 
+def test_a_step_that_fails_leaves_what_came_before_it_to_be_undone(model, monkeypatch):
+    policy = MemoryPolicy(every=1, max_frames=3)
+    video, plain = session(model, 6, policy=policy), session(model, 6, policy=policy)
+    video.correct({1: only(1, 2)}, since=3)
+    video.remove([2])
+    with monkeypatch.context() as patch:
+        patch.setattr(video.groups[0].bank, "_reserve", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            video.step(FRAMES[6])
+    video.undo()
+    assert video.undo().ids == (1, 2, 3)
+    assert_same(go_on(video), go_on(plain))
+
+
+def test_an_edit_holds_the_memory_frames_that_it_wrote_over_until_the_next_step(model):
+    video = session(model, 6, policy=MemoryPolicy(every=1, max_frames=4))
+    bank = video.groups[0].bank
+    for id in (1, 2, 3):
+        video.correct({id: only(id, 5)})
+    marks = [mark for _, mark in video._undo[-1].marks]
+    assert 0 < sum(x.nbytes for mark in marks for x in mark.replaced.values()) < 0.3 * bank.nbytes
+    video.step(FRAMES[6])
+    assert not bank._marks
+
+
 def test_an_edit_that_fails_changes_nothing(model, monkeypatch):
     video, plain = session(model, 3), session(model, 3)
     with monkeypatch.context() as patch:
@@ -231,6 +256,62 @@ def test_what_is_remembered_of_the_current_frame_outlives_edits_of_others_and_a_
     kept, (tensors, slots) = plain.groups[0].bank.state(), video.groups[0].bank.state()
     assert slots == kept[1]
     assert torch.equal(tensors["values"], kept[0]["values"])
+
+
+def remembering(model, current):
+    """A session at frame 3, whose three objects are remembered of it, before it came or since."""
+    video = session(model, 1 if current == "before" else 4)
+    video.remember(FRAMES[3], TRUTH[3], 3)
+    if current == "before":
+        for index in (1, 2, 3):
+            video.step(FRAMES[index])
+    return video
+
+
+def values_of(video, frame, group=0):
+    tensors, slots = video.groups[group].bank.state()
+    return tensors["values"][[index for _, index in slots].index(frame)].unbind(dim=1)  # one of each object
+
+
+@pytest.mark.parametrize("current", ["before", "since"])
+def test_a_correction_leaves_what_is_remembered_of_the_others(model, current):
+    video = remembering(model, current)
+    known = [x.clone() for x in values_of(video, 3)]
+    corrected = video.correct({1: only(1, 0)})
+    one, two, three = values_of(video, 3)
+    assert not torch.equal(one, known[0])
+    assert torch.equal(two, known[1])
+    assert torch.equal(three, known[2])
+    first = one.clone()
+    video.correct({3: only(3, 0)})
+    one, two, three = values_of(video, 3)
+    assert torch.equal(two, known[1])
+    assert not torch.equal(three, known[2])
+    video.undo()
+    assert torch.equal(values_of(video, 3)[0], first)
+    video.pin()
+    assert all(torch.equal(x, y) for x, y in zip(values_of(video, 3), (first, *known[1:]), strict=True))
+    assert_same([video.undo()], [corrected])
+
+
+def test_the_mask_of_one_object_leaves_what_is_remembered_of_the_others(model):
+    video = session(model, 3)
+    video.remember(FRAMES[3], TRUTH[3], 3)
+    known = [x.clone() for x in values_of(video, 3)]
+    video.step(FRAMES[3], only(1, 0))
+    equal = [torch.equal(x, y) for x, y in zip(values_of(video, 3), known, strict=True)]
+    assert equal == [False, True, True]
+
+
+def test_what_is_remembered_after_a_correction_takes_its_place(model):
+    video = session(model, 4)
+    video.correct({1: only(1, 0)})
+    video.remember(FRAMES[3], TRUTH[3], 3)
+    known = [x.clone() for x in values_of(video, 3)]
+    video.pin()
+    video.correct({2: only(2, 0)})
+    equal = [torch.equal(x, y) for x, y in zip(values_of(video, 3), known, strict=True)]
+    assert equal == [True, False, True]
 
 
 def test_undoing_what_follows_a_pin_leaves_the_pin(model):

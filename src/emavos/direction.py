@@ -142,12 +142,14 @@ def steps(
     """The results of a session that sees the frames in this order."""
     when = {index: time for time, index in enumerate(order)}  # a session counts from 0 upward
     session.order = order
+    shown = {index: {*ids_of(torch.from_numpy(mask))} for index, mask in masks.items()}
     for time, index in enumerate(order):
         mask, before = masks.get(index), set(session.ids)
         result = session.step(reel[index], mask)
         if prime and mask is not None and {*result.ids} - before:
             for other in masks:
-                if other in when and when[other] > time:
+                whole = any(shown[other].issuperset(group.ids) for group in session.groups)
+                if whole and other in when and when[other] > time:
                     session.remember(reel[other], masks[other], when[other])
         yield Result(index, result.ids, result.prob, result.confidences)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -18,6 +18,7 @@ from emavos.confidence import ObjectState, observe
 from emavos.frames import check_short_side, moved, normalize, resize, to_frame, working_size
 from emavos.masks import Crop, aggregate, ids_of, one_hot, pad_to_stride, planes_of, to_mask
 from emavos.memory import Kind, MemoryBank, MemoryPolicy
+from emavos.memory.bank import Mark
 from emavos.models import STCN, Features
 from emavos.pictures import mask_png
 from emavos.shortcuts import Shortcuts, cells_near, coverage, encode_near
@@ -69,7 +70,7 @@ class Result:
         return f'<p>frame {self.index}: objects {objects}</p><img src="data:image/png;base64,{picture}">'
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Group:
     """Objects that were introduced on the same frame, and their memory."""
 
@@ -94,11 +95,12 @@ class _Now:
 
 @dataclass(frozen=True)
 class _State:
-    """What an edit changes, and what undoes it."""
+    """What a step or an edit changes, and what takes it back."""
 
     groups: list[Group]
     memorized: int
     now: _Now | None
+    marks: list[tuple[MemoryBank, Mark]]  # before an edit; a step writes last, and cannot fail there
 
 
 class Session:
@@ -185,7 +187,6 @@ class Session:
                     group.bank.unread(self.index)
                 raise
         self._now = now
-        self._undo.clear()
         self.frame_size = (pixels.shape[1], pixels.shape[2])
         self.index += 1
         return self._result(now)
@@ -250,6 +251,7 @@ class Session:
             prob=aggregate(prob[1:]) if new else prob,  # as STCN introduces objects
             full=aggregate(full[1:]) if new and not edit else full,
             given=tuple(dict.fromkeys(now.given + known)),
+            remembered=now.remembered.difference(known),
         )
 
     def _overwrite(self, prob: Tensor, known: tuple[int, ...], planes: Tensor) -> Tensor:
@@ -262,29 +264,39 @@ class Session:
         stacked = torch.stack([objects[id] for id in self.ids])
         return torch.cat([prob[:1] * free, stacked])  # nobody but the known changes outside their planes
 
-    def _memorize(self, now: _Now) -> None:
+    def _memorize(self, now: _Now, edit: bool = False) -> None:
         """Store the frame in every bank where it is given or due, or as the last frame."""
+        commits, scheduled = self._prepare(now)
+        if not edit:
+            self._keep_edits()
+        for commit in commits:  # all banks or none
+            commit()
+        if scheduled:  # a correction comes beside the frames that are kept, and delays none of them
+            self.memorized = now.index
+
+    def _prepare(self, now: _Now) -> tuple[list[Callable[[], None]], bool]:
+        """What stores the frame and cannot fail, a bank each, and whether it is one of those to be kept."""
         if not self.groups:
-            return
+            return [], False
         begins = any(not len(group.bank) for group in self.groups)
         late = now.index - self.memorized >= self.policy.every
         scheduled = begins or (late and self._has_moved(now))
         due = scheduled or bool(now.given)
         if not (due or self.policy.include_last):
-            return
+            return [], False
         values = self._values(now)  # (O, Cv, h, w)
         key, commits = now.features.key[0].float(), []
         for group, part in zip(self.groups, values.split([len(g.ids) for g in self.groups]), strict=True):
-            given = any(id in now.given for id in group.ids)
-            if not given and now.remembered.issuperset(group.ids):
+            known = [id in now.remembered for id in group.ids]
+            if all(known):
                 commits.append(group.bank.forget_previous)  # a guess does not take the place of what is known
                 continue
+            if any(known):  # nor does it beside a correction
+                part[known] = group.bank.values_of(now.index)[known].reshape_as(part[known])
+            given = any(id in now.given for id in group.ids)
             kind: Kind = "given" if given else "kept" if due else "temporary"
             commits.append(group.bank.prepare(key, part, kind, now.index))
-        for commit in commits:  # all banks or none
-            commit()
-        if scheduled:  # a correction comes beside the frames that are kept, and delays none of them
-            self.memorized = now.index
+        return commits, scheduled
 
     def _values(self, now: _Now) -> Tensor:
         """What the memory is to hold of each object followed: (O, Cv, h, w)."""
@@ -309,7 +321,7 @@ class Session:
         ] ** 0.5
         return bool(distance >= self.shortcuts.still)
 
-    def remember(self, frame: object, mask: object, index: int) -> None:
+    def remember(self, frame: object, mask: object, index: int) -> tuple[int, ...]:
         """Learn what objects look like on a frame of another time, which is not stepped through now.
 
         The frame becomes a memory that is never evicted, of the objects that were introduced together and are
@@ -320,15 +332,23 @@ class Session:
         frame, mask: as for `step`. index: of the frame, counted from 0; when its turn comes, it is read from
             this, and a mask that is given with it takes the place of this one.
 
-        Raises ValueError as `step` does, and where the index is none.
+        Returns the ids of the objects of which it is remembered. Raises ValueError as `step` does, where the
+        index is none, and where there are no such objects.
         """
         index = _index("index", index)
+        if not self.groups:
+            raise ValueError("no object is followed; there is nothing to remember")
         with self._computing() as device:
             pixels = self._pixels(frame, index, device)
             given = to_mask(mask, tuple(pixels.shape[1:]))
-            groups = [group for group in self.groups if {*group.ids} <= {*ids_of(given)}]
+            shown = {*ids_of(given)}
+            groups = [group for group in self.groups if shown.issuperset(group.ids)]
             if not groups:
-                return
+                lacking = ", ".join(str(id) for id in self.ids if id not in shown)
+                raise ValueError(
+                    f"the mask of frame {self._told(index)} cannot be remembered: it lacks {lacking:.60}, "
+                    "and objects that were introduced together are remembered together"
+                )
             known = tuple(id for group in groups for id in group.ids)
             now = self._give(self._see(pixels, index), known, one_hot(moved(given, device), known))
             values = self._values(now)  # (O, Cv, h, w)
@@ -337,11 +357,12 @@ class Session:
             for group in groups:
                 part = values[[places[id] for id in group.ids]]
                 commits.append(group.bank.prepare(key, part, "given", index, now=self.index))
+            self._keep_edits()
             for commit in commits:  # all banks or none
                 commit()
         if self._now is not None and self._now.index == index:
             self._now = replace(self._now, remembered=self._now.remembered.union(known))
-        self._undo.clear()
+        return known
 
     def add(self, masks: Mapping[int, object]) -> Result:
         """Follow more objects from the current frame on; returns its new result.
@@ -385,8 +406,10 @@ class Session:
             left = [place for place, id in enumerate(self.ids) if id not in ids]
             for group in self.groups:
                 group.bank.select([place for place, id in enumerate(group.ids) if id not in ids])
-                group.ids = tuple(id for id in group.ids if id not in ids)
-            self.groups = [group for group in self.groups if group.ids]
+            groups = [
+                replace(group, ids=tuple(i for i in group.ids if i not in ids)) for group in self.groups
+            ]
+            self.groups = [group for group in groups if group.ids]
             self._now = replace(
                 now,
                 prob=_without(now.prob, left),
@@ -407,7 +430,7 @@ class Session:
         with self._editing() as now:
             given = now.given + tuple(id for id in self.ids if id not in now.remembered)
             self._now = replace(now, given=tuple(dict.fromkeys(given)))
-            self._memorize(self._now)
+            self._memorize(self._now, edit=True)
         self._result(self._now)  # which says to the next frame where the objects are
 
     def forget(self, since: int) -> None:
@@ -454,7 +477,7 @@ class Session:
             if since is not None:
                 self._forget(since)
             self._now = self._give(now, tuple(map(int, masks)), moved(planes, now.full.device), edit=True)
-            self._memorize(self._now)
+            self._memorize(self._now, edit=True)
         return self._result(self._now)
 
     def _forget(self, since: int) -> None:
@@ -481,8 +504,7 @@ class Session:
         if self._now is None:
             raise ValueError("there is no frame to edit yet; step() comes first")
         with self._computing():
-            copies = [Group(group.ids, group.bank.copy()) for group in self.groups]
-            before = _State(copies, self.memorized, self._now)
+            before = self._state([(group.bank, group.bank.mark()) for group in self.groups])
             try:
                 yield self._now
             except BaseException:
@@ -490,10 +512,18 @@ class Session:
                 raise
         self._undo.append(before)
 
-    def _state(self) -> _State:
-        return _State(list(self.groups), self.memorized, self._now)
+    def _keep_edits(self) -> None:
+        """What was edited can be undone no longer; nothing is set aside for that from here on."""
+        self._undo.clear()
+        for group in self.groups:
+            group.bank.unmark()
+
+    def _state(self, marks: Iterable[tuple[MemoryBank, Mark]] = ()) -> _State:
+        return _State([*self.groups], self.memorized, self._now, [*marks])
 
     def _restore(self, state: _State) -> None:
+        for bank, mark in state.marks:
+            bank.rewind(mark)
         self.groups, self.memorized, self._now = state.groups, state.memorized, state.now
 
     def _result(self, now: _Now) -> Result:

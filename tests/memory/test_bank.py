@@ -191,17 +191,73 @@ def test_a_readout_of_no_frame_and_one_that_is_taken_back_are_no_use():
     assert bank.state()[0]["received"].sum() == pytest.approx(15)
 
 
-@pytest.mark.parametrize("eviction", ["least-used", "consolidate"])
-def test_a_copy_evicts_as_its_original(eviction):
-    bank = played(MemoryPolicy(max_frames=4, eviction=eviction, include_last=True), 9)
-    bank.read(frame(50)[0], 9)  # not yet settled
-    copy = bank.copy()
-    for number in range(10, 30):
-        for one in (bank, copy):
+def changed(bank, generator, number):
+    """One change of a bank, drawn."""
+    choice = int(torch.randint(6, (), generator=generator))
+    if choice == 0:
+        bank.forget(since=number - int(torch.randint(8, (), generator=generator)))
+    elif choice == 1:
+        bank.forget_previous()
+    elif choice == 2 and bank.read(QUERY).shape[0] > 1:
+        bank.select([1])
+    elif choice == 3:
+        bank.read(frame(number)[0], number)
+    else:
+        kind = ("given", "kept", "temporary")[int(torch.randint(3, (), generator=generator))]
+        objects = bank.read(QUERY).shape[0]
+        again = int(torch.randint(5, (), generator=generator)) == 0
+        bank.add(*frame(number, objects), kind, number - 5 if again else number)
+
+
+def assert_holds(bank, state, nbytes):
+    (tensors, slots), (theirs, expected) = bank.state(), state
+    assert slots == expected
+    assert tensors.keys() == theirs.keys()
+    assert all(torch.equal(x, theirs[name]) for name, x in tensors.items())
+    assert bank.nbytes == nbytes
+
+
+@pytest.mark.parametrize("eviction", EVICTIONS)
+@pytest.mark.parametrize("seed", range(6))
+def test_a_bank_that_is_rewound_holds_what_it_held_and_goes_on_as_if_nothing_had_been(eviction, seed):
+    generator = torch.Generator().manual_seed(seed)
+    policy = MemoryPolicy(max_frames=4, eviction=eviction, include_last=True)
+    bank, plain = (played(policy, 3 + seed) for _ in range(2))
+    for one in (bank, plain):
+        one.read(frame(50)[0], 9)  # which is not counted yet
+    marks = []
+    for number in range(10, 40):
+        if number % 4 == 2:
+            marks.append((bank.mark(), bank.state(), bank.nbytes))
+        changed(bank, generator, number)
+    for mark, *held in (marks[-1], marks[-2], marks[0]):  # those between are passed over
+        bank.rewind(mark)
+        assert_holds(bank, *held)
+    for number in range(10, 20):
+        for one in (bank, plain):
             one.read(frame(number)[0], number)
             one.add(*frame(number), "kept" if number % 2 else "temporary", number)
-        assert frames_of(bank) == frames_of(copy)
-        assert torch.equal(bank.read(QUERY, number), copy.read(QUERY, number))
+    assert_holds(bank, plain.state(), plain.nbytes)
+
+
+def test_a_mark_sets_aside_what_is_written_over_and_nothing_else():
+    def set_aside(mark):
+        return sum(x.nbytes for x in mark.replaced.values())
+
+    bank = played(MemoryPolicy(max_frames=4), 3)
+    mark = bank.mark()
+    bank.add(*frame(3), frame=3)  # where nothing was
+    assert set_aside(mark) == 0
+    one = bank.nbytes // 4
+    mark = bank.mark()
+    for number in (4, 4, 4):  # in place of one that goes, then of itself
+        bank.add(*frame(number), "given", number)
+    assert 0 < set_aside(mark) < 4 * one
+    bank.unmark()
+    bank.add(*frame(5), frame=5)
+    held = set_aside(mark)
+    bank.add(*frame(6), frame=6)
+    assert set_aside(mark) == held
 
 
 def test_what_an_evicted_frame_said_is_still_said_by_its_prototypes():
@@ -296,17 +352,6 @@ def test_what_was_given_is_not_forgotten():
     torch.testing.assert_close(bank.read(QUERY), read_of(bank, [0, 1, 3], QUERY))
     bank.add(*frame(8))
     torch.testing.assert_close(bank.read(QUERY), read_of(bank, [0, 1, 3, 8], QUERY))
-
-
-def test_a_copy_lives_a_life_of_its_own():
-    bank = filled(MemoryPolicy(max_frames=4), ["given", "kept", "kept"])
-    copy = bank.copy()
-    for number in range(3, 7):
-        bank.add(*frame(number))
-    torch.testing.assert_close(copy.read(QUERY), read_of(copy, [0, 1, 2], QUERY))
-    copy.add(*frame(9))
-    torch.testing.assert_close(copy.read(QUERY), read_of(copy, [0, 1, 2, 9], QUERY))
-    torch.testing.assert_close(bank.read(QUERY), read_of(bank, [0, 4, 5, 6], QUERY))
 
 
 def test_selected_objects_read_as_before_and_the_others_free_their_memory():

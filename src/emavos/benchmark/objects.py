@@ -23,6 +23,7 @@ from emavos.io import IdMask
 from emavos.machine import PeakMemory, describe
 from emavos.memory import MemoryPolicy
 from emavos.models import PRESETS, STCN
+from emavos.predictor import Predictor
 
 
 def measure(
@@ -36,9 +37,8 @@ def measure(
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     module.OBJECTS_AT_ONCE = at_once
-    session = module.Session(
-        STCN(PRESETS[name]).eval(), MemoryPolicy(every=2, max_frames=memory_frames), size=None
-    )
+    policy = MemoryPolicy(every=2, max_frames=memory_frames)
+    session = Predictor(STCN(PRESETS[name]).eval(), policy, size=None).session()
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     peak = PeakMemory(torch.device("cpu"))
     session.step(pixels, grid(objects, height, width))

@@ -22,8 +22,8 @@ from emavos.demo import synthetic_clip
 from emavos.machine import describe
 from emavos.memory import Eviction, MemoryPolicy
 from emavos.models import PRESETS, STCN
+from emavos.predictor import Predictor
 from emavos.pretrained import load_model
-from emavos.session import Session
 
 SCENE = 24  # frames of the scene
 
@@ -38,7 +38,7 @@ def measure(
     """
     pictures, masks = synthetic_clip(SCENE, (height, width))
     order = cycle([*range(SCENE), *range(SCENE - 2, 0, -1)])
-    session = Session(model, policy, size=None)
+    session = Predictor(model, policy, size=None).session()
     session.step(pictures[next(order)], masks[0] * (masks[0] <= objects))
     for number in range(windows):
         first = session.index

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
@@ -22,6 +22,18 @@ _SHARE = 16  # one cell in so many of an evicted frame becomes a prototype
 class _Slot:
     kind: Kind
     frame: int  # its index in the video
+
+
+@dataclass(frozen=True, eq=False)
+class Mark:
+    """What a bank held when it was marked."""
+
+    slots: list[_Slot]
+    cells: tuple[Tensor, Tensor, Tensor]  # the buffers of keys, norms and values, which may be in use still
+    received: Tensor
+    last: tuple[int, Tensor] | None
+    prototype_frames: Tensor
+    replaced: dict[tuple[int, int], Tensor] = field(default_factory=dict)  # by buffer and slot, since then
 
 
 class MemoryBank:
@@ -49,6 +61,7 @@ class MemoryBank:
         self._counts = self.policy.bounded and self.policy.eviction != "oldest"
         self._base = int(self.policy.bounded and self.policy.eviction == "consolidate")  # slots of prototypes
         self._prototype_frames = torch.empty(0, dtype=torch.long)  # the frame that each prototype is of
+        self._marks: list[Mark] = []
 
     def __len__(self) -> int:
         """Frames held; prototypes are none."""
@@ -103,6 +116,7 @@ class MemoryBank:
             if prototypes is not None:
                 self._put(prototypes)
             slot = self._base + place
+            self._set_aside(slot)
             self._keys[slot], self._norms[slot], self._values[slot] = keys, norms, rows
             self._received[slot] = 0
             self._slots[place : place + 1] = [_Slot(kind, frame)]
@@ -126,6 +140,11 @@ class MemoryBank:
         """Its keys (h * w, Ck)."""
         return self._keys[self._base + [slot.frame for slot in self._slots].index(self.latest(until))]
 
+    def values_of(self, frame: int) -> Tensor:
+        """What is held of a frame that is there: (O, Cv, h * w)."""
+        place = [slot.frame for slot in self._slots].index(frame)
+        return self._values[self._base + place].permute(1, 2, 0)
+
     def forget(self, since: int) -> None:
         """Drop the frames from index `since` on that were not given, and their prototypes."""
         self._drop([slot.kind != "given" and slot.frame >= since for slot in self._slots])
@@ -136,9 +155,26 @@ class MemoryBank:
         """Hold these objects alone, by their places, and free the memory of the others."""
         self._values = self._values[:, :, list(objects)] if len(self._values) else self._values
 
-    def copy(self) -> MemoryBank:
-        """Another bank that holds the same."""
-        return MemoryBank.from_state(self.policy, *self.state())
+    def mark(self) -> Mark:
+        """What `rewind` goes back to. Until `unmark`, each slot that is written over is set aside first."""
+        cells = self._keys, self._norms, self._values
+        mark = Mark([*self._slots], cells, self._received.clone(), self._last, self._prototype_frames)
+        self._marks.append(mark)
+        return mark
+
+    def rewind(self, mark: Mark) -> None:
+        """Hold what was held at a mark, bit for bit; it and those after it are used up. Cannot fail."""
+        while self._marks.pop() is not mark:
+            pass
+        for (buffer, slot), cells in mark.replaced.items():
+            mark.cells[buffer][slot] = cells
+        self._keys, self._norms, self._values = mark.cells
+        self._slots, self._received, self._last = mark.slots, mark.received, mark.last
+        self._prototype_frames = mark.prototype_frames
+
+    def unmark(self) -> None:
+        """Forget all marks, and free what was set aside for them."""
+        self._marks.clear()
 
     def read(self, query: Tensor, frame: int | None = None) -> Tensor:
         """What the memory says of a frame.
@@ -203,6 +239,16 @@ class MemoryBank:
     def _buffers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self._keys, self._norms, self._values, self._received
 
+    def _set_aside(self, slot: int) -> None:
+        """What marks have in a slot that is about to be written over."""
+        holding = [mark for mark in self._marks if slot < self._base + len(mark.slots)]
+        for buffer, now in enumerate(self._buffers[:3]):
+            lacking = [m for m in holding if m.cells[buffer] is now and (buffer, slot) not in m.replaced]
+            if lacking:
+                cells = now[slot].clone()  # nobody wrote there since the first of them
+                for mark in lacking:
+                    mark.replaced[buffer, slot] = cells
+
     def _cells(self, buffer: Tensor) -> Tensor:
         """The rows of a buffer that are read: prototypes, then frames. (N, ...)"""
         size = buffer.shape[1]
@@ -263,6 +309,7 @@ class MemoryBank:
         self._settle()
         self._prototype_frames = prototypes.frames
         if held := len(prototypes.frames):
+            self._set_aside(0)
             self._keys[0, -held:], self._values[0, -held:] = prototypes.keys, prototypes.values
             self._norms[0, -held:] = squared_norms(prototypes.keys)
             self._received[0, -held:] = prototypes.received
@@ -273,6 +320,7 @@ class MemoryBank:
         right = [place for place, drop in enumerate(wrong) if not drop]
         first = next((i for i, place in enumerate(right) if i != place), len(right))
         for place, old in enumerate(right[first:], first):
+            self._set_aside(self._base + place)
             for buffer in self._buffers:
                 buffer[self._base + place] = buffer[self._base + old]
         self._slots = [self._slots[place] for place in right]
