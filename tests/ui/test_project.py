@@ -135,6 +135,19 @@ def test_a_removed_object_is_on_no_frame(project, predictor, clip):
         project.remove(1)
 
 
+@pytest.mark.parametrize("way", ["remove", "take_back"])
+def test_an_object_that_is_gone_is_on_no_frame_that_was_given_for_another(project, predictor, clip, way):
+    project.give(0, np.where(clip[1][0] == 2, 2, 0))
+    list(project.track(predictor))
+    mended = project.mask(3)
+    mended[:9, :9] = 1
+    assert 2 in mended
+    assert project.give(3, mended) == (1,)
+    project.remove(2) if way == "remove" else project.take_back(0)
+    assert project.given == {3: (1,)}
+    assert np.unique(project.mask(3)).tolist() == [0, 1]
+
+
 def test_what_is_painted_as_it_was_says_nothing(project, predictor, clip):
     project.give(0, clip[1][0])
     list(project.track(predictor))
