@@ -159,14 +159,25 @@ def test_what_is_painted_as_it_was_says_nothing(project, predictor, clip):
     ("mask", "words"),
     [
         (np.zeros((4, 4), np.int32), "mask is 4x4 but frame is 96x160"),
-        (np.full((96, 160), 256), "ids from 1 to 255"),
-        (np.full((96, 160), -1), "ids from 1 to 255"),
+        (np.full((96, 160), 256), "ids from 1 to 255, not 256"),
+        (np.full((96, 160), -1), "ids from 1 to 255, not -1"),
+        (np.arange(5, 5 + 96 * 160).reshape(96, 160), f"not {4 + 96 * 160}"),
     ],
 )
 def test_a_mask_that_does_not_fit_is_refused(project, mask, words):
     with pytest.raises(ValueError, match=words):
         project.give(0, mask)
     assert not project.given
+
+
+def test_ids_can_be_asked_for_while_another_thread_gives_a_mask(project):
+    class Slow(tuple):
+        def __iter__(self):
+            project.given[len(project.given)] = (9,)
+            return super().__iter__()
+
+    project.given = {0: Slow((1, 2)), 1: (2,)}
+    assert project.ids == (1, 2)
 
 
 def test_there_must_be_something_to_track_and_frames_must_exist(project, predictor):

@@ -161,7 +161,7 @@ class Project:
     @property
     def ids(self) -> tuple[int, ...]:
         """All objects that were given on any frame, sorted."""
-        return tuple(sorted({id for ids in self.given.values() for id in ids}))
+        return tuple(sorted({id for ids in [*self.given.values()] for id in ids}))  # others may add to it
 
     def frame_name(self, index: int) -> str:
         """What files about a frame are called."""
@@ -200,9 +200,8 @@ class Project:
             given, wanted = ("x".join(map(str, s)) for s in (mask.shape, self.size))
             raise ValueError(f"mask is {given} but frame is {wanted} (height x width); resize one of them")
         if mask.size and not (mask.min() >= 0 and mask.max() <= LARGEST_ID):
-            raise ValueError(
-                f"the page takes ids from 1 to {LARGEST_ID}, not {int(mask.min() or mask.max())}"
-            )
+            wrong = int(mask.min() if mask.min() < 0 else mask.max())
+            raise ValueError(f"the page takes ids from 1 to {LARGEST_ID}, not {wrong}")
         before = self.mask(index)
         differ = mask != before
         changed = {*np.unique(mask[differ]).tolist(), *np.unique(before[differ]).tolist()} - {0}
