@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from emavos.io import IdMask
 from emavos.io.images import PathLike
-from emavos.io.whole import replacing
+from emavos.io.whole import named_as, replacing
 
 _CATEGORY = {"id": 1, "name": "object"}  # objects of a video have ids, and no class
 
@@ -84,21 +84,24 @@ class CocoWriter:
 
     def write(self, name: str, mask: IdMask) -> None:
         """Add the mask (H, W) of ids of the next frame."""
+        if mask.ndim != 2 or mask.dtype.kind not in "bui":
+            raise ValueError(f"a mask is (H, W) of integers, not {mask.shape} of {mask.dtype}")
         height, width = mask.shape
         number = len(self._images) + 1
         file_name = f"{name}.png"
         self._images.append({"id": number, "file_name": file_name, "height": height, "width": width})
-        for id in np.unique(mask).tolist():
+        for id in map(int, np.unique(mask)):
             if id != 0:
                 self._annotations += 1
                 annotation = {"id": self._annotations, "image_id": number} | _annotation(id, mask == id)
-                self._file.write((",\n" if self._annotations > 1 else "\n") + json.dumps(annotation))
+                with named_as(self.path):
+                    self._file.write((",\n" if self._annotations > 1 else "\n") + json.dumps(annotation))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self._stack.__exit__(kind, error, trace)
+            self._stack.__exit__(GeneratorExit, GeneratorExit(), None)  # not `error`: it is of no file here
             return
         with self._stack:
             rest = json.dumps({"images": self._images, "categories": [_CATEGORY]})
