@@ -186,3 +186,27 @@ def test_another_file_is_refused_by_name(tmp_path, text):
     (tmp_path / "other.json").write_text(text)
     with pytest.raises(ValueError, match=r"other\.json"):
         list(read_coco(tmp_path / "other.json"))
+
+
+IMAGE = {"id": 1, "file_name": "a.png", "height": 2, "width": 2}
+ONE = {"image_id": 1, "segmentation": {"size": [2, 2], "counts": [0, 4]}}
+
+
+@pytest.mark.parametrize(
+    ("images", "annotations", "words"),
+    [
+        ([IMAGE], [ONE | {"track_id": 0}], "other than 0, the background, not 0"),
+        ([IMAGE], [ONE | {"track_id": None}], "not None"),
+        ([IMAGE], [ONE], "not None"),
+        ([IMAGE], [ONE | {"track_id": 1.5}], "not 1.5"),
+        ([IMAGE], [ONE | {"track_id": 2**31}], "32 bits"),
+        ([IMAGE, IMAGE | {"file_name": "b.png"}], [], "two images have one id"),
+        ([IMAGE | {"height": 10**7, "width": 10**7}], [], "image 1: the size"),
+        ([{"id": 1}], [], "image 1: there is no 'height'"),
+        ([IMAGE], [ONE | {"track_id": 1, "segmentation": [[0, 0, 1, 0, 1, 1]]}], "first_mask"),
+    ],
+)
+def test_what_would_lose_an_object_or_a_frame_is_refused(tmp_path, images, annotations, words):
+    (tmp_path / "other.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    with pytest.raises(ValueError, match=rf"other\.json.*{words}"):
+        list(read_coco(tmp_path / "other.json"))
