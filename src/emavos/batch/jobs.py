@@ -104,11 +104,17 @@ def find_jobs(path: PathLike) -> list[Job]:
             f"{path} holds no videos; a folder has them beside their masks, a.mp4 and a.png or b/ and b.png, "
             "or JPEGImages/ and Annotations/ as DAVIS; a list has one on each line"
         )
+    check_names(jobs, path)
+    return jobs
+
+
+def check_names(jobs: Iterable[Job], where: PathLike) -> None:
+    """Raise ValueError where two jobs have one name, or names that differ by upper case alone."""
     names: dict[str, str] = {}
     for job in jobs:
-        if (other := names.setdefault(job.name.casefold(), job.name)) is not job.name:
-            raise ValueError(f"{path} has two videos called {other}; give one of them another name")
-    return jobs
+        if other := names.get(job.name.casefold()):
+            raise ValueError(f"{where} has two videos called {other}; give one of them another name")
+        names[job.name.casefold()] = job.name
 
 
 def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
