@@ -74,6 +74,14 @@ def test_two_jobs_of_one_name_are_refused_before_one_writes_over_the_other(here,
     assert not Path("out").exists()
 
 
+def test_a_job_takes_paths_as_text_and_frames_as_numbers(here, predictor):
+    jobs = [Job("cat", "data/clip0", "data/clip0.png"), Job("dog", "data/clip1", {1: "data/clip1.png"})]
+    assert [(outcome.error, outcome.frames) for outcome in run_batch(jobs, predictor, "out")] == [("", 4)] * 2
+    assert not read_mask("out/masks/dog/00000.png").any()
+    with pytest.raises(ValueError, match="cat: video and mask are paths"):
+        Job("cat", "data/clip0", read_mask("data/clip0.png"))
+
+
 def test_a_bad_video_does_not_stop_the_rest_and_is_told_of_at_the_end(here, capsys):
     (here / "data" / "clip0" / "00002.png").write_bytes(b"no image")
     (here / "data" / "clip1.png").unlink()

@@ -24,7 +24,7 @@ class Job:
     """One video.
 
     name: what its outputs are called; the name of a file, which leads to no other folder.
-    video: a folder of images or a video file.
+    video: the path of a folder of images or a video file.
     mask: of the first frame, a PNG of ids; a folder of PNGs, each named as its frame; or {frame: PNG} by the
         names of frames, or their numbers from 0 where they have no names of their own.
     options: what is other for this video than for the rest: "size", and the fields of `MemoryPolicy`, where
@@ -40,6 +40,14 @@ class Job:
 
     def __post_init__(self) -> None:
         _check_name(self.name)
+        mask: Any = self.mask
+        several = isinstance(mask, Mapping)
+        try:
+            mask = {str(frame): Path(path) for frame, path in mask.items()} if several else Path(mask)
+            object.__setattr__(self, "video", Path(self.video))
+            object.__setattr__(self, "mask", mask)
+        except TypeError as error:
+            raise ValueError(f"{self.name}: video and mask are paths of files or folders: {error}") from error
         if self.mask == {}:
             raise ValueError(f"{self.name}: no mask is given")
         if unknown := sorted({*self.options} - OPTIONS):
