@@ -5,11 +5,14 @@ import importlib.util
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 import kills
-from emavos.batch import find_jobs, run_on_ray
+from emavos import Predictor
+from emavos.batch import find_jobs, on_ray, run_on_ray
+from emavos.cli import main
 from kills import tree
 
 # The command with workers that are killed in the middle of a video: by clip1 once, by clip3 each time.
@@ -55,6 +58,58 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"emavos\[ray\]"):
         run_on_ray(find_jobs(tmp_path), lambda: None, tmp_path / "out", workers=2)
+
+
+class Elsewhere:
+    """Ray Data of one worker, in this process, that works in another folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.context = SimpleNamespace()
+
+    def ActorPoolStrategy(self, **options):
+        return None
+
+    def from_items(self, rows, override_num_blocks):
+        self.rows = rows
+        return self
+
+    def map(self, worker, fn_constructor_args, **options):
+        self.worker = worker(*fn_constructor_args)
+        return self
+
+    def iter_rows(self):
+        os.chdir(self.folder)
+        return map(self.worker, self.rows)
+
+
+def test_workers_find_relative_paths_wherever_they_work(tmp_path, monkeypatch):
+    kills.clips(tmp_path / "data", 1)
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir(tmp_path)
+    ray = SimpleNamespace(is_initialized=lambda: True, exceptions=SimpleNamespace(RayError=ZeroDivisionError))
+    monkeypatch.setattr(on_ray, "_import_ray", lambda: (ray, Elsewhere(tmp_path / "else")))
+    monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
+
+    def load():
+        return Predictor.from_pretrained(device="cpu", size=64)
+
+    (outcome,) = run_on_ray(find_jobs("data"), load, "out", workers=1)
+    assert (outcome.error, outcome.frames) == ("", 4)
+    assert len(list((tmp_path / "out" / "masks" / "clip0").iterdir())) == 4
+    assert run_on_ray([], load, tmp_path / "none", workers=1) == []
+
+
+def test_workers_get_a_model_by_its_whole_path(tmp_path, monkeypatch):
+    kills.clips(tmp_path / "data", 1)
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    monkeypatch.setattr("emavos.batch.run_on_ray", lambda _, load, *a, **k: seen.append(load) or [])
+    monkeypatch.setattr("emavos.cli.batch._hush_ray", lambda: None)
+    for model in ("mine", "user/name"):
+        assert main(["batch", "data", "--out", "out", "--ray", "1", "--model", model, "--quiet"]) == 0
+    assert [load.args[0].model for load in seen] == [str(tmp_path / "mine"), "user/name"]
 
 
 def starts():

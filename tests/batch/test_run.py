@@ -11,7 +11,7 @@ import pytest
 
 import kills
 from emavos import Predictor
-from emavos.batch import find_jobs, run_batch
+from emavos.batch import Job, find_jobs, run_batch
 from emavos.bridges import read_coco
 from emavos.cli import main
 from emavos.io import open_frames, read_mask, write_mask
@@ -65,6 +65,21 @@ def test_shortcuts_and_types_are_those_of_segment(here, option):
     assert main([*single, "--out", "with", "--quiet", *option]) == 0
     assert main([*single, "--out", "without", "--quiet"]) == 0
     assert tree(here / "out" / "masks" / "clip1") == tree(here / "with") != tree(here / "without")
+
+
+def test_two_jobs_of_one_name_are_refused_before_one_writes_over_the_other(here, predictor):
+    jobs = [Job("cat", Path("data", name), Path("data", f"{name}.png")) for name in ("clip0", "clip1")]
+    with pytest.raises(ValueError, match="two videos called cat"):
+        run_batch(jobs, predictor, "out")
+    assert not Path("out").exists()
+
+
+def test_a_job_takes_paths_as_text_and_frames_as_numbers(here, predictor):
+    jobs = [Job("cat", "data/clip0", "data/clip0.png"), Job("dog", "data/clip1", {1: "data/clip1.png"})]
+    assert [(outcome.error, outcome.frames) for outcome in run_batch(jobs, predictor, "out")] == [("", 4)] * 2
+    assert not read_mask("out/masks/dog/00000.png").any()
+    with pytest.raises(ValueError, match="cat: video and mask are paths"):
+        Job("cat", "data/clip0", read_mask("data/clip0.png"))
 
 
 def test_a_bad_video_does_not_stop_the_rest_and_is_told_of_at_the_end(here, capsys):

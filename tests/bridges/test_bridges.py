@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import builtins
+import io
+import zipfile
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -86,6 +89,27 @@ def test_what_is_no_stack_is_refused(tmp_path, mask):
     for name in ("other", "array", "text", "object"):
         with pytest.raises(ValueError, match=f"{name}.npz is no stack"):
             read_stack(tmp_path / f"{name}.npz")
+
+
+def test_a_stack_with_any_byte_changed_is_read_or_refused(tmp_path, mask):
+    file = tmp_path / "a.npz"
+    write_stack(file, [mask])
+    content = file.read_bytes()
+    for place in range(len(content)):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        with suppress(ValueError):
+            read_stack(file)
+
+
+def test_a_stack_that_declares_more_than_a_memory_holds_is_refused_by_name(tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 10**5, 10**4)}
+    )
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        file.writestr("masks.npy", header.getvalue())
+    with pytest.raises(ValueError, match=r"a\.npz is no stack of masks"):
+        read_stack(tmp_path / "a.npz")
 
 
 def test_a_davis_layout_gives_its_first_masks_alone(tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 
 import numpy as np
@@ -123,6 +124,45 @@ def test_a_file_does_not_appear_where_its_block_fails(tmp_path, masks):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "error", [ConnectionRefusedError(111, "refused"), OSError(28, "no space"), ValueError()], ids=repr
+)
+def test_what_fails_in_the_block_is_not_blamed_on_the_file(tmp_path, error):
+    def fail():
+        raise error
+
+    with pytest.raises(type(error)) as told, CocoWriter(tmp_path / "masks.json"):
+        fail()
+    assert told.value is error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_names_the_file(tmp_path, masks):
+    class Full:
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "no space")
+
+    with CocoWriter(tmp_path / "masks.json") as coco:
+        file, coco._file = coco._file, Full()
+        with pytest.raises(OSError, match=r"masks\.json") as told:
+            coco.write("00000", masks[0])
+        coco._file = file
+    assert told.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("mask", [np.ones((4, 4)), np.ones((1, 4, 4), int)], ids=["floats", "three axes"])
+def test_a_mask_that_holds_no_ids_is_refused(tmp_path, mask):
+    with pytest.raises(ValueError, match=r"a mask is \(H, W\) of integers"):
+        write(tmp_path / "masks.json", [mask])
+
+
+def test_the_id_of_a_plane_of_bool_is_1(tmp_path):
+    write(tmp_path / "masks.json", [np.eye(4, dtype=bool)])
+    (annotation,) = json.loads((tmp_path / "masks.json").read_text())["annotations"]
+    assert annotation["track_id"] is not True
+    assert annotation["track_id"] == 1
+
+
 def test_a_video_without_objects_is_a_file_without_annotations(tmp_path):
     write(tmp_path / "masks.json", np.zeros((2, 4, 4), np.int32))
     assert json.loads((tmp_path / "masks.json").read_text())["annotations"] == []
@@ -145,4 +185,28 @@ def test_a_video_without_objects_is_a_file_without_annotations(tmp_path):
 def test_another_file_is_refused_by_name(tmp_path, text):
     (tmp_path / "other.json").write_text(text)
     with pytest.raises(ValueError, match=r"other\.json"):
+        list(read_coco(tmp_path / "other.json"))
+
+
+IMAGE = {"id": 1, "file_name": "a.png", "height": 2, "width": 2}
+ONE = {"image_id": 1, "segmentation": {"size": [2, 2], "counts": [0, 4]}}
+
+
+@pytest.mark.parametrize(
+    ("images", "annotations", "words"),
+    [
+        ([IMAGE], [ONE | {"track_id": 0}], "other than 0, the background, not 0"),
+        ([IMAGE], [ONE | {"track_id": None}], "not None"),
+        ([IMAGE], [ONE], "not None"),
+        ([IMAGE], [ONE | {"track_id": 1.5}], "not 1.5"),
+        ([IMAGE], [ONE | {"track_id": 2**31}], "32 bits"),
+        ([IMAGE, IMAGE | {"file_name": "b.png"}], [], "two images have one id"),
+        ([IMAGE | {"height": 10**7, "width": 10**7}], [], "image 1: the size"),
+        ([{"id": 1}], [], "image 1: there is no 'height'"),
+        ([IMAGE], [ONE | {"track_id": 1, "segmentation": [[0, 0, 1, 0, 1, 1]]}], "first_mask"),
+    ],
+)
+def test_what_would_lose_an_object_or_a_frame_is_refused(tmp_path, images, annotations, words):
+    (tmp_path / "other.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    with pytest.raises(ValueError, match=rf"other\.json.*{words}"):
         list(read_coco(tmp_path / "other.json"))

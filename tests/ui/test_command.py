@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import tempfile
 
 import pytest
 
@@ -75,3 +76,11 @@ def test_a_folder_of_the_user_is_refused_at_the_start(served, video, capsys):
     assert served("--project", video)[0] != 0
     assert "is not empty" in capsys.readouterr().err
     assert len(list(video.iterdir())) == 8
+
+
+def test_a_video_that_there_is_not_leaves_no_temporary_folder(served, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code, _ = served(tmp_path / "absent.mp4")
+    assert code != 0
+    assert "absent.mp4 does not exist" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -135,6 +135,19 @@ def test_a_removed_object_is_on_no_frame(project, predictor, clip):
         project.remove(1)
 
 
+@pytest.mark.parametrize("way", ["remove", "take_back"])
+def test_an_object_that_is_gone_is_on_no_frame_that_was_given_for_another(project, predictor, clip, way):
+    project.give(0, np.where(clip[1][0] == 2, 2, 0))
+    list(project.track(predictor))
+    mended = project.mask(3)
+    mended[:9, :9] = 1
+    assert 2 in mended
+    assert project.give(3, mended) == (1,)
+    project.remove(2) if way == "remove" else project.take_back(0)
+    assert project.given == {3: (1,)}
+    assert np.unique(project.mask(3)).tolist() == [0, 1]
+
+
 def test_what_is_painted_as_it_was_says_nothing(project, predictor, clip):
     project.give(0, clip[1][0])
     list(project.track(predictor))
@@ -146,14 +159,25 @@ def test_what_is_painted_as_it_was_says_nothing(project, predictor, clip):
     ("mask", "words"),
     [
         (np.zeros((4, 4), np.int32), "mask is 4x4 but frame is 96x160"),
-        (np.full((96, 160), 256), "ids from 1 to 255"),
-        (np.full((96, 160), -1), "ids from 1 to 255"),
+        (np.full((96, 160), 256), "ids from 1 to 255, not 256"),
+        (np.full((96, 160), -1), "ids from 1 to 255, not -1"),
+        (np.arange(5, 5 + 96 * 160).reshape(96, 160), f"not {4 + 96 * 160}"),
     ],
 )
 def test_a_mask_that_does_not_fit_is_refused(project, mask, words):
     with pytest.raises(ValueError, match=words):
         project.give(0, mask)
     assert not project.given
+
+
+def test_ids_can_be_asked_for_while_another_thread_gives_a_mask(project):
+    class Slow(tuple):
+        def __iter__(self):
+            project.given[len(project.given)] = (9,)
+            return super().__iter__()
+
+    project.given = {0: Slow((1, 2)), 1: (2,)}
+    assert project.ids == (1, 2)
 
 
 def test_there_must_be_something_to_track_and_frames_must_exist(project, predictor):

@@ -31,6 +31,12 @@ def client(desk):
     return client
 
 
+def postscript():
+    file = io.BytesIO()
+    Image.new("L", (4, 4)).save(file, format="EPS")
+    return file.getvalue()
+
+
 def png(mask):
     file = io.BytesIO()
     Image.fromarray(mask).save(file, "PNG")
@@ -96,6 +102,7 @@ def test_what_is_too_large_is_refused(client):
     ("body", "words"),
     [
         (b"", "not an image"),
+        (postscript(), "not an image"),  # Pillow is not asked to look into it
         (png(np.zeros((4, 4), np.uint8)), "the mask is 4x4 but the video is 96x160"),
         (png(np.full((96, 160), 300, np.uint16)), "ids from 1 to 255"),
         (png(np.full((96, 160, 3), 9, np.uint8)), "a mask holds ids"),

@@ -24,7 +24,7 @@ class Job:
     """One video.
 
     name: what its outputs are called; the name of a file, which leads to no other folder.
-    video: a folder of images or a video file.
+    video: the path of a folder of images or a video file.
     mask: of the first frame, a PNG of ids; a folder of PNGs, each named as its frame; or {frame: PNG} by the
         names of frames, or their numbers from 0 where they have no names of their own.
     options: what is other for this video than for the rest: "size", and the fields of `MemoryPolicy`, where
@@ -40,6 +40,14 @@ class Job:
 
     def __post_init__(self) -> None:
         _check_name(self.name)
+        mask: Any = self.mask
+        several = isinstance(mask, Mapping)
+        try:
+            mask = {str(frame): Path(path) for frame, path in mask.items()} if several else Path(mask)
+            object.__setattr__(self, "video", Path(self.video))
+            object.__setattr__(self, "mask", mask)
+        except TypeError as error:
+            raise ValueError(f"{self.name}: video and mask are paths of files or folders: {error}") from error
         if self.mask == {}:
             raise ValueError(f"{self.name}: no mask is given")
         if unknown := sorted({*self.options} - OPTIONS):
@@ -104,11 +112,17 @@ def find_jobs(path: PathLike) -> list[Job]:
             f"{path} holds no videos; a folder has them beside their masks, a.mp4 and a.png or b/ and b.png, "
             "or JPEGImages/ and Annotations/ as DAVIS; a list has one on each line"
         )
+    check_names(jobs, path)
+    return jobs
+
+
+def check_names(jobs: Iterable[Job], where: PathLike) -> None:
+    """Raise ValueError where two jobs have one name, or names that differ by upper case alone."""
     names: dict[str, str] = {}
     for job in jobs:
-        if (other := names.setdefault(job.name.casefold(), job.name)) is not job.name:
-            raise ValueError(f"{path} has two videos called {other}; give one of them another name")
-    return jobs
+        if other := names.get(job.name.casefold()):
+            raise ValueError(f"{where} has two videos called {other}; give one of them another name")
+        names[job.name.casefold()] = job.name
 
 
 def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:

@@ -26,7 +26,7 @@ class _Worker:
         self._batch = batch
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        job = Job.from_json(row["job"])
+        job = Job.from_json(row["job"], row["home"])
         try:
             outcome = self._batch.run(self._predictor, job)
         except OSError as error:  # that stops the run: told here, since Ray would wrap it
@@ -61,6 +61,8 @@ def run_on_ray(
     batch = Batch.of(predictor, os.path.abspath(out), overlay=overlay, rle=rle)
     batch = replace(batch, retries=secrets.token_hex(4))
     batch.begin(jobs, force)
+    if not jobs:
+        return []
     gpus = int(predictor.device.type == "cuda")
     del predictor
     started = not ray.is_initialized()
@@ -91,7 +93,8 @@ def _rows(
     data: Any, jobs: Sequence[Job], worker: tuple[Any, ...], workers: int, threads: int, gpus: int
 ) -> Any:
     """What the workers give for each job, as it comes. Ray begins a job again where its worker is killed."""
-    lines = [{"job": job.to_json()} for job in jobs]
+    home = os.getcwd()  # where relative paths begin; a worker's is another
+    lines = [{"job": job.to_json(), "home": home} for job in jobs]
     videos = data.from_items(lines, override_num_blocks=len(lines))  # one a task
     videos.context.enable_progress_bars = False
     videos.context.print_on_execution_start = False

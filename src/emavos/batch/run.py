@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from emavos.batch.jobs import Job
+from emavos.batch.jobs import Job, check_names
 from emavos.bridges import CocoWriter
 from emavos.cli.follow import follow
 from emavos.cli.segment import FPS, read_masks
@@ -73,9 +73,10 @@ class Batch:
     def begin(self, jobs: Sequence[Job], force: bool = False) -> None:
         """Make the folder, or see that it may be gone on with.
 
-        Raises ValueError where it holds something else, inputs, or a video made with other settings; `force`
-        makes such videos anew.
+        Raises ValueError where two jobs have one name, or it holds something else, inputs, or a video made
+        with other settings; `force` makes such videos anew.
         """
+        check_names(jobs, "the list of jobs")
         if self.out.exists() and not self.out.is_dir():
             raise ValueError(f"{self.out} is a file, not a folder")
         known = (self.out / "status").is_dir() or not self.out.exists() or not any(self.out.iterdir())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from emavos.io import IdMask
 from emavos.io.images import PathLike
-from emavos.io.whole import replacing
+from emavos.io.whole import named_as, replacing
 
 _CATEGORY = {"id": 1, "name": "object"}  # objects of a video have ids, and no class
 
@@ -84,21 +84,24 @@ class CocoWriter:
 
     def write(self, name: str, mask: IdMask) -> None:
         """Add the mask (H, W) of ids of the next frame."""
+        if mask.ndim != 2 or mask.dtype.kind not in "bui":
+            raise ValueError(f"a mask is (H, W) of integers, not {mask.shape} of {mask.dtype}")
         height, width = mask.shape
         number = len(self._images) + 1
         file_name = f"{name}.png"
         self._images.append({"id": number, "file_name": file_name, "height": height, "width": width})
-        for id in np.unique(mask).tolist():
+        for id in map(int, np.unique(mask)):
             if id != 0:
                 self._annotations += 1
                 annotation = {"id": self._annotations, "image_id": number} | _annotation(id, mask == id)
-                self._file.write((",\n" if self._annotations > 1 else "\n") + json.dumps(annotation))
+                with named_as(self.path):
+                    self._file.write((",\n" if self._annotations > 1 else "\n") + json.dumps(annotation))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self._stack.__exit__(kind, error, trace)
+            self._stack.__exit__(GeneratorExit, GeneratorExit(), None)  # not `error`: it is of no file here
             return
         with self._stack:
             rest = json.dumps({"images": self._images, "categories": [_CATEGORY]})
@@ -109,11 +112,13 @@ def read_coco(path: PathLike) -> Iterator[tuple[str, IdMask]]:
     """The frames of a COCO file in order: the name of each without its suffix, and its mask (H, W) of ids.
 
     The id is an annotation's `track_id`, or its `category_id` where it has none; where two lie on a pixel the
-    later has it. Raises ValueError where the file is something else.
+    later has it. Raises ValueError where the file is something else, has polygons, or an id is 0.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         images = {int(image["id"]): image for image in content["images"]}
+        if len(images) < len(content["images"]):
+            raise ValueError("two images have one id")
         found: dict[int, list[Mapping[str, Any]]] = {number: [] for number in images}
         for annotation in content["annotations"]:
             found[int(annotation["image_id"])].append(annotation)
@@ -121,16 +126,27 @@ def read_coco(path: PathLike) -> Iterator[tuple[str, IdMask]]:
         raise ValueError(f"{path} is no COCO file of images and annotations: {error!r:.100}") from error
     for number, image in images.items():
         try:
-            size, name = (int(image["height"]), int(image["width"])), str(image["file_name"])
+            size, name = _size([int(image["height"]), int(image["width"])]), str(image["file_name"])
             mask = np.zeros(size, np.int32)
             for annotation in found[number]:
+                if isinstance(annotation["segmentation"], list):
+                    raise ValueError("its polygons are not read; first_mask(polygons, size=...) draws them")
                 plane = decode_rle(annotation["segmentation"])
                 if plane.shape != size:
                     raise ValueError(f"an annotation is {plane.shape} in an image of {size}")
-                mask[plane] = int(annotation.get("track_id", annotation.get("category_id")))
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+                mask[plane] = _id_of(annotation)
+        except KeyError as error:
+            raise ValueError(f"{path}, image {number}: there is no {error}") from error
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path}, image {number}: {error}") from error
         yield Path(name).stem, mask
+
+
+def _id_of(annotation: Mapping[str, Any]) -> int:
+    id = annotation.get("track_id", annotation.get("category_id"))
+    if type(id) is not int or id == 0 or not -(2**31) <= id < 2**31:
+        raise ValueError(f"an id is a whole number of 32 bits other than 0, the background, not {id!r:.60}")
+    return id
 
 
 def _annotation(id: int, plane: NDArray[np.bool_]) -> dict[str, Any]:
@@ -180,7 +196,7 @@ def _from_text(text: str) -> list[int]:
 
 
 def _size(size: Any) -> tuple[int, int]:
-    """Height and width of a picture that a memory holds."""
+    """Height and width of a picture that a memory holds, checked."""
     if isinstance(size, (list, tuple, np.ndarray)) and len(size) == 2:
         whole = all(isinstance(side, (int, np.integer)) and not isinstance(side, bool) for side in size)
         if whole and min(size) > 0 and int(size[0]) * int(size[1]) < 2**31:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,11 +49,11 @@ def read_stack(path: PathLike) -> tuple[NDArray[Any], list[str]]:
     """The masks (T, H, W) and the names of frames that `write_stack` wrote; nothing in it is executed."""
     check_file(path, "a stack of masks")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             masks, names = file["masks"], file["names"]
         if masks.ndim != 3 or masks.dtype.kind not in "ui" or names.shape != masks.shape[:1]:
             raise ValueError(f"masks are {masks.shape} of {masks.dtype}, names {names.shape}")
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile, zlib and NumPy raise whatever their readers do
         raise ValueError(f"{path} is no stack of masks: {error}") from error
     return masks, [str(name) for name in names]
 

@@ -103,6 +103,8 @@ def _batch(args: argparse.Namespace) -> None:
         options = {"overlay": args.overlay, "rle": args.rle, "force": args.force}
         if args.ray:
             _hush_ray()
+            if args.model is not None and os.path.isdir(args.model):
+                args.model = os.path.abspath(args.model)  # workers work in another folder
             load = functools.partial(load_predictor, args, shortcuts_of(args), **policy(args))
             outcomes = run_on_ray(
                 jobs, load, args.out, workers=args.ray, threads=args.threads or 1, each=_step(bar), **options

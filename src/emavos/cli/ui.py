@@ -72,7 +72,12 @@ def _ui(args: argparse.Namespace) -> None:
         desk = Desk(predictor, folder, keeps=args.project is not None)
         if args.video is not None:
             video = Path(args.video)
-            desk.open_video(video, os.path.basename(os.path.realpath(video)))
+            try:
+                desk.open_video(video, os.path.basename(os.path.realpath(video)))
+            except BaseException:
+                if not desk.keeps:
+                    folder.rmdir()
+                raise
         token = secrets.token_urlsafe(16)
         app = make_app(desk, token, args.host, args.max_upload << 20)
         port = listener.getsockname()[1]

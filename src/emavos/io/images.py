@@ -16,7 +16,7 @@ from emavos.io.whole import replacing
 from emavos.pictures import MARK, IdMask, Pixels, ids_of_picture, mark_of, palette, pixels_of
 
 # Read by their content, whatever the name says. Pillow knows more, some of which start other programs (EPS).
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 2**27  # of a frame: 16384 x 8192. What declares more is refused before it is decoded.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
@@ -89,7 +89,7 @@ def read_image(path: PathLike) -> Image.Image:
     """A whole image in memory, upright, its format remembered."""
     check_file(path, "an image")
     try:
-        with Image.open(path, formats=_FORMATS) as file:
+        with Image.open(path, formats=FORMATS) as file:
             width, height = file.size
             if width * height > MAX_PIXELS:
                 raise ValueError(f"it declares {height}x{width} (height x width), beyond {MAX_PIXELS} pixels")

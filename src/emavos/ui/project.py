@@ -161,7 +161,7 @@ class Project:
     @property
     def ids(self) -> tuple[int, ...]:
         """All objects that were given on any frame, sorted."""
-        return tuple(sorted({id for ids in self.given.values() for id in ids}))
+        return tuple(sorted({id for ids in [*self.given.values()] for id in ids}))  # others may add to it
 
     def frame_name(self, index: int) -> str:
         """What files about a frame are called."""
@@ -200,9 +200,8 @@ class Project:
             given, wanted = ("x".join(map(str, s)) for s in (mask.shape, self.size))
             raise ValueError(f"mask is {given} but frame is {wanted} (height x width); resize one of them")
         if mask.size and not (mask.min() >= 0 and mask.max() <= LARGEST_ID):
-            raise ValueError(
-                f"the page takes ids from 1 to {LARGEST_ID}, not {int(mask.min() or mask.max())}"
-            )
+            wrong = int(mask.min() if mask.min() < 0 else mask.max())
+            raise ValueError(f"the page takes ids from 1 to {LARGEST_ID}, not {wrong}")
         before = self.mask(index)
         differ = mask != before
         changed = {*np.unique(mask[differ]).tolist(), *np.unique(before[differ]).tolist()} - {0}
@@ -223,6 +222,7 @@ class Project:
             raise ValueError(f"no mask was given for frame {index}")
         self._forget(index)
         del self.given[index]
+        self._wipe()
         self._write()
         self._mask_file(index).unlink(missing_ok=True)
 
@@ -232,16 +232,21 @@ class Project:
         if not named:
             raise ValueError(f"object {id} was given on no frame")
         self._forget(min(named))
-        for index in named:
-            mask = self.mask(index)
-            mask[mask == id] = 0
-            for folder in ("given", "masks"):
-                write_mask(self.folder / folder / f"{index:05d}.png", mask)
-            self.given[index] = tuple(i for i in self.given[index] if i != id)
-        self.given = {index: ids for index, ids in self.given.items() if ids}
+        left = {index: tuple(i for i in ids if i != id) for index, ids in self.given.items()}
+        self.given = {index: ids for index, ids in left.items() if ids}
+        self._wipe()
         self._write()
         for index in set(named) - set(self.given):
             self._mask_file(index).unlink(missing_ok=True)
+
+    def _wipe(self) -> None:
+        """Take objects that are given on no frame any more off those that were given for others."""
+        for index in self.given:
+            mask = self.mask(index)
+            if (gone := ~np.isin(mask, (0, *self.ids))).any():
+                mask[gone] = 0
+                for folder in ("given", "masks"):
+                    write_mask(self.folder / folder / f"{index:05d}.png", mask)
 
     def track(self, predictor: Predictor, until: int | None = None) -> Generator[int, None, None]:
         """Follow the objects from where the masks end; gives the index of each frame when its mask is there.

@@ -19,6 +19,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from emavos.io import read_mask
+from emavos.io.images import FORMATS
 from emavos.ui.desk import Busy, Desk
 from emavos.ui.guard import Guard
 from emavos.ui.job import in_words
@@ -204,7 +205,7 @@ def _ids_of_file(body: bytes, size: tuple[int, int]) -> Any:
         file = Path(folder) / "the mask"
         file.write_bytes(body)
         try:
-            with Image.open(file) as picture:  # reads no pixels yet
+            with Image.open(file, formats=FORMATS) as picture:  # reads no pixels yet
                 shape = (picture.height, picture.width)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError("this is not an image; a mask is a PNG of ids") from error
