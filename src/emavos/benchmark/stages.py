@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from statistics import median
 from typing import Any
@@ -132,7 +132,7 @@ def _time_of_steps(
     policy = bank.policy
     session = Session(model, policy, size=None)
     session.step(pixels, mask)
-    session.groups[0].bank = bank
+    session.groups[0] = replace(session.groups[0], bank=bank)
     periods = []
     for _ in range(max(repeats // 2, 1)):
         start = time.perf_counter()
