@@ -13,7 +13,14 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from PIL import Image
 
 from emavos import MemoryPolicy, Session, Shortcuts
@@ -68,12 +75,16 @@ def assert_same_banks(session, states):
 
 
 class Sessions(RuleBasedStateMachine):
-    """A session beside the plainest account of it: which objects, and which frames were given for them."""
+    """A session beside the plainest account of it: which objects, which frames were given for them, and what
+    its memory has of those that were remembered. In the end all that was not undone is done anew, in one go.
+    """
 
     def __init__(self):
         super().__init__()
         self.groups = []  # (ids, indices of given frames) of objects introduced together
         self.given = []  # objects whose masks are known on the current frame
+        self.remembered = {}  # (id, index of frame): the values that `remember` stored, which are to stay
+        self.done = []  # what was done to the session and not undone
         self.undo = []  # (account, result, states of banks) before each edit since the last step
         self.result = None
 
@@ -81,11 +92,18 @@ class Sessions(RuleBasedStateMachine):
         policy=policies, size=st.sampled_from([None, 16]), shortcuts=st.none() | shortcuts, mask=masks()
     )
     def begin(self, policy, size, shortcuts, mask):
-        self.session = Session(MODEL, policy, size, shortcuts)
+        self.fresh = lambda: Session(MODEL, policy, size, shortcuts)
+        self.session = self.fresh()
         self.step(mask)
 
+    def do(self, act):
+        """Do something to the session, and note it; returns what that returned."""
+        returned = act(self.session)
+        self.done.append(act)
+        return returned
+
     def step(self, mask):
-        self.result = self.session.step(FRAMES[self.session.index % len(FRAMES)], mask)
+        self.result = self.do(lambda session: session.step(FRAMES[session.index % len(FRAMES)], mask))
         self.given, self.undo = [], []
         if mask is not None:
             self.note_given(ids_in(mask))
@@ -99,13 +117,16 @@ class Sessions(RuleBasedStateMachine):
         if new := [id for id in ids if id not in self.ids]:
             self.groups.append((new, set()))
         self.given += ids
+        for id in ids:
+            self.remembered.pop((id, self.result.index), None)
         for members, frames in self.groups:
             if set(members) & set(self.given):
                 frames.add(self.result.index)
 
     def before_an_edit(self):
         groups = [(list(ids), set(frames)) for ids, frames in self.groups]
-        self.undo.append((groups, list(self.given), self.result, bank_states(self.session)))
+        account = groups, list(self.given), dict(self.remembered), list(self.done), self.result
+        self.undo.append((*account, bank_states(self.session)))
 
     @rule(mask=st.none() | masks())
     def take_a_step(self, mask):
@@ -135,7 +156,7 @@ class Sessions(RuleBasedStateMachine):
         new = [id for id in ids_in(mask) if id not in self.ids]
         assume(new)
         self.before_an_edit()
-        self.result = self.session.add({id: mask == id for id in new})
+        self.result = self.do(lambda session: session.add({id: mask == id for id in new}))
         self.note_given(new)
         assert all((self.result.mask[mask == id] == id).all() for id in new)
 
@@ -143,11 +164,18 @@ class Sessions(RuleBasedStateMachine):
     def correct(self, mask, data):
         known = [id for id in ids_in(mask) if id in self.ids]
         assume(known)
-        since = data.draw(st.none() | st.integers(0, self.session.index))
+        self.say(known, mask, data.draw(st.none() | st.integers(0, self.session.index)))
+
+    def say(self, known, mask, since=None):
         self.before_an_edit()
-        self.result = self.session.correct({id: mask == id for id in known}, since)
+        self.result = self.do(lambda session: session.correct({id: mask == id for id in known}, since))
         self.note_given(known)
         assert all(np.array_equal(self.result.mask == id, mask == id) for id in known)
+        told = dict(zip(self.ids, self.session._values(self.session._now).flatten(2), strict=True))
+        for number, (ids, _) in enumerate(self.groups):
+            if set(ids) & set(known):
+                stored = zip(ids, self.values_of(number, self.result.index), strict=True)
+                assert all(torch.equal(values, told[id].T) for id, values in stored if id in known)
 
     @precondition(lambda self: self.ids)
     @rule(data=st.data())
@@ -155,10 +183,11 @@ class Sessions(RuleBasedStateMachine):
         gone = data.draw(st.lists(st.sampled_from(self.ids), min_size=1, unique=True))
         self.before_an_edit()
         before = self.result
-        self.result = self.session.remove(gone)
+        self.result = self.do(lambda session: session.remove(gone))
         self.groups = [([id for id in ids if id not in gone], frames) for ids, frames in self.groups]
         self.groups = [group for group in self.groups if group[0]]
         self.given = [id for id in self.given if id not in gone]
+        self.remembered = {key: x for key, x in self.remembered.items() if key[0] not in gone}
         for id in self.ids:
             plane, was = 1 + self.result.ids.index(id), 1 + before.ids.index(id)
             assert torch.equal(self.result.prob[plane], before.prob[was])
@@ -167,22 +196,85 @@ class Sessions(RuleBasedStateMachine):
     @rule()
     def pin(self):
         self.before_an_edit()
-        self.session.pin()
+        self.do(lambda session: session.pin())
+        known = dict(self.remembered)  # which a pin leaves as they are
         self.note_given(list(self.ids))
+        self.remembered = known
 
     @rule(data=st.data())
     def forget(self, data):
         since = data.draw(st.integers(0, self.session.index))
         self.before_an_edit()
-        self.session.forget(since)
+        self.do(lambda session: session.forget(since))
         for group, (_, known) in zip(self.session.groups, self.groups, strict=True):
             held = [frame for _, frame in group.bank.state()[1]]
             assert all(frame < since or frame in known for frame in held)
 
+    @precondition(lambda self: self.ids)
+    @rule(mask=masks(), ahead=st.integers(0, 4), data=st.data())
+    def remember(self, mask, ahead, data):
+        """A mask that may lack all of them, and one with the objects of a group and perhaps others."""
+        if data.draw(st.booleans()):
+            ids = data.draw(st.sampled_from(self.groups))[0]
+            mask[0, : len(ids)] = ids
+        self.learn(mask, self.result.index + ahead)
+
+    @precondition(lambda self: any(len(ids) > 1 for ids, _ in self.groups))
+    @rule(mask=masks(), other=masks(), data=st.data())
+    def correct_one_of_those_that_are_remembered(self, mask, other, data):
+        ids = data.draw(st.sampled_from([ids for ids, _ in self.groups if len(ids) > 1]))
+        mask[0, : len(ids)] = ids
+        self.learn(mask, self.result.index)
+        one = data.draw(st.sampled_from(ids))
+        self.say([one], np.where(other != 0, one, 0))
+
+    def learn(self, mask, index):
+        states, learning = bank_states(self.session), []
+        for number, (ids, frames) in enumerate(self.groups):
+            if set(ids) <= set(ids_in(mask)):
+                learning.append((number, ids))
+                frames.add(index)
+        if not learning:
+            with pytest.raises(ValueError, match="cannot be remembered: it lacks"):
+                self.session.remember(FRAMES[index % len(FRAMES)], mask, index)
+            assert_same_banks(self.session, states)
+            return
+        told = self.do(lambda session: session.remember(FRAMES[index % len(FRAMES)], mask, index))
+        assert list(told) == [id for _, ids in learning for id in ids]
+        self.undo = []
+        for number, ids in learning:
+            for id, values in zip(ids, self.values_of(number, index), strict=True):
+                self.remembered[id, index] = values
+
+    def values_of(self, number, index):
+        """What the memory of a group has of a frame: (h * w, Cv) of each object."""
+        tensors, slots = self.session.groups[number].bank.state()
+        return tensors["values"][[frame for _, frame in slots].index(index)].unbind(dim=1)
+
+    @invariant()
+    def what_was_remembered_is_held_until_that_object_is_corrected_there(self):
+        for number, (ids, _) in enumerate(self.groups):
+            for index in {index for id, index in self.remembered if id in ids}:
+                for id, values in zip(ids, self.values_of(number, index), strict=True):
+                    assert torch.equal(self.remembered.get((id, index), values), values)
+
+    def teardown(self):
+        if self.result is None:
+            return
+        again = self.fresh()
+        for act in self.done:
+            act(again)
+        assert again.ids == self.session.ids
+        assert again.memorized == self.session.memorized
+        assert_same_banks(again, bank_states(self.session))
+        ours, theirs = (one.step(FRAMES[one.index % len(FRAMES)]) for one in (self.session, again))
+        assert torch.equal(ours.prob, theirs.prob)
+        assert ours.confidences == theirs.confidences
+
     @precondition(lambda self: self.undo)
     @rule()
     def take_back(self):
-        self.groups, self.given, self.result, states = self.undo.pop()
+        self.groups, self.given, self.remembered, self.done, self.result, states = self.undo.pop()
         result = self.session.undo()
         assert result.ids == self.result.ids
         assert torch.equal(result.prob, self.result.prob)
@@ -244,6 +336,13 @@ Sessions.TestCase.settings = settings(
     max_examples=15, stateful_step_count=10, deadline=None, derandomize=True
 )
 TestSessions = Sessions.TestCase
+
+
+@pytest.mark.slow
+def test_sessions_at_length():
+    """A minute: enough that one of several objects is corrected where all were remembered."""
+    longer = settings(max_examples=120, stateful_step_count=20, deadline=None, derandomize=True)
+    run_state_machine_as_test(Sessions, settings=longer)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)

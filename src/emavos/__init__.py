@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     from emavos.card import ModelCard
     from emavos.memory import MemoryPolicy
     from emavos.predictor import Predictor
-    from emavos.session import Result, Session
+    from emavos.result import Result
+    from emavos.session import Session
     from emavos.shortcuts import Shortcuts
 
 __version__ = "0.1.0"
@@ -18,7 +19,7 @@ _HOMES = {
     "MemoryPolicy": "memory",
     "ModelCard": "card",
     "Predictor": "predictor",
-    "Result": "session",
+    "Result": "result",
     "Session": "session",
     "Shortcuts": "shortcuts",
 }

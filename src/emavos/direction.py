@@ -21,7 +21,8 @@ from torch import Tensor
 
 from emavos.io import FrameSource, Reel, Spool, open_reel
 from emavos.masks import ids_of, to_mask
-from emavos.session import Result, Session
+from emavos.result import Result
+from emavos.session import Session
 
 Direction = Literal["forward", "backward", "both"]
 

@@ -16,7 +16,8 @@ from emavos.io import FrameSource, open_frames, read_ahead, read_mask
 from emavos.memory import MemoryPolicy
 from emavos.models import STCN, folded
 from emavos.pretrained import check_float, choose_device, choose_dtype, load_model
-from emavos.session import Result, Session
+from emavos.result import Result
+from emavos.session import Session
 from emavos.shortcuts import Shortcuts
 
 

@@ -4,70 +4,26 @@ from __future__ import annotations
 
 import math
 import os
-from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from emavos.confidence import ObjectState, observe
+from emavos.confidence import observe
 from emavos.frames import check_short_side, moved, normalize, resize, to_frame, working_size
+from emavos.given import overwrite, without
 from emavos.masks import Crop, aggregate, ids_of, one_hot, pad_to_stride, planes_of, to_mask
 from emavos.memory import Kind, MemoryBank, MemoryPolicy
 from emavos.memory.bank import Mark
 from emavos.models import STCN, Features
-from emavos.pictures import mask_png
+from emavos.result import Result
 from emavos.shortcuts import Shortcuts, cells_near, coverage, encode_near
 
 OBJECTS_AT_ONCE = 8  # through the network: its memory stays bounded, and what they share is computed once
-
-
-@dataclass(frozen=True, eq=False)  # tensors do not compare as one
-class Result:
-    """The masks of one frame, at the size of the frame.
-
-    index: of the frame, from 0.
-    ids: the objects followed so far, in the order they were introduced.
-    prob: (1 + O, H, W) float32, background first, then in the order of ids; sums to one over its first axis.
-    confidences: how sure the mask of each object is, in the order of ids.
-    """
-
-    index: int
-    ids: tuple[int, ...]
-    prob: Tensor = field(repr=False)
-    confidences: tuple[float, ...]
-
-    @cached_property
-    def mask(self) -> np.ndarray:
-        """(H, W) int32: the id of the most probable object at each pixel, 0 for background."""
-        table = np.array((0, *self.ids), dtype=np.int32)
-        best = self.prob.max(dim=0).indices  # the first of equals; argmax takes twenty times as long
-        small = best.to(torch.uint8 if len(table) <= 256 else torch.int32)  # of which a GPU sends fewer bytes
-        mask: np.ndarray = table[small.cpu().numpy()]
-        return mask
-
-    @cached_property
-    def objects(self) -> dict[int, ObjectState]:
-        """Of each object whether it is present, how sure its mask is, and its area in pixels."""
-        areas = dict(zip(*(x.tolist() for x in np.unique(self.mask, return_counts=True)), strict=True))
-        return {
-            id: ObjectState(id in areas, confidence, areas.get(id, 0))
-            for id, confidence in zip(self.ids, self.confidences, strict=True)
-        }
-
-    def _repr_png_(self) -> bytes:
-        """The mask in colours: what a notebook shows of a result."""
-        return mask_png(self.mask)
-
-    def _repr_html_(self) -> str:
-        seen = [id for id in self.ids if (self.mask == id).any()]
-        objects = ", ".join(map(str, seen)) or "none"
-        picture = b64encode(self._repr_png_()).decode()
-        return f'<p>frame {self.index}: objects {objects}</p><img src="data:image/png;base64,{picture}">'
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,8 +200,8 @@ class Session:
             self.groups.append(Group(new, MemoryBank(self.policy)))
         height, width = now.prob[now.crop].shape[1:]
         working = pad_to_stride(resize(planes, (height, width)))[0]
-        prob = self._overwrite(now.prob, known, working)
-        full = self._overwrite(now.full, known, planes)
+        prob = overwrite(now.prob, self.ids, known, working)
+        full = overwrite(now.full, self.ids, known, planes)
         return replace(
             now,
             prob=aggregate(prob[1:]) if new else prob,  # as STCN introduces objects
@@ -253,16 +209,6 @@ class Session:
             given=tuple(dict.fromkeys(now.given + known)),
             remembered=now.remembered.difference(known),
         )
-
-    def _overwrite(self, prob: Tensor, known: tuple[int, ...], planes: Tensor) -> Tensor:
-        """prob (1 + O, H, W) with the known objects as their planes (G, H, W), taken from the others."""
-        followed = self.ids[: len(prob) - 1]  # the ids that are new come last and have no plane here
-        if corrected := [1 + followed.index(id) for id in known if id in followed]:
-            prob = _divided_among_the_rest(prob, corrected)
-        free = 1 - planes.sum(dim=0)
-        objects = dict(zip(self.ids, prob[1:] * free, strict=False)) | dict(zip(known, planes, strict=True))
-        stacked = torch.stack([objects[id] for id in self.ids])
-        return torch.cat([prob[:1] * free, stacked])  # nobody but the known changes outside their planes
 
     def _memorize(self, now: _Now, edit: bool = False) -> None:
         """Store the frame in every bank where it is given or due, or as the last frame."""
@@ -412,8 +358,8 @@ class Session:
             self.groups = [group for group in groups if group.ids]
             self._now = replace(
                 now,
-                prob=_without(now.prob, left),
-                full=_without(now.full, left),
+                prob=without(now.prob, left),
+                full=without(now.full, left),
                 given=tuple(id for id in now.given if id not in ids),
             )
         return self._result(self._now)
@@ -560,18 +506,3 @@ def _ids(masks: Mapping[int, object]) -> Iterable[int]:
     if not isinstance(masks, Mapping):
         raise ValueError(f"masks are a dict {{id: mask}}, not {type(masks).__name__}")
     return masks
-
-
-def _without(prob: Tensor, left: list[int]) -> Tensor:
-    """prob (1 + O, H, W) of the objects that are left, by their places; what the others had is background."""
-    objects = prob[1:][left]
-    background = (1 - objects.sum(dim=0, keepdim=True)).clamp(min=0)  # sums are rounded
-    return torch.cat([background, objects])
-
-
-def _divided_among_the_rest(prob: Tensor, planes: list[int]) -> Tensor:
-    """prob (1 + O, H, W) with nothing in these planes; the others keep their proportion at every pixel."""
-    prob = prob.clone()
-    prob[planes] = 0
-    prob[0] += prob.sum(dim=0) < 1e-6
-    return prob / prob.sum(dim=0)

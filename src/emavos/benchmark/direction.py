@@ -17,7 +17,8 @@ from emavos.benchmark.sequences import Clip, add_clip_arguments, known_keys, loa
 from emavos.direction import fuse, steps
 from emavos.models import STCN
 from emavos.pretrained import load_model
-from emavos.session import Result, Session
+from emavos.result import Result
+from emavos.session import Session
 
 METHODS = ("forward", "forward, both masks", "both, fused", "both, fused, both masks")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from emavos.session import Result
+    from emavos.result import Result
 
 
 def to_detections(result: Result) -> Any:

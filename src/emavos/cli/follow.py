@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from emavos.direction import Direction
     from emavos.io import FrameSource, IdMask, Pixels
     from emavos.predictor import Predictor
-    from emavos.session import Result
+    from emavos.result import Result
 
 
 def follow(

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from emavos.frames import to_frame
 from emavos.masks import to_mask
-from emavos.session import Result, Session
+from emavos.result import Result
+from emavos.session import Session
 
 
 class Views:

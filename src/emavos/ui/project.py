@@ -17,7 +17,8 @@ from emavos.io import FrameSource, IdMask, read_frame, read_mask, write_mask
 from emavos.io.whole import replacing, sweep
 from emavos.predictor import Predictor
 from emavos.pretrained import weights_sha256
-from emavos.session import Result, Session
+from emavos.result import Result
+from emavos.session import Session
 from emavos.ui.hold import HELD, Hold
 from emavos.ui.states import States
 
