@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +124,7 @@ def export_onnx(model: STCN, folder: Path, policy: MemoryPolicy | None = None) -
         "stride": STRIDE,
         "mean": [round(x, 4) for x in IMAGENET_MEAN.tolist()],  # of RGB in [0, 1]
         "std": [round(x, 4) for x in IMAGENET_STD.tolist()],
-        "memory": {"every": policy.every, "top_k": policy.top_k, "max_frames": policy.max_frames},
+        "memory": {name: value for name, value in asdict(policy).items() if name != "backend"},
         "graphs": graphs,
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
