@@ -36,9 +36,14 @@ class Stream:
         }
         self.dtype = np.dtype(manifest["dtype"])
         self.stride, self.memory = manifest["stride"], manifest["memory"]
+        if lacking := [k for k in ("include_last", "max_cells") if self.memory[k]]:
+            raise ValueError(f"this stream knows no {lacking[0]}; export graphs with a policy without it")
+        if self.memory["eviction"] not in ("oldest", "least-used"):
+            raise ValueError(f"this stream does not {self.memory['eviction']}; export with another eviction")
         self.mean, self.std = np.float32(manifest["mean"]), np.float32(manifest["std"])
         self.ids = np.zeros(1, np.int32)
-        self.slots: list[tuple[Array, Array]] = []  # keys (h * w, Ck), values (h * w, O, Cv) of each frame
+        self.slots: list[tuple[int, Array, Array]] = []  # index, keys (h * w, Ck), values (h * w, O, Cv)
+        self.used = np.zeros(0)  # what each frame of the memory gave to all readouts since it came
         self.index = 0
 
     def step(self, frame: Array, mask: Array | None = None) -> Array:
@@ -46,7 +51,7 @@ class Stream:
         pixels = self.pad(((frame / np.float32(255) - self.mean) / self.std).transpose(2, 0, 1))[None]
         key, context, f16, f8, f4 = self.run("encode_key", frame=pixels)
         if mask is not None:
-            self.ids = np.unique(np.append(mask, 0)).astype(np.int32)
+            self.ids = np.append(0, np.unique(mask[mask != 0])).astype(np.int32)
             prob = aggregate(self.pad(mask == self.ids[1:, None, None]).astype(np.float32))
         else:
             readout = self.read(key[0])[None]
@@ -62,21 +67,30 @@ class Stream:
         return self.networks[name].run(None, {key: x.astype(self.dtype) for key, x in inputs.items()})
 
     def remember(self, key: Array, value: Array) -> None:
-        if len(self.slots) == self.memory["max_frames"]:
-            del self.slots[1]  # the oldest but for the first, whose mask was given
+        bound = self.memory["max_frames"]
+        if bound is not None and len(self.slots) >= max(bound, 2):
+            ages = [max(self.index - frame, 1) for frame, _, _ in self.slots]
+            oldest = self.memory["eviction"] == "oldest"
+            goes = 1 if oldest else 1 + int(np.argmin((self.used / ages)[1:]))  # 0 was given
+            del self.slots[goes]
+            self.used = np.delete(self.used, goes)
         rows = value.reshape(*value.shape[:2], -1).transpose(2, 0, 1)
-        self.slots.append((key.reshape(len(key), -1).T.astype(np.float32), rows.astype(np.float32)))
+        cells = key.reshape(len(key), -1).T
+        self.slots.append((self.index, cells.astype(np.float32), rows.astype(np.float32)))
+        self.used = np.append(self.used, 0)
 
     def read(self, key: Array) -> Array:
         """The values of the cells most alike each cell of the frame, by the softmax of their similarities."""
         query = key.reshape(len(key), -1).astype(np.float32)  # (Ck, P)
-        keys, values = (np.concatenate(x) for x in zip(*self.slots, strict=True))  # (N, Ck), (N, O, Cv)
+        keys = np.concatenate([slot[1] for slot in self.slots])  # (N, Ck)
+        values = np.concatenate([slot[2] for slot in self.slots])  # (N, O, Cv)
         similarity = (2 * keys @ query - np.square(keys).sum(1, keepdims=True)).T / len(key) ** 0.5  # (P, N)
         k = min(self.memory["top_k"], len(keys))
         index = np.argpartition(similarity, -k)[:, -k:]  # (P, k)
         top = np.take_along_axis(similarity, index, 1)
         weights = np.exp(top - top.max(1, keepdims=True))
         weights /= weights.sum(1, keepdims=True)
+        self.used += np.bincount(index.ravel() // query.shape[1], weights.ravel(), len(self.slots))
         rows = values.reshape(len(values), -1)
         readout = np.stack([w @ rows[i] for w, i in zip(weights, index, strict=True)], 1)  # (O * Cv, P)
         return readout.reshape(*values.shape[1:], *key.shape[1:])

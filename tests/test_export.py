@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from emavos import export
+from emavos import MemoryPolicy, Predictor, export
 from emavos.cli import main
+from emavos.demo import synthetic_clip
 from emavos.export import check_onnx, export_onnx, export_programs
 from emavos.models import PRESETS, STCN, Features
 
@@ -140,6 +143,43 @@ print((stream.step(frame, mask) == mask).all(), *np.unique(stream.step(frame)))
     assert done.stdout == "True 0 7\n"
 
 
+def stream_of(graphs, folder, **memory):
+    """The example's stream, with another policy than that of the manifest."""
+    shutil.copytree(graphs, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["memory"] |= memory
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    spec = importlib.util.spec_from_file_location("onnx_stream", ROOT / "examples" / "onnx_stream.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Stream(folder, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("bound", "eviction"), [(1, "least-used"), (5, "least-used"), (5, "oldest"), (None, "oldest")]
+)
+def test_the_memory_of_the_stream_is_that_of_a_session(onnx_graphs, tmp_path, bound, eviction):
+    memory = {"every": 1, "max_frames": bound, "eviction": eviction}
+    stream = stream_of(onnx_graphs, tmp_path / "graphs", **memory)
+    session = Predictor.from_pretrained(device="cpu", size=None, policy=MemoryPolicy(**memory)).session()
+    frames, truth = synthetic_clip(frames=17, size=(64, 96))
+    given = np.where(truth[0] == 2, -2, truth[0])  # ids need not be positive
+    for index, frame in enumerate(frames):
+        mask = given if index == 0 else None
+        found, wanted = stream.step(frame, mask), session.step(frame, mask).mask
+        assert (found == wanted).mean() > 0.999
+        _, slots = session.groups[0].bank.state()
+        assert sorted(slot[0] for slot in stream.slots) == sorted(frame for _, frame in slots)
+
+
+@pytest.mark.parametrize(
+    "memory", [{"include_last": True}, {"max_cells": 9}, {"eviction": "consolidate"}], ids=str
+)
+def test_the_stream_refuses_a_policy_that_it_does_not_know(onnx_graphs, tmp_path, memory):
+    with pytest.raises(ValueError, match="this stream"):
+        stream_of(onnx_graphs, tmp_path / "graphs", **memory)
+
+
 def test_a_type_that_graphs_do_not_have_is_refused_and_so_is_a_machine_without_onnx(
     model, tmp_path, monkeypatch, capsys
 ):
@@ -179,6 +219,7 @@ def test_half_graphs_are_half_and_close(tmp_path, monkeypatch):
     programs = export.export_programs
     monkeypatch.setattr(export, "export_programs", lambda model: {"decode": programs(model)["decode"]})
     model = STCN.from_pretrained(dtype=torch.float16)
-    assert export_onnx(model, tmp_path)["dtype"] == "float16"
-    (difference,) = check_onnx(model, tmp_path, [(32, 48, 2)])
+    folder = str(tmp_path / "new" / "half")
+    assert export_onnx(model, folder)["dtype"] == "float16"
+    (difference,) = check_onnx(model, folder, [(32, 48, 2)])
     assert 0 < difference.error < 0.01

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from emavos.frames import IMAGENET_MEAN, IMAGENET_STD
+from emavos.io.images import PathLike
+from emavos.io.whole import replacing
 from emavos.memory import MemoryPolicy
 from emavos.models import STCN, Features
 from emavos.models.stcn import STRIDE
@@ -83,10 +85,11 @@ def export_programs(model: STCN) -> dict[str, ExportedProgram]:
     }
 
 
-def export_onnx(model: STCN, folder: Path, policy: MemoryPolicy | None = None) -> dict[str, Any]:
+def export_onnx(model: STCN, folder: PathLike, policy: MemoryPolicy | None = None) -> dict[str, Any]:
     """Write the programs as ONNX graphs into a folder, and `manifest.json` beside them; returns the manifest.
 
     model: its dtype, float32 or float16, is that of the graphs.
+    folder: made if need be; the manifest is written last.
     policy: stands in the manifest for whoever writes the memory; None: the defaults.
 
     The manifest says what a runtime must know: config, dtype, stride, mean and standard deviation of frames,
@@ -100,6 +103,8 @@ def export_onnx(model: STCN, folder: Path, policy: MemoryPolicy | None = None) -
     dtype = next(model.parameters()).dtype
     if dtype not in TOLERANCE:
         raise ValueError(f"graphs are of float32 or float16, not {dtype}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     graphs = {}
     for name, program in export_programs(model).items():
         exported = torch.onnx.export(program, output_names=_OUTPUTS[name], verbose=False)
@@ -107,7 +112,8 @@ def export_onnx(model: STCN, folder: Path, policy: MemoryPolicy | None = None) -
         proto = _tidy(exported.model_proto)
         onnx.checker.check_model(proto, full_check=True)
         content = proto.SerializeToString(deterministic=True)
-        (folder / f"{name}.onnx").write_bytes(content)
+        with replacing(folder / f"{name}.onnx") as partial:
+            partial.write_bytes(content)
         graphs[name] = {
             "file": f"{name}.onnx",
             "sha256": hashlib.sha256(content).hexdigest(),
@@ -124,14 +130,17 @@ def export_onnx(model: STCN, folder: Path, policy: MemoryPolicy | None = None) -
         "stride": STRIDE,
         "mean": [round(x, 4) for x in IMAGENET_MEAN.tolist()],  # of RGB in [0, 1]
         "std": [round(x, 4) for x in IMAGENET_STD.tolist()],
-        "memory": {"every": policy.every, "top_k": policy.top_k, "max_frames": policy.max_frames},
+        "memory": {name: value for name, value in asdict(policy).items() if name != "backend"},
         "graphs": graphs,
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    with replacing(folder / MANIFEST) as partial:
+        partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest
 
 
-def check_onnx(model: STCN, folder: Path, cases: Iterable[tuple[int, int, int]] = CASES) -> list[Difference]:
+def check_onnx(
+    model: STCN, folder: PathLike, cases: Iterable[tuple[int, int, int]] = CASES
+) -> list[Difference]:
     """Run the graphs of a folder with onnxruntime on noise, and compare them with the network in float32.
 
     cases: height and width, multiples of 16, and objects of each.
@@ -140,6 +149,7 @@ def check_onnx(model: STCN, folder: Path, cases: Iterable[tuple[int, int, int]] 
     rounding explains (`TOLERANCE`); ImportError where the extra `onnx` is not installed.
     """
     _, onnxruntime = _packages()
+    folder = Path(folder)
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     dtype = getattr(torch, manifest["dtype"])
     exact = STCN(model.config).eval()
