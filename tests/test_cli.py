@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emavos import MemoryPolicy, Predictor, Shortcuts, __version__, visualize
+from emavos import MemoryPolicy, Predictor, Result, Shortcuts, __version__, visualize
 from emavos.cli import _parser, main
 from emavos.io import open_frames, read_frame, read_mask, write_mask, write_video
 from emavos.models import PRESETS, STCN
@@ -449,6 +449,15 @@ def test_nothing_else_appears_where_the_masks_cannot(here, capsys):
         assert "is in its way" in capsys.readouterr().err
         assert not (here / place).exists()
         assert not (here / "more").exists()
+
+
+def test_objects_are_described_where_a_table_is_asked_for_alone(here, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Result, "objects", property(lambda self: asked.append(self.index) or {}))
+    assert segment() == 0
+    assert asked == []
+    assert segment("--confidence", "sure.csv", out="again") == 0
+    assert len(asked) == len(names(here / "out"))
 
 
 def test_a_size_that_no_memory_holds_is_one_line(here, capsys):

@@ -9,9 +9,10 @@ import torch
 from torch.torch_version import TorchVersion
 
 from emavos.cli import main
-from emavos.convert import from_stcn, load_efficientnet_lite, read_checkpoint
+from emavos.convert import from_stcn, load_efficientnet_lite, load_resnet, read_checkpoint
 from emavos.models import PRESETS, STCN
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
+from emavos.models.resnet import ResNetTrunk
 from golden import reference
 from golden.fill import fill_state_dict, fill_tensor
 
@@ -72,15 +73,6 @@ def test_something_else_is_refused_and_what_differs_is_listed():
         from_stcn(state)
     with pytest.raises(ValueError, match=r"and .* more"):
         from_stcn({"conv.weight": torch.zeros(1)})
-
-
-def test_imagenet_weights_of_another_network_are_refused(tmp_path):
-    torch.save(
-        {"_conv_stem.weight": torch.zeros(32, 3, 3, 3), "_bn0.running_mean": torch.zeros(32)},
-        tmp_path / "x.pth",
-    )
-    with pytest.raises(ValueError, match="does not hold EfficientNet-Lite0: missing"):
-        load_efficientnet_lite(EfficientNetLiteTrunk(), tmp_path / "x.pth")
 
 
 class Payload:
@@ -207,3 +199,23 @@ def test_a_model_is_not_written_over_without_force(tmp_path, capsys):
     assert STCN.from_pretrained(tmp_path / "model").config == PRESETS["stcn-tiny"]
     assert main([*command, "--force"]) == 0
     assert STCN.from_pretrained(tmp_path / "model").config == PRESETS["stcn"]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"_blocks.0._se_reduce.weight": torch.zeros(3)},
+        {"_blocks.0": torch.zeros(3)},
+        {"_conv_stem.weight": torch.zeros(32, 3, 3, 3), "_bn0.running_mean": torch.zeros(32)},
+        {"_conv_stem.weight": torch.zeros(32, 3, 5, 5), "_bn0.running_mean": torch.zeros(32)},
+        {"conv1.weight": torch.zeros(64, 3, 3, 3)},
+        {},
+    ],
+    ids=lambda state: " ".join(state),
+)
+def test_weights_of_another_network_are_refused_by_the_name_of_their_file(tmp_path, state):
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"x\.pth does not hold EfficientNet-Lite0: missing"):
+        load_efficientnet_lite(EfficientNetLiteTrunk(4), tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"x\.pth does not hold torchvision's ResNet"):
+        load_resnet(ResNetTrunk(18, 5), tmp_path / "x.pth")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 
 import numpy as np
 import pytest
@@ -404,3 +405,18 @@ def test_slivers_of_a_written_mask_are_no_blur(tmp_path):
         mask[row, 30] = i
     write_mask(tmp_path / "mask.png", mask)
     assert np.array_equal(read_mask(tmp_path / "mask.png"), mask)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc, where open files are listed")
+def test_a_video_may_be_closed_by_hand_and_leaves_no_file_open(tmp_path):
+    pytest.importorskip("av")
+    frame = np.zeros((16, 16, 3), np.uint8)
+    before = len(os.listdir("/proc/self/fd"))
+    with VideoWriter(tmp_path / "a.mp4", 5) as video:
+        video.write(frame)
+        video.close()
+    video = VideoWriter(tmp_path / "b.mp4", 5)
+    video.write(frame)
+    video.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()

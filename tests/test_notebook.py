@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -91,6 +92,17 @@ def test_results_pass_through_unchanged(mask):
     results = [result(mask), result(mask)]
     assert [*show(results)] == results
     assert [*show([])] == []
+
+
+def test_frames_that_end_before_their_results_are_told_as_such(mask, monkeypatch):
+    ipython = pytest.importorskip("IPython")
+    handle = SimpleNamespace(update=lambda page: None)
+    monkeypatch.setattr(ipython, "get_ipython", lambda: True)
+    monkeypatch.setattr("IPython.display.display", lambda *page, **options: handle)
+    frame = np.zeros((*mask.shape, 3), np.uint8)
+    assert len([*show([result(mask)] * 2, [frame] * 2)]) == 2
+    with pytest.raises(ValueError, match="frames end before result 1"):
+        [*show([result(mask)] * 2, [frame])]
 
 
 def test_what_cannot_be_shown_is_refused(monkeypatch):

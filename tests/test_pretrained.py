@@ -216,3 +216,9 @@ def test_whole_numbers_of_another_width_are_refused(folder):
     edit_weights(folder, lambda state: state.update({key: torch.zeros((), dtype=torch.int32)}))
     with pytest.raises(ValueError, match=r"num_batches_tracked is torch\.int32, not torch\.int64"):
         load_model(folder)
+
+
+def test_weights_are_not_stored_as_whole_numbers(tmp_path):
+    with pytest.raises(ValueError, match=r"floating-point type such as torch\.float32, not torch\.int8"):
+        STCN.from_pretrained().save_pretrained(tmp_path / "model", dtype=torch.int8)
+    assert not (tmp_path / "model").exists()

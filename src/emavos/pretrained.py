@@ -136,8 +136,10 @@ def save_model(
     """Write `config.json` and `model.safetensors` into a folder, which is made if need be.
 
     dtype: of the stored weights; None keeps the model's.
-    card: what is known of the model; written as README.md.
+    card: what is known of the model; written as README.md. Raises ValueError where dtype is no float.
     """
+    if dtype is not None:
+        check_float(dtype)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)

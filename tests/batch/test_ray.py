@@ -94,7 +94,7 @@ def test_workers_find_relative_paths_wherever_they_work(tmp_path, monkeypatch):
     def load():
         return Predictor.from_pretrained(device="cpu", size=64)
 
-    (outcome,) = run_on_ray(find_jobs("data"), load, "out", workers=1)
+    (outcome,) = run_on_ray(iter(find_jobs("data")), load, "out", workers=1)
     assert (outcome.error, outcome.frames) == ("", 4)
     assert len(list((tmp_path / "out" / "masks" / "clip0").iterdir())) == 4
     assert run_on_ray([], load, tmp_path / "none", workers=1) == []

@@ -76,7 +76,8 @@ def test_two_jobs_of_one_name_are_refused_before_one_writes_over_the_other(here,
 
 def test_a_job_takes_paths_as_text_and_frames_as_numbers(here, predictor):
     jobs = [Job("cat", "data/clip0", "data/clip0.png"), Job("dog", "data/clip1", {1: "data/clip1.png"})]
-    assert [(outcome.error, outcome.frames) for outcome in run_batch(jobs, predictor, "out")] == [("", 4)] * 2
+    outcomes = run_batch(iter(jobs), predictor, "out")
+    assert [(outcome.error, outcome.frames) for outcome in outcomes] == [("", 4)] * 2
     assert not read_mask("out/masks/dog/00000.png").any()
     with pytest.raises(ValueError, match="cat: video and mask are paths"):
         Job("cat", "data/clip0", read_mask("data/clip0.png"))

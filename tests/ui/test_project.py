@@ -11,6 +11,7 @@ from emavos import Predictor
 from emavos.io import open_frames
 from emavos.ui import Project
 from emavos.ui import project as module
+from emavos.ui.downloads import write_masks
 from emavos.ui.states import States
 
 
@@ -146,6 +147,26 @@ def test_an_object_that_is_gone_is_on_no_frame_that_was_given_for_another(projec
     project.remove(2) if way == "remove" else project.take_back(0)
     assert project.given == {3: (1,)}
     assert np.unique(project.mask(3)).tolist() == [0, 1]
+
+
+def test_a_frame_that_was_mended_for_one_object_waits_for_the_others_to_be_tracked(
+    project, predictor, clip, tmp_path
+):
+    project.give(0, clip[1][0])
+    list(project.track(predictor))
+    mended = project.mask(5)
+    mended[:9, :9] = 1
+    project.give(5, mended)
+    list(project.track(predictor))
+    gone = project.mask(2)
+    gone[gone == 2] = 0
+    project.give(2, gone)  # so it is not on frame 5 either, whose mask shows it still
+    assert 2 in project.mask(5)
+    assert [project.is_current(i) for i in range(8)] == [True] * 2 + [False] * 6
+    assert list(write_masks(project, tmp_path / "masks.zip")) == [1, 2]
+    list(project.track(predictor))
+    assert all(project.is_current(i) for i in range(8))
+    assert 2 not in project.mask(5)
 
 
 def test_what_is_painted_as_it_was_says_nothing(project, predictor, clip):

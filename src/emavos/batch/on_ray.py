@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -35,7 +35,7 @@ class _Worker:
 
 
 def run_on_ray(
-    jobs: Sequence[Job],
+    jobs: Iterable[Job],
     load: Callable[[], Predictor],
     out: PathLike,
     *,
@@ -57,6 +57,7 @@ def run_on_ray(
     each: told of each outcome as it comes, in no order.
     """
     ray, data = _import_ray()
+    jobs = [*jobs]
     predictor = load()
     batch = Batch.of(predictor, os.path.abspath(out), overlay=overlay, rle=rle)
     batch = replace(batch, retries=secrets.token_hex(4))

@@ -7,7 +7,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -208,7 +208,7 @@ class Batch:
 
 
 def run_batch(
-    jobs: Sequence[Job],
+    jobs: Iterable[Job],
     predictor: Predictor,
     out: PathLike,
     *,
@@ -226,6 +226,7 @@ def run_batch(
 
     Raises as `Batch.begin` does, and OSError where the disk of the outputs is full or cannot be written.
     """
+    jobs = [*jobs]
     batch = Batch.of(predictor, out, overlay=overlay, rle=rle)
     batch.begin(jobs, force)
     outcomes = []

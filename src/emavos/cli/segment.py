@@ -117,8 +117,9 @@ def _segment(args: argparse.Namespace) -> None:
             for frame, result in follow(predictor, frames, mask, args.quiet, args.direction):
                 name = frames.name(result.index)
                 later(write, name, frame, result.mask)
-                names.append(name)
-                states.append(result.objects)
+                if table is not None:
+                    names.append(name)
+                    states.append(result.objects)
                 count, ids = count + 1, ids.union(result.ids)
         if table is not None:
             write_confidences(table, names, states)

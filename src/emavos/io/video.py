@@ -149,6 +149,7 @@ class VideoWriter:
         self._rate = Fraction(fps).limit_denominator(1001)
         self._partial: tuple[Path, int | None] | None = None
         self._container: Any = None
+        self._closed = False
         self._size: tuple[int, int] | None = None  # of the frames
 
     def write(self, frame: Pixels) -> None:
@@ -182,13 +183,18 @@ class VideoWriter:
             self._stream.options = {"crf": "18", "x264-params": "mbtree=0"}
 
     def close(self) -> None:
-        """Finish the file and put it in its place."""
+        """Finish the file and put it in its place, unless that was done."""
+        if self._closed:
+            return
         if self._container is None or self._partial is None:
             raise ValueError(f"{self.path} has no frames")
         with self._explained():
             self._container.mux(self._stream.encode())
             self._container.close()
-        os.replace(self._partial[0], self.path)
+        with named_as(self.path):
+            os.replace(self._partial[0], self.path)
+        self._closed = True
+        self.abort()  # nothing is left to remove; it lets go of the lock
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ _FPS = 25.0  # of overlays, where the frames have no rate of their own
 
 def _ready(project: Project) -> list[int]:
     """The frames whose masks are up to date. Raises ValueError where there are none."""
-    ready = [i for i in range(project.count) if project.kind(i) in ("given", "tracked")]
+    ready = [i for i in range(project.count) if project.is_current(i)]
     if not ready:
         raise ValueError("there are no masks yet: paint the objects of a frame, and track them")
     return ready
@@ -39,8 +39,7 @@ def write_overlay(project: Project, path: Path) -> Iterator[int]:
     with VideoWriter(path, project.fps or _FPS) as video:
         for index in range(ready[-1] + 1):
             frame = read_frame(project.frame_file(index))
-            shown = project.kind(index) in ("given", "tracked")
-            video.write(overlay(frame, project.mask(index)) if shown else frame)
+            video.write(overlay(frame, project.mask(index)) if project.is_current(index) else frame)
             yield index + 1
 
 

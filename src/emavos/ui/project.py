@@ -181,6 +181,13 @@ class Project:
             return "tracked"
         return "outdated" if self._mask_file(index).exists() else "none"
 
+    def is_current(self, index: int) -> bool:
+        """Whether the mask of a frame is up to date for all objects: tracked, or given for each of them."""
+        if self.kind(index) != "given" or index in self.confidence:
+            return index in self.confidence
+        begun = {id for frame, ids in self.given.items() if frame <= index for id in ids}
+        return begun <= {*self.given[index]}
+
     def mask(self, index: int) -> IdMask:
         """The ids of a frame, (H, W) int32, whatever kind its mask is of; all 0 where it has none."""
         self._check(index)
