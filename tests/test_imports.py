@@ -61,7 +61,7 @@ ALLOWED = {
     "notebook": {"io", "result", "visualize"},
     "bridges": {"evaluation", "io", "result"},
     "doctor": {"machine", "memory", "pretrained"},
-    "export": {"frames", "memory", "models", "pretrained"},
+    "export": {"frames", "io", "memory", "models", "pretrained"},
     "ui": {"bridges", "io", "predictor", "pretrained", "result", "session", "visualize"},
     "data": {"frames", "io", "masks", "pictures"},
     "training": {
