@@ -91,6 +91,8 @@ def test_a_bool_mask_is_object_one():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        (np.zeros((3, 4), complex), "whole ids, not complex128"),
+        (np.array([[None]]), "whole ids, not object"),
         (np.zeros((3, 4)), "whole ids, not torch.float64"),
         (np.full((3, 4), np.nan, np.float32), "whole ids"),
         (torch.zeros(3, 4), "whole ids"),
@@ -100,7 +102,7 @@ def test_a_bool_mask_is_object_one():
         (Image.new("RGB", (4, 3)), "is an RGB mask of 1 colours"),
         ("first.png", "not str"),
         ([[0, 1]], "not list"),
-        (np.full((3, 4), "a"), "not ndarray"),
+        (np.full((3, 4), "a"), "whole ids, not <U1"),
     ],
 )
 def test_a_wrong_mask_says_what_was_given(given, message):

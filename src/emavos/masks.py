@@ -27,7 +27,9 @@ def to_mask(mask: object, size: tuple[int, ...]) -> Tensor:
         mask = ids_of_picture(mask)
     if isinstance(mask, Tensor) and mask.dtype in (torch.uint16, torch.uint32, torch.uint64):
         mask = mask.cpu().numpy()  # torch can do little with these
-    if isinstance(mask, np.ndarray) and mask.dtype.kind in "buif":
+    if isinstance(mask, np.ndarray):
+        if mask.dtype.kind not in "buif":
+            raise ValueError(f"a mask holds whole ids, not {mask.dtype}")
         if mask.dtype.kind == "u" and mask.size and mask.max() >= 2**31:
             raise ValueError("ids are 32-bit integers")
         mask = torch.from_numpy(mask.astype(np.int64) if mask.dtype.kind in "bui" else np.array(mask))
