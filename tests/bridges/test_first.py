@@ -94,6 +94,7 @@ def test_detections_of_supervision_are_taken():
         ([SQUARE], {"scores": [np.nan]}, "finite"),
         ([SQUARE, CORNER], {"ids": [1, 1]}, "2 different positive numbers"),
         ([SQUARE], {"ids": [0]}, "different positive numbers"),
+        ([SQUARE, CORNER], {"ids": [1.2, 2.9]}, r"whole ones, not \[1.2, 2.9\]"),
         ([SQUARE, SQUARE], {"scores": [0.9, 0.8]}, "object 1 is covered"),
     ],
 )

@@ -147,7 +147,9 @@ def _scores(items: Sequence[Any], scores: Sequence[float] | None) -> list[float]
 
 
 def _ids(count: int, ids: Sequence[int] | None) -> list[int]:
-    names = list(range(1, count + 1)) if ids is None else [int(id) for id in ids]
-    if len(names) != count or len({*names}) != count or not all(0 < id < 2**31 for id in names):
-        raise ValueError(f"ids are {count} different positive numbers, not {names!r:.60}")
+    given = list(range(1, count + 1)) if ids is None else list(ids)
+    names = [int(id) for id in given]
+    whole = all(id == name and 0 < name < 2**31 for id, name in zip(given, names, strict=True))
+    if len(names) != count or len({*names}) != count or not whole:
+        raise ValueError(f"ids are {count} different positive numbers, whole ones, not {given!r:.60}")
     return names
