@@ -4,7 +4,9 @@ import builtins
 import dataclasses
 import gc
 import importlib
+import os
 import shutil
+import subprocess
 import sys
 import weakref
 
@@ -80,6 +82,37 @@ def test_masks_are_named_as_the_frames_and_equal_those_of_the_predictor(here, ca
 def test_quiet_is_quiet(here, capsys):
     assert segment("--quiet") == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_readout_that_this_machine_cannot_compile_is_refused_in_one_line(here, monkeypatch, capsys):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert segment("--backend", "native") == 1
+    refused(capsys, here, "no C++ compiler is found", "CXX")
+    davis_tree(here / "data", {"a": 2})
+    assert main(["evaluate", "--data", "data", "--out", "out", "--device", "cpu", "--backend", "native"]) == 1
+    refused(capsys, here, "no C++ compiler is found")
+
+
+def test_a_compiled_key_encoder_gives_the_same_masks(here, capsys):
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        pytest.skip("there is no C++ compiler here")
+    assert segment() == 0
+    assert segment("--compile", out="out2") == 0
+    for name in names(here / "out"):
+        np.testing.assert_array_equal(read_mask(here / "out2" / name), read_mask(here / "out" / name))
+
+
+def test_an_encoder_that_this_machine_cannot_compile_is_refused_in_one_line(here):
+    """In a new process, as torch asks once what the compiler is, and with nothing compiled on disk."""
+    command = [sys.executable, "-m", "emavos", "segment", "clip", "--mask", "first.png", "--out", "out"]
+    command += ["--device", "cpu", "--compile"]
+    environment = os.environ | {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(here / "cache")}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    line = run.stderr.splitlines()[-1]  # torch may have warned before
+    assert line.startswith("emavos: error: ")
+    assert "No working C++ compiler found" in line
+    assert not (here / "out").exists()
 
 
 def test_a_terminal_sees_a_progress_bar_and_a_file_does_not(here, capsys, monkeypatch):

@@ -14,7 +14,7 @@ from emavos.direction import Direction, check_direction, propagate_backward, pro
 from emavos.frames import check_short_side
 from emavos.io import FrameSource, open_frames, read_ahead, read_mask
 from emavos.memory import MemoryPolicy
-from emavos.models import STCN, folded
+from emavos.models import STCN, compiled, folded
 from emavos.pretrained import check_float, choose_device, choose_dtype, load_model
 from emavos.result import Result
 from emavos.session import Session
@@ -32,9 +32,11 @@ class Predictor:
         of the frames whatever it is.
     shortcuts: work that is left out; None: nothing is.
     dtype: in which the network computes; None: that of the model.
+    compile: make machine code of the key encoder, at the first frame of each size, which then waits for it:
+        see `emavos.models.compiled`.
 
-    What computes is `network`, made here: `emavos.models.folded(model, dtype)`. What is done to the model's
-    weights afterwards does not reach a copy.
+    What computes is `network`, made here: `emavos.models.folded(model, dtype)`, or the compiled of it. What
+    is done to the model's weights afterwards does not reach a copy.
 
     >>> predictor = Predictor.from_pretrained()
     >>> for result in predictor.propagate("video/", "first.png"):
@@ -48,6 +50,7 @@ class Predictor:
         size: int | None = 480,
         shortcuts: Shortcuts | None = None,
         dtype: torch.dtype | None = None,
+        compile: bool = False,
     ) -> None:
         check_short_side(size)
         if not isinstance(policy, MemoryPolicy | None):
@@ -56,7 +59,7 @@ class Predictor:
         self.policy = MemoryPolicy() if policy is None else policy
         self.size = size
         self.shortcuts = Shortcuts() if shortcuts is None else shortcuts
-        self.network = folded(model, dtype)
+        self.network = compiled(folded(model, dtype)) if compile else folded(model, dtype)
 
     @classmethod
     def from_pretrained(
@@ -68,6 +71,7 @@ class Predictor:
         policy: MemoryPolicy | None = None,
         size: int | None = 480,
         shortcuts: Shortcuts | None = None,
+        compile: bool = False,
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | bool | None = None,
@@ -100,7 +104,7 @@ class Predictor:
             dtype=torch.float64 if dtype == torch.float64 else torch.float32,  # rounded after folding
         )
         chosen = choose_dtype(place) if dtype == "auto" else dtype
-        predictor = cls(model, policy, size, shortcuts, chosen)
+        predictor = cls(model, policy, size, shortcuts, chosen, compile)
         model.to(chosen)
         return predictor
 

@@ -30,7 +30,7 @@ from emavos.machine import describe
 from emavos.masks import aggregate, one_hot, pad_to_stride
 from emavos.memory import MemoryBank, MemoryPolicy
 from emavos.memory.readout import Backend
-from emavos.models import PRESETS, STCN, Features
+from emavos.models import PRESETS, STCN, Features, compiled
 from emavos.models.blocks import CBAM, FeatureFusion, ResBlock, UpBlock
 from emavos.models.resnet import ResNetTrunk
 from emavos.shortcuts import Shortcuts, cells_near, coverage, encode_near
@@ -136,19 +136,21 @@ def measure(
     *,
     near: bool = False,
     backend: Backend = "auto",
+    compile: bool = False,
 ) -> dict[str, Any]:
     """Milliseconds of each stage and of a frame by each method, ratios, and the share of labels that differ.
 
     A frame is a key, a readout, a decoding, and a fifth of a value. Times are medians.
 
     near: ours with shortcuts too, whose share of decoded cells is told in place of labels: random weights see
-        objects everywhere. backend: of our readout.
+        objects everywhere. backend: of our readout. compile: our key encoder.
     """
     model = random_model()
     frames, probs = _clip(objects, height, width)
     methods: dict[str, Any] = {"reference": ReferenceMethod(model)}
     for dtype in dtypes:
         ours, policy = copy.deepcopy(model).to(dtype), MemoryPolicy(max_frames=memory_frames, backend=backend)
+        ours = compiled(ours) if compile else ours
         for told, shortcuts in _SHORTCUTS.items() if near else [("", Shortcuts())]:
             methods[str(dtype).removeprefix("torch.") + told] = OurMethod(ours, policy, shortcuts)
     row: dict[str, Any] = {"objects": objects, "memory_frames": memory_frames}
@@ -289,6 +291,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--near", action="store_true", help="ours with shortcuts too")
     parser.add_argument("--backend", choices=get_args(Backend), default="auto", help="of our readout (auto)")
+    parser.add_argument("--compile", action="store_true", help="our key encoder")
     parser.add_argument("--height", type=int, default=480, help="of frames, in pixels (480)")
     parser.add_argument("--width", type=int, default=864, help="(864)")
     parser.add_argument("--repeats", type=int, default=5, help="measured runs, after one more (5)")
@@ -319,6 +322,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.repeats,
             near=args.near,
             backend=args.backend,
+            compile=args.compile,
         )
         rows.append(row)
         for name in (name for name, told in row.items() if isinstance(told, dict)):

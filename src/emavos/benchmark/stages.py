@@ -20,7 +20,8 @@ import torch
 from emavos.benchmark.cost import gflop, parameters
 from emavos.masks import aggregate, pad_to_stride
 from emavos.memory import MemoryBank, MemoryPolicy
-from emavos.models import PRESETS, STCN, folded
+from emavos.models import PRESETS, STCN
+from emavos.predictor import Predictor
 from emavos.session import Session
 
 
@@ -55,6 +56,7 @@ def measure(
     repeats: int = 5,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
+    compile: bool = False,
 ) -> Timing:
     """Time the stages of a preset, and whole steps of a session.
 
@@ -63,7 +65,7 @@ def measure(
     torch.manual_seed(0)
     policy = MemoryPolicy(max_frames=memory_frames)
     whole = STCN(PRESETS[name]).eval().to(device)
-    model = folded(whole, dtype)  # as a predictor has it
+    model = Predictor(whole, policy, None, None, dtype, compile).network
     synchronize = torch.cuda.synchronize if torch.device(device).type == "cuda" else _nothing
 
     def timed(run: Callable[[], object]) -> float:

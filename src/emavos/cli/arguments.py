@@ -48,6 +48,11 @@ def add_device_arguments(parser: Any) -> None:
         default="float32",
         help="of the network's arithmetic; auto: the fastest that keeps the masks (float32)",
     )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="make machine code of the key encoder, for which the first frame of each size waits",
+    )
 
 
 def add_shortcut_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,6 +83,27 @@ def dtype_of(args: argparse.Namespace) -> Any:
     import torch
 
     return args.dtype if args.dtype == "auto" else getattr(torch, args.dtype)
+
+
+def check_compilers(args: argparse.Namespace) -> None:
+    """Raise ValueError where what the arguments ask for is compiled, and this machine cannot.
+
+    Compiles a little, so that it is known before anything is read or written, and is done by then.
+    """
+    import torch
+
+    from emavos.memory import topk_readout
+    from emavos.pretrained import choose_device
+
+    device = choose_device(args.device)
+    cells = torch.zeros(1, 1, device=device)
+    try:
+        if args.compile:
+            torch.compile(torch.sin)(cells)
+        if getattr(args, "backend", "auto") != "auto":
+            topk_readout(cells, cells, cells[None], backend=args.backend)
+    except RuntimeError as error:
+        raise ValueError(str(error).partition("\n\n")[0]) from error
 
 
 def shortcuts_of(args: argparse.Namespace) -> Shortcuts:
@@ -163,6 +189,7 @@ def load_predictor(args: argparse.Namespace, shortcuts: Shortcuts | None = None,
     from emavos.predictor import Predictor
 
     keep_freed_memory()
+    check_compilers(args)
     with silent_hub(bars=not args.quiet):
         return Predictor.from_pretrained(
             args.model,
@@ -171,6 +198,7 @@ def load_predictor(args: argparse.Namespace, shortcuts: Shortcuts | None = None,
             policy=MemoryPolicy(**policy),
             size=args.size or None,
             shortcuts=shortcuts,
+            compile=args.compile,
         )
 
 

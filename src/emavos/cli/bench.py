@@ -7,7 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emavos.cli.arguments import MOST_WORKERS, Commands, add_device_arguments, dtype_of, whole
+from emavos.cli.arguments import (
+    MOST_WORKERS,
+    Commands,
+    add_device_arguments,
+    check_compilers,
+    dtype_of,
+    whole,
+)
 
 if TYPE_CHECKING:
     from emavos.io import Pixels
@@ -73,9 +80,10 @@ def _bench(args: argparse.Namespace) -> None:
     place = choose_device(args.device)
     if place.type == "cpu" and args.dtype == "float16":
         raise ValueError("float16 is no type for a CPU; use float32, or bfloat16 where the CPU has it")
+    check_compilers(args)
     device, dtype = str(place), dtype_of(args)
     machine, reached = describe(place), ceilings(dtype, device)
-    print(f"{machine}; {args.dtype}, medians of {args.repeats}, random weights")
+    print(f"{machine}; {args.dtype}{', compiled' * args.compile}, medians of {args.repeats}, random weights")
     print(f"GFLOP/s of one matrix product {reached['gemm']:.0f}, of one convolution {reached['conv']:.0f}\n")
     columns = ["model", "frame", "objects", "memory frames", *(f"{stage}, ms" for stage in _STAGES)]
     columns += ["stages_fps", "session_fps", "peak, MB", "GFLOP/s", "of the convolution"]
@@ -94,6 +102,7 @@ def _bench(args: argparse.Namespace) -> None:
             repeats=args.repeats,
             device=device,
             dtype=dtype,
+            compile=args.compile,
         )
         row = asdict(timing) | {"of_convolution": timing.gflops / reached["conv"]}
         timings.append(row)
@@ -103,7 +112,13 @@ def _bench(args: argparse.Namespace) -> None:
         cells += [f"{row['gflops']:.0f}", f"{row['of_convolution']:.2f}"]
         print("| " + " | ".join(cells) + " |", flush=True)
     if args.json is not None:
-        figures = {"machine": machine, "dtype": args.dtype, "gflops": reached, "timings": timings}
+        figures = {
+            "machine": machine,
+            "dtype": args.dtype,
+            "compile": args.compile,
+            "gflops": reached,
+            "timings": timings,
+        }
         args.json.write_text(json.dumps(figures, indent=2) + "\n")
     if args.plot is not None:
         write_image(args.plot, _plot(timings))

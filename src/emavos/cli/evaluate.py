@@ -12,6 +12,7 @@ from emavos.cli.arguments import (
     Commands,
     add_device_arguments,
     add_memory_arguments,
+    check_compilers,
     dtype_of,
     policy,
     shortcuts_of,
@@ -210,6 +211,7 @@ def _method_name(model: str, args: argparse.Namespace, protocol: Protocol) -> st
         "flip": args.flip,
         "decode-near": args.decode_near,
         "encode-near": args.encode_near,
+        "compile": args.compile,
     }
     words = [f"{key}={value}" for key, value in options.items() if value is not None]
     return "+".join([model, *words, *(flag for flag, on in flags.items() if on)])
@@ -267,12 +269,19 @@ def _follower(
     from emavos.session import Session
 
     keep_freed_memory()
+    check_compilers(args)
     memory = _policy(args, protocol)
     shortcuts = shortcuts_of(args)
     size = protocol.size if args.size is None else args.size or None
     with silent_hub(bars=not args.quiet):
         predictor = Predictor.from_pretrained(
-            model, device=args.device, dtype=dtype_of(args), policy=memory, size=size, shortcuts=shortcuts
+            model,
+            device=args.device,
+            dtype=dtype_of(args),
+            policy=memory,
+            size=size,
+            shortcuts=shortcuts,
+            compile=args.compile,
         )
     network = predictor.model
     settings = {
@@ -283,6 +292,7 @@ def _follower(
         "attention": [network.config.key_attention, network.config.value_attention],
         **asdict(memory),
         "shortcuts": asdict(shortcuts),
+        "compile": args.compile,
         "size": size,
         "scales": list(args.scales),
         "flip": args.flip,

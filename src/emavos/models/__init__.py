@@ -1,6 +1,7 @@
 """The network and its parts; needs torch and torchvision alone."""
 
 from emavos.models.attention import ExternalAttention, MultiHeadExternalAttention, SelfAttention
+from emavos.models.compiling import compiled
 from emavos.models.encoders import Features
 from emavos.models.folding import folded
 from emavos.models.stcn import PRESETS, STCN, STRIDE, STCNConfig
@@ -14,5 +15,6 @@ __all__ = [
     "MultiHeadExternalAttention",
     "STCNConfig",
     "SelfAttention",
+    "compiled",
     "folded",
 ]
