@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from emavos import MemoryPolicy, Predictor, Session
 from emavos.demo import synthetic_clip
 from emavos.evaluation import region_similarity
-from emavos.io import write_mask
+from emavos.io import write_image, write_mask
 
 FRAMES, MASKS = synthetic_clip(frames=6, size=(96, 128))
 
@@ -56,6 +57,25 @@ def test_folder_file_list_and_stream_give_the_same_masks(predictor, folder):
     }
     for name, (frames, mask) in cases.items():
         assert np.array_equal(masks_of(predictor.propagate(frames, mask)), expected), name
+
+
+@pytest.mark.parametrize("spare", [False, True])
+def test_files_are_prepared_in_a_thread_where_a_core_is_free(predictor, folder, monkeypatch, spare):
+    threads = []
+    prepare = Session.prepare
+
+    def noted(*arguments):
+        threads.append(threading.current_thread())
+        return prepare(*arguments)
+
+    monkeypatch.setattr(Session, "prepare", noted)
+    monkeypatch.setattr("emavos.predictor.has_spare_core", lambda: spare)
+    results = [*predictor.propagate(folder, MASKS[0])]
+    assert len(threads) == (len(results) if spare else 0)
+    assert threading.main_thread() not in threads
+    write_image(folder / "00001.png", np.zeros((9, 9, 3), np.uint8))
+    with pytest.raises(ValueError, match="frame 1 is 9x9 but the video began with"):
+        [*predictor.propagate(folder, MASKS[0])]
 
 
 def test_a_video_file_gives_the_masks_of_its_decoded_frames(predictor, tmp_path):

@@ -238,6 +238,19 @@ def test_a_frame_of_another_size_is_refused_by_number(model):
         session.step(video(1, width=73)[0])
 
 
+def test_frames_prepared_beforehand_are_those_that_are_not(model):
+    frames = video(3, height=70)
+    plain, ahead = Session(model, size=48), Session(model, size=48)
+    ready = [ahead.prepare(frame, i) for i, frame in enumerate(frames)]
+    first = np.pad(FIRST, ((0, 6), (0, 0)))
+    results = [ahead.step(frame, None if i else first) for i, frame in enumerate(ready)]
+    assert_same(results, [plain.step(frame, None if i else first) for i, frame in enumerate(frames)])
+    with pytest.raises(ValueError, match=r"frame 7: an array frame is \(H, W, 3\) of uint8"):
+        ahead.prepare(frames[0][0], 7)
+    with pytest.raises(ValueError, match=r"frame 3 is 64x72 but the video began with 70x72"):
+        ahead.step(ahead.prepare(video(1)[0], 3))
+
+
 def test_an_empty_mask_is_refused_by_number(model):
     session = Session(model, size=None)
     with pytest.raises(ValueError, match="mask of frame 0 is empty"):

@@ -40,7 +40,7 @@ def to_frame(frame: object, device: torch.device | None = None) -> Tensor:
     if min(frame.shape) == 0:
         raise ValueError(f"a frame has at least one pixel, not {tuple(frame.shape[1:])}")
     if frame.dtype == torch.uint8:
-        return moved(frame, device).float() / 255
+        return moved(frame, device).float().div_(255)
     if not frame.is_floating_point():
         raise ValueError(f"a tensor frame is uint8, or float in [0, 1], not {frame.dtype}")
     frame = frame.float()

@@ -1,4 +1,4 @@
-"""What a measurement ran on, and how much memory it took."""
+"""The machine: what it is called, what it has to spare, how much memory is taken."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ def describe(device: torch.device) -> str:
         name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
     threads = torch.get_num_threads()
     return f"{name}, {threads} thread{'' if threads == 1 else 's'}, torch {torch.__version__}"
+
+
+def has_spare_core() -> bool:
+    """Whether the processor has more cores for this process than torch computes with."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return torch.get_num_threads() < cores
 
 
 def keep_freed_memory() -> bool:

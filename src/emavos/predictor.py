@@ -12,13 +12,15 @@ import torch
 from emavos.card import ModelCard
 from emavos.direction import Direction, check_direction, propagate_backward, propagate_both
 from emavos.frames import check_short_side
-from emavos.io import FrameSource, open_frames, read_ahead, read_mask
+from emavos.io import FrameSource, ahead, open_frames, read_ahead, read_mask
+from emavos.machine import has_spare_core
 from emavos.memory import MemoryPolicy
 from emavos.models import STCN, compiled, folded
 from emavos.pretrained import check_float, choose_device, choose_dtype, load_model
 from emavos.result import Result
 from emavos.session import Session
 from emavos.shortcuts import Shortcuts
+from emavos.working import WorkingFrame
 
 
 class Predictor:
@@ -196,13 +198,21 @@ class Predictor:
 
     def _propagate(self, frames: FrameSource, masks: dict[int, Any]) -> Iterator[Result]:
         session = self.session()
-        for index, frame in enumerate(read_ahead(frames)):
+        source = read_ahead(frames)
+        if frames.stored and self.device.type == "cpu" and has_spare_core():  # a GPU resizes by itself
+            source = ahead(_prepare(session, frames))
+        for index, frame in enumerate(source):
             mask = masks.pop(index, None)
             yield session.step(frame, _read(mask))
         if masks:
             raise ValueError(
                 f"a mask is given for frame {min(masks)} but the video has {session.index} frames"
             )
+
+
+def _prepare(session: Session, frames: FrameSource) -> Iterator[WorkingFrame]:
+    for index, frame in enumerate(frames):
+        yield session.prepare(frame, index)
 
 
 def _read(mask: Any) -> Any:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from emavos.confidence import observe
-from emavos.frames import check_short_side, moved, normalize, resize, to_frame, working_size
+from emavos.frames import check_short_side, moved, resize
 from emavos.given import overwrite, without
 from emavos.masks import Crop, aggregate, ids_of, one_hot, pad_to_stride, planes_of, to_mask
 from emavos.memory import Kind, MemoryBank, MemoryPolicy
@@ -22,6 +22,7 @@ from emavos.memory.bank import Mark
 from emavos.models import STCN, Features
 from emavos.result import Result
 from emavos.shortcuts import Shortcuts, cells_near, coverage, encode_near
+from emavos.working import WorkingFrame, prepare
 
 OBJECTS_AT_ONCE = 8  # through the network: its memory stays bounded, and what they share is computed once
 
@@ -115,7 +116,8 @@ class Session:
     def step(self, frame: object, mask: object = None) -> Result:
         """The masks of the next frame.
 
-        frame: a PIL image, an array (H, W, 3) of uint8, or a tensor (3, H, W), uint8 or float in [0, 1].
+        frame: a PIL image, an array (H, W, 3) of uint8, or a tensor (3, H, W), uint8 or float in [0, 1]; or
+            what `prepare` made of one.
         mask: what is known of this frame, (H, W) of ids with 0 where nothing is: an array, a tensor, a PIL
             image of palette, gray or 1-bit kind. Ids not yet followed are introduced; ids followed already
             are corrected. Objects take their pixels from the others.
@@ -124,8 +126,8 @@ class Session:
         FloatingPointError where the network gives NaN or infinity for an object.
         """
         with self._computing() as device:
-            pixels = self._pixels(frame, self.index, device)
-            given = None if mask is None else to_mask(mask, tuple(pixels.shape[1:]))
+            working = self._working(frame, self.index, device)
+            given = None if mask is None else to_mask(mask, working.size)
             known = () if given is None else ids_of(given)
             if given is not None and not known:
                 raise ValueError(
@@ -133,7 +135,7 @@ class Session:
                 )
             before = self._state()
             try:
-                now = self._see(pixels, self.index, use=self.index)
+                now = self._see(working, self.index, use=self.index)
                 if given is not None:
                     now = self._give(now, known, one_hot(moved(given, device), known))
                 self._memorize(now)
@@ -143,25 +145,37 @@ class Session:
                     group.bank.unread(self.index)
                 raise
         self._now = now
-        self.frame_size = (pixels.shape[1], pixels.shape[2])
+        self.frame_size = working.size
         self.index += 1
         return self._result(now)
 
-    def _see(self, pixels: Tensor, index: int, use: int | None = None) -> _Now:
-        """What the memory and a frame (3, H, W) say of the objects followed.
+    def prepare(self, frame: object, index: int) -> WorkingFrame:
+        """What `step` does first with a frame, for a thread that works ahead of it on a CPU.
+
+        index: of the frame, counted from 0, which an error names. Raises ValueError as `step` does.
+        """
+        with self._computing() as device:
+            return self._prepared(frame, index, device)
+
+    def _see(self, working: WorkingFrame, index: int, use: int | None = None) -> _Now:
+        """What the memory and a frame say of the objects followed.
 
         use: the frame of whose time the readout counts as use of the memory; None: of none.
         """
-        source = (pixels.shape[1], pixels.shape[2])
-        working = working_size(*source, self.size)
-        frame, crop = pad_to_stride(normalize(resize(pixels, working))[None])  # (1, 3, H', W')
-        frame = frame.to(next(self.network.parameters()).dtype)
+        frame = working.pixels.to(next(self.network.parameters()).dtype)
         features = self.network.encode_key(frame)
         prob = self._propagate(features, frame, index, use)  # (1 + O, H', W')
         remembered = [id for group in self.groups if group.bank.was_given(index) for id in group.ids]
-        full = resize(prob[crop], source)
+        full = resize(prob[working.crop], working.size)
         return _Now(
-            index, frame, features, crop, prob, full, remembered=frozenset(remembered), edges=self._edges
+            index,
+            frame,
+            features,
+            working.crop,
+            prob,
+            full,
+            remembered=frozenset(remembered),
+            edges=self._edges,
         )
 
     def _propagate(self, features: Features, frame: Tensor, index: int, use: int | None) -> Tensor:
@@ -285,8 +299,8 @@ class Session:
         if not self.groups:
             raise ValueError("no object is followed; there is nothing to remember")
         with self._computing() as device:
-            pixels = self._pixels(frame, index, device)
-            given = to_mask(mask, tuple(pixels.shape[1:]))
+            working = self._working(frame, index, device)
+            given = to_mask(mask, working.size)
             shown = {*ids_of(given)}
             groups = [group for group in self.groups if shown.issuperset(group.ids)]
             if not groups:
@@ -296,7 +310,7 @@ class Session:
                     "and objects that were introduced together are remembered together"
                 )
             known = tuple(id for group in groups for id in group.ids)
-            now = self._give(self._see(pixels, index), known, one_hot(moved(given, device), known))
+            now = self._give(self._see(working, index), known, one_hot(moved(given, device), known))
             values = self._values(now)  # (O, Cv, h, w)
             places = {id: place for place, id in enumerate(self.ids)}
             key, commits = now.features.key[0].float(), []
@@ -480,20 +494,22 @@ class Session:
         """What a frame is called in an error."""
         return index if self.order is None else self.order[index]
 
-    def _pixels(self, frame: object, index: int, device: torch.device) -> Tensor:
-        """A frame as (3, H, W) in [0, 1], of the size with which the video began."""
-        try:
-            pixels = to_frame(frame, device)
-        except ValueError as error:
-            raise ValueError(f"frame {self._told(index)}: {error}") from error
-        size = (pixels.shape[1], pixels.shape[2])
-        if self.frame_size is not None and size != self.frame_size:
-            height, width = self.frame_size
+    def _working(self, frame: object, index: int, device: torch.device) -> WorkingFrame:
+        """A frame, prepared, of the size with which the video began."""
+        working = frame if isinstance(frame, WorkingFrame) else self._prepared(frame, index, device)
+        if self.frame_size is not None and working.size != self.frame_size:
+            (height, width), size = self.frame_size, working.size
             raise ValueError(
                 f"frame {self._told(index)} is {size[0]}x{size[1]} but the video began with {height}x{width} "
                 "(height x width); resize it, or begin a new session"
             )
-        return pixels
+        return working
+
+    def _prepared(self, frame: object, index: int, device: torch.device) -> WorkingFrame:
+        try:
+            return prepare(frame, self.size, device)
+        except ValueError as error:
+            raise ValueError(f"frame {self._told(index)}: {error}") from error
 
 
 def _index(name: str, value: object) -> int:

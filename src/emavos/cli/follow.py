@@ -23,19 +23,24 @@ def follow(
     """Each frame with its result, and a progress bar."""
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
-    from emavos.io import read_ahead
+    from emavos.io.source import FrameSource
 
     read: deque[Pixels] = deque()
 
-    def source() -> Iterator[Pixels]:
-        for frame in read_ahead(frames):
-            read.append(frame)
-            yield frame
+    class Source(FrameSource):
+        """The frames, each noted when it is read, which a thread may do."""
+
+        stored = frames.stored
+
+        def __iter__(self) -> Iterator[Pixels]:
+            for frame in frames:
+                read.append(frame)
+                yield frame
 
     done = 0
     try:
         if direction == "forward":
-            results = predictor.propagate(source(), mask)
+            results = predictor.propagate(Source(), mask)
         else:  # which reads the frames by itself, in another order
             read_again = iter(frames)
             results = predictor.propagate(frames, mask, direction=direction)
