@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emavos import __version__
 from emavos.cli import main
 from emavos.cli.datasets import named_folders
 from emavos.evaluation import PROTOCOLS, score_folder
@@ -88,7 +89,9 @@ def test_each_choice_of_options_has_masks_of_its_own(davis):
     options = ["--flip", "--scales", "1,1.5", "--every", "2", "--include-last", "--decode-near"]
     assert tiny("--sequence", "one", *options) == 0
     folder = davis.parent / "out/masks/tiny+size=64+every=2+scales=1,1.5+include-last+flip+decode-near"
-    settings = json.loads((folder / "run.json").read_text())["settings"]
+    record = json.loads((folder / "run.json").read_text())
+    settings = record["settings"]
+    assert record["version"] == __version__
     assert (settings["every"], settings["scales"], settings["flip"]) == (2, [1.0, 1.5], True)
     assert settings["shortcuts"] == {"decode_near": True, "encode_near": False, "still": 0.0}
     assert not (folder / "two").exists()
@@ -163,6 +166,9 @@ def test_what_cannot_be_measured_is_said_in_one_line(davis, capsys):
     refused(capsys, "2017/val.txt is not a file")
     assert evaluate("--results", "nowhere") == 1
     refused(capsys, "nowhere is not a folder of results")
+    for options in (["--results", "davis"], ["--model", "copy-first-mask"]):
+        assert evaluate(*options, "--flip") == 1
+        refused(capsys, "--flip changes nothing: no model is run")
     assert evaluate("--results", "a=davis", "--results", "a=davis") == 1
     refused(capsys, "two results are called a")
     assert evaluate("--scales", "one") == 2

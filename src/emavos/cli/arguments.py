@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +76,22 @@ def add_shortcut_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="of the readout; native: C++ on the CPU, compiled in a second (auto)",
     )
+
+
+_OF_A_MODEL = (
+    *("model", "dtype", "compile", "size", "flip", "scales"),
+    *("every", "top_k", "include_last", "max_frames", "max_cells", "eviction"),
+    *("decode_near", "encode_near", "still", "backend"),
+)
+
+
+def check_idle(
+    args: argparse.Namespace, parser: argparse.ArgumentParser, why: str, but: Sequence[str] = ()
+) -> None:
+    """Raise ValueError where an option is told that is for a model, and there is none to be run."""
+    for name in _OF_A_MODEL:
+        if name in args and name not in but and getattr(args, name) != parser.get_default(name):
+            raise ValueError(f"--{name.replace('_', '-')} changes nothing: {why}")
 
 
 def dtype_of(args: argparse.Namespace) -> Any:

@@ -13,6 +13,7 @@ from emavos.cli.arguments import (
     add_device_arguments,
     add_memory_arguments,
     check_compilers,
+    check_idle,
     dtype_of,
     policy,
     shortcuts_of,
@@ -49,7 +50,7 @@ def add(commands: Commands) -> None:
         "made again: a run can be stopped and goes on. Without --model and --results the model in this "
         "package is measured; with --table alone, the paper's figures are printed.",
     )
-    parser.set_defaults(run=_evaluate)
+    parser.set_defaults(run=_evaluate, parser=parser)
     add_data_arguments(parser, required=False)
     methods = parser.add_argument_group("methods")
     methods.add_argument(
@@ -147,6 +148,8 @@ def _methods(args: argparse.Namespace, protocol: Protocol, videos: list[Video]) 
     from emavos.evaluation.report import Method
 
     models = args.model or ([] if args.results else ["tiny"])
+    if {*models} <= {COPY}:
+        check_idle(args, args.parser, "no model is run", but=("model",))
     folders, runs = named_folders(args.results), dict[str, Run]()
     for model in dict.fromkeys(models):
         name = _method_name(model, args, protocol)
@@ -223,6 +226,7 @@ def _predict(
     """Write the masks of a model, those that are not there yet."""
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
+    from emavos import __version__
     from emavos.evaluation.baseline import CopyFirstMask
     from emavos.evaluation.prediction import Run, predict
     from emavos.machine import PeakMemory, describe
@@ -252,6 +256,7 @@ def _predict(
     if network is not None and (followed or run.parameters is None):  # None: killed after the last video
         measured = peak.mb() if followed else None
         run.peak_mb = run.peak_mb if measured is None else max(measured, run.peak_mb or 0)
+        run.version = __version__
         run.parameters = sum(parameter.numel() for parameter in network.parameters())
         run.machine = describe(next(network.parameters()).device)
         run.write(folder)

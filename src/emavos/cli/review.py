@@ -13,6 +13,7 @@ from emavos.cli.arguments import (
     add_memory_arguments,
     add_model_arguments,
     add_output_arguments,
+    check_idle,
     load_predictor,
     policy,
     shortcuts_of,
@@ -36,7 +37,7 @@ def add(commands: Commands) -> None:
         description="List the frames that an annotator should correct first, and why, as a table and a "
         "contact sheet. Masks are those of `emavos segment --confidence`; or the video is followed here.",
     )
-    parser.set_defaults(run=_review)
+    parser.set_defaults(run=_review, parser=parser)
     parser.add_argument("video", metavar="VIDEO", help="a folder of images, or a video file (extra: video)")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
@@ -78,6 +79,8 @@ def _review(args: argparse.Namespace) -> None:
             "--masks and --confidence go together: both are written by "
             "`emavos segment VIDEO --mask PNG --out DIR --confidence CSV`"
         )
+    if args.masks is not None:
+        check_idle(args, args.parser, "with --masks the video is not followed")
     check_apart(args.video, args.masks or args.mask, args.out)
     frames = open_frames(args.video)
     with staged(args.out, args.force) as folder:

@@ -53,6 +53,7 @@ class Run:
     parameters: int | None = None  # of the network
     peak_mb: float | None = None  # memory at most: of the process, or of the accelerator's allocator
     machine: str = ""
+    version: str = ""  # of emavos, the last that wrote masks
 
     @property
     def fps(self) -> float:
