@@ -52,6 +52,11 @@ def test_suggestions_within_a_long_stretch_lie_apart():
     assert min(abs(a - b) for i, a in enumerate(frames) for b in frames[:i]) > 3
 
 
+def test_a_frame_that_was_helped_already_does_not_hide_one_far_away():
+    line = [0.3, 0.69, *[0.72] * 100, *[0.95] * 50, 0.65]  # the second would help those that are sure
+    assert [one.frame for one in suggest(states(line))] == [0, 152]
+
+
 @pytest.mark.parametrize("direction", ["forward", "backward", "both"])
 def test_a_long_video_is_reviewed_as_its_parts_are(direction):
     """Of frames that are far apart; and no matrix of all pairs of them is made, which would be 7 GB here."""
@@ -127,6 +132,7 @@ def test_masks_are_reviewed_as_the_video_that_they_were_found_in(here, capsys):
         (["--masks", "clip", "--confidence", "odd.csv"], "has not the columns frame, object"),
         (["--masks", "clip", "--confidence", "other.csv"], "tells of frame 99, which VIDEO does not have"),
         (["--masks", "clip", "--confidence", "broken.csv"], "is damaged in line 2"),
+        (["--masks", "clip", "--confidence", "other.csv", "--every", "9"], "--every changes nothing"),
     ],
 )
 def test_a_review_that_cannot_be_is_told_and_writes_nothing(here, capsys, options, message):

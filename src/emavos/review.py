@@ -14,6 +14,7 @@ from emavos.direction import Direction, check_direction
 
 REACH = 10.0  # frames after which a correction does 1 / e of the good that it does beside it
 UNSURE = 0.7  # a confidence below is worth a look
+_LITTLE = 0.05  # what a frame needs, below which it is not worth one
 
 States = Mapping[int, ObjectState]  # of the objects of one frame, as `Result.objects`
 
@@ -60,9 +61,9 @@ def suggest(states: Sequence[States], count: int = 8, direction: Direction = "fo
             [any(s.confidence < UNSURE for s in objects.values()) for objects in states], dtype=bool
         )
         unsure[[one.frame for one in chosen]] = False
-        gains = np.where(unsure, _gains(left, direction), 0.0)
+        gains = np.where(unsure & (left >= _LITTLE), _gains(left, direction), 0.0)
         frame = int(gains.argmax())
-        if gains[frame] < 1e-6 or left[frame] < 0.05:
+        if gains[frame] == 0:
             break
         chosen.append(_suggestion(states, frame, float(gains[frame])))
         left = left * (1 - _helps(np.arange(len(states)) - frame, direction))
