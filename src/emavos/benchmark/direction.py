@@ -53,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, rows = load_model(args.model), {}
     print(f"| sequence | {' | '.join(METHODS)} |\n|{' --- |' * (1 + len(METHODS))}")
     for clip in load_clips(args.data, args.size, args.frames, args.sequences):
+        if len(clip) < 3:
+            print(f"| {clip.name} | no frame lies between its first and its last |")
+            continue
         truths = [bool(clip.truths[t].any()) for t in (0, -1)]
         if not all(truths):
             print(f"| {clip.name} | the object is not in its {'last' if truths[0] else 'first'} frame |")
