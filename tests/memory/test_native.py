@@ -91,6 +91,16 @@ def test_a_compiler_that_fails_is_heard(monkeypatch, compiler, told):
         native_readout._function.cache_clear()
 
 
+def test_a_compiler_may_be_named_with_options(monkeypatch):
+    monkeypatch.setenv("CXX", f"{shutil.which('c++') or pytest.skip('there is no C++ compiler here')} -g0")
+    native_readout._function.cache_clear()
+    try:
+        tensors = draw(3, 50)
+        torch.testing.assert_close(topk_readout(*tensors, 20, "native"), topk_readout(*tensors, 20, "dense"))
+    finally:
+        native_readout._function.cache_clear()
+
+
 def test_a_policy_names_a_backend_that_exists():
     with pytest.raises(ValueError, match="backend is one of auto, dense, blocks, native, triton, not 'gpu'"):
         MemoryPolicy(backend="gpu")

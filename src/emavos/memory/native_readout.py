@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -80,9 +81,12 @@ def _axes(query: Tensor) -> tuple[Tensor, Tensor]:
     return centre, torch.linalg.eigh(rows.T @ rows)[1].flip(1)  # from the widest on
 
 
-def _compiler() -> str | None:
-    named = os.environ.get("CXX")
-    return next(filter(None, map(shutil.which, [named] if named else ["c++", "g++", "clang++"])), None)
+def _compiler() -> list[str] | None:
+    """The command, with options that CXX may have."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    return next(
+        (x for x in ([named] if named else [["c++"], ["g++"], ["clang++"]]) if shutil.which(x[0])), None
+    )
 
 
 @cache
@@ -92,7 +96,7 @@ def _function() -> Callable[..., None]:
     with TemporaryDirectory() as folder:
         library = Path(folder, "readout.so")
         for threads in (["-fopenmp"], []):  # not all compilers have OpenMP; without, one thread does it
-            command = [compiler, *_FLAGS, *threads, str(_SOURCE), "-o", str(library)]
+            command = [*compiler, *_FLAGS, *threads, str(_SOURCE), "-o", str(library)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode == 0:
                 break
