@@ -147,6 +147,10 @@ def test_a_source_that_is_none_is_refused(tmp_path):
         open_frames(tmp_path / "nothing")
     with pytest.raises(ValueError, match="not float"):
         open_frames(1.5)
+    with pytest.raises(ValueError, match="not bool"):
+        open_frames(True)
+    with pytest.raises(ValueError, match="the path of the frames is empty"):
+        open_frames("")
     Image.fromarray(picture()).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="is one image"):
         open_frames(tmp_path / "a.png")

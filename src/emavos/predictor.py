@@ -15,6 +15,7 @@ from emavos.frames import check_short_side
 from emavos.io import FrameSource, ahead, open_frames, read_ahead, read_mask
 from emavos.machine import has_spare_core
 from emavos.memory import MemoryPolicy
+from emavos.memory.policy import check_policy
 from emavos.models import STCN, compiled, folded
 from emavos.pretrained import check_float, choose_device, choose_dtype, load_model
 from emavos.result import Result
@@ -55,8 +56,7 @@ class Predictor:
         compile: bool = False,
     ) -> None:
         check_short_side(size)
-        if not isinstance(policy, MemoryPolicy | None):
-            raise ValueError(f"policy is a MemoryPolicy, as MemoryPolicy(every=5), not {policy!r:.60}")
+        check_policy(policy)
         self.model = model
         self.policy = MemoryPolicy() if policy is None else policy
         self.size = size

@@ -19,6 +19,7 @@ from emavos.given import overwrite, without
 from emavos.masks import Crop, aggregate, ids_of, one_hot, pad_to_stride, planes_of, to_mask
 from emavos.memory import Kind, MemoryBank, MemoryPolicy
 from emavos.memory.bank import Mark
+from emavos.memory.policy import check_policy
 from emavos.models import STCN, Features
 from emavos.result import Result
 from emavos.shortcuts import Shortcuts, cells_near, coverage, encode_near
@@ -89,6 +90,7 @@ class Session:
         network: STCN | None = None,
     ) -> None:
         check_short_side(size)
+        check_policy(policy)
         self.model = model
         self.network = model if network is None else network
         self.policy = MemoryPolicy() if policy is None else policy

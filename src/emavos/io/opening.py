@@ -24,11 +24,13 @@ def open_frames(source: PathLike | int | Iterable[Any]) -> FrameSource:
     """
     if isinstance(source, FrameSource):
         return source
-    if isinstance(source, int):
+    if isinstance(source, int) and not isinstance(source, bool):
         return CameraSource(str(source))
     if isinstance(source, (str, os.PathLike)):
         if isinstance(source, str) and source.startswith("camera:"):
             return CameraSource(source.removeprefix("camera:"))
+        if not os.fspath(source):
+            raise ValueError("the path of the frames is empty; name a folder of images or a video file")
         path = Path(source)
         if path.is_dir():
             return _Folder(path)

@@ -55,3 +55,9 @@ class MemoryPolicy:
         if self.max_cells is not None:
             bounds.append(max(self.max_cells // cells, 1))
         return min(bounds, default=None)
+
+
+def check_policy(policy: object) -> None:
+    """Raise ValueError unless it is a `MemoryPolicy`, or None."""
+    if not isinstance(policy, MemoryPolicy | None):
+        raise ValueError(f"policy is a MemoryPolicy, as MemoryPolicy(every=5), not {policy!r:.60}")
