@@ -199,13 +199,13 @@ def _functions(model: STCN) -> dict[str, nn.Module]:
 
 
 def _inputs(model: STCN, height: int, width: int, objects: int) -> dict[str, dict[str, Tensor]]:
-    """Noise for each function, in the dtype of the model; the same each time."""
+    """Noise for each function, of the model's dtype and on its device; the same each time."""
     generator = torch.Generator().manual_seed(0)
-    dtype = next(model.parameters()).dtype
-    frame = torch.randn(1, 3, height, width, generator=generator).to(dtype)
-    prob = torch.rand(1, objects, height, width, generator=generator).to(dtype) / objects
+    weight = next(model.parameters())
+    frame = torch.randn(1, 3, height, width, generator=generator).to(weight)
+    prob = torch.rand(1, objects, height, width, generator=generator).to(weight) / objects
     channels, cells = model.config.value_channels, (height // STRIDE, width // STRIDE)
-    readout = torch.randn(1, objects, channels, *cells, generator=generator).to(dtype)
+    readout = torch.randn(1, objects, channels, *cells, generator=generator).to(weight)
     with torch.no_grad():
         features = model.encode_key(frame)
     return {

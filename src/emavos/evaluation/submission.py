@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from emavos.evaluation.layouts import Video, foreground, some
 from emavos.io import palette, read_mask
+from emavos.io.images import FORMATS
 from emavos.io.whole import replacing
 
 
@@ -57,7 +58,7 @@ def _problems(video: Video, results: Path) -> Iterator[str]:
         except ValueError as error:
             yield str(error)
             continue
-        with Image.open(path) as image, Image.open(images[name]) as frame:
+        with Image.open(path, formats=("PNG",)) as image, Image.open(images[name], formats=FORMATS) as frame:
             mode, size, wanted = image.mode, image.size, ImageOps.exif_transpose(frame).size
             colours = image.getpalette() if mode == "P" else None
         if size != wanted:
