@@ -20,7 +20,9 @@ def test_a_machine_is_told_with_its_threads_and_torch(monkeypatch, threads, told
     assert describe(CPU).endswith(f", {told}, torch {torch.__version__}")
 
 
-@pytest.mark.parametrize(("cores", "threads", "spare"), [(2, 1, True), (2, 2, False), (1, 2, False)])
+@pytest.mark.parametrize(
+    ("cores", "threads", "spare"), [(2, 1, True), (2, 2, False), (4, 3, False), (1, 2, False)]
+)
 def test_a_core_is_to_spare_where_torch_computes_with_fewer(monkeypatch, cores, threads, spare):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {*range(cores)}, raising=False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -249,6 +250,22 @@ def test_frames_prepared_beforehand_are_those_that_are_not(model):
         ahead.prepare(frames[0][0], 7)
     with pytest.raises(ValueError, match=r"frame 3 is 64x72 but the video began with 70x72"):
         ahead.step(ahead.prepare(video(1)[0], 3))
+    with pytest.raises(ValueError, match="index is the index of a frame"):
+        ahead.prepare(frames[0], -1)
+
+
+def test_a_frame_prepared_for_another_session_is_refused(model):
+    session = Session(model, size=48)
+    foreign = Session(model, size=64).prepare(video(1)[0], 0)
+    with pytest.raises(ValueError, match="frame 0 was prepared for a session of another size or device"):
+        session.step(foreign, FIRST)
+    session.step(video(1)[0], FIRST)
+    with pytest.raises(ValueError, match="frame 5 was prepared for a session of another size or device"):
+        session.remember(foreign, FIRST, 5)
+    elsewhere = replace(session.prepare(video(1)[0], 1), pixels=torch.zeros(1, 3, 48, 64, device="meta"))
+    with pytest.raises(ValueError, match="another size or device"):
+        session.step(elsewhere)
+    assert session.remember(session.prepare(video(1)[0], 5), FIRST, 5) == (1, 2)
 
 
 def test_an_empty_mask_is_refused_by_number(model):

@@ -24,10 +24,10 @@ def describe(device: torch.device) -> str:
 
 
 def has_spare_core() -> bool:
-    """Whether the processor has more cores for this process than torch computes with."""
+    """Whether the processor has a core for this process beside each that torch computes with."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return torch.get_num_threads() < cores
+    return 2 * torch.get_num_threads() <= cores  # of two halves of a core one is not to spare
 
 
 def keep_freed_memory() -> bool:

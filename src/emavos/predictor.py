@@ -38,6 +38,10 @@ class Predictor:
     compile: make machine code of the key encoder, at the first frame of each size, which then waits for it:
         see `emavos.models.compiled`.
 
+    `resize_ahead` says whether frames of files are resized in the thread that reads them, ahead of the step.
+    It is None, which means: on a CPU, where the process has a core to spare for each thread of torch. Say
+    False where other processes use those.
+
     What computes is `network`, made here: `emavos.models.folded(model, dtype)`, or the compiled of it. What
     is done to the model's weights afterwards does not reach a copy.
 
@@ -61,6 +65,8 @@ class Predictor:
         self.policy = MemoryPolicy() if policy is None else policy
         self.size = size
         self.shortcuts = Shortcuts() if shortcuts is None else shortcuts
+        self.compile = compile
+        self.resize_ahead: bool | None = None
         self.network = compiled(folded(model, dtype)) if compile else folded(model, dtype)
 
     @classmethod
@@ -198,10 +204,11 @@ class Predictor:
 
     def _propagate(self, frames: FrameSource, masks: dict[int, Any]) -> Iterator[Result]:
         session = self.session()
-        source = read_ahead(frames)
-        if frames.stored and self.device.type == "cpu" and has_spare_core():  # a GPU resizes by itself
-            source = ahead(_prepare(session, frames))
-        for index, frame in enumerate(source):
+        wanted = self.resize_ahead
+        if wanted is None:
+            wanted = self.device.type == "cpu" and has_spare_core()  # a GPU resizes by itself
+        beside = wanted and frames.stored
+        for index, frame in enumerate(ahead(_ready(session, frames)) if beside else read_ahead(frames)):
             mask = masks.pop(index, None)
             yield session.step(frame, _read(mask))
         if masks:
@@ -210,7 +217,7 @@ class Predictor:
             )
 
 
-def _prepare(session: Session, frames: FrameSource) -> Iterator[WorkingFrame]:
+def _ready(session: Session, frames: FrameSource) -> Iterator[WorkingFrame]:
     for index, frame in enumerate(frames):
         yield session.prepare(frame, index)
 

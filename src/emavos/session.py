@@ -65,7 +65,8 @@ class Session:
     """Follows the objects of one video, a frame at a time.
 
     Made by `Predictor.session()`. Holds the memory banks, which the policy bounds, and the frame of the last
-    step; nothing else. Not to be shared between threads; sessions of one model may run in several.
+    step; nothing else. Not to be shared between threads but for `prepare`; sessions of one model may run in
+    several.
 
     That frame can be edited until the next step: `add`, `correct`, `remove`, `pin` and `forget` change what
     the frames after it are read from, and `undo` takes back the last of them.
@@ -154,8 +155,10 @@ class Session:
     def prepare(self, frame: object, index: int) -> WorkingFrame:
         """What `step` does first with a frame, for a thread that works ahead of it on a CPU.
 
-        index: of the frame, counted from 0, which an error names. Raises ValueError as `step` does.
+        index: of the frame, counted from 0, which an error names. Returns (1, 3, H', W') and what undoes it,
+        to be given to `step` or `remember` of this session. Raises ValueError as `step` does.
         """
+        _index("index", index)
         with self._computing() as device:
             return self._prepared(frame, index, device)
 
@@ -228,7 +231,7 @@ class Session:
 
     def _memorize(self, now: _Now, edit: bool = False) -> None:
         """Store the frame in every bank where it is given or due, or as the last frame."""
-        commits, scheduled = self._prepare(now)
+        commits, scheduled = self._additions(now)
         if not edit:
             self._keep_edits()
         for commit in commits:  # all banks or none
@@ -236,7 +239,7 @@ class Session:
         if scheduled:  # a correction comes beside the frames that are kept, and delays none of them
             self.memorized = now.index
 
-    def _prepare(self, now: _Now) -> tuple[list[Callable[[], None]], bool]:
+    def _additions(self, now: _Now) -> tuple[list[Callable[[], None]], bool]:
         """What stores the frame and cannot fail, a bank each, and whether it is one of those to be kept."""
         if not self.groups:
             return [], False
@@ -499,6 +502,10 @@ class Session:
     def _working(self, frame: object, index: int, device: torch.device) -> WorkingFrame:
         """A frame, prepared, of the size with which the video began."""
         working = frame if isinstance(frame, WorkingFrame) else self._prepared(frame, index, device)
+        if not working.suits(self.size, device):
+            raise ValueError(
+                f"frame {self._told(index)} was prepared for a session of another size or device"
+            )
         if self.frame_size is not None and working.size != self.frame_size:
             (height, width), size = self.frame_size, working.size
             raise ValueError(

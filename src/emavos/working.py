@@ -19,6 +19,13 @@ class WorkingFrame:
     crop: Crop  # undoes the padding
     size: tuple[int, int]  # (H, W) of the source
 
+    def suits(self, short_side: int | None, device: torch.device) -> bool:
+        """Whether `prepare` makes a frame of this size, with these, on that kind of device."""
+        height, width = self.pixels[self.crop].shape[2:]
+        return (height, width) == working_size(
+            *self.size, short_side
+        ) and self.pixels.device.type == device.type
+
 
 def prepare(frame: object, short_side: int | None, device: torch.device | None = None) -> WorkingFrame:
     """All that is done to a frame before the network sees it.

@@ -4,14 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from copy import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import kills
-from emavos import Predictor
+from emavos import Predictor, Session
 from emavos.batch import Job, find_jobs, run_batch
+from emavos.batch.run import Batch
 from emavos.bridges import read_coco
 from emavos.cli import main
 from emavos.io import open_frames, read_mask, write_mask
@@ -152,6 +154,15 @@ def test_masks_of_other_settings_are_refused_and_made_anew_by_force(here, capsys
     assert batch("--every", "2", "--quiet", "--force") == 0
     assert status("clip0")["settings"]["every"] == 2
     assert not (here / "out" / "rle" / "clip0.json").exists()
+
+
+def test_a_batch_knows_whether_it_is_compiled_and_leaves_other_cores_alone(here, predictor, monkeypatch):
+    other = copy(predictor)
+    other.compile = True
+    assert Batch.of(other, "x").settings == Batch.of(predictor, "x").settings | {"compile": True}
+    monkeypatch.setattr("emavos.predictor.has_spare_core", lambda: True)
+    monkeypatch.setattr(Session, "prepare", lambda *arguments: pytest.fail("prepared beside"))
+    assert not any(outcome.error for outcome in run_batch(find_jobs("data"), predictor, "out"))
 
 
 def test_a_job_has_options_of_its_own(here, predictor):

@@ -91,6 +91,12 @@ def test_a_compiler_that_fails_is_heard(monkeypatch, compiler, told):
         native_readout._function.cache_clear()
 
 
+def test_a_quote_without_its_other_names_no_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", "g++ '")
+    with pytest.raises(RuntimeError, match=r"no C\+\+ compiler is found"):
+        topk_readout(*draw(3, 9), backend="native")
+
+
 def test_a_compiler_may_be_named_with_options(monkeypatch):
     monkeypatch.setenv("CXX", f"{shutil.which('c++') or pytest.skip('there is no C++ compiler here')} -g0")
     native_readout._function.cache_clear()

@@ -56,6 +56,26 @@ def test_a_size_is_compiled_once_whatever_the_objects(predictors):
     assert counters["stats"]["unique_graphs"] == before
 
 
+def test_weights_are_packed_and_the_encoder_is_one_graph(predictors):
+    follow(predictors[1], [MASK])
+    assert counters["inductor"]["mkldnn_conv_weight_pack_matcher_count"] > 0
+    assert not counters["graph_break"]
+
+
+def test_each_model_has_its_own_weights(model, predictors):
+    """Of two with the same shapes; the second is not taken for the first."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.key_encoder.key_proj.weight.mul_(-2)
+    ours, theirs = Predictor(other, size=None, compile=True), Predictor(other, size=None)
+    frame = torch.zeros(1, 3, 48, 80)
+    with torch.no_grad():
+        for compiled_one, plain in ((ours, theirs), predictors[::-1], (ours, theirs)):
+            expected = plain.network.encode_key(frame)
+            for a, b in zip(compiled_one.network.encode_key(frame), expected, strict=True):
+                torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
 def test_the_model_is_left_as_it_is(model):
     network = compiled(model)
     assert network.key_encoder is not model.key_encoder

@@ -85,3 +85,12 @@ def test_a_convolution_keeps_the_gradients_of_torch():
     found, weight.grad = weight.grad, None
     functional.conv2d(x, weight, bias, padding=1).square().sum().backward()
     torch.testing.assert_close(found, weight.grad)
+
+
+def test_what_another_thread_compiles_changes_nothing_here(monkeypatch):
+    """torch's `is_compiling` is of the whole process, and true for as long as any thread compiles."""
+    if not hasattr(torch.compiler, "is_exporting"):
+        pytest.skip("this torch cannot tell the two apart")
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    with torch.no_grad():
+        assert module.plain_inference(torch.zeros(1))

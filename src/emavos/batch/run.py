@@ -62,6 +62,7 @@ class Batch:
         settings = {
             "weights": weights_sha256(predictor.model),
             "dtype": str(predictor.dtype).removeprefix("torch."),
+            "compile": predictor.compile,
             "size": predictor.size,
             **asdict(predictor.policy),
             "shortcuts": asdict(predictor.shortcuts),
@@ -137,6 +138,7 @@ class Batch:
         size = options.pop("size")
         predictor = copy.copy(predictor)  # with its network and shortcuts, which are the same for all videos
         predictor.policy, predictor.size = replace(predictor.policy, **options), size
+        predictor.resize_ahead = False  # other shards and workers use the other cores
         frames = open_frames(job.video)
         masks = read_masks(job.mask, frames)
         count, ids = 0, set[int]()

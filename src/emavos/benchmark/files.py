@@ -1,7 +1,7 @@
 """What reading and writing beside the network saves: `python -m emavos.benchmark.files`.
 
-Follows a drawn clip from JPEGs to PNGs of masks twice, in turn: reading, stepping and writing one after the
-other, and with files read and written in threads, as `emavos segment` does.
+Follows a drawn clip from JPEGs to PNGs of masks in several ways, in turn: reading, stepping and writing one
+after the other; with files read and written in threads; and with frames resized there too.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -26,8 +27,12 @@ from emavos.predictor import Predictor
 def measure(
     predictor: Predictor, frames: int, height: int, width: int, repeats: int
 ) -> dict[str, dict[str, float]]:
-    """Seconds and CPU seconds of both ways, medians."""
-    ways = {"in turn": _in_turn, "in threads": _in_threads}
+    """Seconds and CPU seconds of each way, medians."""
+    ways = {
+        "in turn": _in_turn,
+        "read and written beside": partial(_in_threads, False),
+        "resized beside too": partial(_in_threads, True),
+    }
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     with TemporaryDirectory() as place:
         folder, out = Path(place, "frames"), Path(place, "masks")
@@ -55,7 +60,8 @@ def _in_turn(predictor: Predictor, folder: Path, mask: IdMask, out: Path) -> Non
         write_mask(out / f"{i:05d}.png", result.mask)
 
 
-def _in_threads(predictor: Predictor, folder: Path, mask: IdMask, out: Path) -> None:
+def _in_threads(resize: bool, predictor: Predictor, folder: Path, mask: IdMask, out: Path) -> None:
+    predictor.resize_ahead = resize
     with behind() as later:
         for result in predictor.propagate(folder, mask):
             later(write_mask, out / f"{result.index:05d}.png", result.mask)

@@ -65,7 +65,7 @@ def measure(
     torch.manual_seed(0)
     policy = MemoryPolicy(max_frames=memory_frames)
     whole = STCN(PRESETS[name]).eval().to(device)
-    model = Predictor(whole, policy, None, None, dtype, compile).network
+    model = Predictor(whole, policy, size=None, dtype=dtype, compile=compile).network
     synchronize = torch.cuda.synchronize if torch.device(device).type == "cuda" else _nothing
 
     def timed(run: Callable[[], object]) -> float:

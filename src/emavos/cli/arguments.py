@@ -119,7 +119,8 @@ def check_compilers(args: argparse.Namespace) -> None:
         if getattr(args, "backend", "auto") != "auto":
             topk_readout(cells, cells, cells[None], backend=args.backend)
     except RuntimeError as error:
-        raise ValueError(str(error).partition("\n\n")[0]) from error
+        lines = str(error).splitlines()
+        raise ValueError(" ".join([*lines[:2], *(line for line in lines[2:] if "error:" in line)])) from error
 
 
 def shortcuts_of(args: argparse.Namespace) -> Shortcuts:

@@ -226,7 +226,6 @@ def _predict(
     """Write the masks of a model, those that are not there yet."""
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
-    from emavos import __version__
     from emavos.evaluation.baseline import CopyFirstMask
     from emavos.evaluation.prediction import Run, predict
     from emavos.machine import PeakMemory, describe
@@ -256,7 +255,6 @@ def _predict(
     if network is not None and (followed or run.parameters is None):  # None: killed after the last video
         measured = peak.mb() if followed else None
         run.peak_mb = run.peak_mb if measured is None else max(measured, run.peak_mb or 0)
-        run.version = __version__
         run.parameters = sum(parameter.numel() for parameter in network.parameters())
         run.machine = describe(next(network.parameters()).device)
         run.write(folder)

@@ -98,6 +98,8 @@ def predict(
 
     The masks of a video appear together, when it is finished; so a run can be stopped at any time.
     """
+    from emavos import __version__
+
     out = Path(out)
     settings = json.loads(json.dumps(settings))
     run = Run.read(out) or Run(settings)
@@ -118,6 +120,7 @@ def predict(
             except FloatingPointError as error:
                 raise FloatingPointError(f"{video.name}, {error}") from error
         run.timings[video.name] = replace(timing, data=data)
+        run.version = __version__
         run.write(out)
     return run
 

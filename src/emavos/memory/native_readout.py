@@ -83,7 +83,11 @@ def _axes(query: Tensor) -> tuple[Tensor, Tensor]:
 
 def _compiler() -> list[str] | None:
     """The command, with options that CXX may have."""
-    named = shlex.split(os.environ.get("CXX", ""))
+    whole = os.environ.get("CXX", "")
+    try:
+        named = [whole] if shutil.which(whole) else shlex.split(whole)
+    except ValueError:  # a quote without its other
+        return None
     return next(
         (x for x in ([named] if named else [["c++"], ["g++"], ["clang++"]]) if shutil.which(x[0])), None
     )

@@ -56,9 +56,15 @@ def plain_inference(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()  # nor exported
+        and not torch.compiler.is_dynamo_compiling()  # here, for another thread may compile
+        and not _is_exporting()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     )
+
+
+def _is_exporting() -> bool:
+    ask = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # not before torch 2.7
+    return bool(ask())
 
 
 def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
