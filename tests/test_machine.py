@@ -23,7 +23,7 @@ def test_a_machine_is_told_with_its_threads_and_torch(monkeypatch, threads, told
 @pytest.mark.parametrize(
     ("cores", "threads", "spare"), [(2, 1, True), (2, 2, False), (4, 3, False), (1, 2, False)]
 )
-def test_a_core_is_to_spare_where_torch_computes_with_fewer(monkeypatch, cores, threads, spare):
+def test_a_core_is_to_spare_where_torch_takes_half_of_them(monkeypatch, cores, threads, spare):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {*range(cores)}, raising=False)
     assert has_spare_core() == spare

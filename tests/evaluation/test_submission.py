@@ -61,6 +61,8 @@ def spoil(path, kind):
     mask = read_mask(path)
     if kind == "missing":
         path.unlink()
+    elif kind == "gif":
+        Image.fromarray(mask.astype(np.uint8)).save(path, format="GIF")
     elif kind == "size":
         write_mask(path, mask[:9, :8])
     elif kind == "id":
@@ -80,6 +82,7 @@ def spoil(path, kind):
     ("kind", "told"),
     [
         ("missing", "one/00001.png is missing"),
+        ("gif", "one/00001.png is no PNG"),
         ("size", "one/00001.png is 9x8 but its frame is 32x40"),
         ("id", "one/00001.png has id 9, which no given mask shows"),
         ("gray", r"one/00001.png has no palette \(its mode is L\)"),

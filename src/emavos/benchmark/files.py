@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -28,7 +28,7 @@ def measure(
     predictor: Predictor, frames: int, height: int, width: int, repeats: int
 ) -> dict[str, dict[str, float]]:
     """Seconds and CPU seconds of each way, medians."""
-    ways = {
+    ways: dict[str, Callable[..., None]] = {
         "in turn": _in_turn,
         "read and written beside": partial(_in_threads, False),
         "resized beside too": partial(_in_threads, True),
