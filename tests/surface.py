@@ -57,6 +57,7 @@ NAMES = (
     "emavos.pretrained.load_model",
     "emavos.review.Suggestion",
     "emavos.review.suggest",
+    "emavos.working.WorkingFrame",
 )
 _SPECIAL = {f"__{name}__" for name in ("call", "enter", "exit", "getitem", "iter", "len", "next")}
 
