@@ -257,10 +257,12 @@ def test_frames_prepared_beforehand_are_those_that_are_not(model):
 def test_a_frame_prepared_for_another_session_is_refused(model):
     session = Session(model, size=48)
     foreign = Session(model, size=64).prepare(video(1)[0], 0)
-    with pytest.raises(ValueError, match="frame 0 was prepared for a session of another size or device"):
+    with pytest.raises(
+        ValueError, match=r"frame 0 was prepared at 64x72 .* on cpu, for .* whose size is 48 on cpu"
+    ):
         session.step(foreign, FIRST)
     session.step(video(1)[0], FIRST)
-    with pytest.raises(ValueError, match="frame 5 was prepared for a session of another size or device"):
+    with pytest.raises(ValueError, match="frame 5 was prepared at 64x72"):
         session.remember(foreign, FIRST, 5)
     elsewhere = replace(session.prepare(video(1)[0], 1), pixels=torch.zeros(1, 3, 48, 64, device="meta"))
     with pytest.raises(ValueError, match="another size or device"):

@@ -503,8 +503,11 @@ class Session:
         """A frame, prepared, of the size with which the video began."""
         working = frame if isinstance(frame, WorkingFrame) else self._prepared(frame, index, device)
         if not working.suits(self.size, device):
+            height, width = working.working_size
             raise ValueError(
-                f"frame {self._told(index)} was prepared for a session of another size or device"
+                f"frame {self._told(index)} was prepared at {height}x{width} (height x width) on "
+                f"{working.pixels.device.type}, for a session of another size or device than this one, "
+                f"whose size is {self.size} on {device.type}"
             )
         if self.frame_size is not None and working.size != self.frame_size:
             (height, width), size = self.frame_size, working.size

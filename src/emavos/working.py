@@ -19,12 +19,16 @@ class WorkingFrame:
     crop: Crop  # undoes the padding
     size: tuple[int, int]  # (H, W) of the source
 
+    @property
+    def working_size(self) -> tuple[int, int]:
+        """(H, W) without the padding."""
+        height, width = self.pixels[self.crop].shape[2:]
+        return height, width
+
     def suits(self, short_side: int | None, device: torch.device) -> bool:
         """Whether `prepare` makes a frame of this size, with these, on that kind of device."""
-        height, width = self.pixels[self.crop].shape[2:]
-        return (height, width) == working_size(
-            *self.size, short_side
-        ) and self.pixels.device.type == device.type
+        wanted = working_size(*self.size, short_side)
+        return self.working_size == wanted and self.pixels.device.type == device.type
 
 
 def prepare(frame: object, short_side: int | None, device: torch.device | None = None) -> WorkingFrame:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from emavos.predictor import Predictor
     from emavos.shortcuts import Shortcuts
 
@@ -51,7 +53,8 @@ def add_device_arguments(parser: Any) -> None:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="make machine code of the key encoder, for which the first frame of each size waits",
+        help="make machine code of the key encoder, for which the first frame of each size waits some 13 s; "
+        "takes a C++ compiler",
     )
 
 
@@ -115,12 +118,25 @@ def check_compilers(args: argparse.Namespace) -> None:
     cells = torch.zeros(1, 1, device=device)
     try:
         if args.compile:
-            torch.compile(torch.sin)(cells)
+            _compile_a_little(cells)
         if getattr(args, "backend", "auto") != "auto":
             topk_readout(cells, cells, cells[None], backend=args.backend)
     except RuntimeError as error:
+        raise ValueError(str(error)) from error
+
+
+def _compile_a_little(x: Tensor) -> None:
+    import torch
+
+    try:
+        torch.compile(torch.sin)(x)
+    except (RuntimeError, OSError) as error:
         lines = str(error).splitlines()
-        raise ValueError(" ".join([*lines[:2], *(line for line in lines[2:] if "error:" in line)])) from error
+        told = " ".join([*lines[:2], *(line for line in lines[2:] if "error:" in line)])
+        raise RuntimeError(
+            f"--compile cannot be done here: {told}; it takes a C++ compiler, g++ or clang, or one that the "
+            "environment variable CXX names, and a folder that TORCHINDUCTOR_CACHE_DIR may name"
+        ) from error
 
 
 def shortcuts_of(args: argparse.Namespace) -> Shortcuts:

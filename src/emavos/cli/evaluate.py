@@ -137,7 +137,8 @@ def _evaluate(args: argparse.Namespace) -> None:
             say(method.name, f"left out of {path}", write_submission(videos, method.folder, path))
     _write_report(args, protocol, videos, methods, comparison)
     if not args.quiet:
-        print(f"\n{args.out}: masks, scores/, overview.csv, overview.json, report.html")
+        masks = "masks/, " if (args.out / "masks").is_dir() else ""
+        print(f"\n{args.out}: {masks}scores/, overview.csv, overview.json, report.html")
 
 
 def _methods(args: argparse.Namespace, protocol: Protocol, videos: list[Video]) -> list[Method]:
