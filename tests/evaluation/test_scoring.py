@@ -127,19 +127,73 @@ def test_a_mask_of_one_object_may_be_boolean():
     assert score_sequence(truth > 0, pred > 0) == score_sequence(truth, pred)
 
 
-def test_objects_are_those_of_the_first_ground_truth():
+def test_objects_that_begin_later_are_background_and_a_warning_says_so():
     truth = video(6, 3)
     truth[0][truth[0] == 3] = 0
     pred = truth.copy()
     pred[pred == 3] = 0
-    assert list(score_sequence(truth, pred)) == [1, 2]
+    with pytest.warns(UserWarning, match="truth shows 3 after its first frame only.*late=True"):
+        assert list(score_sequence(truth, pred)) == [1, 2]
 
 
-def test_an_id_that_the_first_ground_truth_skips_counts_as_an_object():
-    truth = video(6, 3)
-    truth[truth == 2] = 0
-    assert [one.J.mean for one in score_sequence(truth, truth).values()] == [1, 1, 1]
-    assert [one.J.mean for one in score_sequence(truth, video(6, 3)).values()] == [1, 0, 1]
+def counted(truth, pred):
+    """J of each object as vos-benchmark counts: the ids of the truth, whatever numbers they are.
+
+    The first and the last frame are left out. An object counts from the frame that shows it on.
+    """
+    scores = {}
+    for i in np.unique(truth[1:-1])[1:].tolist():
+        begin = max(1, np.flatnonzero((truth == i).any(axis=(1, 2)))[0])
+        pairs = [(p == i, t == i) for p, t in zip(pred[begin:-1], truth[begin:-1], strict=True)]
+        scores[i] = [(p & t).sum() / (p | t).sum() if (p | t).any() else 1.0 for p, t in pairs]
+    return scores
+
+
+@pytest.mark.parametrize(
+    "ids", [(1, 2, 3), (3, 17, 250), (2, 3, 4), (1, 3, 9), (7, 254, 256), (256, 300, 65535), (5, 6, 70000)]
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_objects_are_exactly_the_ids_of_the_truth(ids, late):
+    renumbered = np.array([0, *ids])
+    truth, pred = renumbered[video(6, 3)], renumbered[np.roll(video(6, 3), 2, axis=2)]
+    score = score_sequence(truth, pred, late=late)
+    assert {i: list(one.J_frames) for i, one in score.items()} == counted(truth, pred)
+    plain = score_sequence(video(6, 3), np.roll(video(6, 3), 2, axis=2))
+    assert [*score.values()] == [*plain.values()]  # the numbers of objects change no score
+
+
+@pytest.mark.parametrize("begin", [1, 2, 3])
+def test_an_object_that_begins_later_counts_from_the_frame_after_the_one_that_gives_it(begin):
+    truth = np.array([0, 3, 300])[video(7)]
+    truth[:begin][truth[:begin] == 300] = 0
+    pred = np.where(truth == 0, 0, np.array([0, 3, 300])[video(7, speed=0)])
+    expected = counted(truth, pred)
+    expected[300] = expected[300][1:]  # that frame's mask was given
+    score = score_sequence(truth, pred, late=True)
+    assert {i: list(one.J_frames) for i, one in score.items()} == expected
+
+
+def test_an_object_that_vanishes_after_the_first_frame_counts_as_davis_counts_it():
+    truth = video(5)
+    truth[1:][truth[1:] == 2] = 0
+    assert score_sequence(truth, truth)[2].J_frames == (1, 1, 1)
+    assert score_sequence(truth, video(5))[2].J_frames == (0, 0, 0)
+
+
+def test_a_negative_id_in_the_truth_is_refused():
+    with pytest.raises(ValueError, match="frame 0: truth has id -2; ids of objects are above 0"):
+        score_sequence(-2 * video(5, 1), video(5, 1))
+
+
+def test_a_folder_with_gaps_in_its_ids_and_objects_that_begin_later_says_what_is_not_counted(tree):
+    renumbered = np.array([0, 3, 250])
+    truth = renumbered[video(6)]
+    truth[0][truth[0] == 250] = 0
+    write_video(tree / "DAVIS" / "Annotations" / "480p" / "cow", truth)
+    write_video(tree / "results" / "cow", 3 * (video(6, 1, speed=0)))
+    score = evaluate(tree)
+    assert score.sequences["cow"] == {3: score_sequence(video(6, 1), video(6, 1, speed=0))[1]}
+    assert score.later == ("cow:250",)
 
 
 def test_an_object_that_the_result_lost_scores_zero():

@@ -12,7 +12,7 @@ from emavos.cli.datasets import (
     file_name,
     named_folders,
     protocol_of,
-    say,
+    say_what_is_not_scored,
 )
 from emavos.cli.staging import staged
 from emavos.cli.words import counted
@@ -79,8 +79,7 @@ def _compare(args: argparse.Namespace) -> None:
         (out / "report.html").write_text(page, encoding="utf-8")
     for method in methods:
         if method.score is not None:
-            say(method.name, "not scored, as not asked for", method.score.extra)
-            say(method.name, "not scored, as there is no truth", method.score.untold)
+            say_what_is_not_scored(method.name, method.score)
     if not args.quiet:
         print(
             f"{args.out}: pictures of {counted(len(videos), 'sequence')}, "

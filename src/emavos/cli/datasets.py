@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from emavos.cli.arguments import whole
 
 if TYPE_CHECKING:
-    from emavos.evaluation import Protocol, Video
+    from emavos.evaluation import Protocol, Score, Video
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -95,3 +95,10 @@ def say(method: str, why: str, names: Sequence[str]) -> None:
 
     if names:
         print(f"emavos: {method}: {why}: {some(names)}", file=sys.stderr)
+
+
+def say_what_is_not_scored(method: str, score: Score) -> None:
+    """A line to stderr for each kind of mask, frame or object that does not count."""
+    say(method, "not scored, as not asked for", score.extra)
+    say(method, "not scored, as there is no truth", score.untold)
+    say(method, "not scored, as they begin later (see --protocol lvos and mose)", score.later)

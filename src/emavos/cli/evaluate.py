@@ -27,6 +27,7 @@ from emavos.cli.datasets import (
     named_folders,
     protocol_of,
     say,
+    say_what_is_not_scored,
 )
 from emavos.cli.follow import is_out_of_memory
 from emavos.cli.words import counted
@@ -128,8 +129,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     for method in scored:
         if method.score is not None:
             write_scores(method.score, args.out / "scores" / file_name(method.name))
-            say(method.name, "not scored, as not asked for", method.score.extra)
-            say(method.name, "not scored, as there is no truth", method.score.untold)
+            say_what_is_not_scored(method.name, method.score)
     write_overview(methods, {"protocol": protocol.name, "sequences": len(videos)}, args.out)
     if args.zip:
         for method in methods:

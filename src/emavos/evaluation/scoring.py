@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass, field
@@ -44,6 +45,9 @@ class ObjectScore:
         return (self.J.mean + self.F.mean) / 2
 
 
+_Scored: TypeAlias = tuple[dict[int, ObjectScore], tuple[int, ...]]  # by object, and the ids not counted
+
+
 @dataclass(frozen=True)
 class Score:
     """The scores of a data set. Its J and F are means over all objects, whatever sequence they are in."""
@@ -53,6 +57,7 @@ class Score:
     untold: tuple[str, ...] = ()  # frames that have no ground truth, where others of their sequence do
     seen: Mapping[str, frozenset[int]] | None = None  # objects of seen classes; None: classes are not known
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of the frames, the first included
+    later: tuple[str, ...] = ()  # objects that begin after the first frame, where the protocol ignores them
 
     @property
     def objects(self) -> tuple[ObjectScore, ...]:
@@ -122,8 +127,9 @@ def score_folder(
     Every frame that is compared needs a mask of its size, but for the first, which was given. One that lacks
     raises ValueError before anything is scored; masks of another size, of ids that the truth does not have,
     of colours or blur raise it too, by their names. Masks that no ground truth asks for are named in
-    `Score.extra`, and frames of the data without a truth in `Score.untold`; sequences that the protocol does
-    not name are not looked at.
+    `Score.extra`, frames of the data without a truth in `Score.untold`, and objects of the truth that begin
+    after the first frame, where the protocol has no such objects, in `Score.later`; sequences that the
+    protocol does not name are not looked at.
 
         score = score_folder("DAVIS", "results")
         print(score.JF, score.J.mean, score.sequences["judo"][1].F.decay)
@@ -162,13 +168,14 @@ def score_videos(
     if missing := sorted(wanted - found):
         raise ValueError(f"{results} lacks {some(missing)}; every frame but the first needs a mask")
 
-    scores = _in_processes(processes, [(video, results / video.name) for video in videos])
+    each = _in_processes(processes, [(video, results / video.name) for video in videos])
     categories = {video.name: video.categories for video in videos}
     known = bool(seen) and all(categories.values())
     return Score(
-        {video.name: score for video, score in zip(videos, scores, strict=True)},
+        {video.name: score for video, (score, _) in zip(videos, each, strict=True)},
         extra=tuple(sorted(found - wanted - given)),
         untold=tuple(untold),
+        later=tuple(f"{video.name}:{i}" for video, (_, ids) in zip(videos, each, strict=True) for i in ids),
         seen={
             name: frozenset(i for i, category in each.items() if category in seen)
             for name, each in categories.items()
@@ -196,12 +203,34 @@ def score_sequence(
     scores_last: whether the last frame counts.
     names: what errors call the frames, one for each.
 
-    The objects are 1 to the largest id of the first ground truth; 255 there, and whatever appears later, is
-    background. With `late` they are the ids of the ground truth but 255, and those that no frame after
-    their first is left for are left out. A result with any other id raises ValueError. The first frame
-    does not count; of the first of `pred` only the size is looked at.
+    The objects are exactly the ids of the first ground truth; 255 is void, which counts as background. Ids
+    that later ground truths add count as background too, and a warning names them. With `late` the objects
+    are the ids of all ground truths except 255; an object without a scored frame after its first is left
+    out. Raises ValueError if `pred` has any other id. The first frame does not count; of the first of `pred`
+    only the size is checked.
     """
+    scores, later = _score(truth, pred, binary=binary, late=late, scores_last=scores_last, names=names)
+    if later:
+        warnings.warn(
+            f"truth shows {', '.join(map(str, later))} after its first frame only, which counts as "
+            "background; pass late=True to score objects that begin later",
+            stacklevel=2,
+        )
+    return scores
+
+
+def _score(
+    truth: Iterable[AnyMask],
+    pred: Iterable[AnyMask],
+    *,
+    binary: bool,
+    late: bool,
+    scores_last: bool,
+    names: Sequence[str] | None,
+) -> _Scored:
+    """The score of each object, and the ids of the truth that begin too late to be one."""
     begins: dict[int, int] = {}  # the frame that shows an object first
+    ignored: set[int] = set()  # ids of later truths, where objects may not begin later
     rows: list[dict[int, tuple[float, float]]] = []  # for each frame after the first, (J, F) of each object
     for index, (true_ids, pred_ids) in enumerate(zip_longest(truth, pred)):
         name = names[index] if names else f"frame {index}"
@@ -209,10 +238,17 @@ def score_sequence(
         if binary:
             true_ids, pred_ids = true_ids != 0, pred_ids != 0
         counting = tuple(begins)
+        shown = _objects(name, true_ids)
         if index == 0 or late:
-            for i in _objects(name, true_ids, late, needed=index == 0):
+            for i in shown:
                 begins.setdefault(i, index)
+        else:
+            ignored.update(i for i in shown if i not in begins)
         if index == 0:
+            if not begins:
+                raise ValueError(
+                    f"{name}: truth has no object; where 255 is not void but the object, use binary=True"
+                )
             continue
         _check_ids(name, pred_ids, begins)
         pairs = {i: (pred_ids == i, true_ids == i) for i in counting}
@@ -225,17 +261,17 @@ def score_sequence(
     for i, begin in begins.items():
         if each := [row[i] for row in series[begin:]]:
             scores[i] = ObjectScore(tuple(j for j, _ in each), tuple(f for _, f in each), begin)
-    return dict(sorted(scores.items()))
+    return dict(sorted(scores.items())), tuple(sorted(ignored))
 
 
-def _score_video(task: tuple[Video, Path]) -> dict[int, ObjectScore] | ValueError:
+def _score_video(task: tuple[Video, Path]) -> _Scored | ValueError:
     """The score of one video, or what is wrong with its masks."""
     video, results = task
     files = [results / path.name for path in video.truths]
     files[0] = video.truths[0]  # given, so that no result is needed
     protocol = video.protocol
     try:
-        return score_sequence(
+        return _score(
             (read_mask(path) for path in video.truths),
             (read_mask(path) for path in files),
             binary=protocol.binary,
@@ -247,7 +283,7 @@ def _score_video(task: tuple[Video, Path]) -> dict[int, ObjectScore] | ValueErro
         return error
 
 
-def _in_processes(processes: int, tasks: Sequence[tuple[Video, Path]]) -> list[dict[int, ObjectScore]]:
+def _in_processes(processes: int, tasks: Sequence[tuple[Video, Path]]) -> list[_Scored]:
     count = min(processes or _cores(), len(tasks))
     if count < 2:
         scores = [_score_video(task) for task in tasks]
@@ -287,27 +323,18 @@ def _check_masks(name: str, truth: AnyMask | None, pred: AnyMask | None) -> None
         raise ValueError(f"{name}: pred is {have} but truth is {want}; resize pred by nearest neighbour")
 
 
-def _objects(name: str, truth: AnyMask, late: bool, needed: bool) -> Iterable[int]:
-    """The objects that a ground truth (H, W) makes known."""
-    if late:
-        ids = [i for i in _ids(truth) if i > 0 and i != VOID]
-    else:
-        ids = [*range(1, 1 + int(truth[truth != VOID].max(initial=0)))]
-    if needed and not ids:
-        raise ValueError(
-            f"{name}: truth has no object; where 255 is not void but the object, use binary=True"
-        )
-    return ids
+def _objects(name: str, truth: AnyMask) -> list[int]:
+    """The objects of a ground truth (H, W): its ids except 255, which is void."""
+    ids = _ids(truth)
+    if ids and ids[0] < 0:
+        raise ValueError(f"{name}: truth has id {ids[0]}; ids of objects are above 0, and void is 255")
+    return [i for i in ids if i != VOID]
 
 
 def _check_ids(name: str, pred: AnyMask, known: Mapping[int, int]) -> None:
-    several = sorted(known) == [*range(1, 1 + len(known))]
-    if (
-        several and pred.min(initial=0) >= 0 and pred.max(initial=0) <= len(known)
-    ):  # told without a look at each
-        return
     if not (foreign := [i for i in _ids(pred) if i not in known]):
         return
+    several = sorted(known) == [*range(1, 1 + len(known))]
     wanted = f"objects 1 to {len(known)}" if several else f"objects {', '.join(map(str, sorted(known)))}"
     raise ValueError(
         f"{name}: pred has id {', '.join(map(str, foreign))} but truth has "
