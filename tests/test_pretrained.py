@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,6 +48,37 @@ def test_nothing_is_left_beside_a_saved_model(folder):
 def test_no_name_means_the_embedded_model():
     one, other = load_model().state_dict(), load_model("tiny").state_dict()
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "model"])
+def test_a_known_name_is_that_model_whatever_the_working_directory_holds(tmp_path, monkeypatch, kind):
+    expected = load_model().state_dict()
+    monkeypatch.chdir(tmp_path)
+    if kind == "file":
+        (tmp_path / "tiny").touch()
+    elif kind == "folder":
+        (tmp_path / "tiny").mkdir()
+    else:
+        torch.manual_seed(0)
+        STCN(CONFIG).save_pretrained("tiny")
+    for name in (None, "tiny"):
+        state = Predictor.from_pretrained(name).model.state_dict()
+        assert all(torch.equal(state[key], expected[key]) for key in expected)
+    for path in ("./tiny", Path("tiny")):
+        if kind == "model":
+            mine = load_model(path).state_dict()
+            assert not torch.equal(mine["decoder.pred.weight"], expected["decoder.pred.weight"])
+        else:
+            with pytest.raises(ValueError, match="a model is config" if kind == "folder" else "is a file"):
+                load_model(path)
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu", "hpu", "cuda:99", "nonsense", "mps:7", 3.5])
+def test_a_device_that_is_not_there_is_a_value_error(device):
+    if device == "mps" and torch.backends.mps.is_available():
+        pytest.skip("it is there")
+    with pytest.raises(ValueError, match=r"^device is "):
+        Predictor.from_pretrained(device=device)
 
 
 def test_the_embedded_model_is_the_tiny_preset_in_half_precision_and_loads_as_single():

@@ -88,7 +88,8 @@ class Predictor:
         """A predictor with trained weights.
 
         name_or_path: nothing or "tiny", the model inside this package; a folder of `config.json` and
-            `model.safetensors`; or a repository of the Hugging Face Hub, "user/name".
+            `model.safetensors` ("./tiny" for one called tiny); or a repository of the Hugging Face Hub,
+            "user/name".
         device: "auto" takes an accelerator where torch has one, otherwise the CPU.
         dtype: of the network; affinity and probabilities are float32 always. "auto" takes the fastest that
             keeps the masks, as far as that was measured, and `predictor.dtype` says which: see

@@ -57,9 +57,10 @@ def load_model(
 ) -> STCN:
     """A trained model in evaluation mode.
 
-    name_or_path: nothing or a short name ("tiny"), a model inside this package; a folder that
-        `save_model` wrote; or a repository of the Hub, "user/name", of which revision (a branch, a tag or a
-        commit), cache_dir, token and local_files_only are then asked.
+    name_or_path: nothing or a short name ("tiny"), a model inside this package, whatever the working
+        directory holds; a folder that `save_model` wrote ("./tiny" or a `Path` for one called tiny); or a
+        repository of the Hub, "user/name", of which revision (a branch, a tag or a commit), cache_dir, token
+        and local_files_only are then asked.
     device: where it is put; "auto" takes an accelerator where torch has one, otherwise the CPU.
     dtype: of the parameters, whatever the file holds.
 
@@ -69,11 +70,13 @@ def load_model(
     check_float(dtype)
     place = choose_device(device)
     name = "tiny" if name_or_path is None else os.fspath(name_or_path)
-    if os.path.isfile(name):
+    known = KnownModel(name)
+    if name in KNOWN and not isinstance(name_or_path, os.PathLike):  # before any folder of that name
+        known = KNOWN[name]
+    elif os.path.isfile(name):
         raise ValueError(f"{name} is a file; a model is a folder of {CONFIG_NAME} and {WEIGHTS_NAME}")
-    if os.path.isdir(name):
+    elif os.path.isdir(name):
         return _load_folder(Path(name), None, dtype).to(place)
-    known = KNOWN.get(name, KnownModel(name))
     if isinstance(known.place, Path):
         return _load_folder(known.place, known.sha256, dtype).to(place)
     if known.place.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
@@ -94,17 +97,26 @@ def load_model(
 def choose_device(device: str | torch.device) -> torch.device:
     """The device of a name; "auto" is an accelerator where torch has one, otherwise the CPU.
 
-    Raises ValueError where torch knows no such device, or finds no CUDA device.
+    Raises ValueError if torch knows no such device, or cannot use it on this machine.
     """
     if device != "auto":
         try:
             place = torch.device(device)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise ValueError(
                 f"device is auto, cpu, cuda or another that torch knows, not {device!r}"
             ) from error
         if place.type == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is cuda, but torch finds no CUDA device here; use cpu or auto")
+        try:
+            torch.empty(1, device=place)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # RuntimeError, NotImplementedError, AssertionError, by the kind of device
+            why = str(error).partition("\n")[0].partition(". ")[0]
+            raise ValueError(
+                f"device is {place}, which torch cannot use here ({why}); use cpu or auto"
+            ) from error
         return place
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return torch.device("cpu") if found is None else found

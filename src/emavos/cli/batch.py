@@ -85,6 +85,7 @@ def _batch(args: argparse.Namespace) -> None:
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
     from emavos.batch import find_jobs, run_batch, run_on_ray, shard
+    from emavos.pretrained import KNOWN
 
     if args.ray and args.shard:
         raise ValueError(
@@ -103,7 +104,7 @@ def _batch(args: argparse.Namespace) -> None:
         options = {"overlay": args.overlay, "rle": args.rle, "force": args.force}
         if args.ray:
             _hush_ray()
-            if args.model is not None and os.path.isdir(args.model):
+            if args.model is not None and args.model not in KNOWN and os.path.isdir(args.model):
                 args.model = os.path.abspath(args.model)  # workers work in another folder
             load = functools.partial(load_predictor, args, shortcuts_of(args), **policy(args))
             outcomes = run_on_ray(
