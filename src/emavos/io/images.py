@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,13 @@ def write_mask(path: PathLike, mask: NDArray[Any]) -> None:
     The file appears whole or not at all, equal masks give equal bytes, and `read_mask` gives the same ids.
     Raises ValueError where a PNG that is read again cannot hold the mask.
     """
+    content = encode_mask(mask)
+    with replacing(Path(path)) as partial:
+        partial.write_bytes(content)
+
+
+def encode_mask(mask: NDArray[Any]) -> bytes:
+    """What `write_mask` writes."""
     if mask.ndim != 2 or mask.dtype.kind not in "bui":
         raise ValueError(f"a mask is (H, W) of integers, not {mask.shape} of {mask.dtype}")
     if not 0 < mask.size <= MAX_PIXELS:
@@ -64,19 +72,17 @@ def write_mask(path: PathLike, mask: NDArray[Any]) -> None:
         image.putpalette(palette().tobytes())
     else:  # nothing tells these ids from shades of gray
         notes.add_text(MARK, mark_of(mask))
-    _write_png(Path(path), image, notes)
+    file = io.BytesIO()
+    image.save(file, format="PNG", pnginfo=notes)
+    return file.getvalue()
 
 
 def write_image(path: PathLike, image: Image.Image | Pixels) -> None:
     """Write a PNG that appears whole or not at all."""
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
-    _write_png(Path(path), image, PngInfo())
-
-
-def _write_png(path: Path, image: Image.Image, notes: PngInfo) -> None:
-    with replacing(path) as partial:
-        image.save(partial, format="PNG", pnginfo=notes)
+    with replacing(Path(path)) as partial:
+        image.save(partial, format="PNG", pnginfo=PngInfo())
 
 
 def _natural(path: Path) -> tuple[list[str | int], str]:
@@ -88,8 +94,13 @@ def _natural(path: Path) -> tuple[list[str | int], str]:
 def read_image(path: PathLike) -> Image.Image:
     """A whole image in memory, upright, its format remembered."""
     check_file(path, "an image")
+    return decode_image(path, os.fspath(path))
+
+
+def decode_image(content: PathLike | BinaryIO, name: str) -> Image.Image:
+    """As `read_image`, of a file that is open or whose path was checked, called `name` in errors."""
     try:
-        with Image.open(path, formats=FORMATS) as file:
+        with Image.open(content, formats=FORMATS) as file:
             width, height = file.size
             if width * height > MAX_PIXELS:
                 raise ValueError(f"it declares {height}x{width} (height x width), beyond {MAX_PIXELS} pixels")
@@ -99,7 +110,7 @@ def read_image(path: PathLike) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises whatever its decoders do
-        raise ValueError(f"{path} is not an image that can be read: {error or repr(error)}") from error
+        raise ValueError(f"{name} is not an image that can be read: {error or repr(error)}") from error
     return image
 
 

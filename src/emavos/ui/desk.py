@@ -8,11 +8,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from emavos.io import IdMask, open_frames
 from emavos.predictor import Predictor
 from emavos.ui.downloads import DOWNLOADS
+from emavos.ui.folder import Folder
 from emavos.ui.hold import Hold
 from emavos.ui.job import Job
 from emavos.ui.project import Project
@@ -93,12 +94,15 @@ class Desk:
         """Open the project of a folder, hold it, and let go of the one before."""
         hold = Hold(folder)
         try:
-            self.project = Project.open(folder)
+            project = Project.open(folder)
+            if hold.held:
+                project.sweep()
         except BaseException:
             hold.release()
             raise
         self._let_go()
         self._hold = hold
+        self.project = project
         self.opened += 1
 
     def _let_go(self) -> None:
@@ -153,14 +157,20 @@ class Desk:
             project = self.the_project()
             if name not in DOWNLOADS:
                 raise ValueError(f"there is no {name}; there are {', '.join(DOWNLOADS)}")
-            file = self.download_file(name)
-            file.parent.mkdir(exist_ok=True)
-            file.unlink(missing_ok=True)
-            self._start(name, DOWNLOADS[name](project, file), None)
+            files = Folder(project.folder, "downloads")
+            files.remove(name)
+            self._start(name, self._write(project, name, files), None)
 
-    def download_file(self, name: str) -> Path:
-        """Where a download lies when it was written."""
-        return self.the_project().folder / "downloads" / name
+    def _write(self, project: Project, name: str, files: Folder) -> Iterator[int]:
+        with files.staged(name) as path:
+            yield from DOWNLOADS[name](project, path)
+
+    def open_download(self, name: str) -> BinaryIO:
+        """One of `DOWNLOADS`, to read. Raises ValueError if it was not written yet."""
+        files = Folder(self.the_project().folder, "downloads")
+        if name not in DOWNLOADS or not files.has(name):
+            raise ValueError(f"{name} was not written yet")
+        return files.open(name)
 
     def stop(self) -> None:
         """Ask what is being done to end."""

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from emavos.bridges import CocoWriter
-from emavos.io import VideoWriter, read_frame
+from emavos.io import VideoWriter
+from emavos.io.images import encode_mask
 from emavos.io.whole import replacing
 from emavos.ui.project import Project
 from emavos.visualize import overlay
@@ -29,7 +30,7 @@ def write_masks(project: Project, path: Path) -> Iterator[int]:
         for done, index in enumerate(_ready(project), start=1):
             entry = zipfile.ZipInfo(f"{project.frame_name(index)}.png")  # of 1980: equal masks, equal bytes
             entry.external_attr = 0o644 << 16
-            archive.writestr(entry, (project.folder / "masks" / f"{index:05d}.png").read_bytes())
+            archive.writestr(entry, encode_mask(project.mask(index)))
             yield done
 
 
@@ -38,7 +39,7 @@ def write_overlay(project: Project, path: Path) -> Iterator[int]:
     ready = _ready(project)
     with VideoWriter(path, project.fps or _FPS) as video:
         for index in range(ready[-1] + 1):
-            frame = read_frame(project.frame_file(index))
+            frame = project.frame(index)
             video.write(overlay(frame, project.mask(index)) if project.is_current(index) else frame)
             yield index + 1
 

@@ -18,14 +18,18 @@ class Hold:
     It is a lock that the system takes with the process, so a page that was killed holds nothing. Where there
     are none, on some network disks, nothing is held.
 
+    held: whether the folder is held.
+
     Raises ValueError where another holds the folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / HELD
         self._lock = ExitStack()
+        self.held = False
         try:
             self._lock = _lock(folder)
+            self.held = True
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 raise ValueError(
@@ -48,6 +52,8 @@ def _lock(folder: Path) -> ExitStack:
             import fcntl
         except ImportError:  # Windows, where a folder is no file
             msvcrt: Any = import_module("msvcrt")
+            if (folder / HELD).is_symlink():
+                raise ValueError(f"{folder / HELD} is a link; remove it") from None
             file = os.open(folder / HELD, os.O_RDWR | os.O_CREAT)
             stack.callback(os.close, file)
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)

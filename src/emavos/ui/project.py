@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import os
+import re
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from emavos.io import FrameSource, IdMask, read_frame, read_mask, write_mask
-from emavos.io.whole import replacing, sweep
+from emavos.io import FrameSource, IdMask, Pixels
+from emavos.io.images import MAX_PIXELS, decode_image, encode_mask
+from emavos.pictures import ids_of_picture, pixels_of
 from emavos.predictor import Predictor
 from emavos.pretrained import weights_sha256
 from emavos.result import Result
 from emavos.session import Session
+from emavos.ui.folder import Folder
 from emavos.ui.hold import HELD, Hold
 from emavos.ui.states import States
 
@@ -26,6 +31,9 @@ _FORMAT = 1
 _UNFINISHED = ".unfinished"  # lies beside the frames until all of them are there
 _STATE_EVERY = 20  # frames between two states of the session on disk
 LARGEST_ID = 255  # of a palette PNG, and of a byte of the page
+_LONGEST_NAME = 255  # letters
+_MOST = 10**6  # frames of a project: nine hours of 30 a second
+_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\ud800-\udfff]")
 
 
 class Project:
@@ -48,18 +56,32 @@ class Project:
 
     def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
         self.folder = folder
-        self.name: str = facts["name"]
-        self.fps: float | None = facts["fps"]
-        self.size: tuple[int, int] = (int(facts["size"][0]), int(facts["size"][1]))
-        self.count = int(facts["count"])
-        self.names: list[str] | None = facts["names"]  # of the frames, where they are not their numbers
-        self.settings: dict[str, Any] | None = facts["settings"]  # of the predictor that tracked it
-        self.given = {int(index): tuple(map(int, ids)) for index, ids in facts["given"].items()}
+        self._files = Folder(folder)
+        self.name = _NOT_IN_NAMES.sub("_", _of(str, facts["name"]))[:_LONGEST_NAME]
+        self.fps = None if facts["fps"] is None else _number(facts["fps"], 0.001, 10_000)
+        height, width = (_whole(side, 1, MAX_PIXELS) for side in facts["size"])
+        if height * width > MAX_PIXELS:
+            raise ValueError(f"its frames are {height}x{width}, beyond {MAX_PIXELS} pixels")
+        self.size: tuple[int, int] = (height, width)
+        self.count = _whole(facts["count"], 1, _MOST)
+        self.names = _names(facts["names"], self.count)  # of the frames, if they are not their numbers
+        self.settings: dict[str, Any] | None = None  # of the predictor that tracked it
+        if facts["settings"] is not None:
+            self.settings = _of(dict, facts["settings"])
+        self.given = {
+            _frame(index, self.count): tuple(_whole(id, 1, LARGEST_ID) for id in ids)
+            for index, ids in facts["given"].items()
+        }
+        # how often the mask of a frame was given before, which is part of its file's name
+        self.revisions = {
+            _frame(index, self.count): _whole(revision, 0, 1 << 53)
+            for index, revision in facts.get("revisions", {}).items()
+        }
         self.confidence: dict[int, dict[int, float]] = {}
         self.edits = (
             0  # how often frames were to be tracked anew, so that a page knows that its numbers are old
         )
-        self.states = States(folder / "states")
+        self.states = States(self._files / "states")
 
     @classmethod
     def build(cls, folder: Path, source: FrameSource, name: str) -> Iterator[int]:
@@ -75,7 +97,7 @@ class Project:
         hold = Hold(folder)
         try:
             cls.check_free(folder)  # another may have been faster
-            (folder / _UNFINISHED).touch()
+            Folder(folder).write(_UNFINISHED, b"")
             try:
                 yield from cls._import(folder, source, name)
             except BaseException:
@@ -108,41 +130,57 @@ class Project:
     @staticmethod
     def _import(folder: Path, source: FrameSource, name: str) -> Iterator[int]:
         shutil.rmtree(folder / "frames", ignore_errors=True)  # of an import that was killed
-        sweep(folder, "project.json")
-        (folder / "frames").mkdir()
+        files = Folder(folder)
+        files.sweep()
         size, count, names = None, 0, []
         for count, frame in enumerate(source, start=1):
             size = size or frame.shape[:2]
             if frame.shape[:2] != size:
                 began, now = ("x".join(map(str, s)) for s in (size, frame.shape[:2]))
                 raise ValueError(f"frame {count - 1} is {now} but the video began with {began}; resize it")
-            names.append(source.name(count - 1))
-            picture = Image.fromarray(frame)
-            picture.save(folder / "frames" / f"{count - 1:05d}.jpg", quality=95, subsampling=0)
+            if count > _MOST:
+                raise ValueError(f"the video has more than {_MOST:,} frames; cut it")
+            names.append(_NOT_IN_NAMES.sub("_", source.name(count - 1))[:_LONGEST_NAME])
+            picture = io.BytesIO()
+            Image.fromarray(frame).save(picture, "JPEG", quality=95, subsampling=0)
+            (files / "frames").write(f"{count - 1:05d}.jpg", picture.getvalue())
             yield count
         if size is None:
             raise ValueError(f"{name} has no frames")
-        plain = all(name == f"{index:05d}" for index, name in enumerate(names))
-        facts = {"name": name, "fps": source.fps, "size": size, "count": count}
+        plain = all(name == f"{index:05d}" for index, name in enumerate(names)) or len({*names}) < count
+        fps = source.fps if source.fps is not None and 0.001 <= source.fps <= 10_000 else None
+        facts = {"name": name, "fps": fps, "size": size, "count": count}
         facts |= {"names": None if plain else names, "settings": None, "given": {}}
-        _write_json(folder / "project.json", {"format": _FORMAT, **facts})
+        _write_json(files, {"format": _FORMAT, **facts})
 
     @classmethod
     def open(cls, folder: Path) -> Project:
         """The project of a folder, as it was left. Raises ValueError where none is, or it is damaged."""
-        file = folder / "project.json"
+        file, files = folder / "project.json", Folder(folder)
         if not file.is_file():
             raise ValueError(f"{folder} holds no project: there is no project.json in it")
         try:
-            facts = json.loads(file.read_text(encoding="utf-8"))
+            facts = json.loads(files.read(file.name))
             if facts["format"] != _FORMAT:
-                raise ValueError(f"its format is {facts['format']}; this version reads {_FORMAT}")
+                raise ValueError(f"its format is {facts['format']!r:.20}; this version reads {_FORMAT}")
             project = cls(folder, facts)
+            frames = {*(files / "frames").names()}
+            if missing := [i for i in range(project.count) if f"{i:05d}.jpg" not in frames]:
+                raise ValueError(f"it has {project.count} frames, and frames/{missing[0]:05d}.jpg is missing")
             project._read_track()
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError(f"{file} is damaged, or of another version: {error}") from error
-        (folder / _UNFINISHED).unlink(missing_ok=True)  # where the kill came just after the end
+        files.remove(_UNFINISHED)  # if the kill came just after the end
         return project
+
+    def sweep(self) -> None:
+        """Remove what edits that were killed left: only for the one process that holds the folder."""
+        for name in ("", "masks", "given", "states"):
+            (self._files / name if name else self._files).sweep()
+        known = {self._given_name(index) for index in self.given}
+        for name in (self._files / "given").names():
+            if re.fullmatch(r"\d+(-\d+)?\.png", name, re.ASCII) and name not in known:
+                (self._files / "given").remove(name)
 
     @property
     def first(self) -> int | None:
@@ -157,7 +195,10 @@ class Project:
     @property
     def made(self) -> int:
         """One past the last frame that has a mask of any kind; from `reached` on they may be outdated."""
-        return max((int(file.stem) + 1 for file in (self.folder / "masks").glob("[0-9]*.png")), default=0)
+        named = re.compile(r"(\d{5,7})\.png", re.ASCII)
+        found = (named.fullmatch(name) for name in (self._files / "masks").names())
+        made = max((int(match[1]) + 1 for match in found if match), default=0)
+        return min(max(made, max(self.given, default=-1) + 1), self.count)
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -168,9 +209,17 @@ class Project:
         """What files about a frame are called."""
         return self.names[index] if self.names else f"{index:05d}"
 
-    def frame_file(self, index: int) -> Path:
+    def frame_bytes(self, index: int) -> bytes:
+        """A frame as its JPEG."""
         self._check(index)
-        return self.folder / "frames" / f"{index:05d}.jpg"
+        return (self._files / "frames").read(f"{index:05d}.jpg")
+
+    def frame(self, index: int) -> Pixels:
+        """A frame, (H, W, 3) of uint8."""
+        name = f"{self.folder / 'frames' / f'{index:05d}.jpg'}"
+        pixels = pixels_of(decode_image(io.BytesIO(self.frame_bytes(index)), name), name)
+        self._check_size(pixels.shape[:2], name)
+        return pixels
 
     def kind(self, index: int) -> str:
         """What the mask of a frame is: "given", "tracked", "outdated" by an edit before it, or "none"."""
@@ -179,20 +228,54 @@ class Project:
             return "given"
         if index in self.confidence:
             return "tracked"
-        return "outdated" if self._mask_file(index).exists() else "none"
+        return "outdated" if (self._files / "masks").has(f"{index:05d}.png") else "none"
 
     def is_current(self, index: int) -> bool:
         """Whether the mask of a frame is up to date for all objects: tracked, or given for each of them."""
         if self.kind(index) != "given" or index in self.confidence:
             return index in self.confidence
-        begun = {id for frame, ids in self.given.items() if frame <= index for id in ids}
-        return begun <= {*self.given[index]}
+        return self._begun(index) <= {*self.given[index]}
 
     def mask(self, index: int) -> IdMask:
-        """The ids of a frame, (H, W) int32, whatever kind its mask is of; all 0 where it has none."""
+        """The ids of a frame, (H, W) int32, whatever kind its mask is of; all 0 where it has none.
+
+        Masks that are not up to date show no object that was removed since, or begins later.
+        """
         self._check(index)
-        file = self._mask_file(index)
-        return read_mask(file) if file.exists() else np.zeros(self.size, np.int32)
+        if index in self.confidence:
+            return self._read_mask("masks", f"{index:05d}.png", self.size)
+        kind = self.kind(index)
+        if kind == "given":
+            mask = self._given_mask(index)
+        elif kind == "outdated":
+            mask = self._read_mask("masks", f"{index:05d}.png", self.size)
+        else:
+            return np.zeros(self.size, np.int32)
+        return np.where(np.isin(mask, [*self._begun(index)]), mask, 0).astype(np.int32)
+
+    def _begun(self, index: int) -> set[int]:
+        """The objects that were given on a frame or before it."""
+        return {id for frame, ids in [*self.given.items()] if frame <= index for id in ids}
+
+    def _given_name(self, index: int) -> str:
+        revision = self.revisions.get(index, 0)
+        return f"{index:05d}-{revision}.png" if revision else f"{index:05d}.png"
+
+    def _given_mask(self, index: int) -> IdMask:
+        return self._read_mask("given", self._given_name(index), self.size)
+
+    def _read_mask(self, folder: str, name: str, size: tuple[int, int]) -> IdMask:
+        path = os.fspath(self.folder / folder / name)
+        mask = ids_of_picture(decode_image(io.BytesIO((self._files / folder).read(name)), path), path)
+        self._check_size(mask.shape, path)
+        if mask.min() < 0 or mask.max() > LARGEST_ID:
+            raise ValueError(f"{path} is damaged: it has id {mask.max()}, beyond {LARGEST_ID}")
+        return mask
+
+    def _check_size(self, size: tuple[int, ...], path: str) -> None:
+        if size != self.size:
+            now, wanted = ("x".join(map(str, s)) for s in (size, self.size))
+            raise ValueError(f"{path} is damaged: it is {now}, and the video {wanted} (height x width)")
 
     def give(self, index: int, mask: IdMask) -> tuple[int, ...]:
         """Say what a frame's mask is; returns the ids that are known on it from now on.
@@ -215,12 +298,7 @@ class Project:
         changed = {*np.unique(mask[differ]).tolist(), *np.unique(before[differ]).tolist()} - {0}
         ids = tuple(sorted({*changed, *self.given.get(index, ())}))
         if ids and (changed or index not in self.given):
-            self._forget(index)
-            for folder in ("given", "masks"):
-                (self.folder / folder).mkdir(exist_ok=True)
-                write_mask(self.folder / folder / f"{index:05d}.png", mask)
-            self.given[index] = ids
-            self._write()
+            self._commit(self.given | {index: ids}, {index: mask}, since=index)
         return ids
 
     def take_back(self, index: int) -> None:
@@ -228,33 +306,42 @@ class Project:
         self._check(index)
         if index not in self.given:
             raise ValueError(f"no mask was given for frame {index}")
-        self._forget(index)
-        del self.given[index]
-        self._wipe()
-        self._write()
-        self._mask_file(index).unlink(missing_ok=True)
+        self._commit({i: ids for i, ids in self.given.items() if i != index}, {}, since=index)
+        (self._files / "masks").remove(f"{index:05d}.png")
 
     def remove(self, id: int) -> None:
         """Follow an object no longer, on no frame. Raises ValueError where it was never given."""
         named = [index for index, ids in self.given.items() if id in ids]
         if not named:
             raise ValueError(f"object {id} was given on no frame")
-        self._forget(min(named))
         left = {index: tuple(i for i in ids if i != id) for index, ids in self.given.items()}
-        self.given = {index: ids for index, ids in left.items() if ids}
-        self._wipe()
-        self._write()
-        for index in set(named) - set(self.given):
-            self._mask_file(index).unlink(missing_ok=True)
+        given = {index: ids for index, ids in left.items() if ids}
+        self._commit(given, {}, since=min(named))
+        for index in {*named} - {*given}:
+            (self._files / "masks").remove(f"{index:05d}.png")
 
-    def _wipe(self) -> None:
-        """Take objects that are given on no frame any more off those that were given for others."""
-        for index in self.given:
-            mask = self.mask(index)
-            if (gone := ~np.isin(mask, (0, *self.ids))).any():
-                mask[gone] = 0
-                for folder in ("given", "masks"):
-                    write_mask(self.folder / folder / f"{index:05d}.png", mask)
+    def _commit(self, given: dict[int, tuple[int, ...]], masks: Mapping[int, IdMask], since: int) -> None:
+        """Say which objects are given on which frames; those from frame `since` on are to be tracked anew.
+
+        masks: those that were painted. Objects that are given on no frame any more are taken off all others.
+        A process that is killed on the way leaves all of it as it was, or as it is afterwards.
+        """
+        painted = dict(masks)
+        if gone := {*self.ids} - {id for ids in given.values() for id in ids}:
+            for index in given.keys() - masks.keys():
+                mask = self._given_mask(index)
+                if np.isin(mask, [*gone]).any():
+                    painted[index] = np.where(np.isin(mask, [*gone]), 0, mask)
+        before = {self._given_name(index) for index in self.given}
+        revisions = {index: self.revisions.get(index, 0) for index in given}
+        for index, mask in painted.items():
+            revisions[index] += index in self.given
+            name = f"{index:05d}-{revisions[index]}.png" if revisions[index] else f"{index:05d}.png"
+            (self._files / "given").write(name, encode_mask(mask))
+        self._forget(since)
+        self._write(given=given, revisions=revisions)
+        for name in before - {self._given_name(index) for index in self.given}:
+            (self._files / "given").remove(name)
 
     def track(self, predictor: Predictor, until: int | None = None) -> Generator[int, None, None]:
         """Follow the objects from where the masks end; gives the index of each frame when its mask is there.
@@ -275,17 +362,14 @@ class Project:
         if session is None:
             session = predictor.session()
             session.index = self.first  # before it there is nothing to follow
-        (self.folder / "masks").mkdir(exist_ok=True)
         try:
             for index in range(session.index, end):
                 result = self._step(session, index)
                 if index >= begin:
-                    write_mask(self._mask_file(index), result.mask)
-                    self.confidence[index] = {
-                        id: round(state.confidence, 4) for id, state in result.objects.items()
-                    }
-                    with (self.folder / "track.jsonl").open("a", encoding="utf-8") as track:
-                        track.write(_line(index, self.confidence[index]))
+                    sure = {id: round(state.confidence, 4) for id, state in result.objects.items()}
+                    (self._files / "masks").write(f"{index:05d}.png", encode_mask(result.mask))
+                    self._files.append("track.jsonl", _line(index, sure).encode())
+                    self.confidence[index] = sure
                     if session.index % _STATE_EVERY == 0 and session.index < end:
                         self.states.save(session)
                     yield index
@@ -296,10 +380,10 @@ class Project:
 
     def _step(self, session: Session, index: int) -> Result:
         """The next frame, and what is known of it."""
-        result = session.step(read_frame(self.frame_file(index)))
+        result = session.step(self.frame(index))
         if index not in self.given:
             return result
-        mask = read_mask(self.folder / "given" / f"{index:05d}.png")
+        mask = self._given_mask(index)
         planes = {id: mask == id for id in self.given[index]}
         if new := {id: plane for id, plane in planes.items() if id not in session.ids and plane.any()}:
             result = session.add(new)
@@ -311,19 +395,21 @@ class Project:
         """Frames from `index` on count as not tracked. In this order: what is left is right at any moment."""
         self.edits += 1
         self.states.forget(index)
-        self.confidence = {i: sure for i, sure in self.confidence.items() if i < index}
-        with replacing(self.folder / "track.jsonl") as partial:
-            partial.write_text(
-                "".join(_line(i, sure) for i, sure in self.confidence.items()), encoding="utf-8"
-            )
+        confidence = {i: sure for i, sure in self.confidence.items() if i < index}
+        if confidence != self.confidence or self._files.has("track.jsonl"):
+            lines = "".join(_line(i, sure) for i, sure in confidence.items())
+            self._files.write("track.jsonl", lines.encode())
+        self.confidence = confidence
 
     def _read_track(self) -> None:
-        file = self.folder / "track.jsonl"
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
+        if "track.jsonl" not in self._files.names():
+            return
+        lines = self._files.read("track.jsonl").decode("utf-8").splitlines(keepends=True)
         for line in lines:
             if line.endswith("\n"):  # a last one that was cut off by a kill is a frame to track again
                 fact = json.loads(line)
-                self.confidence[int(fact["frame"])] = {int(id): float(x) for id, x in fact["sure"].items()}
+                sure = {_frame(id, LARGEST_ID + 1): _number(x, 0, 1) for id, x in fact["sure"].items()}
+                self.confidence[_whole(fact["frame"], 0, self.count - 1)] = sure
         if lines and not lines[-1].endswith("\n"):
             self._forget(self.reached)
 
@@ -349,17 +435,16 @@ class Project:
             raise ValueError(f"this project was begun with {', '.join(told)}; start the page with these")
         if now != self.settings:
             self.states.forget(-1)
-            self.settings = now
-            self._write()
+            self._write(settings=now)
 
-    def _write(self) -> None:
-        names = ("name", "fps", "size", "count", "names", "settings", "given")
-        _write_json(
-            self.folder / "project.json", {"format": _FORMAT} | {name: getattr(self, name) for name in names}
-        )
-
-    def _mask_file(self, index: int) -> Path:
-        return self.folder / "masks" / f"{index:05d}.png"
+    def _write(self, **changes: Any) -> None:
+        """Write project.json with these attributes, and then set them."""
+        names = ("name", "fps", "size", "count", "names", "settings", "given", "revisions")
+        facts = {name: changes.get(name, getattr(self, name)) for name in names}
+        facts["revisions"] = {index: number for index, number in facts["revisions"].items() if number}
+        _write_json(self._files, {"format": _FORMAT, **facts})
+        for name, value in changes.items():
+            setattr(self, name, value)
 
 
 def _line(index: int, sure: dict[int, float]) -> str:
@@ -372,6 +457,44 @@ def _clear(folder: Path) -> None:
     (folder / _UNFINISHED).unlink(missing_ok=True)
 
 
-def _write_json(path: Path, facts: dict[str, Any]) -> None:
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(facts), encoding="utf-8")
+def _write_json(files: Folder, facts: dict[str, Any]) -> None:
+    files.write("project.json", json.dumps(facts).encode())
+
+
+def _of(kind: type[Any], value: object) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"it has {value!r:.40} where it should have a {kind.__name__}")
+    return value
+
+
+def _whole(value: object, least: int, most: int) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"it has {value!r:.40} where it should have a number from {least} to {most}")
+    return value
+
+
+def _number(value: object, least: float, most: float) -> float:
+    if type(value) not in (int, float) or not (isinstance(value, (int, float)) and least <= value <= most):
+        raise ValueError(f"it has {value!r:.40} where it should have a number from {least} to {most}")
+    return float(value)
+
+
+def _frame(key: str, count: int) -> int:
+    """A number that is the key of an object in JSON, below `count`."""
+    if not re.fullmatch(r"\d{1,7}", key, re.ASCII):
+        raise ValueError(f"it has {key!r:.40} where it should have a number")
+    return _whole(int(key), 0, count - 1)
+
+
+def _names(names: object, count: int) -> list[str] | None:
+    """Names of frames, which become names of files in downloads."""
+    if names is None:
+        return None
+    if not isinstance(names, list) or len(names) != count:
+        raise ValueError(f"it has not a name for each of its {count} frames")
+    for name in names:
+        if not isinstance(name, str) or _NOT_IN_NAMES.search(name) or not 0 < len(name) <= _LONGEST_NAME:
+            raise ValueError(f"{name!r:.40} is no name of a frame")
+    if len({*names}) < count:
+        raise ValueError("two of its frames have one name")
+    return names

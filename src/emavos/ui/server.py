@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from emavos.io import read_mask
@@ -90,8 +91,9 @@ class _Page:
         return JSONResponse({i: of for i, of in sure.items() if i >= begin}, headers=_FRESH)
 
     async def frame(self, request: Request) -> Response:
-        file = self.desk.the_project().frame_file(request.path_params["index"])
-        return FileResponse(file, headers={"cache-control": "private, max-age=86400"})
+        project, index = self.desk.the_project(), request.path_params["index"]
+        body = await run_in_threadpool(project.frame_bytes, index)
+        return Response(body, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400"})
 
     async def mask(self, request: Request) -> Response:
         """H x W bytes, an id each, gzipped."""
@@ -156,11 +158,20 @@ class _Page:
 
     async def fetch_download(self, request: Request) -> Response:
         name = request.path_params["name"]
-        file = self.desk.download_file(_plain_name(name))
-        if not file.is_file():
-            raise ValueError(f"{name} was not written yet")
-        stem = re.sub(r"[^\w.-]+", "_", Path(self.desk.the_project().name).stem) or "video"
-        return FileResponse(file, filename=f"{stem}-{file.name}", headers=_FRESH)
+        file = self.desk.open_download(name)
+        stem = re.sub(r"[^A-Za-z0-9.-]+", "_", Path(self.desk.the_project().name).stem)[:100] or "video"
+        headers = {
+            "content-length": str(os.fstat(file.fileno()).st_size),
+            "content-disposition": f'attachment; filename="{stem}-{name}"',
+            **_FRESH,
+        }
+        return StreamingResponse(_pieces(file), media_type="application/octet-stream", headers=headers)
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(1 << 20):
+            yield piece
 
 
 def _telling(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:

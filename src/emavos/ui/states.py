@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from pathlib import Path
 
 from emavos.predictor import Predictor
 from emavos.session import Session
+from emavos.ui.folder import Folder
 
 
 class States:
@@ -15,30 +18,36 @@ class States:
         longer, but the disk does not fill with the length of the video.
     """
 
-    def __init__(self, folder: Path, limit: int = 2 << 30) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | Folder, limit: int = 2 << 30) -> None:
+        self._files = folder if isinstance(folder, Folder) else Folder(folder.parent, folder.name)
         self.limit = limit
 
     def files(self) -> list[Path]:
         """One for each state, named by the frame that comes next, in their order."""
-        return sorted(file for file in self.folder.glob("*.safetensors") if file.stem.isdecimal())
+        named = re.compile(r"\d{6,7}\.safetensors", re.ASCII)
+        return [self._files.path / name for name in sorted(self._files.names()) if named.fullmatch(name)]
 
     def save(self, session: Session) -> None:
-        self.folder.mkdir(exist_ok=True)
-        session.save(self.folder / f"{session.index:06d}.safetensors")
-        while len(files := self.files()) > 2 and sum(file.stat().st_size for file in files) > self.limit:
+        name = f"{session.index:06d}.safetensors"
+        with self._files.staged(name) as path:
+            session.save(path)
+        while len(files := self.files()) > 2 and sum(file.lstat().st_size for file in files) > self.limit:
             for file in files[-2::-2]:  # the last one is that of the frame where work goes on
-                file.unlink()
+                self._files.remove(file.name)
 
     def latest(self, index: int, predictor: Predictor) -> Session | None:
         """The session whose next frame is nearest to `index`, but not beyond it; None where none is."""
         for file in reversed(self.files()):
             if int(file.stem) <= index:
-                return predictor.session(file)
+                session = predictor.session(self._files.regular(file.name))
+                if session.index == int(file.stem):
+                    return session
+                with suppress(OSError):  # it is of another frame than its name says
+                    self._files.remove(file.name)
         return None
 
     def forget(self, index: int) -> None:
         """Drop the states that have seen frame `index`."""
         for file in self.files():
             if int(file.stem) > index:
-                file.unlink()
+                self._files.remove(file.name)

@@ -1,0 +1,292 @@
+"""A project's folder that a stranger made: no path leads out of it, and nothing in it is without bounds."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import sys
+import zipfile
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emavos.io import write_mask
+from emavos.ui import Project
+from emavos.ui.downloads import write_masks
+from emavos.ui.folder import Folder
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of POSIX")
+
+PLACES = [
+    "track.jsonl",
+    "project.json",
+    ".unfinished",
+    "frames",
+    "masks",
+    "given",
+    "states",
+    "frames/00000.jpg",
+]
+PLACES += ["masks/00000.png", "masks/00001.png", "given/00000.png", "given/00001.png", "given/9.png"]
+
+
+def tracked(project, masks):
+    """As if it had been tracked, without a network."""
+    project.give(0, masks[0])
+    for index in range(project.count):
+        project._files.append("track.jsonl", b'{"frame": %d, "sure": {"1": 0.5}}\n' % index)
+        (project._files / "masks").write(
+            f"{index:05d}.png", (project.folder / "given/00000.png").read_bytes()
+        )
+    return Project.open(project.folder)
+
+
+def everything(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def use(folder):
+    """Whatever the page does with a project, as far as it comes."""
+    steps = [
+        lambda p: p.give(1, np.ones(p.size, np.int32)),
+        lambda p: p.mask(0),
+        lambda p: p.frame(0),
+        lambda p: p.frame_bytes(0),
+        lambda p: p.states.files(),
+        lambda p: p.states.forget(-1),
+        lambda p: list(write_masks(p, p.folder.parent / "masks.zip")),
+        lambda p: p.remove(1),
+        lambda p: p.take_back(0),
+        lambda p: p.sweep(),
+    ]
+    for step in steps:
+        with suppress(ValueError, OSError):
+            step(Project.open(folder))
+
+
+@posix
+@pytest.mark.parametrize("name", PLACES)
+def test_links_lead_nowhere(project, clip, tmp_path, name):
+    tracked(project, clip[1])
+    outside, place = tmp_path / "outside", project.folder / name
+    outside.mkdir()
+    if place.is_dir() or name == "states":
+        shutil.copytree(place, outside / "x") if place.is_dir() else (outside / "x").mkdir()
+        (outside / "x" / "000000.safetensors").write_bytes(b"mine")
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        (outside / "x").write_bytes(place.read_bytes() if place.exists() else b"mine")
+        place.unlink(missing_ok=True)
+    place.symlink_to(outside / "x")
+    before = everything(outside)
+    use(project.folder)
+    assert everything(outside) == before
+    assert [path.name for path in outside.iterdir()] == ["x"]
+
+
+@posix
+def test_a_file_elsewhere_is_not_shown_as_a_frame(project, tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    (project.folder / "frames" / "00000.jpg").unlink()
+    (project.folder / "frames" / "00000.jpg").symlink_to(tmp_path / "secret")
+    with pytest.raises(ValueError, match=r"00000\.jpg is a link, a pipe or a device"):
+        project.frame_bytes(0)
+
+
+@posix
+@pytest.mark.parametrize("name", ["track.jsonl", "frames/00000.jpg", "given/00000.png", "masks/00000.png"])
+def test_a_pipe_is_refused_and_not_waited_for(project, clip, name):
+    tracked(project, clip[1])
+    *below, last = name.split("/")
+    (project.folder / name).unlink()
+    os.mkfifo(project.folder / name)
+    files = Folder(project.folder, *below)
+    for act in (files.read, lambda name: files.append(name, b"x")):
+        with pytest.raises(ValueError, match="a link, a pipe or a device"):
+            act(last)
+    use(project.folder)
+
+
+@posix
+def test_a_copy_by_hard_links_stays_as_it_is(project, tmp_path):
+    Folder(project.folder).append("track.jsonl", b"a\n")
+    os.link(project.folder / "track.jsonl", tmp_path / "copy")
+    Folder(project.folder).append("track.jsonl", b"b\n")
+    assert (tmp_path / "copy").read_bytes() == b"a\n"
+    assert (project.folder / "track.jsonl").read_bytes() == b"a\nb\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        '"count": 1000000000000',
+        '"count": 1e999',
+        '"count": 9',
+        '"count": -1',
+        '"count": true',
+        '"count": ' + "9" * 5000,
+        '"fps": 1e999',
+        '"fps": -1',
+        '"fps": NaN',
+        '"size": [1000000, 1000000]',
+        '"size": [0, 5]',
+        '"size": [1e999, 5]',
+        '"size": "96"',
+        '"names": ["../../../x", "b", "c", "d", "e", "f", "g", "h"]',
+        '"names": ["a\\\\b", "b", "c", "d", "e", "f", "g", "h"]',
+        '"names": ["a\\u001b[2J", "b", "c", "d", "e", "f", "g", "h"]',
+        '"names": ["b", "b", "c", "d", "e", "f", "g", "h"]',
+        '"names": ["", "b", "c", "d", "e", "f", "g", "h"]',
+        '"names": [["a"], "b", "c", "d", "e", "f", "g", "h"]',
+        '"names": {}',
+        '"given": {"0": [1e999]}',
+        '"given": {"8": [1]}',
+        '"given": {"-1": [1]}',
+        '"given": {"0": [256]}',
+        '"given": {"../0": [1]}',
+        '"given": []',
+        '"revisions": {"0": "/../x"}',
+        '"revisions": {"0": 1e999}',
+        '"settings": 3',
+        '"settings": [1]',
+        '"name": 3',
+    ],
+)
+def test_numbers_and_names_without_bounds_are_damage(project, change):
+    text = (project.folder / "project.json").read_text()
+    (project.folder / "project.json").write_text(f"{text[:-1]}, {change}}}")
+    with pytest.raises(ValueError, match=r"project\.json is damaged"):
+        Project.open(project.folder)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"frame": 1e999, "sure": {}}',
+        '{"frame": 8, "sure": {}}',
+        '{"frame": -1, "sure": {}}',
+        '{"frame": 0, "sure": {"1": 1e999}}',
+        '{"frame": 0, "sure": {"1": NaN}}',
+        '{"frame": 0, "sure": {"300": 0.5}}',
+        '{"frame": 0, "sure": {"a": 0.5}}',
+        '{"frame": 0, "sure": []}',
+        "[" * 100_000,
+        "\udcff",
+        "0",
+    ],
+)
+def test_what_is_said_of_frames_that_there_cannot_be_is_damage(project, line):
+    (project.folder / "track.jsonl").write_text(line + "\n", errors="surrogateescape")
+    with pytest.raises(ValueError, match=r"project\.json is damaged"):
+        Project.open(project.folder)
+
+
+def test_a_name_that_no_json_can_hold_is_shown_with_dashes(project):
+    facts = json.loads((project.folder / "project.json").read_text())
+    (project.folder / "project.json").write_text(json.dumps(facts | {"name": "a\ud800\x1b]0;x\x07b"}))
+    assert Project.open(project.folder).name == "a__]0;x_b"
+
+
+def test_a_mask_of_another_size_or_with_large_ids_is_damage(project, clip):
+    project.give(0, clip[1][0])
+    for mask, words in [(np.ones((5, 5), int), "it is 5x5"), (np.full(project.size, 300), "it has id 300")]:
+        write_mask(project.folder / "given" / "00000.png", mask)
+        with pytest.raises(ValueError, match=words):
+            project.mask(0)
+
+
+class Killed(BaseException):
+    """A process that ends here."""
+
+
+def edits(project, clip):
+    """Each edit, as a function of an opened project."""
+    other = np.where(clip[1][0] == 1, 0, clip[1][0])
+    return {
+        "another mask": lambda p: p.give(0, other),
+        "a later mask": lambda p: p.give(3, clip[1][3]),
+        "a mask taken back": lambda p: p.take_back(0),
+        "an object removed": lambda p: p.remove(1),
+    }
+
+
+@pytest.mark.parametrize("name", ["another mask", "a later mask", "a mask taken back", "an object removed"])
+def test_an_edit_that_is_killed_is_made_or_not_made(project, clip, tmp_path, monkeypatch, name):
+    project.give(0, clip[1][0])
+    project.give(5, clip[1][5])
+
+    def facts(project):
+        return project.given, {i: project._given_mask(i).tobytes() for i in project.given}
+
+    edit, before = edits(project, clip)[name], facts(project)
+    shutil.copytree(project.folder, tmp_path / "whole")
+    edit(done := Project.open(tmp_path / "whole"))
+    after = facts(done)
+    for at in range(20):
+        shutil.rmtree(tmp_path / "killed", ignore_errors=True)
+        shutil.copytree(project.folder, tmp_path / "killed")
+        steps = iter(range(at))
+
+        def counted(call, steps=steps):
+            def step(*arguments, **named):
+                if next(steps, None) is None:
+                    raise Killed
+                return call(*arguments, **named)
+
+            return step
+
+        with monkeypatch.context() as patch:
+            for call in ("replace", "unlink"):
+                patch.setattr(os, call, counted(getattr(os, call)))
+            try:
+                edit(Project.open(tmp_path / "killed"))
+                ended = True
+            except Killed:
+                ended = False
+        again = Project.open(tmp_path / "killed")
+        again.sweep()
+        assert facts(again) in (before, after), at
+        left = {path.name for path in (tmp_path / "killed" / "given").iterdir()}
+        assert left == {again._given_name(index) for index in again.given}, at
+        assert not [path for path in (tmp_path / "killed").rglob("*") if "partial" in path.name]
+        if ended:
+            assert facts(again) == after
+            return
+    raise AssertionError("it did not end")
+
+
+def test_an_edit_that_the_disk_does_not_take_is_not_made(project, clip, monkeypatch):
+    project.give(0, clip[1][0])
+    write = Folder.write
+
+    def full(self, name, content):
+        if name == "project.json":
+            raise OSError(28, "No space left on device", name)
+        write(self, name, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "write", full)
+        for edit in edits(project, clip).values():
+            with pytest.raises(OSError, match="No space"):
+                edit(project)
+    assert project.given == Project.open(project.folder).given == {0: (1, 2)}
+    np.testing.assert_array_equal(project.mask(0), clip[1][0])
+
+
+def test_a_removed_object_does_not_come_back_with_a_stroke_on_an_outdated_frame(project, clip, tmp_path):
+    project = tracked(project, clip[1])
+    project.give(3, np.where(clip[1][0] == 2, 0, clip[1][0]))  # frames from here on are outdated
+    project.remove(2)
+    assert project.kind(5) == "outdated"
+    assert set(np.unique(project.mask(5))) == {0, 1}
+    stroke = project.mask(5)
+    stroke[:9, :9] = 1
+    assert project.give(5, stroke) == (1,)
+    assert list(write_masks(project, tmp_path / "masks.zip"))
+    with zipfile.ZipFile(tmp_path / "masks.zip") as archive:
+        for name in archive.namelist():
+            assert 2 not in np.asarray(Image.open(io.BytesIO(archive.read(name)))), name
