@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import os
 import platform
@@ -21,6 +22,25 @@ def describe(device: torch.device) -> str:
         name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
     threads = torch.get_num_threads()
     return f"{name}, {threads} thread{'' if threads == 1 else 's'}, torch {torch.__version__}"
+
+
+# What libraries say that have no class for it: torch, oneDNN, C++.
+_NO_MEMORY = (
+    "out of memory",
+    "allocate memory",
+    "could not create a primitive",
+    "bad_alloc",
+    "not enough memory",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is not enough memory, whoever asked for it."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
 
 
 def has_spare_core() -> bool:

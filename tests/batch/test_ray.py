@@ -100,6 +100,32 @@ def test_workers_find_relative_paths_wherever_they_work(tmp_path, monkeypatch):
     assert run_on_ray([], load, tmp_path / "none", workers=1) == []
 
 
+@pytest.mark.parametrize("address", [None, "", "10.0.0.1:6379"])
+def test_ray_listens_on_this_machine_alone_unless_a_cluster_is_named(tmp_path, monkeypatch, address):
+    kills.clips(tmp_path / "data", 1)
+    monkeypatch.setenv("RAY_ADDRESS", address or "")
+    if address is None:
+        monkeypatch.delenv("RAY_ADDRESS")
+    started = {}
+    ray = SimpleNamespace(
+        is_initialized=lambda: False,
+        init=lambda **options: started.update(options),
+        shutdown=lambda: None,
+        exceptions=SimpleNamespace(RayError=ZeroDivisionError),
+    )
+    monkeypatch.setattr(on_ray, "_import_ray", lambda: (ray, None))
+    monkeypatch.setattr(on_ray, "_rows", lambda *arguments: [])
+
+    def load():
+        return Predictor.from_pretrained(device="cpu", size=64)
+
+    with pytest.raises(KeyError):  # no row came
+        run_on_ray(find_jobs(tmp_path / "data"), load, tmp_path / "out", workers=3, threads=2)
+    here = {"address": "local", "_node_ip_address": "127.0.0.1", "num_cpus": 6}
+    assert {name: value for name, value in started.items() if name in here} == ({} if address else here)
+    assert started["include_dashboard"] is False
+
+
 def test_workers_get_a_model_by_its_whole_path(tmp_path, monkeypatch):
     kills.clips(tmp_path / "data", 1)
     (tmp_path / "mine").mkdir()

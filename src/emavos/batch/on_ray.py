@@ -68,9 +68,13 @@ def run_on_ray(
     del predictor
     started = not ray.is_initialized()
     if started:
-        here = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers * threads}
         try:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", **here)
+            ray.init(
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                **_here(workers * threads),
+            )
         except Exception as error:  # Ray has no class for it
             raise ValueError(f"Ray does not start: {error}") from error
     try:
@@ -88,6 +92,17 @@ def run_on_ray(
         if started:
             ray.shutdown()
     return [found[job.name] for job in jobs]
+
+
+def _here(processors: int) -> dict[str, Any]:
+    """What Ray is started with on this machine; nothing if RAY_ADDRESS names a cluster.
+
+    Ray runs the code of whoever connects to it. Its own listen on this machine alone, and no cluster is joined
+    that another user of the machine may have started.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        return {}
+    return {"address": "local", "_node_ip_address": "127.0.0.1", "num_cpus": processors}
 
 
 def _rows(

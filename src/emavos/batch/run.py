@@ -20,6 +20,7 @@ from emavos.cli.segment import FPS, read_masks
 from emavos.io import VideoWriter, list_images, open_frames, write_mask
 from emavos.io.images import PathLike
 from emavos.io.whole import partial_folder, replacing, sweep
+from emavos.machine import is_out_of_memory
 from emavos.predictor import Predictor
 from emavos.pretrained import weights_sha256
 from emavos.visualize import overlay
@@ -257,6 +258,8 @@ def _inputs_sha256(job: Job) -> str:
 
 def _told(error: Exception) -> str:
     """An error as one line; those that are no mistake of a user say what they are."""
+    if is_out_of_memory(error):
+        return "out of memory; try a smaller --size or --max-frames"
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
         return f"{error.filename}: {error.strerror}"
     kind = "" if isinstance(error, (ValueError, ImportError, OSError)) else f"{type(error).__name__}: "

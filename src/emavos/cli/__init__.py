@@ -8,6 +8,7 @@ code. torch takes seconds to load, and `emavos --help` should not: commands impo
 from __future__ import annotations
 
 import argparse
+import errno
 import signal
 import sys
 import threading
@@ -30,12 +31,19 @@ from emavos.cli import (
     train,
     ui,
 )
+from emavos.cli.streams import speaking
 
+_NO_MEMORY = "out of memory; try a smaller --size or --max-frames, or fewer --workers"
 BAD_INPUT, BAD_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line. Returns its exit code."""
+    with speaking():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         args = _parser().parse_args(argv)
         with _terminable():
@@ -47,10 +55,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            return _fail(_NO_MEMORY, BAD_INPUT)
         named = error.filename is not None and error.strerror is not None
         return _fail(f"{error.filename}: {error.strerror}" if named else str(error), BAD_INPUT)
     except (ValueError, ImportError, FloatingPointError) as error:
         return _fail(str(error), BAD_INPUT)
+    except (MemoryError, RuntimeError) as error:
+        from emavos.machine import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        return _fail(_NO_MEMORY, BAD_INPUT)
     return 0
 
 

@@ -29,7 +29,6 @@ from emavos.cli.datasets import (
     say,
     say_what_is_not_scored,
 )
-from emavos.cli.follow import is_out_of_memory
 from emavos.cli.words import counted
 
 if TYPE_CHECKING:
@@ -249,7 +248,9 @@ def _predict(
         try:
             run = predict(videos, begin, folder, settings, each_frame=lambda video, index: bar.update())
         except (RuntimeError, MemoryError) as error:
-            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+            from emavos.machine import is_out_of_memory
+
+            if not is_out_of_memory(error):
                 raise
             raise ValueError(f"out of memory; try a smaller --size or --max-frames ({name})") from error
     followed = before is None or before.timings != run.timings

@@ -24,6 +24,7 @@ def follow(
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
     from emavos.io.source import FrameSource
+    from emavos.machine import is_out_of_memory
 
     read: deque[Pixels] = deque()
 
@@ -49,16 +50,9 @@ def follow(
         for result in bar:
             yield read.popleft() if direction == "forward" else next(read_again), result
             done += 1
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
             raise
         raise ValueError(f"out of memory at frame {done}; try a smaller --size or --max-frames") from error
     except ValueError as error:
         raise ValueError(f"{error}; nothing was written" if done else str(error)) from error
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """torch has a class for it on an accelerator; on a CPU only the text tells."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

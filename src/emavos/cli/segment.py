@@ -21,7 +21,7 @@ from emavos.cli.arguments import (
 )
 from emavos.cli.confidences import write_confidences
 from emavos.cli.follow import follow
-from emavos.cli.staging import check_way, staged
+from emavos.cli.staging import Outputs, staged_together
 from emavos.cli.words import counted
 
 if TYPE_CHECKING:
@@ -88,22 +88,17 @@ def _segment(args: argparse.Namespace) -> None:
     frames = open_frames(args.video)
     mask = read_masks(args.mask, frames)
     start, count, ids, names, states = time.monotonic(), 0, set[int](), list[str](), []
-    with ExitStack() as stack:
-        folder = stack.enter_context(staged(args.out, args.force))
+    if args.confidence is not None and args.confidence.suffix.lower() != ".csv":
+        raise ValueError(f"--confidence {args.confidence} is written as .csv")
+    with staged_together(args.force) as outputs, ExitStack() as stack:
+        folder = outputs.folder(args.out)
         show = None
         if args.overlay is not None:
-            show = stack.enter_context(_overlay_writer(args.overlay, args.force, frames.fps or FPS))
+            show = stack.enter_context(_overlay_writer(args.overlay, outputs, frames.fps or FPS))
         coco = None
         if args.rle is not None:
-            _check_new(args.rle, "--rle", args.force)
-            runs = stack.enter_context(staged(args.rle.parent, force=True))
-            coco = stack.enter_context(CocoWriter(runs / args.rle.name))
-        table = None
-        if args.confidence is not None:
-            if args.confidence.suffix.lower() != ".csv":
-                raise ValueError(f"--confidence {args.confidence} is written as .csv")
-            _check_new(args.confidence, "--confidence", args.force)
-            table = stack.enter_context(staged(args.confidence.parent, force=True)) / args.confidence.name
+            coco = stack.enter_context(CocoWriter(outputs.file(args.rle, "--rle")))
+        table = None if args.confidence is None else outputs.file(args.confidence, "--confidence")
         predictor = load_predictor(args, shortcuts_of(args), **policy(args))
 
         def write(name: str, frame: Pixels, mask: IdMask) -> None:
@@ -123,7 +118,6 @@ def _segment(args: argparse.Namespace) -> None:
                 count, ids = count + 1, ids.union(result.ids)
         if table is not None:
             write_confidences(table, names, states)
-        check_way(folder, args.out)  # before the others, which are finished first, take their places
     if not args.quiet:
         seconds = time.monotonic() - start
         how = f"{seconds:.1f} s, {predictor.device.type}, {str(predictor.dtype).removeprefix('torch.')}"
@@ -185,23 +179,15 @@ def read_masks(mask: Path | Mapping[str, Path], frames: FrameSource) -> IdMask |
 
 
 @contextmanager
-def _overlay_writer(path: Path, force: bool, fps: float) -> Iterator[Callable[[str, Pixels], None]]:
+def _overlay_writer(path: Path, outputs: Outputs, fps: float) -> Iterator[Callable[[str, Pixels], None]]:
     """A function that writes a frame by its name, to a video or a folder."""
     from emavos.io import VideoWriter, write_image
 
     if path.suffix.lower() in (".avi", ".gif", ".jpeg", ".jpg", ".mkv", ".mov", ".png", ".webm"):
         raise ValueError(f"--overlay {path} is written as .mp4, or as a folder of PNGs")
     if path.suffix.lower() != ".mp4":
-        with staged(path, force) as folder:
-            yield lambda name, frame: write_image(folder / f"{name}.png", frame)
+        folder = outputs.folder(path)
+        yield lambda name, frame: write_image(folder / f"{name}.png", frame)
     else:
-        _check_new(path, "--overlay", force)
-        with staged(path.parent, force=True) as folder, VideoWriter(folder / path.name, fps) as video:
+        with VideoWriter(outputs.file(path, "--overlay"), fps) as video:
             yield lambda name, frame: video.write(frame)
-
-
-def _check_new(path: Path, option: str, force: bool) -> None:
-    if path.is_dir():
-        raise ValueError(f"{option} {path} is a folder, not a file")
-    if path.exists() and not force:
-        raise ValueError(f"{path} exists; choose another name, or --force to write over it")

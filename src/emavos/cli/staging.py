@@ -1,67 +1,174 @@
-"""Outputs that appear whole or not at all."""
+"""Outputs that appear whole or not at all, and all outputs of a command together."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
 @contextmanager
 def staged(target: Path, force: bool) -> Iterator[Path]:
     """A hidden folder to fill; its files go to `target` if the block ends well, and vanish otherwise."""
-    from emavos.io.whole import partial_folder, sweep
-
-    target = Path(os.path.abspath(target))
-    # inside the target where there is one, which may be a disk of its own
-    home = next(folder for folder in (target, *target.parents) if folder.exists())
-    sweep(home, target.name)
-    if target.is_symlink() and not target.exists():
-        raise ValueError(f"{target} is a link that leads nowhere; remove it, or choose another folder")
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"{target} is a file, not a folder")
-    if target.is_dir() and not force and any(target.iterdir()):
-        raise ValueError(f"{target} is not empty; choose another folder, or --force to write over old files")
-    with ExitStack() as stack:
-        try:
-            stage = stack.enter_context(partial_folder(home, target.name))
-        except OSError as error:
-            raise ValueError(f"{target} cannot be written: {error.strerror}") from error
-        with _told_of(target, stage):
-            yield stage
-            _publish(stage, target)
+    with staged_together(force) as outputs:
+        yield outputs.folder(target)
 
 
 @contextmanager
-def _told_of(target: Path, stage: Path) -> Iterator[None]:
+def staged_together(force: bool) -> Iterator[Outputs]:
+    """Outputs to write under hidden names, which take their places together if the block ends well.
+
+    If one cannot, those that were moved go back, and what they replaced returns. A process that is killed
+    while files are moved is the one case that leaves some of them.
+    """
+    with ExitStack() as stack:
+        outputs = Outputs(force, stack)
+        yield outputs
+        outputs.publish()
+
+
+class Outputs:
+    """The outputs of one command; see `staged_together`.
+
+    force: whether a folder may have files, and a file be there already.
+    """
+
+    def __init__(self, force: bool, stack: ExitStack) -> None:
+        self._force = force
+        self._stack = stack
+        self._outputs: list[_Output] = []
+
+    def folder(self, target: Path) -> Path:
+        """A hidden folder whose files go to the folder `target`, which is new or empty, unless forced."""
+        target = Path(os.path.abspath(target))
+        if target.is_symlink() and not target.exists():
+            raise ValueError(f"{target} is a link that leads nowhere; remove it, or choose another folder")
+        if target.exists() and not target.is_dir():
+            raise ValueError(f"{target} is a file, not a folder")
+        # inside the target where there is one, which may be a disk of its own
+        home = next(folder for folder in (target, *target.parents) if folder.exists())
+        return self._stage(target, home)
+
+    def file(self, target: Path, option: str) -> Path:
+        """A hidden path to write the file `target` to, of an option of that name."""
+        target = Path(os.path.abspath(target))
+        if target.is_dir():
+            raise ValueError(f"{option} {target} is a folder, not a file")
+        home = next(folder for folder in target.parents if folder.exists())
+        if not home.is_dir():
+            raise ValueError(f"{target} cannot be written: {home} is in its way")
+        return self._stage(target, home, single=True) / target.name
+
+    def _stage(self, target: Path, home: Path, single: bool = False) -> Path:
+        from emavos.io.whole import in_use, partial_folder, sweep
+
+        def check_unused(ours: Path | None = None) -> None:
+            if in_use(home, target.name, ours):
+                raise ValueError(
+                    f"{target} is being written by another run; wait for it, or choose another place"
+                )
+
+        sweep(home, target.name)
+        output = _Output(target, home, single)
+        check_unused()
+        self._check_new(output)
+        try:
+            output.stage = self._stack.enter_context(partial_folder(home, target.name))
+        except OSError as error:
+            raise ValueError(f"{target} cannot be written: {error.strerror}") from error
+        check_unused(output.stage)  # again: two may have begun at once
+        self._stack.enter_context(_told_of(output))
+        self._outputs.append(output)
+        return output.stage
+
+    def _check_new(self, output: _Output) -> None:
+        """Raise ValueError if there is anything that only --force writes over."""
+        target, stages = output.target, {one.stage for one in self._outputs}
+        if self._force:
+            return
+        if output.single and target.exists():
+            raise ValueError(f"{target} exists; choose another name, or --force to write over it")
+        if not output.single and target.is_dir() and not {*target.iterdir()} <= stages:
+            raise ValueError(
+                f"{target} is not empty; choose another folder, or --force to write over old files"
+            )
+
+    def publish(self) -> None:
+        """Put all outputs in their places, or none."""
+        for output in self._outputs:
+            self._check_new(output)  # again: another program may have been faster
+            output.check_way()
+        with ExitStack() as undo:
+            for output in self._outputs:
+                output.move(undo)
+            undo.pop_all()  # nothing is taken back
+
+
+@dataclass
+class _Output:
+    target: Path
+    home: Path  # the folder that the hidden one is in
+    single: bool  # whether `target` is a file
+    stage: Path = field(default=Path())
+
+    def moves(self) -> list[tuple[Path, Path]]:
+        """What is moved, and where to: the folder at once if there is none yet, otherwise file by file."""
+        if not self.single and not self.target.exists():
+            return [(self.stage, self.target)]
+        place = self.target.parent if self.single else self.target
+        files = [file for file in sorted(self.stage.rglob("*")) if file.is_file()]
+        return [(file, place / file.relative_to(self.stage)) for file in files]
+
+    def check_way(self) -> None:
+        """Raise ValueError if something stands in the way of a file."""
+        for _, goal in self.moves():
+            above = next(folder for folder in goal.parents if folder.exists())
+            if goal.is_dir() or not above.is_dir():
+                raise ValueError(
+                    f"{goal} cannot be written: {goal if goal.is_dir() else above} is in its way"
+                )
+
+    def move(self, undo: ExitStack) -> None:
+        """Move what was staged, and tell `undo` how to take it back."""
+        for number, (file, goal) in enumerate(self.moves()):
+            for folder in reversed([folder for folder in goal.parents if not folder.exists()]):
+                folder.mkdir()
+                undo.callback(_rmdir, folder)
+            old = None
+            if goal.exists():
+                old = self.stage / f".old-{number}"
+                try:
+                    os.link(goal, old)
+                except OSError:  # a disk without links
+                    shutil.copy2(goal, old)
+            try:
+                os.replace(file, goal)
+            except OSError as error:
+                if file == self.stage and goal.is_dir():
+                    raise ValueError(
+                        f"{goal} was filled by another program meanwhile; choose another folder"
+                    ) from error
+                raise
+            undo.callback(os.replace, *((goal, file) if old is None else (old, goal)))
+
+
+@contextmanager
+def _told_of(output: _Output) -> Iterator[None]:
     """What the disk says of a hidden folder is said of the one that people know."""
     try:
         yield
     except OSError as error:
         name = str(error.filename)
-        if error.errno is None or not name.startswith(str(stage)):
+        if error.errno is None or not name.startswith(str(output.stage)):
             raise
-        place = f"{target}{name.removeprefix(str(stage))}"
-        raise OSError(error.errno, os.strerror(error.errno), place) from error
+        rest = name.removeprefix(str(output.stage))
+        place = output.target if output.single else f"{output.target}{rest}"
+        raise OSError(error.errno, os.strerror(error.errno), os.fspath(place)) from error
 
 
-def _publish(stage: Path, target: Path) -> None:
-    """Put what was staged in its place: at once where there is nothing yet, otherwise file by file."""
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(stage, target)
-        return
-    for file, goal in check_way(stage, target):
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(file, goal)
-
-
-def check_way(stage: Path, target: Path) -> list[tuple[Path, Path]]:
-    """What is staged, with the place of each file; ValueError where something stands in the way of one."""
-    moves = [(file, target / file.relative_to(stage)) for file in sorted(stage.rglob("*")) if file.is_file()]
-    for _, goal in moves:
-        above = next(folder for folder in goal.parents if folder.exists())
-        if goal.is_dir() or not above.is_dir():
-            raise ValueError(f"{goal} cannot be written: {goal if goal.is_dir() else above} is in its way")
-    return moves
+def _rmdir(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import zlib
-from tempfile import TemporaryFile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -19,7 +22,8 @@ class Spool:
     """
 
     def __init__(self) -> None:
-        self._file = TemporaryFile()  # noqa: SIM115, closed by close()
+        with named_temporary():
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115, closed by close()
         self._places: list[tuple[int, tuple[int, ...]]] = []
         self._end = 0
 
@@ -33,8 +37,10 @@ class Spool:
 
     def append(self, array: NDArray[np.uint8]) -> None:
         packed = zlib.compress(np.ascontiguousarray(array).data, level=1)
-        self._file.seek(self._end)
-        self._file.write(packed)
+        with named_temporary():
+            self._file.seek(self._end)
+            self._file.write(packed)
+            self._file.flush()
         self._places.append((self._end, array.shape))
         self._end += len(packed)
 
@@ -51,4 +57,17 @@ class Spool:
         self.close()
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # of a full disk, which `append` has told of
+            self._file.close()
+
+
+@contextmanager
+def named_temporary() -> Iterator[None]:
+    """What the disk says of a temporary file names its folder, and TMPDIR, which names another."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # no folder will do: `tempfile` has said so
+            raise
+        reason = f"{os.strerror(error.errno)}; have TMPDIR name a folder with room for temporary files"
+        raise OSError(error.errno, reason, tempfile.gettempdir()) from error

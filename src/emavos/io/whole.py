@@ -84,6 +84,28 @@ def sweep(folder: Path, name: str | None = None) -> None:
                 os.close(lock)
 
 
+def in_use(folder: Path, name: str, ours: Path | None = None) -> bool:
+    """Whether a partial file or folder of this name, other than `ours`, is held by a run that lives.
+
+    False on Windows, and if files have no locks.
+    """
+    if sys.platform == "win32":
+        return False
+    for path in list(folder.iterdir()):
+        partial = _PARTIAL.fullmatch(path.name)
+        if partial is None or partial[1] != name or path == ours:
+            continue
+        with suppress(OSError):  # gone, a link, or without locks
+            lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            finally:
+                os.close(lock)
+    return False
+
+
 def claim(home: Path, name: str, folder: bool = False) -> tuple[Path, int | None]:
     """A new partial file or folder, and what marks it as held until `release`, however this process ends."""
     while True:

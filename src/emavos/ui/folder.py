@@ -144,7 +144,8 @@ class Folder:
     def _entered(self, make: bool = False) -> Iterator[int | None]:
         """The descriptor of the folder; None where folders have none."""
         if not _DESCRIPTORS:
-            yield self._checked(make)
+            self._check_below(make)
+            yield None
             return
         folder = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -164,13 +165,13 @@ class Folder:
         finally:
             os.close(folder)
 
-    def _checked(self, make: bool) -> None:
+    def _check_below(self, make: bool) -> None:
         for depth in range(len(self.below)):
             path = self.root.joinpath(*self.below[: depth + 1])
             if make:
                 path.mkdir(exist_ok=True)
             facts = os.lstat(path)
-            if not stat.S_ISDIR(facts.st_mode) or getattr(facts, "st_reparse_tag", 0):
+            if not stat.S_ISDIR(facts.st_mode) or getattr(facts, "st_reparse_tag", None):
                 raise self._no_folder()
 
     def _no_folder(self) -> ValueError:

@@ -1,0 +1,252 @@
+"""The outputs of a command appear together or not at all, and what it says about them never fails."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+import tempfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emavos.cli import main
+from emavos.cli import staging as module
+from emavos.cli.staging import staged, staged_together
+from emavos.io import Spool, write_mask
+from emavos.machine import is_out_of_memory
+
+
+@pytest.fixture
+def argv(tmp_path):
+    """A command that follows two frames."""
+    (tmp_path / "frames").mkdir()
+    for index in range(2):
+        Image.new("RGB", (96, 64), "gray").save(tmp_path / "frames" / f"{index}.png")
+    mask = np.zeros((64, 96), np.uint8)
+    mask[20:50, 10:40] = 1
+    write_mask(tmp_path / "mask.png", mask)
+    argv = [
+        "segment",
+        tmp_path / "frames",
+        "--mask",
+        tmp_path / "mask.png",
+        "--size",
+        "64",
+        "--device",
+        "cpu",
+    ]
+    return [*map(str, argv)]
+
+
+def tree(folder):
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def fail(*arguments):
+    raise ZeroDivisionError
+
+
+def fill(outputs, home):
+    """Four outputs, of which two take the place of old ones if that is forced."""
+    (outputs.folder(home / "masks") / "0.png").write_text("new")
+    (outputs.folder(home / "deep" / "overlay") / "0.png").write_text("new")
+    outputs.file(home / "r.json", "--rle").write_text("new")
+    outputs.file(home / "c.csv", "--confidence").write_text("new")
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_if_one_output_cannot_be_moved_the_others_go_back(tmp_path, monkeypatch, old):
+    if old:
+        for name in ("masks/0.png", "masks/1.png", "r.json", "c.csv"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text("old")
+    before, replace = tree(tmp_path), os.replace
+    for at in range(4):
+        moves = iter(range(at))
+
+        def full(source, goal, moves=moves):
+            if ".old-" not in str(source) and ".partial" not in str(goal) and next(moves, None) is None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source))
+            replace(source, goal)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module.os, "replace", full)
+            with pytest.raises(OSError, match="No space left") as error, staged_together(old) as outputs:
+                fill(outputs, tmp_path)
+        assert ".partial" not in error.value.filename
+        assert tree(tmp_path) == before
+        assert not (tmp_path / "deep").exists()
+    with staged_together(old) as outputs:
+        fill(outputs, tmp_path)
+    after = tree(tmp_path)
+    assert after.pop("masks/1.png", "") == ("old" if old else "")
+    names = ["c.csv", "deep/overlay/0.png", "masks/0.png", "r.json"]
+    assert after == dict.fromkeys(names, "new")
+
+
+def test_all_outputs_vanish_if_the_command_fails(tmp_path):
+    with pytest.raises(ZeroDivisionError), staged_together(False) as outputs:
+        fail(fill(outputs, tmp_path))
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files are held by locks of POSIX")
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("force", [False, True])
+def test_two_commands_do_not_write_to_one_place_at_a_time(tmp_path, there, force):
+    if there:
+        (tmp_path / "out").mkdir()
+    with staged(tmp_path / "out", force) as stage:
+        with (
+            pytest.raises(ValueError, match="out is being written by another run"),
+            staged(tmp_path / "out", force),
+        ):
+            pass
+        (stage / "a.txt").touch()
+        with staged_together(force) as other:  # beside it another may write
+            other.file(tmp_path / "r.json", "--rle").touch()
+            with pytest.raises(ValueError, match=r"r\.json is being written by another run"):
+                other.file(tmp_path / "r.json", "--rle")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_that_was_filled_meanwhile_is_left_as_it_is(tmp_path, there):
+    out = tmp_path / "out"
+    if there:
+        out.mkdir()
+
+    def write():
+        with staged_together(False) as outputs:
+            (outputs.folder(out) / "0.png").write_text("mine")
+            outputs.file(tmp_path / "r.json", "--rle").write_text("mine")
+            out.mkdir(exist_ok=True)
+            (out / "0.png").write_text("of another")
+
+    with pytest.raises(ValueError, match="out is not empty"):
+        write()
+    assert tree(tmp_path) == {"out/0.png": "of another"}
+
+
+def test_a_file_that_came_meanwhile_is_left_as_it_is(tmp_path):
+    def write():
+        with staged_together(False) as outputs:
+            (outputs.folder(tmp_path / "out") / "0.png").touch()
+            outputs.file(tmp_path / "r.json", "--rle").write_text("mine")
+            (tmp_path / "r.json").write_text("of another")
+
+    with pytest.raises(ValueError, match=r"r\.json exists"):
+        write()
+    assert tree(tmp_path) == {"r.json": "of another"}
+
+
+def test_segment_leaves_nothing_if_its_last_output_cannot_be_moved(argv, tmp_path, monkeypatch, capsys):
+    home = tmp_path / "home"
+    home.mkdir()
+    options = {"--out": "masks", "--rle": "r.json", "--confidence": "c.csv", "--overlay": "overlay"}
+    argv += [text for option, name in options.items() for text in (option, str(home / name))]
+    replace, moved = os.replace, []
+
+    def full(source, goal):
+        if moved.append(goal) or len(moved) == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source))
+        replace(source, goal)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "os", type("", (), {**vars(os), "replace": staticmethod(full)}))
+        assert main(argv) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert not [*home.iterdir()]
+    assert main(argv) == 0
+    assert {path.name for path in home.iterdir()} == {"masks", "r.json", "c.csv", "overlay"}
+
+
+def test_a_full_folder_of_temporary_files_is_named(tmp_path, monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "TemporaryFile", Full)
+    with Spool() as spool, pytest.raises(OSError, match="TMPDIR") as error:
+        spool.append(np.zeros((4, 4, 3), np.uint8))
+    assert error.value.filename == str(tmp_path)
+    assert error.value.strerror.startswith("No space left on device")
+
+
+def stream(encoding):
+    return io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_letters_that_a_stream_cannot_show_are_escaped(argv, tmp_path, monkeypatch, encoding):
+    out, err = stream(encoding), stream(encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    argv += ["--out", str(tmp_path / "камера")]
+    assert main(argv) == 0
+    assert b"masks in" in out.buffer.getvalue()
+    assert rb"\u043a" in out.buffer.getvalue()
+    assert main(argv) == 1
+    assert b"is not empty" in err.buffer.getvalue()
+    assert out.errors == "strict"
+
+
+def test_without_streams_the_work_is_done(argv, tmp_path, monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    argv += ["--out", str(tmp_path / "out")]
+    assert (main(argv), len([*(tmp_path / "out").iterdir()])) == (0, 2)
+    assert main(argv) == 1
+    assert main(["segment", "--nonsense"]) == 2
+    assert sys.stderr is None
+
+
+def test_a_reader_that_is_gone_is_no_error(monkeypatch):
+    class Gone(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, content):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    gone = io.TextIOWrapper(io.BufferedWriter(Gone()), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", gone)
+    assert main(["--version"]) == 0
+    gone.buffer.detach()  # which would tell of it when it is closed
+
+
+ERRORS = [
+    (MemoryError(), True),
+    (np._core._exceptions._ArrayMemoryError((9,), np.dtype("u1")), True),
+    (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+    (RuntimeError("could not create a primitive"), True),
+    (RuntimeError("[enforce fail at alloc_cpu.cpp:113] DefaultCPUAllocator: can't allocate memory"), True),
+    (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."), True),
+    (RuntimeError("std::bad_alloc"), True),
+    (RuntimeError("CUDA out of memory. Tried to allocate 9 GiB"), True),
+    (RuntimeError("shapes do not match"), False),
+    (OSError(errno.ENOSPC, "No space left on device"), False),
+    (ValueError("out of memory"), False),
+]
+
+
+@pytest.mark.parametrize(("error", "expected"), ERRORS)
+def test_out_of_memory_is_told_from_other_errors_whoever_raises_it(error, expected):
+    assert is_out_of_memory(error) == expected
+
+
+@pytest.mark.parametrize("error", [error for error, expected in ERRORS if expected])
+@pytest.mark.parametrize("place", ["emavos.io.write_mask", "emavos.cli.segment.read_masks"])
+def test_out_of_memory_is_one_line_wherever_it_happens(argv, tmp_path, monkeypatch, capsys, place, error):
+    def fail(*arguments, **named):
+        raise error
+
+    monkeypatch.setattr(place, fail)
+    assert main([*argv, "--out", str(tmp_path / "out")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("emavos: error: out of memory")
+    assert not (tmp_path / "out").exists()
