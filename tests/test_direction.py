@@ -9,9 +9,9 @@ from PIL import Image
 
 from emavos import MemoryPolicy, Predictor, Result
 from emavos.demo import synthetic_clip
-from emavos.direction import fuse
 from emavos.evaluation import region_similarity
 from emavos.io import write_video
+from emavos.session.both_ways import fuse
 
 FRAMES, TRUTH = synthetic_clip(frames=10, size=(96, 160))
 

@@ -171,7 +171,7 @@ def test_an_edit_holds_the_memory_frames_that_it_wrote_over_until_the_next_step(
     bank = video.groups[0].bank
     for id in (1, 2, 3):
         video.correct({id: only(id, 5)})
-    marks = [mark for _, mark in video._undo[-1].marks]
+    marks = [mark for _, mark in video._undo[-1].banks.marks]
     assert 0 < sum(x.nbytes for mark in marks for x in mark.replaced.values()) < 0.3 * bank.nbytes
     video.step(FRAMES[6])
     assert not bank._marks

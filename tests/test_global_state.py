@@ -63,7 +63,7 @@ print(len(modules) > 100)
 
 USE = """
 import tempfile
-import emavos, emavos.confidence, emavos.io, emavos.saved_session
+import emavos, emavos.confidence, emavos.io, emavos.session
 from emavos.demo import synthetic_clip
 
 def check(when):

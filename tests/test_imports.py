@@ -25,48 +25,39 @@ ALLOWED = {
     "convert": {"frames", "io", "models", "pretrained"},
     "calibration": set(),
     "confidence": {"calibration"},
-    "result": {"confidence", "pictures"},
-    "given": set(),
     "session": {
         "confidence",
         "frames",
-        "given",
+        "io",  # session/file and session/both_ways alone
         "masks",
         "memory",
         "models",
-        "result",
-        "shortcuts",
+        "pictures",
+        "pretrained",  # session/file alone
         "working",
-        "saved_session",
-    },  # the last inside save and load alone
-    "shortcuts": {"models"},
-    "saved_session": {"frames", "io", "memory", "models", "pretrained", "session", "shortcuts"},
+    },
     "io": {"pictures"},
-    "direction": {"io", "masks", "result", "session"},
-    "review": {"confidence", "direction"},
+    "review": {"confidence", "session"},
     "predictor": {
         "card",
-        "direction",
         "frames",
         "io",
         "machine",
         "memory",
         "models",
         "pretrained",
-        "result",
         "session",
-        "shortcuts",
         "working",
     },
     "visualize": {"io", "masks"},
     "demo": {"io"},
-    "evaluation": {"frames", "io", "masks", "result", "session", "visualize"},
+    "evaluation": {"frames", "io", "masks", "session", "visualize"},
     "machine": set(),
-    "notebook": {"io", "result", "visualize"},
-    "bridges": {"evaluation", "io", "result"},
+    "notebook": {"io", "session", "visualize"},
+    "bridges": {"evaluation", "io", "session"},
     "doctor": {"machine", "memory", "pretrained"},
     "export": {"frames", "io", "memory", "models", "pretrained"},
-    "ui": {"bridges", "io", "predictor", "pretrained", "result", "session", "visualize"},
+    "ui": {"bridges", "io", "predictor", "pretrained", "session", "visualize"},
     "data": {"frames", "io", "masks", "pictures"},
     "training": {
         "convert",
@@ -81,7 +72,7 @@ ALLOWED = {
         "session",
         "visualize",
     },
-    "__init__": {"card", "memory", "predictor", "result", "session", "shortcuts"},
+    "__init__": {"card", "memory", "predictor", "session"},
 }
 EDGES = {"cli", "__main__", "benchmark", "batch"}  # may import anything; nothing imports them but:
 BETWEEN_EDGES = {("__main__", "cli"), ("cli", "batch"), ("batch", "cli"), ("cli", "benchmark")}
@@ -138,6 +129,14 @@ def test_nothing_imports_an_edge():
             other = f"{name}.".split(".")[1] if name.startswith("emavos.") else ""
             known = part == other or (part, other) in BETWEEN_EDGES
             assert other not in EDGES or known, f"{path} imports {name}"
+
+
+def test_nobody_outside_reaches_into_a_session():
+    for part, path in files():
+        names = {
+            node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
+        }
+        assert part == "session" or not names & {"_banks", "_now", "_edges", "_undo"}, path
 
 
 def test_extras_are_imported_inside_the_function_that_needs_them():

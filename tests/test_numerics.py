@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from emavos import MemoryPolicy, Predictor, session
+from emavos import MemoryPolicy, Predictor
 from emavos.demo import synthetic_clip
 from emavos.evaluation import region_similarity
 from emavos.memory import readout, topk_readout
 from emavos.models import STCN, efficientnet_lite
+from emavos.session import frame as current_frame
 
 BACKENDS = ["dense", "blocks", *(["native"] if shutil.which("c++") else [])]
 FRAMES, MASKS = synthetic_clip(frames=10, size=(120, 214))  # the demo's scene
@@ -86,8 +87,8 @@ def near(a, b):
 @pytest.mark.parametrize(
     ("module", "name", "value"),
     [
-        (session, "OBJECTS_AT_ONCE", 1),
-        (session, "OBJECTS_AT_ONCE", 2),
+        (current_frame, "OBJECTS_AT_ONCE", 1),
+        (current_frame, "OBJECTS_AT_ONCE", 2),
         (readout, "_CPU_BLOCK", (7, 50)),
         (efficientnet_lite, "_LARGE", 1 << 14),
     ],

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from emavos import MemoryPolicy, session
+from emavos import MemoryPolicy, Session
 from emavos.benchmark.objects import grid
 from emavos.models import STCN
+from emavos.session import frame as current_frame
 
 
 @pytest.fixture(scope="module")
@@ -18,14 +19,14 @@ FRAMES = np.random.default_rng(0).integers(0, 256, (4, 64, 96, 3), dtype=np.uint
 
 
 def run(model, mask, frames=FRAMES):
-    video = session.Session(model, MemoryPolicy(every=1), size=None)
+    video = Session(model, MemoryPolicy(every=1), size=None)
     return [video.step(frame, mask if number == 0 else None) for number, frame in enumerate(frames)]
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
 def test_objects_in_chunks_get_what_they_get_together(model, monkeypatch, at_once):
     together = run(model, grid(5, 64, 96))
-    monkeypatch.setattr(session, "OBJECTS_AT_ONCE", at_once)
+    monkeypatch.setattr(current_frame, "OBJECTS_AT_ONCE", at_once)
     for one, other in zip(run(model, grid(5, 64, 96)), together, strict=True):
         torch.testing.assert_close(one.prob, other.prob, atol=1e-5, rtol=1e-4)
         assert np.array_equal(one.mask, other.mask)
@@ -42,7 +43,7 @@ def test_no_more_objects_than_a_chunk_go_through_the_network_at_once(model, monk
 
         monkeypatch.setattr(STCN, name, watched)
     run(model, grid(20, 64, 96), FRAMES[:2])
-    assert max(seen) == session.OBJECTS_AT_ONCE
+    assert max(seen) == current_frame.OBJECTS_AT_ONCE
     assert sum(seen) == 3 * 20  # values of both frames, and the second decoded
 
 
@@ -55,7 +56,7 @@ def test_two_hundred_objects_are_followed_from_one_mask(model):
 
 
 def test_two_hundred_objects_may_come_in_any_order_with_any_ids(model):
-    video = session.Session(model, size=None)
+    video = Session(model, size=None)
     ids = [int(i) for i in np.random.default_rng(1).permutation(np.arange(-100, 400, 2)) if i][:200]
     mask = grid(200, 64, 96)
     video.step(FRAMES[0], np.where(mask <= 120, np.array([0, *ids])[mask], 0))

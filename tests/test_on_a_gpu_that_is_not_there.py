@@ -17,10 +17,10 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import emavos
-from emavos import session as session_module
 from emavos.memory import MemoryPolicy
 from emavos.models import PRESETS, STCN, folded
 from emavos.session import Session
+from emavos.session import session as session_module
 
 PACKAGE = str(Path(emavos.__file__).parent)
 SIZE = (64, 96)

@@ -29,6 +29,7 @@ from emavos.io import read_mask, write_mask
 from emavos.masks import aggregate, ids_of, one_hot, pad_to_stride, to_mask
 from emavos.memory import Eviction, Kind, MemoryBank
 from emavos.models import STCN
+from emavos.session.frame import encode_values
 
 HEIGHT, WIDTH = 32, 48
 FRAMES = synthetic_clip(frames=32, size=(HEIGHT, WIDTH))[0]
@@ -171,7 +172,13 @@ class Sessions(RuleBasedStateMachine):
         self.result = self.do(lambda session: session.correct({id: mask == id for id in known}, since))
         self.note_given(known)
         assert all(np.array_equal(self.result.mask == id, mask == id) for id in known)
-        told = dict(zip(self.ids, self.session._values(self.session._now).flatten(2), strict=True))
+        told = dict(
+            zip(
+                self.ids,
+                encode_values(MODEL, self.session._now, self.session.shortcuts).flatten(2),
+                strict=True,
+            )
+        )
         for number, (ids, _) in enumerate(self.groups):
             if set(ids) & set(known):
                 stored = zip(ids, self.values_of(number, self.result.index), strict=True)
@@ -265,7 +272,7 @@ class Sessions(RuleBasedStateMachine):
         for act in self.done:
             act(again)
         assert again.ids == self.session.ids
-        assert again.memorized == self.session.memorized
+        assert again._banks.memorized == self.session._banks.memorized
         assert_same_banks(again, bank_states(self.session))
         ours, theirs = (one.step(FRAMES[one.index % len(FRAMES)]) for one in (self.session, again))
         assert torch.equal(ours.prob, theirs.prob)

@@ -308,3 +308,25 @@ def test_a_step_that_fails_can_be_taken_again(model, monkeypatch):
     assert (session.index, session.ids) == (2, (1,))
     results += [session.step(frames[i], masks.get(i)) for i in range(2, 6)]
     assert_same(results, expected)
+
+
+def test_a_session_that_begins_later_counts_from_there_and_names_the_frames_of_its_order(model):
+    late, plain = Session(model, size=None, start=7), Session(model, size=None)
+    mask = np.zeros((32, 48), np.int32)
+    mask[8:20, 10:30] = 1
+    frames = np.random.default_rng(0).integers(0, 256, (7, 32, 48, 3), dtype=np.uint8)
+    for number, frame in enumerate(frames):
+        ours, theirs = (s.step(frame, mask if number == 0 else None) for s in (late, plain))
+        assert (ours.index, theirs.index) == (7 + number, number)
+        assert torch.equal(ours.prob, theirs.prob)
+    backward = Session(model, size=None, order=range(5, -1, -1))
+    backward.step(frames[0], mask)
+    with pytest.raises(ValueError, match="frame 4 is 31x48 but the video began with 32x48"):
+        backward.step(frames[1][1:])
+    with pytest.raises(ValueError, match="start is the index of a frame, counted from 0, not -1"):
+        Session(model, start=-1)
+
+
+def test_nobody_but_the_session_writes_what_it_holds(model):
+    with pytest.raises(AttributeError):
+        Session(model).groups = ()

@@ -7,7 +7,7 @@ import torch
 from emavos import MemoryPolicy, Predictor, Session, Shortcuts
 from emavos.demo import synthetic_clip
 from emavos.models import STCN
-from emavos.shortcuts import cells_near, coverage, encode_near
+from emavos.session.shortcuts import cells_near, coverage, encode_near
 
 FRAMES, MASKS = synthetic_clip(frames=8, size=(96, 160))
 NEAR = Shortcuts(decode_near=True)

@@ -7,9 +7,7 @@ if TYPE_CHECKING:
     from emavos.card import ModelCard
     from emavos.memory import MemoryPolicy
     from emavos.predictor import Predictor
-    from emavos.result import Result
-    from emavos.session import Session
-    from emavos.shortcuts import Shortcuts
+    from emavos.session import Result, Session, Shortcuts
 
 __version__ = "0.1.0"
 
@@ -19,9 +17,9 @@ _HOMES = {
     "MemoryPolicy": "memory",
     "ModelCard": "card",
     "Predictor": "predictor",
-    "Result": "result",
+    "Result": "session",
     "Session": "session",
-    "Shortcuts": "shortcuts",
+    "Shortcuts": "session",
 }
 _PARTS = ("bridges", "convert", "evaluation", "io", "memory", "models", "training", "visualize")
 

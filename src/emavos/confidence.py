@@ -63,6 +63,21 @@ def observe(
     return tuple(confidences), seen
 
 
+def signs(prob: Tensor, ids: Sequence[int], edges: Mapping[int, float]) -> dict[int, tuple[float, ...]]:
+    """What the confidence of each object is computed from when its mask is not given: {id: signs}.
+
+    Arguments as for `observe`. These are the signs that `emavos.calibration` has weights for.
+    """
+    if not ids:
+        return {}
+    winner = prob.max(dim=0).indices
+    rows = torch.stack([signs_of(prob[plane], winner == plane) for plane in range(1, 1 + len(ids))]).tolist()
+    return {
+        id: present_signs(agreement) if area else absent_signs(edges.get(id, 0.0), trace)
+        for id, (area, agreement, _, trace) in zip(ids, rows, strict=True)
+    }
+
+
 def present_signs(agreement: float) -> tuple[float, float]:
     """What the confidence of a mask is made of: log-odds, in which 0.9 and 0.99 differ as 0.5 and 0.9 do."""
     return 1.0, _logit(agreement)

@@ -13,7 +13,7 @@ from emavos.io import open_frames
 from emavos.visualize import overlay
 
 if TYPE_CHECKING:
-    from emavos.result import Result
+    from emavos.session import Result
 
 
 class show:

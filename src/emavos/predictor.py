@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from emavos.card import ModelCard
-from emavos.direction import Direction, check_direction, propagate_backward, propagate_both
 from emavos.frames import check_short_side
 from emavos.io import FrameSource, ahead, open_frames, read_ahead, read_mask
 from emavos.machine import has_spare_core
@@ -18,9 +17,8 @@ from emavos.memory import MemoryPolicy
 from emavos.memory.policy import check_policy
 from emavos.models import STCN, compiled, folded
 from emavos.pretrained import check_float, choose_device, choose_dtype, load_model
-from emavos.result import Result
-from emavos.session import Session
-from emavos.shortcuts import Shortcuts
+from emavos.session import Result, Session, Shortcuts
+from emavos.session.both_ways import Direction, check_direction, propagate_backward, propagate_both
 from emavos.working import WorkingFrame
 
 
@@ -152,14 +150,26 @@ class Predictor:
             repository, card=card, dtype=dtype, revision=revision, private=private, token=token
         )
 
-    def session(self, saved: str | os.PathLike[str] | None = None) -> Session:
+    def session(
+        self,
+        saved: str | os.PathLike[str] | None = None,
+        *,
+        start: int = 0,
+        order: Sequence[int] | None = None,
+    ) -> Session:
         """A new video, to be fed a frame at a time; or one that `Session.save` wrote, to go on with.
 
-        A saved session has its own policy, size and shortcuts. Raises ValueError as `Session.load` does.
+        saved: the file of a session, which has its own policy, size, shortcuts and index.
+        start: the index of the first frame of a new video.
+        order: which frame of a new video comes when, if not in turn; errors name it.
+
+        Raises ValueError as `Session.load` does.
         """
         if saved is not None:
             return Session.load(saved, self.model, self.network)
-        return Session(self.model, self.policy, self.size, self.shortcuts, self.network)
+        return Session(
+            self.model, self.policy, self.size, self.shortcuts, self.network, start=start, order=order
+        )
 
     def propagate(
         self,
@@ -201,7 +211,9 @@ class Predictor:
         if direction == "forward":
             return self._propagate(source, known)
         both_ways = propagate_both if direction == "both" else propagate_backward
-        return both_ways(self.session, source, {index: _read(m) for index, m in known.items()})
+        return both_ways(
+            lambda order: self.session(order=order), source, {index: _read(m) for index, m in known.items()}
+        )
 
     def _propagate(self, frames: FrameSource, masks: dict[int, Any]) -> Iterator[Result]:
         session = self.session()

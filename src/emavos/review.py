@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emavos.confidence import ObjectState
-from emavos.direction import Direction, check_direction
+from emavos.session.both_ways import Direction, check_direction
 
 REACH = 10.0  # frames after which a correction does 1 / e of the good that it does beside it
 UNSURE = 0.7  # a confidence below is worth a look

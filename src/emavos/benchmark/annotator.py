@@ -34,12 +34,12 @@ from emavos.benchmark.sequences import (
     quality,
 )
 from emavos.confidence import ObjectState
-from emavos.direction import propagate_both
 from emavos.io import open_frames, write_image
 from emavos.models import STCN
 from emavos.pretrained import load_model
 from emavos.review import suggest
 from emavos.session import Session
+from emavos.session.both_ways import propagate_both
 
 CHOICES = ("oracle", "review", "least sure", "uniform", "random")
 
@@ -63,7 +63,9 @@ def measure(
     @cache
     def follow(given: tuple[int, ...]) -> list[Seen]:
         masks = {t: clip.truths[t] for t in given}
-        results = propagate_both(lambda: Session(model, size=size), open_frames(clip.frames), masks)
+        results = propagate_both(
+            lambda order: Session(model, size=size, order=order), open_frames(clip.frames), masks
+        )
         return [
             Seen(r.objects, overlap(r.mask, truth), quality(r.mask, truth))
             for r, truth in zip(results, clip.truths, strict=True)

@@ -28,7 +28,6 @@ import torch
 from numpy.typing import NDArray
 
 from emavos.benchmark.sequences import Clip, add_clip_arguments, leaving, load_clips, scaled
-from emavos.confidence import absent_signs, present_signs, signs_of
 from emavos.evaluation import region_similarity
 from emavos.io import IdMask, read_mask
 from emavos.models import STCN
@@ -63,18 +62,15 @@ def follow(model: STCN, clip: Clip, kind: str, first: IdMask, size: int) -> Iter
     """What a session says of each object of each frame after the first."""
     session = Session(model, size=size)
     for t, (frame, truth) in enumerate(zip(clip.frames, clip.truths, strict=True)):
-        edges = session._edges
         result = session.step(frame, first if t == 0 else None)
-        if t == 0 or session._now is None:
+        if t == 0:
             continue
-        prob = session._now.prob[session._now.crop]
-        winner = prob.argmax(dim=0)
-        for plane, (id, state) in enumerate(result.objects.items(), 1):
-            area, agreement, _, trace = signs_of(prob[plane], winner == plane).tolist()
-            signs = present_signs(agreement) if area else absent_signs(edges.get(id, 0.0), trace)
+        signs = session.signs()
+        for id, state in result.objects.items():
+            present = len(signs[id]) == 2  # an absence has three
             left = float((truth == id).sum() / max((clip.truths[0] == id).sum(), 1))
             J = region_similarity(result.mask == id, truth == id)
-            yield Seen(clip.name, kind, t, id, signs, state.confidence, bool(area), left, J)
+            yield Seen(clip.name, kind, t, id, signs[id], state.confidence, present, left, J)
 
 
 def follow_union(model: STCN, clip: Clip, first: IdMask, size: int) -> Iterator[Seen]:

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 
 from emavos.benchmark.sequences import Clip, add_clip_arguments, known_keys, load_clips, overlap, quality
-from emavos.direction import fuse, steps
 from emavos.models import STCN
 from emavos.pretrained import load_model
-from emavos.result import Result
-from emavos.session import Session
+from emavos.session import Result, Session
+from emavos.session.both_ways import fuse, steps
 
 METHODS = ("forward", "forward, both masks", "both, fused", "both, fused, both masks")
 
@@ -28,9 +27,13 @@ def measure(model: STCN, clip: Clip, size: int) -> dict[str, tuple[float, float]
     model, last = known_keys(model), len(clip) - 1
     masks = {0: clip.truths[0], last: clip.truths[last]}
     found: dict[str, list[Result]] = {}
+
+    def begin(order: Sequence[int]) -> Session:
+        return Session(model, size=size, order=order)
+
     for forward, fused, prime in ((METHODS[0], METHODS[2], False), (METHODS[1], METHODS[3], True)):
-        ahead = list(steps(Session(model, size=size), clip.frames, masks, range(last + 1), prime))
-        back = list(steps(Session(model, size=size), clip.frames, masks, range(last, -1, -1), prime))
+        ahead = list(steps(begin, clip.frames, masks, range(last + 1), prime))
+        back = list(steps(begin, clip.frames, masks, range(last, -1, -1), prime))
         ends = {0: {1}, last: {1}}
         found[forward] = ahead
         found[fused] = [fuse(a, b, ends) for a, b in zip(ahead, reversed(back), strict=True)]

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emavos import session as module
 from emavos.io import IdMask
 from emavos.machine import PeakMemory, describe
 from emavos.memory import MemoryPolicy
 from emavos.models import PRESETS, STCN
 from emavos.predictor import Predictor
+from emavos.session import frame as current_frame
 
 
 def measure(
@@ -36,7 +36,7 @@ def measure(
     """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    module.OBJECTS_AT_ONCE = at_once
+    current_frame.OBJECTS_AT_ONCE = at_once
     policy = MemoryPolicy(every=2, max_frames=memory_frames)
     session = Predictor(STCN(PRESETS[name]).eval(), policy, size=None).session()
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -69,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--height", type=int, default=240, help="of frames, in pixels (240)")
     parser.add_argument("--width", type=int, default=432, help="(432)")
     parser.add_argument("--memory-frames", type=int, default=4, help="(4)")
-    parser.add_argument("--at-once", type=int, default=module.OBJECTS_AT_ONCE, help="objects in a chunk")
+    parser.add_argument(
+        "--at-once", type=int, default=current_frame.OBJECTS_AT_ONCE, help="objects in a chunk"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of torch (1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     args = parser.parse_args(argv)

@@ -15,7 +15,7 @@ import torch
 from emavos.machine import describe, keep_freed_memory
 from emavos.memory import MemoryBank, MemoryPolicy
 from emavos.models import PRESETS, STCN, STRIDE, folded
-from emavos.shortcuts import encode_near
+from emavos.session.shortcuts import encode_near
 
 
 @torch.no_grad()

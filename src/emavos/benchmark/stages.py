@@ -9,13 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import get_context
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from emavos.benchmark.cost import gflop, parameters
 from emavos.masks import aggregate, pad_to_stride
@@ -94,7 +95,7 @@ def measure(
         read = timed(lambda: bank.read(query, memory_frames))
         decode = timed(lambda: aggregate(model.decode(readout, features)[0].float().sigmoid()))
         value = timed(lambda: model.encode_value(frame, features, prob))
-    step = _time_of_steps(model, bank, height, width, objects, repeats)
+    step = _time_of_steps(model, policy, query, values[0], height, width, repeats)
     counts = gflop(PRESETS[name], height, width, objects, memory_frames=1)
     operations = counts["encode_key"] + counts["decode"] + counts["encode_value"]
     return Timing(
@@ -123,18 +124,22 @@ def measure_apart(name: str, threads: int, **options: Any) -> Timing:
 
 
 def _time_of_steps(
-    model: STCN, bank: MemoryBank, height: int, width: int, objects: int, repeats: int
+    model: STCN, policy: MemoryPolicy, key: Tensor, values: Tensor, height: int, width: int, repeats: int
 ) -> float:
-    """Milliseconds of a step with this bank, which is full, over whole periods of its policy."""
+    """Milliseconds of a step over whole periods of the policy, whose memory is full.
+
+    key: (Ck, h, w), values: (O, Cv, h, w), of a frame.
+    """
+    objects = len(values)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     mask = np.zeros((height, width), np.int32)
     for i in range(objects):
         mask[:, i * width // (objects + 1) : (i + 1) * width // (objects + 1)] = i + 1
-    policy = bank.policy
     session = Session(model, policy, size=None)
     session.step(pixels, mask)
-    session.groups[0] = replace(session.groups[0], bank=bank)
+    for _ in range(1, policy.max_frames or 1):
+        session.groups[0].bank.add(torch.randn_like(key), values)
     periods = []
     for _ in range(max(repeats // 2, 1)):
         start = time.perf_counter()

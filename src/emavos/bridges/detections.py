@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from emavos.result import Result
+    from emavos.session import Result
 
 
 def to_detections(result: Result) -> Any:

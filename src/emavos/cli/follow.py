@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from emavos.direction import Direction
     from emavos.io import FrameSource, IdMask, Pixels
     from emavos.predictor import Predictor
-    from emavos.result import Result
+    from emavos.session import Result
+    from emavos.session.both_ways import Direction
 
 
 def follow(

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from emavos.frames import to_frame
 from emavos.masks import to_mask
-from emavos.result import Result
-from emavos.session import Session
+from emavos.session import Result, Session
 
 
 class Views:

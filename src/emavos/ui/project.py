@@ -21,8 +21,7 @@ from emavos.io.images import MAX_PIXELS, decode_image, encode_mask
 from emavos.pictures import ids_of_picture, pixels_of
 from emavos.predictor import Predictor
 from emavos.pretrained import weights_sha256
-from emavos.result import Result
-from emavos.session import Session
+from emavos.session import Result, Session
 from emavos.ui.folder import Folder
 from emavos.ui.hold import HELD, Hold
 from emavos.ui.states import States
@@ -360,8 +359,7 @@ class Project:
         self._check_settings(predictor)
         session = self.states.latest(begin, predictor)
         if session is None:
-            session = predictor.session()
-            session.index = self.first  # before it there is nothing to follow
+            session = predictor.session(start=self.first)  # before it there is nothing to follow
         try:
             for index in range(session.index, end):
                 result = self._step(session, index)

@@ -10,7 +10,7 @@ answer from behind alone, after its last the one from before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -21,10 +21,11 @@ from torch import Tensor
 
 from emavos.io import FrameSource, Reel, Spool, open_reel
 from emavos.masks import ids_of, to_mask
-from emavos.result import Result
-from emavos.session import Session
+from emavos.session.result import Result
+from emavos.session.session import Session
 
 Direction = Literal["forward", "backward", "both"]
+Begin = Callable[[Sequence[int]], Session]  # makes a session of frames that come in this order
 
 _SURENESS = 4  # the power of a confidence in its weight; of 0, 1, 4 and 8 the best on held-out clips
 
@@ -35,33 +36,34 @@ def check_direction(direction: str) -> None:
         raise ValueError(f"direction is one of {', '.join(get_args(Direction))}, not {direction!r}")
 
 
-def propagate_backward(
-    begin: Callable[[], Session], frames: FrameSource, masks: Mapping[int, Any]
-) -> Iterator[Result]:
+def propagate_backward(begin: Begin, frames: FrameSource, masks: Mapping[int, Any]) -> Iterator[Result]:
     """Results in the order of the frames, from masks by the index of theirs, followed to the frames before.
 
-    begin: makes a session. Frames after the last mask have no object.
+    begin: makes a session of frames that come in an order.
+
+    Frames after the last mask have no object.
     Raises ValueError where the frames are a stream, or have no frame of a mask.
     """
     with open_reel(frames) as reel, _Passes() as backward:
-        size = backward.record(begin(), reel, _of_frames(masks, reel), prime=False)
+        size = backward.record(begin, reel, _of_frames(masks, reel), prime=False)
         for index in range(len(reel)):
             yield backward.result(index) or _nothing(index, size)
 
 
 def propagate_both(
-    begin: Callable[[], Session], frames: FrameSource, masks: Mapping[int, Any], prime: bool = True
+    begin: Begin, frames: FrameSource, masks: Mapping[int, Any], prime: bool = True
 ) -> Iterator[Result]:
     """Results in the order of the frames, from masks by the index of theirs, followed both ways and fused.
 
-    begin: makes a session. prime: both passes know all annotations from the first on, those to come too.
+    begin: makes a session of frames that come in an order.
+    prime: both passes know all annotations from the first on, those to come too.
     Raises ValueError as `propagate_backward` does.
     """
     with open_reel(frames) as reel, _Passes() as backward:
         known = _of_frames(masks, reel)
-        backward.record(begin(), reel, known, prime)
+        backward.record(begin, reel, known, prime)
         annotated = {index: set(ids_of(torch.from_numpy(mask))) for index, mask in known.items()}
-        for index, result in enumerate(steps(begin(), reel, known, range(len(reel)), prime)):
+        for index, result in enumerate(steps(begin, reel, known, range(len(reel)), prime)):
             other = backward.result(index)
             yield result if other is None else fuse(result, other, annotated)
 
@@ -112,15 +114,16 @@ class _Passes:
         self._last = -1
 
     def record(
-        self, session: Session, reel: Reel, masks: Mapping[int, NDArray[np.int32]], prime: bool
-    ) -> tuple[int, int]:
+        self, begin: Begin, reel: Reel, masks: Mapping[int, NDArray[np.int32]], prime: bool
+    ) -> tuple[int, ...]:
         """Follow the frames from the last mask to the first frame. Returns the size of the frames."""
         self._last = max(masks)
-        for result in steps(session, reel, masks, range(self._last, -1, -1), prime):
+        size: tuple[int, ...] = ()
+        for result in steps(begin, reel, masks, range(self._last, -1, -1), prime):
             self._spool.append(_pack(result.prob))
             self._facts.append((result.ids, result.confidences))
-        assert session.frame_size is not None
-        return session.frame_size
+            size = tuple(result.prob.shape[1:])
+        return size
 
     def result(self, index: int) -> Result | None:
         """None behind the last mask."""
@@ -138,11 +141,11 @@ class _Passes:
 
 
 def steps(
-    session: Session, reel: Reel, masks: Mapping[int, NDArray[np.int32]], order: range, prime: bool
+    begin: Begin, reel: Reel, masks: Mapping[int, NDArray[np.int32]], order: range, prime: bool
 ) -> Iterator[Result]:
     """The results of a session that sees the frames in this order."""
+    session = begin(order)
     when = {index: time for time, index in enumerate(order)}  # a session counts from 0 upward
-    session.order = order
     shown = {index: {*ids_of(torch.from_numpy(mask))} for index, mask in masks.items()}
     for time, index in enumerate(order):
         mask, before = masks.get(index), set(session.ids)
@@ -167,7 +170,7 @@ def _of_frames(masks: Mapping[int, Any], reel: Reel) -> dict[int, NDArray[np.int
     return known
 
 
-def _nothing(index: int, size: tuple[int, int]) -> Result:
+def _nothing(index: int, size: tuple[int, ...]) -> Result:
     return Result(index, (), torch.ones(1, *size, dtype=torch.float32), ())
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from emavos.frames import working_size
+from emavos.frames import check_short_side, working_size
 from emavos.io.images import check_file
 from emavos.io.whole import sweep, write_tensors
 from emavos.memory import MemoryBank, MemoryPolicy
@@ -21,33 +22,46 @@ from emavos.memory.bank import Kind
 from emavos.models import STCN
 from emavos.models.stcn import STRIDE
 from emavos.pretrained import weights_sha256
-from emavos.session import Group, Session
-from emavos.shortcuts import Shortcuts
+from emavos.session.banks import Banks, Group
+from emavos.session.shortcuts import Shortcuts
 
 _FORMAT = 2
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)  # in which a network computes
 
 
-def save_session(session: Session, path: str | os.PathLike[str]) -> None:
-    """Write a session; the file appears whole or not at all. See `Session.save`."""
+@dataclass(frozen=True, eq=False)
+class SessionState:
+    """All of a session that the frames to come depend on."""
+
+    policy: MemoryPolicy
+    shortcuts: Shortcuts
+    size: int | None
+    index: int  # of the next frame
+    frame_size: tuple[int, int] | None
+    banks: Banks
+    edges: dict[int, float]  # of the last frame, see `emavos.confidence.observe`
+
+
+def write_state(path: str | os.PathLike[str], state: SessionState, model: STCN, network: STCN) -> None:
+    """Write a session's state; the file appears whole or not at all. See `Session.save`."""
     tensors: dict[str, Tensor] = {}
     groups = []
-    for number, group in enumerate(session.groups):
+    for number, group in enumerate(state.banks):
         held, slots = group.bank.state()
         tensors |= {f"{number}.{name}": x.cpu() for name, x in held.items()}
         groups.append({"ids": group.ids, "slots": slots})
     facts = {
         "format": _FORMAT,
-        "weights": weights_sha256(session.model),
-        "dtype": _dtype(session.network),
-        "policy": dataclasses.asdict(session.policy),
-        "shortcuts": dataclasses.asdict(session.shortcuts),
-        "size": session.size,
-        "index": session.index,
-        "memorized": session.memorized,
-        "frame_size": session.frame_size,
+        "weights": weights_sha256(model),
+        "dtype": _dtype(network),
+        "policy": dataclasses.asdict(state.policy),
+        "shortcuts": dataclasses.asdict(state.shortcuts),
+        "size": state.size,
+        "index": state.index,
+        "memorized": state.banks.memorized,
+        "frame_size": state.frame_size,
         "groups": groups,
-        "edges": session._edges,
+        "edges": state.edges,
     }
     path = Path(path)
     if path.is_dir() or not path.parent.is_dir():
@@ -56,9 +70,8 @@ def save_session(session: Session, path: str | os.PathLike[str]) -> None:
     write_tensors(path, tensors, {"session": json.dumps(facts)})
 
 
-def load_session(path: str | os.PathLike[str], model: STCN, network: STCN | None = None) -> Session:
-    """The session of a file. See `Session.load`."""
-    network = model if network is None else network
+def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> SessionState:
+    """The session's state of a file. See `Session.load`."""
     device = next(network.parameters()).device
     check_file(path, "a saved session")
     try:
@@ -70,22 +83,28 @@ def load_session(path: str | os.PathLike[str], model: STCN, network: STCN | None
         if facts["format"] != _FORMAT:
             raise ValueError(f"its format is {facts['format']}; this version reads {_FORMAT}")
         policy, shortcuts = MemoryPolicy(**facts["policy"]), Shortcuts(**facts["shortcuts"])
-        session = Session(model, policy, facts["size"], shortcuts, network)
+        check_short_side(facts["size"])
         _check_facts(facts)
-        session.index, session.memorized = facts["index"], facts["memorized"]
-        session.frame_size = None if facts["frame_size"] is None else tuple(facts["frame_size"])
+        groups = []
         for number, group in enumerate(facts["groups"]):
             prefix = f"{number}."
             held = {
                 name.removeprefix(prefix): tensors.pop(name) for name in [*tensors] if name.startswith(prefix)
             }
             slots = [(kind, frame) for kind, frame in group["slots"]]
-            _check_bank(held, slots, len(group["ids"]), session)
-            bank = MemoryBank.from_state(session.policy, held, slots)
-            session.groups.append(Group(tuple(group["ids"]), bank))
+            _check_bank(held, slots, len(group["ids"]), facts, model, policy, shortcuts)
+            groups.append(Group(tuple(group["ids"]), MemoryBank.from_state(policy, held, slots)))
         if tensors:
             raise ValueError(f"it holds {min(tensors)}, which is no part of a session")
-        session._edges = {int(id): float(edge) for id, edge in facts.get("edges", {}).items()}
+        state = SessionState(
+            policy,
+            shortcuts,
+            facts["size"],
+            facts["index"],
+            None if facts["frame_size"] is None else tuple(facts["frame_size"]),
+            Banks(policy, groups, facts["memorized"]),
+            {int(id): float(edge) for id, edge in facts.get("edges", {}).items()},
+        )
         weights, dtype = facts["weights"], facts["dtype"]
     except KeyError as error:
         raise ValueError(f"{os.fspath(path)} is no saved session, or is damaged: it lacks {error}") from error
@@ -95,11 +114,11 @@ def load_session(path: str | os.PathLike[str], model: STCN, network: STCN | None
         raise ValueError(
             f"{os.fspath(path)} was saved with another model, or with this one in another dtype; load that"
         )
-    return session
+    return state
 
 
 def _check_facts(facts: Mapping[str, Any]) -> None:
-    """What is said of a session in words and numbers, as `save_session` does."""
+    """What is said of a session in words and numbers, as `write_state` does."""
     index, size = facts["index"], facts["frame_size"]
     if not _whole(index) or not _whole(facts["memorized"]) or facts["memorized"] > index:
         raise ValueError(f"it ends at frame {index!r} and remembers {facts['memorized']!r}")
@@ -128,13 +147,19 @@ def _check_facts(facts: Mapping[str, Any]) -> None:
 
 
 def _check_bank(
-    held: Mapping[str, Tensor], slots: Sequence[tuple[Kind, int]], objects: int, session: Session
+    held: Mapping[str, Tensor],
+    slots: Sequence[tuple[Kind, int]],
+    objects: int,
+    facts: Mapping[str, Any],
+    model: STCN,
+    policy: MemoryPolicy,
+    shortcuts: Shortcuts,
 ) -> None:
     """The tensors of a memory, as `MemoryBank.state` tells of them."""
-    height, width = working_size(*(session.frame_size or (1, 1)), session.size)
+    height, width = working_size(*(facts["frame_size"] or (1, 1)), facts["size"])
     cells = -(-height // STRIDE) * -(-width // STRIDE)
-    config = session.model.config
-    keys, values = config.key_channels, config.value_channels + session.shortcuts.decode_near
+    config = model.config
+    keys, values = config.key_channels, config.value_channels + shortcuts.decode_near
     wanted: dict[str, tuple[int, ...]] = {
         "keys": (len(slots), cells, keys),
         "values": (len(slots), cells, objects, values),
@@ -142,7 +167,7 @@ def _check_bank(
     }
     if "prototypes.keys" in held:
         count = len(held["prototypes.keys"]) if held["prototypes.keys"].ndim else 0
-        if not 1 <= count <= cells or session.policy.eviction != "consolidate" or not session.policy.bounded:
+        if not 1 <= count <= cells or policy.eviction != "consolidate" or not policy.bounded:
             raise ValueError(f"it holds {count} prototypes, which its policy does not leave")
         wanted |= {
             "prototypes.keys": (count, keys),

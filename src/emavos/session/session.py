@@ -6,59 +6,39 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from emavos.confidence import observe
+from emavos.confidence import observe, signs
 from emavos.frames import check_short_side, moved, resize
-from emavos.given import overwrite, without
-from emavos.masks import Crop, aggregate, ids_of, one_hot, pad_to_stride, planes_of, to_mask
-from emavos.memory import Kind, MemoryBank, MemoryPolicy
-from emavos.memory.bank import Mark
+from emavos.masks import aggregate, ids_of, one_hot, planes_of, to_mask
+from emavos.memory import MemoryPolicy
 from emavos.memory.policy import check_policy
 from emavos.models import STCN, Features
-from emavos.result import Result
-from emavos.shortcuts import Shortcuts, cells_near, coverage, encode_near
+from emavos.session.banks import Banks, BanksMark, Group
+from emavos.session.file import SessionState, read_state, write_state
+from emavos.session.frame import (
+    CurrentFrame,
+    decode,
+    distance,
+    encode_values,
+    with_masks,
+    without_objects,
+)
+from emavos.session.result import Result
+from emavos.session.shortcuts import Shortcuts
 from emavos.working import WorkingFrame, prepare
-
-OBJECTS_AT_ONCE = 8  # through the network: its memory stays bounded, and what they share is computed once
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Objects that were introduced on the same frame, and their memory."""
-
-    ids: tuple[int, ...]
-    bank: MemoryBank
-
-
-@dataclass(frozen=True, eq=False)
-class _Now:
-    """The frame of the last step, which can be edited until the next."""
-
-    index: int
-    frame: Tensor  # (1, 3, H', W'), normalised and padded, at the working size
-    features: Features
-    crop: Crop  # undoes the padding
-    prob: Tensor  # (1 + O, H', W')
-    full: Tensor  # (1 + O, H, W), of the result
-    given: tuple[int, ...] = ()  # the objects whose masks are known on it
-    remembered: frozenset[int] = frozenset()  # those whose masks on it the memory knows from elsewhere
-    edges: Mapping[int, float] = field(default_factory=dict)  # of the frame before, see `observe`
 
 
 @dataclass(frozen=True)
-class _State:
-    """What a step or an edit changes, and what takes it back."""
+class _Before:
+    """What a step or an edit changes, as it was before."""
 
-    groups: list[Group]
-    memorized: int
-    now: _Now | None
-    marks: list[tuple[MemoryBank, Mark]]  # before an edit; a step writes last, and cannot fail there
+    banks: BanksMark
+    now: CurrentFrame | None
 
 
 class Session:
@@ -75,6 +55,8 @@ class Session:
     size: short side in pixels at which frames are processed; None keeps theirs.
     shortcuts: work that is left out; None: nothing is.
     network: what computes, where it is not the model itself but its `emavos.models.folded` copy.
+    start: the index of the first frame that is stepped through.
+    order: which frame of the video comes when, if not in turn; errors name it.
 
     >>> session = predictor.session()
     >>> result = session.step(first_frame, mask)
@@ -89,6 +71,9 @@ class Session:
         size: int | None = 480,
         shortcuts: Shortcuts | None = None,
         network: STCN | None = None,
+        *,
+        start: int = 0,
+        order: Sequence[int] | None = None,
     ) -> None:
         check_short_side(size)
         check_policy(policy)
@@ -97,24 +82,28 @@ class Session:
         self.policy = MemoryPolicy() if policy is None else policy
         self.size = size
         self.shortcuts = Shortcuts() if shortcuts is None else shortcuts
-        self.index = 0  # of the next frame
-        self.groups: list[Group] = []
-        self.memorized = 0  # the last frame that began an object or was kept
+        self.index = _index("start", start)  # of the next frame
         self.frame_size: tuple[int, int] | None = None  # (H, W), known from the first frame on
-        self.order: Sequence[int] | None = None  # which frame comes when, if not in turn; errors name it
-        self._now: _Now | None = None
+        self._order = order
+        self._banks = Banks(self.policy)
+        self._now: CurrentFrame | None = None
         self._edges: dict[int, float] = {}  # of the current frame, see `observe`
-        self._undo: list[_State] = []  # one before each edit since the last step
+        self._undo: list[_Before] = []  # one before each edit since the last step
 
     @property
     def ids(self) -> tuple[int, ...]:
         """The objects followed, in the order they were introduced."""
-        return tuple(id for group in self.groups for id in group.ids)
+        return self._banks.ids
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Objects that were introduced together, and the memory bank of each group."""
+        return self._banks.groups
 
     @property
     def nbytes(self) -> int:
         """Bytes that the memory banks take."""
-        return sum(group.bank.nbytes for group in self.groups)
+        return self._banks.nbytes
 
     def step(self, frame: object, mask: object = None) -> Result:
         """The masks of the next frame.
@@ -136,17 +125,18 @@ class Session:
                 raise ValueError(
                     f"the mask of frame {self._told(self.index)} is empty: every pixel is 0, the background"
                 )
-            before = self._state()
+            before = _Before(self._banks.mark(cells=False), self._now)
             try:
                 now = self._see(working, self.index, use=self.index)
                 if given is not None:
                     now = self._give(now, known, one_hot(moved(given, device), known))
-                self._memorize(now)
+                store = self._storing(now)
             except BaseException:  # out of memory, or interrupted: as if the frame had not come
                 self._restore(before)
-                for group in self.groups:
-                    group.bank.unread(self.index)
+                self._banks.unread(self.index)
                 raise
+            self._keep_edits()
+            store()
         self._now = now
         self.frame_size = working.size
         self.index += 1
@@ -162,41 +152,27 @@ class Session:
         with self._computing() as device:
             return self._prepared(frame, index, device)
 
-    def _see(self, working: WorkingFrame, index: int, use: int | None = None) -> _Now:
+    def _see(self, working: WorkingFrame, index: int, use: int | None = None) -> CurrentFrame:
         """What the memory and a frame say of the objects followed.
 
-        use: the frame of whose time the readout counts as use of the memory; None: of none.
+        use: the frame for which the readout counts as use of the memory; None: it does not count.
         """
         frame = working.pixels.to(next(self.network.parameters()).dtype)
         features = self.network.encode_key(frame)
-        prob = self._propagate(features, frame, index, use)  # (1 + O, H', W')
-        remembered = [id for group in self.groups if group.bank.was_given(index) for id in group.ids]
+        prob = self._read(features, frame, index, use)  # (1 + O, H', W')
         full = resize(prob[working.crop], working.size)
-        return _Now(
-            index,
-            frame,
-            features,
-            working.crop,
-            prob,
-            full,
-            remembered=frozenset(remembered),
-            edges=self._edges,
+        remembered = self._banks.remembered(index)
+        return CurrentFrame(
+            index, frame, features, working.crop, prob, full, remembered=remembered, edges=self._edges
         )
 
-    def _propagate(self, features: Features, frame: Tensor, index: int, use: int | None) -> Tensor:
+    def _read(self, features: Features, frame: Tensor, index: int, use: int | None) -> Tensor:
         """The probabilities of the objects followed: (1 + O, H', W')."""
         if not self.groups:
             return torch.ones(1, *frame.shape[2:], dtype=torch.float32, device=frame.device)  # background
-        key = features.key[0].float()  # in half precision, cells that differ would look the same
-        readout = torch.cat([group.bank.read(key, use) for group in self.groups])  # (O, Cv, h, w)
-        cells: Sequence[Tensor | None] = [None] * len(self.ids)
-        if self.shortcuts.decode_near:
-            readout, covered = readout[:, :-1], readout[:, -1]
-            cells = cells_near(covered)[None].split(OBJECTS_AT_ONCE, dim=1)
-        some = zip(readout[None].split(OBJECTS_AT_ONCE, dim=1), cells, strict=False)
-        parts = [self.network.decode(part, features, near)[0] for part, near in some]
-        logits = torch.cat(parts).float()  # (O, H', W')
-        far = self.shortcuts.decode_near  # of which minus infinity is said
+        readout = self._banks.read(features.key[0].float(), use)  # (O, Cv, h, w)
+        logits = decode(self.network, readout, features, self.shortcuts)  # (O, H', W')
+        far = self.shortcuts.decode_near  # where logits are minus infinity
         self._check_finite(index, readout, logits.clamp(min=0) if far else logits)
         return aggregate(logits.sigmoid())
 
@@ -210,81 +186,38 @@ class Session:
                     "weights are damaged, or its numbers too large for their dtype (float32 holds the most)"
                 )
 
-    def _give(self, now: _Now, known: tuple[int, ...], planes: Tensor, edit: bool = False) -> _Now:
-        """The frame with the masks of known objects, (G, H, W) of 0 and 1; a bank for those that are new.
-
-        edit: others keep what they got but for the pixels they cede, be they as improbable as the background.
-        """
+    def _give(
+        self, now: CurrentFrame, known: tuple[int, ...], planes: Tensor, edit: bool = False
+    ) -> CurrentFrame:
+        """The frame with the masks of known objects, (G, H, W) of 0 and 1; a bank for those that are new."""
         if new := tuple(id for id in known if id not in self.ids):
-            self.groups.append(Group(new, MemoryBank(self.policy)))
-        height, width = now.prob[now.crop].shape[1:]
-        working = pad_to_stride(resize(planes, (height, width)))[0]
-        prob = overwrite(now.prob, self.ids, known, working)
-        full = overwrite(now.full, self.ids, known, planes)
-        return replace(
-            now,
-            prob=aggregate(prob[1:]) if new else prob,  # as STCN introduces objects
-            full=aggregate(full[1:]) if new and not edit else full,
-            given=tuple(dict.fromkeys(now.given + known)),
-            remembered=now.remembered.difference(known),
+            self._banks.introduce(new)
+        return with_masks(now, self.ids, known, planes, new=bool(new), edit=edit)
+
+    def _storing(self, now: CurrentFrame) -> Callable[[], None]:
+        """What stores the frame where it is given or due, or as the last frame; it cannot fail."""
+        if not self.groups:
+            return _nothing
+        late = now.index - self._banks.memorized >= self.policy.every
+        scheduled = self._banks.begins or (late and self._has_moved(now))
+        stays = scheduled or bool(now.given)  # a correction comes beside the schedule, and delays none of it
+        if not (stays or self.policy.include_last):
+            return _nothing
+        values = encode_values(self.network, now, self.shortcuts)  # (O, Cv, h, w)
+        return self._banks.adding(
+            now.key,
+            values,
+            now.index,
+            given=now.given,
+            remembered=now.remembered,
+            stays=stays,
+            scheduled=scheduled,
         )
 
-    def _memorize(self, now: _Now, edit: bool = False) -> None:
-        """Store the frame in every bank where it is given or due, or as the last frame."""
-        commits, scheduled = self._additions(now)
-        if not edit:
-            self._keep_edits()
-        for commit in commits:  # all banks or none
-            commit()
-        if scheduled:  # a correction comes beside the frames that are kept, and delays none of them
-            self.memorized = now.index
-
-    def _additions(self, now: _Now) -> tuple[list[Callable[[], None]], bool]:
-        """What stores the frame and cannot fail, a bank each, and whether it is one of those to be kept."""
-        if not self.groups:
-            return [], False
-        begins = any(not len(group.bank) for group in self.groups)
-        late = now.index - self.memorized >= self.policy.every
-        scheduled = begins or (late and self._has_moved(now))
-        due = scheduled or bool(now.given)
-        if not (due or self.policy.include_last):
-            return [], False
-        values = self._values(now)  # (O, Cv, h, w)
-        key, commits = now.features.key[0].float(), []
-        for group, part in zip(self.groups, values.split([len(g.ids) for g in self.groups]), strict=True):
-            known = [id in now.remembered for id in group.ids]
-            if all(known):
-                commits.append(group.bank.forget_previous)  # a guess does not take the place of what is known
-                continue
-            if any(known):  # nor does it beside a correction
-                part[known] = group.bank.values_of(now.index)[known].reshape_as(part[known])
-            given = any(id in now.given for id in group.ids)
-            kind: Kind = "given" if given else "kept" if due else "temporary"
-            commits.append(group.bank.prepare(key, part, kind, now.index))
-        return commits, scheduled
-
-    def _values(self, now: _Now) -> Tensor:
-        """What the memory is to hold of each object followed: (O, Cv, h, w)."""
-        prob = now.prob[None, 1:].to(now.frame.dtype)  # (1, O, H', W')
-        total = prob.sum(dim=1, keepdim=True)
-        near = self.shortcuts.encode_near and not now.given
-        encode = partial(encode_near, self.network) if near else self.network.encode_value
-        some = prob.split(OBJECTS_AT_ONCE, dim=1)
-        parts = [encode(now.frame, now.features, part, total)[0] for part in some]
-        values = torch.cat(parts)
-        if not self.shortcuts.decode_near:
-            return values
-        return torch.cat([values, coverage(prob[0]).to(values.dtype)], dim=1)  # (O, Cv + 1, h, w)
-
-    def _has_moved(self, now: _Now) -> bool:
+    def _has_moved(self, now: CurrentFrame) -> bool:
         """Whether the keys of a frame differ from those of the last that was given or kept."""
-        if self.shortcuts.still == 0:
-            return True
-        key = now.features.key[0].flatten(1).T.float()  # (h * w, Ck)
-        distance = (key - self.groups[0].bank.latest_key(now.index)).square().sum(dim=1).mean() / key.shape[
-            1
-        ] ** 0.5
-        return bool(distance >= self.shortcuts.still)
+        still = self.shortcuts.still
+        return still == 0 or bool(distance(now, self._banks.latest_key(now.index)) >= still)
 
     def remember(self, frame: object, mask: object, index: int) -> tuple[int, ...]:
         """Learn what objects look like on a frame of another time, which is not stepped through now.
@@ -307,7 +240,7 @@ class Session:
             working = self._working(frame, index, device)
             given = to_mask(mask, working.size)
             shown = {*ids_of(given)}
-            groups = [group for group in self.groups if shown.issuperset(group.ids)]
+            groups = self._banks.within(shown)
             if not groups:
                 lacking = ", ".join(str(id) for id in self.ids if id not in shown)
                 raise ValueError(
@@ -316,15 +249,10 @@ class Session:
                 )
             known = tuple(id for group in groups for id in group.ids)
             now = self._give(self._see(working, index), known, one_hot(moved(given, device), known))
-            values = self._values(now)  # (O, Cv, h, w)
-            places = {id: place for place, id in enumerate(self.ids)}
-            key, commits = now.features.key[0].float(), []
-            for group in groups:
-                part = values[[places[id] for id in group.ids]]
-                commits.append(group.bank.prepare(key, part, "given", index, now=self.index))
+            values = encode_values(self.network, now, self.shortcuts)  # (O, Cv, h, w)
+            store = self._banks.adding_known(now.key, values, index, groups, now=self.index)
             self._keep_edits()
-            for commit in commits:  # all banks or none
-                commit()
+            store()
         if self._now is not None and self._now.index == index:
             self._now = replace(self._now, remembered=self._now.remembered.union(known))
         return known
@@ -368,19 +296,8 @@ class Session:
         if unknown := [id for id in ids if id not in self.ids]:
             raise ValueError(f"object {unknown[0]} is not followed")
         with self._editing() as now:
-            left = [place for place, id in enumerate(self.ids) if id not in ids]
-            for group in self.groups:
-                group.bank.select([place for place, id in enumerate(group.ids) if id not in ids])
-            groups = [
-                replace(group, ids=tuple(i for i in group.ids if i not in ids)) for group in self.groups
-            ]
-            self.groups = [group for group in groups if group.ids]
-            self._now = replace(
-                now,
-                prob=without(now.prob, left),
-                full=without(now.full, left),
-                given=tuple(id for id in now.given if id not in ids),
-            )
+            self._now = without_objects(now, self.ids, ids)
+            self._banks.remove(ids)
         return self._result(self._now)
 
     def pin(self) -> None:
@@ -395,7 +312,7 @@ class Session:
         with self._editing() as now:
             given = now.given + tuple(id for id in self.ids if id not in now.remembered)
             self._now = replace(now, given=tuple(dict.fromkeys(given)))
-            self._memorize(self._now, edit=True)
+            self._storing(self._now)()
         self._result(self._now)  # which says to the next frame where the objects are
 
     def forget(self, since: int) -> None:
@@ -418,9 +335,16 @@ class Session:
 
         The current frame is not part of it: after loading, edits wait for the next step.
         """
-        from emavos.saved_session import save_session
-
-        save_session(self, path)
+        state = SessionState(
+            self.policy,
+            self.shortcuts,
+            self.size,
+            self.index,
+            self.frame_size,
+            self._banks,
+            self._edges,
+        )
+        write_state(path, state, self.model, self.network)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: STCN, network: STCN | None = None) -> Session:
@@ -429,9 +353,21 @@ class Session:
         model, network: those it was saved with; weights and dtype are compared. Raises ValueError where they
         differ, or the file is damaged or something else.
         """
-        from emavos.saved_session import load_session
+        network = model if network is None else network
+        state = read_state(path, model, network)
+        session = cls(model, state.policy, state.size, state.shortcuts, network, start=state.index)
+        session.frame_size = state.frame_size
+        session._banks, session._edges = state.banks, state.edges
+        return session
 
-        return load_session(path, model, network)
+    def signs(self) -> dict[int, tuple[float, ...]]:
+        """What the confidence of each object on the current frame is computed from: see `emavos.confidence`.
+
+        Raises ValueError when there is no frame yet.
+        """
+        if self._now is None:
+            raise ValueError("there is no frame yet; step() comes first")
+        return signs(self._now.prob[self._now.crop], self.ids, self._now.edges)
 
     def _mend(self, masks: Mapping[int, object], since: int | None = None) -> Result:
         with self._editing() as now:
@@ -442,15 +378,11 @@ class Session:
             if since is not None:
                 self._forget(since)
             self._now = self._give(now, tuple(map(int, masks)), moved(planes, now.full.device), edit=True)
-            self._memorize(self._now, edit=True)
+            self._storing(self._now)()
         return self._result(self._now)
 
     def _forget(self, since: int) -> None:
-        since = _index("since", since)
-        for group in self.groups:
-            group.bank.forget(since)
-        held = max((group.bank.latest(self.index - 1) for group in self.groups), default=self.memorized)
-        self.memorized = min(self.memorized, held)  # never later: corrections do not move the schedule
+        self._banks.forget(_index("since", since), until=self.index - 1)
 
     @contextmanager
     def _computing(self) -> Iterator[torch.device]:
@@ -464,12 +396,12 @@ class Session:
             yield device
 
     @contextmanager
-    def _editing(self) -> Iterator[_Now]:
+    def _editing(self) -> Iterator[CurrentFrame]:
         """The current frame, to be edited; the edit can be undone, and one that fails changes nothing."""
         if self._now is None:
             raise ValueError("there is no frame to edit yet; step() comes first")
         with self._computing():
-            before = self._state([(group.bank, group.bank.mark()) for group in self.groups])
+            before = _Before(self._banks.mark(cells=True), self._now)
             try:
                 yield self._now
             except BaseException:
@@ -480,24 +412,19 @@ class Session:
     def _keep_edits(self) -> None:
         """What was edited can be undone no longer; nothing is set aside for that from here on."""
         self._undo.clear()
-        for group in self.groups:
-            group.bank.unmark()
+        self._banks.unmark()
 
-    def _state(self, marks: Iterable[tuple[MemoryBank, Mark]] = ()) -> _State:
-        return _State([*self.groups], self.memorized, self._now, [*marks])
+    def _restore(self, before: _Before) -> None:
+        self._banks.rewind(before.banks)
+        self._now = before.now
 
-    def _restore(self, state: _State) -> None:
-        for bank, mark in state.marks:
-            bank.rewind(mark)
-        self.groups, self.memorized, self._now = state.groups, state.memorized, state.now
-
-    def _result(self, now: _Now) -> Result:
+    def _result(self, now: CurrentFrame) -> Result:
         confidences, self._edges = observe(now.prob[now.crop], self.ids, now.given, now.edges)
         return Result(now.index, self.ids, now.full, confidences)
 
     def _told(self, index: int) -> int:
         """What a frame is called in an error."""
-        return index if self.order is None else self.order[index]
+        return index if self._order is None else self._order[index]
 
     def _working(self, frame: object, index: int, device: torch.device) -> WorkingFrame:
         """A frame, prepared, of the size with which the video began."""
@@ -534,3 +461,7 @@ def _ids(masks: Mapping[int, object]) -> Iterable[int]:
     if not isinstance(masks, Mapping):
         raise ValueError(f"masks are a dict {{id: mask}}, not {type(masks).__name__}")
     return masks
+
+
+def _nothing() -> None:
+    pass
