@@ -25,6 +25,7 @@ ALLOWED = {
     "convert": {"frames", "io", "models", "pretrained"},
     "calibration": set(),
     "confidence": {"calibration"},
+    "settings": {"frames", "memory", "models"},
     "session": {
         "confidence",
         "frames",
@@ -34,6 +35,7 @@ ALLOWED = {
         "models",
         "pictures",
         "pretrained",  # session/file alone
+        "settings",
         "working",
     },
     "io": {"pictures"},
@@ -47,6 +49,7 @@ ALLOWED = {
         "models",
         "pretrained",
         "session",
+        "settings",
         "working",
     },
     "visualize": {"io", "masks"},
@@ -57,7 +60,7 @@ ALLOWED = {
     "bridges": {"evaluation", "io", "session"},
     "doctor": {"machine", "memory", "pretrained"},
     "export": {"frames", "io", "memory", "models", "pretrained"},
-    "ui": {"bridges", "io", "predictor", "pretrained", "session", "visualize"},
+    "ui": {"bridges", "io", "predictor", "session", "settings", "visualize"},
     "data": {"frames", "io", "masks", "pictures"},
     "training": {
         "convert",
@@ -70,9 +73,10 @@ ALLOWED = {
         "models",
         "pretrained",
         "session",
+        "settings",
         "visualize",
     },
-    "__init__": {"card", "memory", "predictor", "session"},
+    "__init__": {"card", "memory", "predictor", "session", "settings"},
 }
 EDGES = {"cli", "__main__", "benchmark", "batch"}  # may import anything; nothing imports them but:
 BETWEEN_EDGES = {("__main__", "cli"), ("cli", "batch"), ("batch", "cli"), ("cli", "benchmark")}

@@ -7,11 +7,21 @@ if TYPE_CHECKING:
     from emavos.card import ModelCard
     from emavos.memory import MemoryPolicy
     from emavos.predictor import Predictor
-    from emavos.session import Result, Session, Shortcuts
+    from emavos.session import Result, Session
+    from emavos.settings import Settings, Shortcuts
 
 __version__ = "0.1.0"
 
-__all__ = ["MemoryPolicy", "ModelCard", "Predictor", "Result", "Session", "Shortcuts", "__version__"]
+__all__ = [
+    "MemoryPolicy",
+    "ModelCard",
+    "Predictor",
+    "Result",
+    "Session",
+    "Settings",
+    "Shortcuts",
+    "__version__",
+]
 
 _HOMES = {
     "MemoryPolicy": "memory",
@@ -19,7 +29,8 @@ _HOMES = {
     "Predictor": "predictor",
     "Result": "session",
     "Session": "session",
-    "Shortcuts": "session",
+    "Settings": "settings",
+    "Shortcuts": "settings",
 }
 _PARTS = ("bridges", "convert", "evaluation", "io", "memory", "models", "training", "visualize")
 

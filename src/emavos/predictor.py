@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from emavos.card import ModelCard
-from emavos.frames import check_short_side
 from emavos.io import FrameSource, ahead, open_frames, read_ahead, read_mask
 from emavos.machine import has_spare_core
 from emavos.memory import MemoryPolicy
-from emavos.memory.policy import check_policy
 from emavos.models import STCN, compiled, folded
-from emavos.pretrained import check_float, choose_device, choose_dtype, load_model
-from emavos.session import Result, Session, Shortcuts
+from emavos.pretrained import check_float, choose_device, choose_dtype, load_model, weights_sha256
+from emavos.session import Result, Session
 from emavos.session.both_ways import Direction, check_direction, propagate_backward, propagate_both
+from emavos.settings import Settings, Shortcuts
 from emavos.working import WorkingFrame
 
 
@@ -35,10 +36,9 @@ class Predictor:
     dtype: in which the network computes; None: that of the model.
     compile: make machine code of the key encoder, at the first frame of each size, which then waits for it:
         see `emavos.models.compiled`.
-
-    `resize_ahead` says whether frames of files are resized in the thread that reads them, ahead of the step.
-    It is None, which means: on a CPU, where the process has a core to spare for each thread of torch. Say
-    False where other processes use those.
+    resize_ahead: whether frames of files are resized in the thread that reads them, ahead of the step. None:
+        on a CPU, when the process has a core to spare for each thread of torch. Pass False when other
+        processes use those.
 
     What computes is `network`, made here: `emavos.models.folded(model, dtype)`, or the compiled of it. What
     is done to the model's weights afterwards does not reach a copy.
@@ -56,16 +56,12 @@ class Predictor:
         shortcuts: Shortcuts | None = None,
         dtype: torch.dtype | None = None,
         compile: bool = False,
+        *,
+        resize_ahead: bool | None = None,
     ) -> None:
-        check_short_side(size)
-        check_policy(policy)
         self.model = model
-        self.policy = MemoryPolicy() if policy is None else policy
-        self.size = size
-        self.shortcuts = Shortcuts() if shortcuts is None else shortcuts
-        self.compile = compile
-        self.resize_ahead: bool | None = None
         self.network = compiled(folded(model, dtype)) if compile else folded(model, dtype)
+        self.settings = Settings.of(self.network, policy, size, shortcuts, resize_ahead)
 
     @classmethod
     def from_pretrained(
@@ -78,6 +74,7 @@ class Predictor:
         size: int | None = 480,
         shortcuts: Shortcuts | None = None,
         compile: bool = False,
+        resize_ahead: bool | None = None,
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | bool | None = None,
@@ -111,7 +108,7 @@ class Predictor:
             dtype=torch.float64 if dtype == torch.float64 else torch.float32,  # rounded after folding
         )
         chosen = choose_dtype(place) if dtype == "auto" else dtype
-        predictor = cls(model, policy, size, shortcuts, chosen, compile)
+        predictor = cls(model, policy, size, shortcuts, chosen, compile, resize_ahead=resize_ahead)
         model.to(chosen)
         return predictor
 
@@ -123,7 +120,40 @@ class Predictor:
     @property
     def dtype(self) -> torch.dtype:
         """In which the network computes."""
-        return self.network.decoder.pred.weight.dtype
+        return self.settings.dtype
+
+    @property
+    def policy(self) -> MemoryPolicy:
+        """What the memory keeps."""
+        return self.settings.policy
+
+    @property
+    def size(self) -> int | None:
+        """The short side, in pixels, at which frames are processed."""
+        return self.settings.size
+
+    @property
+    def shortcuts(self) -> Shortcuts:
+        """The work that is left out."""
+        return self.settings.shortcuts
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values for JSON: the weights and the settings. Predictors of equal facts give equal masks."""
+        return {"weights": weights_sha256(self.model), **self.settings.facts()}
+
+    def with_settings(self, **changes: Any) -> Predictor:
+        """A predictor of the same network whose settings differ: `predictor.with_settings(size=None)`.
+
+        changes: fields of `Settings`.
+
+        Raises ValueError for dtype and compile, which take another network, and for a value that is not
+        allowed; TypeError when there is no such field.
+        """
+        if fixed := {"dtype", "compile"} & changes.keys():
+            raise ValueError(f"{min(fixed)} takes another network; make a new Predictor")
+        other = copy.copy(self)
+        other.settings = replace(self.settings, **changes)
+        return other
 
     def save_pretrained(
         self,
@@ -217,7 +247,7 @@ class Predictor:
 
     def _propagate(self, frames: FrameSource, masks: dict[int, Any]) -> Iterator[Result]:
         session = self.session()
-        wanted = self.resize_ahead
+        wanted = self.settings.resize_ahead
         if wanted is None:
             wanted = self.device.type == "cpu" and has_spare_core()  # a GPU resizes by itself
         beside = wanted and frames.stored

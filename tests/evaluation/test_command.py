@@ -93,7 +93,7 @@ def test_each_choice_of_options_has_masks_of_its_own(davis):
     settings = record["settings"]
     assert record["version"] == __version__
     assert (settings["every"], settings["scales"], settings["flip"]) == (2, [1.0, 1.5], True)
-    assert settings["shortcuts"] == {"decode_near": True, "encode_near": False, "still": 0.0}
+    assert (settings["decode_near"], settings["encode_near"], settings["still"]) == (True, False, 0.0)
     assert not (folder / "two").exists()
     assert tiny("--sequence", "one", "--every", "5") == 0  # the protocol's own
     assert (davis.parent / "out/masks/tiny+size=64").exists()

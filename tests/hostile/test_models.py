@@ -119,6 +119,10 @@ except ValueError as error:
     assert done.stdout == "True\n", done.stderr
 
 
+def settings(**changes):
+    return lambda tensors, told: told["settings"].update(changes)
+
+
 def facts(**changes):
     return lambda tensors, told: told.update(changes)
 
@@ -151,9 +155,9 @@ SESSIONS = {
     "a saved session that holds a frame twice": (group(slots=[["given", 0]] * 2), "holds a frame twice"),
     "a saved session with a border of NaN": (facts(edges={"7": float("nan")}), "lie at the border"),
     "a saved session that remembers in an unknown way": (group(slots=[["x", 0]]), "as 'x'"),
-    "a saved session with a policy that there is not": (facts(policy={"every": 0}), "every is a whole"),
+    "a saved session with a policy that there is not": (settings(every=0), "every is a whole"),
     "a saved session with groups of text": (facts(groups="text"), "indices must be integers"),
-    "a saved session with a working size of a billion": (facts(size=10**9), "size is a whole number"),
+    "a saved session with a working size of a billion": (settings(size=10**9), "size is a whole number"),
     "a saved session without its index": (lambda tensors, told: told.pop("index"), "it lacks 'index'"),
     "a saved session of a format of text": (facts(format=[]), r"its format is \[\]"),
 }

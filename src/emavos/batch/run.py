@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import errno
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from emavos.io.images import PathLike
 from emavos.io.whole import partial_folder, replacing, sweep
 from emavos.machine import is_out_of_memory
 from emavos.predictor import Predictor
-from emavos.pretrained import weights_sha256
+from emavos.settings import differences
 from emavos.visualize import overlay
 
 _TRIES = 2  # to follow a video by processes that are killed
@@ -60,16 +59,7 @@ class Batch:
     @classmethod
     def of(cls, predictor: Predictor, out: PathLike, *, overlay: bool = False, rle: bool = False) -> Batch:
         """The batch whose masks this predictor makes."""
-        settings = {
-            "weights": weights_sha256(predictor.model),
-            "dtype": str(predictor.dtype).removeprefix("torch."),
-            "compile": predictor.compile,
-            "size": predictor.size,
-            **asdict(predictor.policy),
-            "shortcuts": asdict(predictor.shortcuts),
-            "overlay": overlay,
-            "rle": rle,
-        }
+        settings = {**predictor.facts(), "overlay": overlay, "rle": rle}
         return cls(Path(out), settings, overlay, rle)
 
     def begin(self, jobs: Sequence[Job], force: bool = False) -> None:
@@ -95,8 +85,7 @@ class Batch:
         for job in jobs:
             status, settings = self._status(job), self._settings(job)
             if not force and status.get("state") == "done" and status.get("settings") != settings:
-                was = status.get("settings") or {}
-                differ = sorted(k for k in {*was, *settings} if was.get(k) != settings.get(k))
+                differ = differences(status.get("settings") or {}, settings)
                 raise ValueError(
                     f"{self.out} holds {job.name!r} made with other settings ({', '.join(differ)}); "
                     "choose another folder, or --force to make it anew"
@@ -135,11 +124,13 @@ class Batch:
 
     def _follow(self, predictor: Predictor, job: Job, stage: Path) -> tuple[int, list[int]]:
         """Fill a folder with the outputs of a video; the number of frames and the ids."""
-        options = {"size": predictor.size, **job.options}
-        size = options.pop("size")
-        predictor = copy.copy(predictor)  # with its network and shortcuts, which are the same for all videos
-        predictor.policy, predictor.size = replace(predictor.policy, **options), size
-        predictor.resize_ahead = False  # other shards and workers use the other cores
+        policy = dict(job.options)
+        size = policy.pop("size", predictor.size)
+        predictor = predictor.with_settings(
+            policy=replace(predictor.policy, **policy),
+            size=size,
+            resize_ahead=False,  # other shards and workers use the other cores
+        )
         frames = open_frames(job.video)
         masks = read_masks(job.mask, frames)
         count, ids = 0, set[int]()

@@ -61,9 +61,8 @@ def _in_turn(predictor: Predictor, folder: Path, mask: IdMask, out: Path) -> Non
 
 
 def _in_threads(resize: bool, predictor: Predictor, folder: Path, mask: IdMask, out: Path) -> None:
-    predictor.resize_ahead = resize
     with behind() as later:
-        for result in predictor.propagate(folder, mask):
+        for result in predictor.with_settings(resize_ahead=resize).propagate(folder, mask):
             later(write_mask, out / f"{result.index:05d}.png", result.mask)
 
 

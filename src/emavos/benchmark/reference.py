@@ -33,7 +33,8 @@ from emavos.memory.readout import Backend
 from emavos.models import PRESETS, STCN, Features, compiled
 from emavos.models.blocks import CBAM, FeatureFusion, ResBlock, UpBlock
 from emavos.models.resnet import ResNetTrunk
-from emavos.session.shortcuts import Shortcuts, cells_near, coverage, encode_near
+from emavos.session.shortcuts import cells_near, coverage, encode_near
+from emavos.settings import Shortcuts
 
 STAGES = ("key", "read", "decode", "value")
 _ENCODED = 2  # memory frames that are encoded; the others are these with noise, which costs the same to read

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from emavos.predictor import Predictor
-    from emavos.session import Shortcuts
+    from emavos.settings import Shortcuts
 
 Commands = Any  # what add_subparsers() returns has no public name
 MOST_WORKERS = 1024  # threads or processes; torch and the system stop at some number, and not in one line
@@ -140,7 +140,7 @@ def _compile_a_little(x: Tensor) -> None:
 
 
 def shortcuts_of(args: argparse.Namespace) -> Shortcuts:
-    from emavos.session import Shortcuts
+    from emavos.settings import Shortcuts
 
     return Shortcuts(args.decode_near, args.encode_near, args.still)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -270,8 +269,6 @@ def _follower(
     from emavos.evaluation.views import Views
     from emavos.machine import keep_freed_memory
     from emavos.predictor import Predictor
-    from emavos.pretrained import weights_sha256
-    from emavos.session import Session
 
     keep_freed_memory()
     check_compilers(args)
@@ -291,21 +288,16 @@ def _follower(
     network = predictor.model
     settings = {
         "model": model,
-        "weights": weights_sha256(network),
-        "dtype": str(predictor.dtype).removeprefix("torch."),
+        **predictor.facts(),
         "trunk": network.config.trunk,
         "attention": [network.config.key_attention, network.config.value_attention],
-        **asdict(memory),
-        "shortcuts": asdict(shortcuts),
-        "compile": args.compile,
-        "size": size,
         "scales": list(args.scales),
         "flip": args.flip,
     }
     if args.flip or args.scales != (1.0,):
         return (
             lambda: Views(
-                lambda side: Session(network, memory, side, shortcuts, predictor.network),
+                lambda side: predictor.with_settings(size=side).session(),
                 size,
                 scales=args.scales,
                 flip=args.flip,

@@ -1,7 +1,7 @@
 """The network and its parts; needs torch and torchvision alone."""
 
 from emavos.models.attention import ExternalAttention, MultiHeadExternalAttention, SelfAttention
-from emavos.models.compiling import compiled
+from emavos.models.compiling import compiled, is_compiled
 from emavos.models.encoders import Features
 from emavos.models.folding import folded
 from emavos.models.stcn import PRESETS, STCN, STRIDE, STCNConfig
@@ -17,4 +17,5 @@ __all__ = [
     "SelfAttention",
     "compiled",
     "folded",
+    "is_compiled",
 ]

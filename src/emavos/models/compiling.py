@@ -40,3 +40,8 @@ def compiled(network: STCN) -> STCN:
     network = copy.copy(network)
     network._modules = network._modules | {"key_encoder": encoder}
     return network
+
+
+def is_compiled(network: STCN) -> bool:
+    """Whether this is what `compiled` returned."""
+    return network.key_encoder._compiled_call_impl is not None

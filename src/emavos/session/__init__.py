@@ -2,6 +2,5 @@
 
 from emavos.session.result import Result
 from emavos.session.session import Session
-from emavos.session.shortcuts import Shortcuts
 
-__all__ = ["Result", "Session", "Shortcuts"]
+__all__ = ["Result", "Session"]

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from emavos.frames import check_short_side, working_size
+from emavos.frames import working_size
 from emavos.io.images import check_file
 from emavos.io.whole import sweep, write_tensors
 from emavos.memory import MemoryBank, MemoryPolicy
@@ -23,9 +23,9 @@ from emavos.models import STCN
 from emavos.models.stcn import STRIDE
 from emavos.pretrained import weights_sha256
 from emavos.session.banks import Banks, Group
-from emavos.session.shortcuts import Shortcuts
+from emavos.settings import Settings, Shortcuts
 
-_FORMAT = 2
+_FORMAT = 3
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)  # in which a network computes
 
 
@@ -33,17 +33,16 @@ _FLOATS = (torch.float32, torch.bfloat16, torch.float16)  # in which a network c
 class SessionState:
     """All of a session that the frames to come depend on."""
 
-    policy: MemoryPolicy
-    shortcuts: Shortcuts
-    size: int | None
+    settings: Settings
     index: int  # of the next frame
     frame_size: tuple[int, int] | None
     banks: Banks
     edges: dict[int, float]  # of the last frame, see `emavos.confidence.observe`
 
 
-def write_state(path: str | os.PathLike[str], state: SessionState, model: STCN, network: STCN) -> None:
+def write_state(path: str | os.PathLike[str], state: SessionState, model: STCN) -> None:
     """Write a session's state; the file appears whole or not at all. See `Session.save`."""
+    settings = state.settings
     tensors: dict[str, Tensor] = {}
     groups = []
     for number, group in enumerate(state.banks):
@@ -53,10 +52,7 @@ def write_state(path: str | os.PathLike[str], state: SessionState, model: STCN, 
     facts = {
         "format": _FORMAT,
         "weights": weights_sha256(model),
-        "dtype": _dtype(network),
-        "policy": dataclasses.asdict(state.policy),
-        "shortcuts": dataclasses.asdict(state.shortcuts),
-        "size": state.size,
+        "settings": settings.facts(),
         "index": state.index,
         "memorized": state.banks.memorized,
         "frame_size": state.frame_size,
@@ -82,8 +78,7 @@ def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> Sess
             tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
         if facts["format"] != _FORMAT:
             raise ValueError(f"its format is {facts['format']}; this version reads {_FORMAT}")
-        policy, shortcuts = MemoryPolicy(**facts["policy"]), Shortcuts(**facts["shortcuts"])
-        check_short_side(facts["size"])
+        settings = Settings.of(network, *_settings(facts["settings"]))
         _check_facts(facts)
         groups = []
         for number, group in enumerate(facts["groups"]):
@@ -92,29 +87,37 @@ def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> Sess
                 name.removeprefix(prefix): tensors.pop(name) for name in [*tensors] if name.startswith(prefix)
             }
             slots = [(kind, frame) for kind, frame in group["slots"]]
-            _check_bank(held, slots, len(group["ids"]), facts, model, policy, shortcuts)
-            groups.append(Group(tuple(group["ids"]), MemoryBank.from_state(policy, held, slots)))
+            _check_bank(held, slots, len(group["ids"]), facts["frame_size"], model, settings)
+            groups.append(Group(tuple(group["ids"]), MemoryBank.from_state(settings.policy, held, slots)))
         if tensors:
             raise ValueError(f"it holds {min(tensors)}, which is no part of a session")
         state = SessionState(
-            policy,
-            shortcuts,
-            facts["size"],
+            settings,
             facts["index"],
             None if facts["frame_size"] is None else tuple(facts["frame_size"]),
-            Banks(policy, groups, facts["memorized"]),
+            Banks(settings.policy, groups, facts["memorized"]),
             {int(id): float(edge) for id, edge in facts.get("edges", {}).items()},
         )
-        weights, dtype = facts["weights"], facts["dtype"]
+        weights, was = facts["weights"], facts["settings"]
     except KeyError as error:
         raise ValueError(f"{os.fspath(path)} is no saved session, or is damaged: it lacks {error}") from error
     except (SafetensorError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)} is no saved session, or is damaged: {error}") from error
-    if weights != weights_sha256(model) or dtype != _dtype(network):
+    if weights != weights_sha256(model) or was != settings.facts():
         raise ValueError(
-            f"{os.fspath(path)} was saved with another model, or with this one in another dtype; load that"
+            f"{os.fspath(path)} was saved with another model, or with this one in another dtype, or compiled "
+            "where this is not; load that"
         )
     return state
+
+
+def _settings(facts: Mapping[str, Any]) -> tuple[MemoryPolicy, int | None, Shortcuts]:
+    """The settings that a session brings along: all but those of the network."""
+    policy, shortcuts = (
+        kind(**{field.name: facts[field.name] for field in dataclasses.fields(kind)})
+        for kind in (MemoryPolicy, Shortcuts)
+    )
+    return policy, facts["size"], shortcuts
 
 
 def _check_facts(facts: Mapping[str, Any]) -> None:
@@ -150,16 +153,15 @@ def _check_bank(
     held: Mapping[str, Tensor],
     slots: Sequence[tuple[Kind, int]],
     objects: int,
-    facts: Mapping[str, Any],
+    frame_size: tuple[int, int] | None,
     model: STCN,
-    policy: MemoryPolicy,
-    shortcuts: Shortcuts,
+    settings: Settings,
 ) -> None:
     """The tensors of a memory, as `MemoryBank.state` tells of them."""
-    height, width = working_size(*(facts["frame_size"] or (1, 1)), facts["size"])
+    height, width = working_size(*(frame_size or (1, 1)), settings.size)
     cells = -(-height // STRIDE) * -(-width // STRIDE)
     config = model.config
-    keys, values = config.key_channels, config.value_channels + shortcuts.decode_near
+    keys, values = config.key_channels, config.value_channels + settings.shortcuts.decode_near
     wanted: dict[str, tuple[int, ...]] = {
         "keys": (len(slots), cells, keys),
         "values": (len(slots), cells, objects, values),
@@ -167,7 +169,11 @@ def _check_bank(
     }
     if "prototypes.keys" in held:
         count = len(held["prototypes.keys"]) if held["prototypes.keys"].ndim else 0
-        if not 1 <= count <= cells or policy.eviction != "consolidate" or not policy.bounded:
+        if (
+            not 1 <= count <= cells
+            or settings.policy.eviction != "consolidate"
+            or not settings.policy.bounded
+        ):
             raise ValueError(f"it holds {count} prototypes, which its policy does not leave")
         wanted |= {
             "prototypes.keys": (count, keys),
@@ -189,8 +195,3 @@ def _check_bank(
 
 def _whole(number: object) -> bool:
     return type(number) is int and 0 <= number < 2**53
-
-
-def _dtype(network: STCN) -> str:
-    """In which its values are."""
-    return str(network.decoder.pred.weight.dtype).removeprefix("torch.")

@@ -12,7 +12,8 @@ from torch import Tensor
 from emavos.frames import resize
 from emavos.masks import Crop, aggregate, pad_to_stride
 from emavos.models import STCN, Features
-from emavos.session.shortcuts import Shortcuts, cells_near, coverage, encode_near
+from emavos.session.shortcuts import cells_near, coverage, encode_near
+from emavos.settings import Shortcuts
 
 OBJECTS_AT_ONCE = 8  # through the network: its memory stays bounded, and what they share is computed once
 

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from emavos.confidence import observe, signs
-from emavos.frames import check_short_side, moved, resize
+from emavos.frames import moved, resize
 from emavos.masks import aggregate, ids_of, one_hot, planes_of, to_mask
 from emavos.memory import MemoryPolicy
-from emavos.memory.policy import check_policy
 from emavos.models import STCN, Features
 from emavos.session.banks import Banks, BanksMark, Group
 from emavos.session.file import SessionState, read_state, write_state
@@ -29,7 +28,7 @@ from emavos.session.frame import (
     without_objects,
 )
 from emavos.session.result import Result
-from emavos.session.shortcuts import Shortcuts
+from emavos.settings import Settings, Shortcuts
 from emavos.working import WorkingFrame, prepare
 
 
@@ -75,20 +74,31 @@ class Session:
         start: int = 0,
         order: Sequence[int] | None = None,
     ) -> None:
-        check_short_side(size)
-        check_policy(policy)
         self.model = model
         self.network = model if network is None else network
-        self.policy = MemoryPolicy() if policy is None else policy
-        self.size = size
-        self.shortcuts = Shortcuts() if shortcuts is None else shortcuts
+        self.settings = Settings.of(self.network, policy, size, shortcuts)
         self.index = _index("start", start)  # of the next frame
         self.frame_size: tuple[int, int] | None = None  # (H, W), known from the first frame on
         self._order = order
-        self._banks = Banks(self.policy)
+        self._banks = Banks(self.settings.policy)
         self._now: CurrentFrame | None = None
         self._edges: dict[int, float] = {}  # of the current frame, see `observe`
         self._undo: list[_Before] = []  # one before each edit since the last step
+
+    @property
+    def policy(self) -> MemoryPolicy:
+        """What the memory keeps."""
+        return self.settings.policy
+
+    @property
+    def size(self) -> int | None:
+        """The short side, in pixels, at which frames are processed."""
+        return self.settings.size
+
+    @property
+    def shortcuts(self) -> Shortcuts:
+        """The work that is left out."""
+        return self.settings.shortcuts
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -171,8 +181,8 @@ class Session:
         if not self.groups:
             return torch.ones(1, *frame.shape[2:], dtype=torch.float32, device=frame.device)  # background
         readout = self._banks.read(features.key[0].float(), use)  # (O, Cv, h, w)
-        logits = decode(self.network, readout, features, self.shortcuts)  # (O, H', W')
-        far = self.shortcuts.decode_near  # where logits are minus infinity
+        logits = decode(self.network, readout, features, self.settings.shortcuts)  # (O, H', W')
+        far = self.settings.shortcuts.decode_near  # where logits are minus infinity
         self._check_finite(index, readout, logits.clamp(min=0) if far else logits)
         return aggregate(logits.sigmoid())
 
@@ -198,12 +208,12 @@ class Session:
         """What stores the frame where it is given or due, or as the last frame; it cannot fail."""
         if not self.groups:
             return _nothing
-        late = now.index - self._banks.memorized >= self.policy.every
+        late = now.index - self._banks.memorized >= self.settings.policy.every
         scheduled = self._banks.begins or (late and self._has_moved(now))
         stays = scheduled or bool(now.given)  # a correction comes beside the schedule, and delays none of it
-        if not (stays or self.policy.include_last):
+        if not (stays or self.settings.policy.include_last):
             return _nothing
-        values = encode_values(self.network, now, self.shortcuts)  # (O, Cv, h, w)
+        values = encode_values(self.network, now, self.settings.shortcuts)  # (O, Cv, h, w)
         return self._banks.adding(
             now.key,
             values,
@@ -216,7 +226,7 @@ class Session:
 
     def _has_moved(self, now: CurrentFrame) -> bool:
         """Whether the keys of a frame differ from those of the last that was given or kept."""
-        still = self.shortcuts.still
+        still = self.settings.shortcuts.still
         return still == 0 or bool(distance(now, self._banks.latest_key(now.index)) >= still)
 
     def remember(self, frame: object, mask: object, index: int) -> tuple[int, ...]:
@@ -249,7 +259,7 @@ class Session:
                 )
             known = tuple(id for group in groups for id in group.ids)
             now = self._give(self._see(working, index), known, one_hot(moved(given, device), known))
-            values = encode_values(self.network, now, self.shortcuts)  # (O, Cv, h, w)
+            values = encode_values(self.network, now, self.settings.shortcuts)  # (O, Cv, h, w)
             store = self._banks.adding_known(now.key, values, index, groups, now=self.index)
             self._keep_edits()
             store()
@@ -335,16 +345,8 @@ class Session:
 
         The current frame is not part of it: after loading, edits wait for the next step.
         """
-        state = SessionState(
-            self.policy,
-            self.shortcuts,
-            self.size,
-            self.index,
-            self.frame_size,
-            self._banks,
-            self._edges,
-        )
-        write_state(path, state, self.model, self.network)
+        state = SessionState(self.settings, self.index, self.frame_size, self._banks, self._edges)
+        write_state(path, state, self.model)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: STCN, network: STCN | None = None) -> Session:
@@ -355,7 +357,8 @@ class Session:
         """
         network = model if network is None else network
         state = read_state(path, model, network)
-        session = cls(model, state.policy, state.size, state.shortcuts, network, start=state.index)
+        kept = state.settings
+        session = cls(model, kept.policy, kept.size, kept.shortcuts, network, start=state.index)
         session.frame_size = state.frame_size
         session._banks, session._edges = state.banks, state.edges
         return session
@@ -429,7 +432,7 @@ class Session:
     def _working(self, frame: object, index: int, device: torch.device) -> WorkingFrame:
         """A frame, prepared, of the size with which the video began."""
         working = frame if isinstance(frame, WorkingFrame) else self._prepared(frame, index, device)
-        if not working.suits(self.size, device):
+        if not working.suits(self.settings.size, device):
             height, width = working.working_size
             raise ValueError(
                 f"frame {self._told(index)} was prepared at {height}x{width} (height x width) on "
@@ -446,7 +449,7 @@ class Session:
 
     def _prepared(self, frame: object, index: int, device: torch.device) -> WorkingFrame:
         try:
-            return prepare(frame, self.size, device)
+            return prepare(frame, self.settings.size, device)
         except ValueError as error:
             raise ValueError(f"frame {self._told(index)}: {error}") from error
 

@@ -1,8 +1,6 @@
-"""What a session need not compute: the frame far from its objects, and frames that say nothing new."""
+"""The work that `emavos.settings.Shortcuts` leave out: the frame far from its objects."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn import functional
@@ -11,27 +9,6 @@ from emavos.models import STCN, STRIDE, Features
 
 _SEEN = 0.05  # coverage from which on a cell may hold a part of an object
 _MARGIN = 3  # cells around the objects whose values are computed with theirs
-
-
-@dataclass(frozen=True)
-class Shortcuts:
-    """Which work is left out. The default is none: the masks are those of the whole computation.
-
-    What each gains and costs is in docs/performance.md.
-    """
-
-    decode_near: bool = False  # decode only near cells whose memory says that an object covers them; the rest
-    # is background, and an object whose memory is found nowhere is not decoded at all
-    encode_near: bool = False  # values of a kept frame only near its objects; elsewhere a mean of background
-    still: float = 0.0  # a frame that is due is not kept while the squared distance of its keys from those of
-    # the last that was, a cell and over sqrt(Ck) as in the affinity, is below this on average
-
-    def __post_init__(self) -> None:
-        for name in ("decode_near", "encode_near"):
-            if type(getattr(self, name)) is not bool:
-                raise ValueError(f"{name} is True or False, not {getattr(self, name)!r}")
-        if type(self.still) not in (int, float) or not 0 <= self.still < float("inf"):
-            raise ValueError(f"still is a number of at least 0, not {self.still!r}")
 
 
 def coverage(prob: Tensor) -> Tensor:

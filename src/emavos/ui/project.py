@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import os
@@ -20,8 +19,8 @@ from emavos.io import FrameSource, IdMask, Pixels
 from emavos.io.images import MAX_PIXELS, decode_image, encode_mask
 from emavos.pictures import ids_of_picture, pixels_of
 from emavos.predictor import Predictor
-from emavos.pretrained import weights_sha256
 from emavos.session import Result, Session
+from emavos.settings import differences
 from emavos.ui.folder import Folder
 from emavos.ui.hold import HELD, Hold
 from emavos.ui.states import States
@@ -417,18 +416,11 @@ class Project:
 
     def _check_settings(self, predictor: Predictor) -> None:
         """Tracking goes on with the network and the settings that it began with, or begins with these."""
-        now = {
-            "weights": weights_sha256(predictor.model),
-            "size": predictor.size,
-            "policy": dataclasses.asdict(predictor.policy),
-            "shortcuts": dataclasses.asdict(predictor.shortcuts),
-        }
+        now = predictor.facts()
         if self.settings is not None and self.confidence and now != self.settings:
-            names = {"weights": "other weights, or another dtype"}
+            names = {"weights": "other weights"}
             told = [
-                names.get(key, f"{key} {self.settings.get(key)}")
-                for key in now
-                if now[key] != self.settings.get(key)
+                names.get(key, f"{key} {self.settings.get(key)}") for key in differences(self.settings, now)
             ]
             raise ValueError(f"this project was begun with {', '.join(told)}; start the page with these")
         if now != self.settings:

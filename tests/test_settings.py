@@ -1,0 +1,87 @@
+"""One value says what decides the masks, and whoever must know whether two runs agree compares that."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+
+from emavos import MemoryPolicy, Predictor, Session, Settings, Shortcuts
+from emavos.batch import Batch
+from emavos.io import open_frames
+from emavos.models import STCN, compiled, folded
+from emavos.settings import differences
+from emavos.ui.project import Project
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3), dtype=np.uint8)
+MASK = np.zeros((32, 48), np.int32)
+MASK[8:24, 10:30] = 1
+CHANGES = {
+    "policy": MemoryPolicy(every=2),
+    "size": 16,
+    "shortcuts": Shortcuts(still=1.0),
+    "dtype": torch.bfloat16,
+    "compile": True,
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return STCN.from_pretrained()
+
+
+def test_every_setting_but_when_work_is_done_is_a_fact(model):
+    plain = Settings()
+    assert {*CHANGES} == {field.name for field in fields(Settings)} - {"resize_ahead"}
+    for name, value in CHANGES.items():
+        assert len(differences(plain.facts(), Settings(**{name: value}).facts())) == 1, name
+    assert Settings(resize_ahead=True).facts() == plain.facts()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_all_that_goes_on_refuses_a_predictor_of_other_settings(model, tmp_path, change):
+    begun = Predictor(model, size=None)
+    other = Predictor(model, **{"size": None, change: CHANGES[change]})
+    assert Batch.of(begun, "out").settings != Batch.of(other, "out").settings
+    list(Project.build(tmp_path / "project", open_frames([*FRAMES]), "clip"))
+    project = Project.open(tmp_path / "project")
+    project.give(0, MASK)
+    list(project.track(begun, until=2))
+    with pytest.raises(ValueError, match="this project was begun with"):
+        next(project.track(other))
+
+
+def test_a_saved_session_brings_its_settings_and_refuses_another_arithmetic(model, tmp_path):
+    session = Session(model, MemoryPolicy(every=2), 16, Shortcuts(still=1.0))
+    session.save(tmp_path / "saved")
+    assert Session.load(tmp_path / "saved", model).settings == session.settings
+    for network in (folded(model, torch.bfloat16), compiled(model)):
+        with pytest.raises(
+            ValueError, match="was saved with another model, or with this one in another dtype"
+        ):
+            Session.load(tmp_path / "saved", model, network)
+
+
+def test_a_predictor_with_other_settings_shares_the_network_and_leaves_the_first_as_it_is(model):
+    first = Predictor(model, size=None)
+    second = first.with_settings(size=64, resize_ahead=False)
+    assert second.network is first.network
+    assert (first.size, second.size, second.settings.resize_ahead) == (None, 64, False)
+    with pytest.raises(ValueError, match="dtype takes another network; make a new Predictor"):
+        first.with_settings(dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="size is a whole number of pixels"):
+        first.with_settings(size=3)
+    with pytest.raises(TypeError):
+        first.with_settings(sise=3)
+    with pytest.raises(AttributeError):
+        first.policy = MemoryPolicy()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"shortcuts": True}, {"compile": 3}, {"resize_ahead": "no"}, {"policy": 5}]
+)
+def test_what_is_no_setting_is_refused(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} (is|are) "):
+        Settings(**wrong)
