@@ -132,7 +132,7 @@ def test_workers_get_a_model_by_its_whole_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seen = []
     monkeypatch.setattr("emavos.batch.run_on_ray", lambda _, load, *a, **k: seen.append(load) or [])
-    monkeypatch.setattr("emavos.cli.batch._hush_ray", lambda: None)
+    monkeypatch.setattr("emavos.cli.batch._prepare_ray", lambda: None)
     for model in ("mine", "user/name"):
         assert main(["batch", "data", "--out", "out", "--ray", "1", "--model", model, "--quiet"]) == 0
     assert [load.args[0].model for load in seen] == [str(tmp_path / "mine"), "user/name"]

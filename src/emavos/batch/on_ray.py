@@ -97,8 +97,8 @@ def run_on_ray(
 def _here(processors: int) -> dict[str, Any]:
     """What Ray is started with on this machine; nothing if RAY_ADDRESS names a cluster.
 
-    Ray runs the code of whoever connects to it. Its own listen on this machine alone, and no cluster is joined
-    that another user of the machine may have started.
+    Ray runs the code of whoever connects to it. So it listens on this machine only, and joins no cluster that
+    another user of the machine may have started.
     """
     if os.environ.get("RAY_ADDRESS"):
         return {}

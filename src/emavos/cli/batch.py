@@ -103,7 +103,7 @@ def _batch(args: argparse.Namespace) -> None:
     with tqdm(total=len(jobs), unit="video", leave=False, disable=args.quiet or None) as bar:
         options = {"overlay": args.overlay, "rle": args.rle, "force": args.force}
         if args.ray:
-            _hush_ray()
+            _prepare_ray()
             if args.model is not None and args.model not in KNOWN and os.path.isdir(args.model):
                 args.model = os.path.abspath(args.model)  # workers work in another folder
             load = functools.partial(load_predictor, args, shortcuts_of(args), **policy(args))
@@ -118,10 +118,16 @@ def _batch(args: argparse.Namespace) -> None:
     _tell(outcomes, time.monotonic() - start, args)
 
 
-def _hush_ray() -> None:
-    """Ray tells of each step, and a paragraph of each worker that dies; the outcomes say what matters."""
+def _prepare_ray() -> None:
+    """Say what is read when Ray is imported.
+
+    It tells of each step, and a paragraph of each worker that dies; the outcomes say what matters. If it is
+    started here it asks for a token, so that no other user of the machine runs code in it.
+    """
+    if not os.environ.get("RAY_ADDRESS"):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     logging.disable(logging.WARNING)
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # read when Ray is imported
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
 
 
 def _step(bar: Any) -> Callable[[Outcome], None]:
