@@ -29,11 +29,16 @@ def speaking() -> Iterator[None]:
                 setattr(sys, name, stack.enter_context(open(os.devnull, "w", encoding="utf-8")))
                 stack.callback(setattr, sys, name, None)
             elif isinstance(stream, io.TextIOWrapper):
-                stack.callback(stream.reconfigure, errors=stream.errors)
-                stream.reconfigure(errors="backslashreplace")
+                stack.callback(_handle, stream, stream.errors)
+                _handle(stream, "backslashreplace")
         yield
         for name in ("stdout", "stderr"):
             _flush(getattr(sys, name))
+
+
+def _handle(stream: io.TextIOWrapper, errors: str | None) -> None:
+    with suppress(OSError):  # it shows what is waiting first
+        stream.reconfigure(errors=errors)
 
 
 def _flush(stream: io.TextIOBase) -> None:
