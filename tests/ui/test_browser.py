@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -27,16 +29,34 @@ from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
 
 
-@pytest.fixture
-def address(tmp_path):
+@contextmanager
+def serving(*options, **variables):
     """A page of its own, as the command line serves it."""
-    command = [sys.executable, "-m", "emavos", "ui", "--port", "0", "--size", "96", "--device", "cpu"]
-    command += ["--project", str(tmp_path / "project")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    command = [
+        sys.executable,
+        "-m",
+        "emavos",
+        "ui",
+        "--port",
+        "0",
+        "--size",
+        "96",
+        "--device",
+        "cpu",
+        *options,
+    ]
+    environment = os.environ | variables
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
         try:
             yield re.search(r"http\S+", server.stdout.readline()).group()
         finally:
             server.terminate()
+
+
+@pytest.fixture
+def address(tmp_path):
+    with serving("--project", str(tmp_path / "project")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +73,11 @@ def browser():
 class Page:
     """What a person does at the page."""
 
-    def __init__(self, browser, address):
+    def __init__(self, browser, address, name="no video yet"):
         self.browser = browser
-        self.wait = WebDriverWait(browser, 60, poll_frequency=0.05)
+        self.wait = WebDriverWait(browser, 120, poll_frequency=0.05)
         browser.get(address)
-        self.until("name", "no video yet")
+        self.until("name", name)
 
     def __getitem__(self, name):
         return self.browser.find_element("id", name)
@@ -209,6 +229,45 @@ def test_tracking_that_is_stopped_keeps_its_masks_and_goes_on_from_there(empty, 
     again = Project.open(tmp_path / "project")
     assert again.reached > reached
     np.testing.assert_array_equal([again.mask(i) for i in range(reached)], masks)
+
+
+def test_the_work_of_two_tabs_and_of_two_videos_is_kept(browser, clip, tmp_path):
+    (tmp_path / "tmp").mkdir()
+    for name in ("one.mp4", "two.mp4"):
+        write_video(tmp_path / name, clip[0], fps=10)
+    with serving(TMPDIR=str(tmp_path / "tmp")) as address:
+        first, tab = Page(browser, address), browser.current_window_handle
+        first["video"].send_keys(str(tmp_path / "one.mp4"))
+        first.until("frame", "frame 0 of 7")
+        assert "token" not in browser.current_url
+        browser.switch_to.new_window("tab")
+        second = Page(browser, address, "one.mp4")
+        second.until("frame", "frame 0 of 7")
+        second.press("2")
+        second.paint(-60, -20)
+        second.click("keep")
+        second.until("kind", "given by you")
+        browser.close()
+        browser.switch_to.window(tab)
+        first.paint(60, 20)  # on the mask as it was
+        first.press("\ue007")  # Enter
+        first.until("told", "under your strokes: keep it again")
+        first.until("kind", "edited")
+        (project,) = (tmp_path / "tmp").glob("emavos-ui-*/001")
+        assert Project.open(project).given == {0: (2,)}
+        first.click("keep")
+        first.until("kind", "given by you")
+        assert Project.open(project).given == {0: (1, 2)}
+        assert set(np.unique(Project.open(project).mask(0))) == {0, 1, 2}
+        browser.refresh()
+        first.until("kind", "given by you")
+        first["video"].send_keys(str(tmp_path / "two.mp4"))
+        first.wait.until(lambda d: d.switch_to.alert).accept()
+        first.until("name", "two.mp4")
+        first.until("told", f"the work on one.mp4 is in {project}")
+        browser.save_screenshot(str(tmp_path / "page.png"))
+    assert Project.open(project).given == {0: (1, 2)}
+    assert [path.name for path in project.parent.iterdir()] == ["001"]
 
 
 def test_a_page_without_a_video_says_how_to_begin_and_offers_nothing_else(empty):

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from contextlib import ExitStack
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import pytest
 
 from emavos.io import open_frames, write_video
 from emavos.ui import Desk, Project
+from emavos.ui.temporary import Temporary, sweep_temporary
 
 
 def test_a_folder_with_files_of_the_user_is_refused_and_left_as_it_is(tmp_path, predictor, video):
@@ -44,12 +46,86 @@ def test_a_video_that_was_sent_leaves_no_folder(tmp_path, predictor, clip):
     assert not (tmp_path / "sent").exists()
 
 
-def test_a_new_video_replaces_the_one_before_it_where_none_is_kept(tmp_path, predictor, video):
+def test_a_new_video_replaces_the_one_before_it_if_nothing_was_painted_in_that(tmp_path, predictor, video):
     desk = Desk(predictor, tmp_path / "work", keeps=False)
     for _ in range(2):
         desk.open_video(video, "clip")
         desk.job.join()
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["002"]
+    assert desk.left == []
+
+
+def test_painted_masks_outlive_the_next_video_and_the_page(tmp_path, predictor, video, clip, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    temporary = Temporary()
+    desk = Desk(predictor, temporary.folder, keeps=False)
+    for name in ("one", "two"):
+        desk.open_video(video, name)
+        desk.job.join()
+        if name == "one":
+            desk.give(0, clip[1][0])
+    assert [project["name"] for project in desk.state()["left"]] == ["one"]
+    desk.close()
+    (painted,) = temporary.release()
+    assert painted == temporary.folder / "001"
+    assert [path.name for path in temporary.folder.iterdir()] == ["001"]
+    assert Project.open(painted).given == {0: (1, 2)}
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from emavos.io import open_frames
+from emavos.ui import Project
+from emavos.ui.temporary import Temporary
+base = Temporary().folder
+(base / "upload-x").mkdir()
+(base / "upload-x" / "video.mp4").write_bytes(bytes(999))
+for name in ("001", "002"):
+    list(Project.build(base / name, open_frames(Path(sys.argv[1])), "clip"))
+project = Project.open(base / "002")
+mask = project.mask(0)
+mask[:9] = 1
+project.give(0, mask)
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are killed as POSIX does")
+def test_what_a_killed_page_left_is_removed_by_the_next_but_for_painted_masks(tmp_path, video, monkeypatch):
+    places = tmp_path / "tmp"
+    places.mkdir()
+    subprocess.run(
+        [sys.executable, "-c", KILLED, video], check=False, env=os.environ | {"TMPDIR": str(places)}
+    )
+    monkeypatch.setattr(tempfile, "tempdir", str(places))
+    (places / "emavos-ui-file").touch()
+    (places / "emavos-ui-link").symlink_to(video)
+    lives = Temporary()  # of a page that runs
+    (lives.folder / "001").mkdir()
+    (painted,) = sweep_temporary()
+    assert Project.open(painted).given == {0: (1,)}
+    left = {str(path.relative_to(painted.parent)) for path in painted.parent.iterdir()}
+    assert left == {"002"}
+    assert (lives.folder / "001").is_dir()
+    lives.release()
+    assert {path.name for path in places.iterdir()} == {
+        "emavos-ui-file",
+        "emavos-ui-link",
+        painted.parent.name,
+    }
+    assert len([*video.iterdir()]) == 8
+
+
+def test_a_full_folder_of_temporary_files_is_named_as_such(tmp_path, predictor, monkeypatch):
+    def full(**options):
+        raise OSError(errno.ENOSPC, "No space left on device", "x")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    with pytest.raises(OSError, match="have TMPDIR name a folder") as error:
+        Desk(predictor, tmp_path / "work", keeps=True).upload_folder()
+    assert error.value.filename == str(tmp_path)
 
 
 @pytest.fixture

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import io
+import socket
+import threading
+from contextlib import ExitStack, suppress
 
 import numpy as np
 import pytest
@@ -28,7 +31,13 @@ def desk(project, predictor):
 def client(desk):
     client = TestClient(make_app(desk, "secret", upload_limit=1000), base_url=HOME)
     assert client.get("/?token=secret").status_code == 200
+    client.headers["x-project"] = desk.key
     return client
+
+
+def seen(client, index):
+    """What a page that shows the mask of a frame sends with a change of it."""
+    return {"if-match": client.get(f"/api/masks/{index}").headers["etag"]}
 
 
 def postscript():
@@ -60,6 +69,161 @@ def test_nothing_is_told_without_the_token(desk):
     stranger = TestClient(make_app(desk, "secret"), base_url=HOME)
     for path in ("/", "/api/state", "/?token=", "/?token=wrong", "/page.js"):
         assert stranger.get(path).status_code == 403
+
+
+BROWSER = {"user-agent": "Mozilla/5.0 (X11; Linux x86_64)"}
+
+
+def test_what_a_browser_hands_to_other_servers_of_this_host_opens_nothing(desk):
+    browser = TestClient(make_app(desk, "secret"), base_url=HOME, headers=BROWSER, follow_redirects=False)
+    answer = browser.get("/?token=secret")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/#secret")
+    assert "secret" not in answer.headers["set-cookie"]
+    assert "HttpOnly; SameSite=Lax" in answer.headers["set-cookie"]  # also from a link in a web terminal
+    for path in ("/", "/page.js", "/page.css"):
+        assert browser.get(path).status_code == 200
+    for path in ("/api/state", "/api/frames/0", "/api/masks/0", "/api/downloads/masks.zip"):
+        assert browser.get(path).status_code == 403
+    assert browser.post("/api/track").status_code == 403
+    assert browser.get("/api/state", headers={"x-emavos-token": "secret"}).status_code == 200
+    assert browser.get("/api/state", headers={"x-emavos-token": "other"}).status_code == 403
+
+
+def test_a_cookie_of_one_port_opens_no_other(desk):
+    one = TestClient(make_app(desk, "secret"), base_url=HOME)
+    one.get("/?token=secret")
+    ((name, value),) = one.cookies.items()
+    assert name == "emavos-8321"
+    assert "secret" not in value
+    other = TestClient(make_app(desk, "secret"), base_url="http://127.0.0.1:9999")
+    assert other.get("/api/state", headers={"cookie": f"emavos-9999={value}"}).status_code == 403
+    assert one.get("/api/state").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    ['prefs={"theme":"dark"}', "user=Ada Lovelace", "flag", "=x", "a[b]=1", "me@host=1", "a=b=c", "é=1"],
+)
+def test_cookies_of_other_programs_are_passed_over(client, foreign):
+    ours = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
+    client.cookies.clear()
+    for cookie in (f"{foreign}; {ours}", f"{ours}; {foreign}", f"emavos-8321=old; {foreign};{ours}"):
+        assert client.get("/api/state", headers={"cookie": cookie.encode("latin-1")}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "127.1.2.3:9", "[::1]:8321", "localhost"])
+def test_all_addresses_of_this_machine_alone_are_its_own(desk, host):
+    client = TestClient(make_app(desk, "secret", host="127.0.0.2"), base_url=HOME)
+    assert client.get("/", headers={"host": host, "x-emavos-token": "secret"}).status_code == 200
+
+
+def test_whoever_may_not_come_in_is_not_kept_on_the_line(desk):
+    stranger = TestClient(make_app(desk, "secret"), base_url=HOME)
+    for headers in ({}, {"host": "evil.example"}, {"origin": "http://evil.example"}):
+        assert stranger.get("/api/state", headers=headers).headers["connection"] == "close"
+
+
+def test_frames_are_kept_under_an_address_that_no_other_project_has(client, desk):
+    kept = client.get(f"/api/frames/0?project={desk.key}")
+    assert kept.headers["cache-control"] == "private, max-age=86400"
+    del client.headers["x-project"]
+    assert client.get("/api/frames/0").headers["cache-control"] == "no-store"
+    before = desk.key
+    desk.close()
+    desk._take(desk.project.folder)  # as a later `emavos ui` of the same folder would
+    assert desk.key != before
+    answer = client.get(f"/api/frames/0?project={before}")
+    assert answer.status_code == 412
+    assert "another video was opened" in answer.json()["error"]
+
+
+def test_what_a_tab_shows_of_another_video_changes_nothing(client, desk):
+    mask, headers = bytes([1]) * 96 * 160, seen(client, 0)
+    client.headers["x-project"] = "of another"
+    changes = [
+        ("PUT", "/api/masks/0"),
+        ("DELETE", "/api/masks/0"),
+        ("DELETE", "/api/objects/1"),
+        ("PUT", "/api/video?name=a.mp4"),
+        ("POST", "/api/track"),
+        ("POST", "/api/downloads/masks.zip"),
+    ]
+    for method, path in changes:
+        answer = client.request(
+            method, path, content=mask[:1000] if "video" in path else mask, headers=headers
+        )
+        assert (answer.status_code, path) == (412, path)
+    assert not desk.project.given
+    assert desk.job is None
+
+
+def test_a_stroke_on_a_mask_that_another_tab_changed_is_refused(client, desk, clip):
+    old, first = seen(client, 0), clip[1][0].astype(np.uint8)
+    assert (
+        client.put("/api/masks/0", content=(first * (first == 2)).tobytes(), headers=old).status_code == 200
+    )
+    answer = client.put("/api/masks/0", content=(first * (first == 1)).tobytes(), headers=old)
+    assert (answer.status_code, desk.project.given) == (412, {0: (2,)})
+    assert "changed meanwhile" in answer.json()["error"]
+    assert client.delete("/api/masks/0", headers=old).status_code == 412
+    assert client.delete("/api/objects/2", headers={"if-match": "0"}).status_code == 412
+    answer = client.put("/api/masks/0", content=first.tobytes(), headers=seen(client, 0))
+    assert answer.json() == {"ids": [1, 2]}
+    assert answer.headers["etag"] == seen(client, 0)["if-match"]
+    edits = client.get("/api/state").json()["project"]["edits"]
+    assert client.delete("/api/objects/2", headers={"if-match": str(edits)}).status_code == 200
+
+
+def test_a_change_that_does_not_say_what_it_was_made_on_is_refused(client, desk):
+    mask = bytes([1]) * 96 * 160
+    for method, path in (("PUT", "/api/masks/0"), ("DELETE", "/api/masks/0"), ("DELETE", "/api/objects/1")):
+        assert client.request(method, path, content=mask).status_code == 428
+    del client.headers["x-project"]
+    assert client.put("/api/masks/0", content=mask, headers={"if-match": "x"}).status_code == 428
+    assert client.put("/api/video?name=a.mp4", content=b"x").status_code == 428
+    assert not desk.project.given
+
+
+def test_connections_that_ask_for_nothing_do_not_stop_the_page(desk):
+    uvicorn = pytest.importorskip("uvicorn")
+    from emavos.ui.patience import impatient
+
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        app = make_app(desk, "secret")
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app, http=impatient(seconds=4, most=3), lifespan="off", log_level="error", ws="none"
+            )
+        )
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(setattr, server, "should_exit", True)
+
+        def connect(sent):
+            line = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+            line.sendall(sent)
+            return line
+
+        def ended(line):
+            with suppress(ConnectionResetError):
+                return line.recv(9) == b""
+            return True
+
+        idle = [connect(b"GET / HTTP/1.1\r\nHost:") for _ in range(8)]
+        assert ended(idle[0])  # more than three wait: the first was ended
+        head = f"GET /api/state HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nx-emavos-token: secret\r\n\r\n"
+        ours = connect(head.encode())
+        for _ in range(2):  # and again on the same connection
+            assert ours.recv(12) == b"HTTP/1.1 200"
+            while b'"upload_limit"' not in ours.recv(1 << 16):
+                pass
+            ours.sendall(head.encode())
+        assert all(map(ended, idle))  # those that are left after four seconds
 
 
 def test_the_page_loads_nothing_from_elsewhere(client):
@@ -94,8 +258,9 @@ def test_no_path_leads_out(client, path):
 def test_what_is_too_large_is_refused(client):
     answer = client.put("/api/video?name=a.mp4", content=b"0" * 1001)
     assert (answer.status_code, "limit" in answer.json()["error"]) == (413, True)
-    assert client.put("/api/masks/0", content=bytes(96 * 160 + 1)).status_code == 413
-    assert "has 15360 bytes" in client.put("/api/masks/0", content=b"00").json()["error"]
+    headers = seen(client, 0)
+    assert client.put("/api/masks/0", content=bytes(96 * 160 + 1), headers=headers).status_code == 413
+    assert "has 15360 bytes" in client.put("/api/masks/0", content=b"00", headers=headers).json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -118,14 +283,16 @@ def test_a_playlist_is_no_video(predictor, tmp_path):
     desk = Desk(predictor, tmp_path, keeps=False)
     client = TestClient(make_app(desk, "secret"), base_url=HOME)
     client.get("/?token=secret")
-    answer = client.put("/api/video?name=../../a.mp4", content=b"#EXTM3U\n/etc/passwd\n")
+    playlist, key = b"#EXTM3U\n/etc/passwd\n", {"x-project": ""}
+    answer = client.put("/api/video?name=../../a.mp4", content=playlist, headers=key)
     assert answer.json()["error"].startswith("a.mp4 is no video")
 
 
 def test_masks_are_given_tracked_and_downloaded(client, desk, clip):
     given = clip[1][0].astype(np.uint8)
     assert client.post("/api/mask-file", content=png(given)).content == given.tobytes()
-    assert client.put("/api/masks/0", content=given.tobytes()).json() == {"ids": [1, 2]}
+    answer = client.put("/api/masks/0", content=given.tobytes(), headers=seen(client, 0))
+    assert answer.json() == {"ids": [1, 2]}
     assert client.post("/api/track").status_code == 200
     desk.job.join()
     state = client.get("/api/state").json()
@@ -137,5 +304,6 @@ def test_masks_are_given_tracked_and_downloaded(client, desk, clip):
         desk.job.join()
         assert desk.job.error is None
         assert client.get(f"/api/downloads/{name}").content
-    assert client.delete("/api/masks/0").status_code == 200
-    assert client.delete("/api/masks/0").json()["error"] == "no mask was given for frame 0"
+    assert client.delete("/api/masks/0", headers=seen(client, 0)).status_code == 200
+    answer = client.delete("/api/masks/0", headers=seen(client, 0))
+    assert answer.json()["error"] == "no mask was given for frame 0"

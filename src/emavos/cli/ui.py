@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
-import shutil
 import socket
 import sys
-import tempfile
 from pathlib import Path
 
 from emavos.cli.arguments import (
@@ -53,6 +51,7 @@ def _ui(args: argparse.Namespace) -> None:
     try:
         import uvicorn
 
+        from emavos.ui.patience import impatient
         from emavos.ui.server import make_app
     except ImportError as error:
         if (error.name or "").split(".")[0] == "emavos":
@@ -60,6 +59,7 @@ def _ui(args: argparse.Namespace) -> None:
         raise ImportError('the page needs starlette and uvicorn: pip install "emavos[ui]"') from error
     from emavos.ui import Desk
     from emavos.ui.guard import is_loopback
+    from emavos.ui.temporary import Temporary, sweep_temporary
 
     if args.project is not None and args.project.is_symlink() and not args.project.exists():
         raise ValueError(
@@ -68,45 +68,47 @@ def _ui(args: argparse.Namespace) -> None:
     listener = _listen(args.host, args.port)
     with listener:
         predictor = load_predictor(args, shortcuts_of(args), **policy(args))
-        folder = args.project or Path(tempfile.mkdtemp(prefix="emavos-ui-"))
-        desk = Desk(predictor, folder, keeps=args.project is not None)
-        if args.video is not None:
-            video = Path(args.video)
-            try:
-                desk.open_video(video, os.path.basename(os.path.realpath(video)))
-            except BaseException:
-                if not desk.keeps:
-                    folder.rmdir()
-                raise
+        earlier = sweep_temporary()
+        temporary = None if args.project else Temporary()
+        try:
+            desk = Desk(predictor, args.project or temporary.folder, keeps=temporary is None)
+            if args.video is not None:
+                desk.open_video(Path(args.video), os.path.basename(os.path.realpath(args.video)))
+        except BaseException:
+            if temporary is not None:
+                temporary.release()
+            raise
         token = secrets.token_urlsafe(16)
         app = make_app(desk, token, args.host, args.max_upload << 20)
         port = listener.getsockname()[1]
         host = f"[{args.host}]" if ":" in args.host else args.host
         print(f"open http://{host}:{port}/?token={token}", flush=True)
+        if not args.quiet and earlier:
+            print(
+                f"an earlier page left work in {', '.join(map(str, earlier))}: emavos ui --project opens it"
+            )
         if not args.quiet and not is_loopback(args.host):
             print("others on the network reach this page, unencrypted, if they know this address")
-        settings = uvicorn.Config(app, log_level="warning", ws="none", lifespan="off", server_header=False)
+        settings = uvicorn.Config(
+            app,
+            http=impatient(),
+            limit_concurrency=256,
+            log_level="warning",
+            ws="none",
+            lifespan="off",
+            server_header=False,
+        )
         try:
             uvicorn.Server(settings).run(sockets=[listener])
         except KeyboardInterrupt:
             pass  # the way it ends
         finally:
             desk.close()
-            _leave(desk, args.quiet)
-
-
-def _leave(desk: object, quiet: bool) -> None:
-    """A temporary folder in which nothing was painted goes; any other stays, and is named."""
-    from emavos.ui import Desk
-
-    assert isinstance(desk, Desk)
-    if desk.project is not None and (desk.keeps or desk.project.given):
-        if not quiet:
-            print(
-                f"the work is in {desk.project.folder}; go on with: emavos ui --project {desk.project.folder}"
-            )
-    elif not desk.keeps:
-        shutil.rmtree(desk.folder, ignore_errors=True)
+            work = [] if desk.project is None else [desk.project.folder]
+            if temporary is not None:  # what nothing was painted in goes
+                work = temporary.release()
+            for folder in [] if args.quiet else work:
+                print(f"the work is in {folder}; go on with: emavos ui --project {folder}")
 
 
 def _listen(host: str, port: int) -> socket.socket:

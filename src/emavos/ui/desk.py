@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import secrets
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from emavos.io import IdMask, open_frames
+from emavos.io.spool import named_temporary
 from emavos.predictor import Predictor
 from emavos.ui.downloads import DOWNLOADS
 from emavos.ui.folder import Folder
 from emavos.ui.hold import Hold
 from emavos.ui.job import Job
 from emavos.ui.project import Project
+from emavos.ui.temporary import Temporary
 
 # How the files begin that a stranger may send: containers that name no other file to be read.
 _VIDEOS = re.compile(
@@ -30,12 +37,20 @@ class Busy(ValueError):
     """Something else is being done; it can be stopped."""
 
 
+class Outdated(ValueError):
+    """The page that asks shows something else than there is: another video, or a mask that has changed."""
+
+
 class Desk:
     """The state behind the page. Its methods may be called from several threads.
 
+    Those that change something take what the page shows, if it is known: `key` of the project, and the `tag`
+    of a frame's mask. They raise Outdated if there is something else by now, as another tab may have done it.
+
     predictor: follows the objects.
     folder: of the project, which is opened where there is one; or of those to come, one for each video.
-    keeps: whether `folder` is for one project, which no other video replaces.
+    keeps: whether `folder` is for one project, which no other video replaces. Otherwise a project stays
+        beside the next one if something was painted in it, and is named in `left`.
 
     The folder of the project is held until `close`: two processes that wrote into one would each make the
     other's masks outdated. Raises ValueError where another has it, or it holds no project but something else.
@@ -47,7 +62,10 @@ class Desk:
         self.keeps = keeps
         self.project: Project | None = None
         self.job: Job | None = None
-        self.opened = 0  # how many projects were, so that a page knows when it looks at another
+        self.opened = 0  # how many projects were
+        self.key = ""  # of the project: one that no other ever has, so that a page knows which it looks at
+        self.left: list[Project] = []  # those before it in which something was painted
+        self._temporary: Temporary | None = None
         self._lock = threading.RLock()
         self._hold: Hold | None = None
         if keeps and (folder / "project.json").exists():
@@ -57,15 +75,17 @@ class Desk:
             if folder.exists():
                 Hold(folder).release()  # another may be reading a video into it
 
-    def open_video(self, path: Path, name: str, sent: bool = False) -> None:
+    def open_video(self, path: Path, name: str, sent: bool = False, key: str | None = None) -> None:
         """Begin a project with a video or a folder of images, and leave the one before it.
 
+        key: of the project that the page shows; empty if it shows none.
         sent: the video was sent to the page: when it was read it is removed, and the folder made for it.
         Raises Busy, and ValueError where the present project is to be kept, the folder of a new one holds
         something else, or this is no video.
         """
         with self._lock:
             self._check_idle()
+            self.check_key(key)
             if self.keeps and self.project is not None:
                 raise ValueError(f"{self.folder} holds {self.project.name}; start the page without --project")
             if sent and not _VIDEOS.match(_head(path)):
@@ -87,8 +107,17 @@ class Desk:
         before = self.project
         with self._lock:
             self._take(folder)
-        if before is not None:
+        if before is not None and before.given:
+            self.left.append(before)
+        elif before is not None:
             shutil.rmtree(before.folder, ignore_errors=True)
+
+    def upload_folder(self) -> Path:
+        """A new folder among the temporary files for a video that is sent; it goes with this process."""
+        with self._lock, named_temporary():
+            if self._temporary is None:
+                self._temporary = Temporary()
+            return Path(tempfile.mkdtemp(prefix="upload-", dir=self._temporary.folder))
 
     def _take(self, folder: Path) -> None:
         """Open the project of a folder, hold it, and let go of the one before."""
@@ -104,6 +133,7 @@ class Desk:
         self._hold = hold
         self.project = project
         self.opened += 1
+        self.key = secrets.token_hex(8)
 
     def _let_go(self) -> None:
         if self._hold is not None:
@@ -116,29 +146,49 @@ class Desk:
             raise ValueError("no video is open")
         return self.project
 
-    def give(self, index: int, mask: IdMask) -> tuple[int, ...]:
-        """See `Project.give`. Raises Busy."""
-        with self._lock:
-            self._check_idle()
-            return self.the_project().give(index, mask)
+    def check_key(self, key: str | None) -> None:
+        """Raise Outdated if there is another project than the page shows; None says nothing."""
+        if key is not None and key != self.key:
+            raise Outdated("another video was opened meanwhile, in another window; it is shown now")
 
-    def take_back(self, index: int) -> None:
-        """See `Project.take_back`. Raises Busy."""
-        with self._lock:
-            self._check_idle()
-            self.the_project().take_back(index)
+    def tag(self, index: int) -> str:
+        """What tells the mask of a frame, as it is, from any other."""
+        return tag_of(self.the_project().mask(index))
 
-    def remove(self, id: int) -> None:
-        """See `Project.remove`. Raises Busy."""
-        with self._lock:
-            self._check_idle()
-            self.the_project().remove(id)
+    def give(
+        self, index: int, mask: IdMask, key: str | None = None, tag: str | None = None
+    ) -> tuple[int, ...]:
+        """See `Project.give`; `tag`: of the mask that was painted on. Raises Busy and Outdated."""
+        with self._changing(index, key, tag) as project:
+            return project.give(index, mask)
 
-    def track(self, frames: int | None = None) -> None:
-        """Track so many frames more, or all. Raises Busy, and ValueError where no mask was given."""
+    def take_back(self, index: int, key: str | None = None, tag: str | None = None) -> None:
+        """See `Project.take_back`. Raises Busy and Outdated."""
+        with self._changing(index, key, tag) as project:
+            project.take_back(index)
+
+    def remove(self, id: int, key: str | None = None, edits: int | None = None) -> None:
+        """See `Project.remove`; `edits`: as `state` said. Raises Busy and Outdated."""
+        with self._changing(None, key, None) as project:
+            if edits is not None and edits != project.edits:
+                raise Outdated("masks were changed meanwhile, in another window; look at them, and try again")
+            project.remove(id)
+
+    @contextmanager
+    def _changing(self, index: int | None, key: str | None, tag: str | None) -> Iterator[Project]:
         with self._lock:
             self._check_idle()
+            self.check_key(key)
             project = self.the_project()
+            if index is not None and tag is not None and tag != self.tag(index):
+                raise Outdated(
+                    "this frame was changed meanwhile, in another window; it is shown as it is now"
+                )
+            yield project
+
+    def track(self, frames: int | None = None, key: str | None = None) -> None:
+        """Track so many frames more, or all. Raises Busy, Outdated, and ValueError if no mask was given."""
+        with self._changing(None, key, None) as project:
             if project.first is None:
                 raise ValueError("no frame has a mask yet: paint the objects of one, or load a mask")
             begin = max(project.reached, project.first)
@@ -150,11 +200,9 @@ class Desk:
             for index in tracked:
                 yield index - begin + 1
 
-    def download(self, name: str) -> None:
-        """Begin to write one of `DOWNLOADS`. Raises Busy, and ValueError where there is none of that name."""
-        with self._lock:
-            self._check_idle()
-            project = self.the_project()
+    def download(self, name: str, key: str | None = None) -> None:
+        """Begin to write one of `DOWNLOADS`. Raises Busy, Outdated, and ValueError if none has that name."""
+        with self._changing(None, key, None) as project:
             if name not in DOWNLOADS:
                 raise ValueError(f"there is no {name}; there are {', '.join(DOWNLOADS)}")
             files = Folder(project.folder, "downloads")
@@ -183,6 +231,9 @@ class Desk:
             self.job.stop()
             self.job.join()
         self._let_go()
+        if self._temporary is not None:
+            self._temporary.release()
+            self._temporary = None
 
     def state(self) -> dict[str, Any]:
         """All that the page shows but pictures, masks and confidence."""
@@ -191,6 +242,8 @@ class Desk:
             "device": self.predictor.device.type,
             "keeps": self.keeps,
             "opened": self.opened,
+            "key": self.key,
+            "left": [{"name": one.name, "folder": str(one.folder)} for one in self.left],
             "project": None
             if project is None
             else {
@@ -225,6 +278,11 @@ class Desk:
     def _start(self, kind: str, steps: Iterator[int], total: int | None) -> None:
         self.job = Job(kind, steps, total)
         self.job.start()
+
+
+def tag_of(mask: IdMask) -> str:
+    """What tells a mask from others, in letters."""
+    return hashlib.sha256(np.ascontiguousarray(mask, np.int32)).hexdigest()[:32]
 
 
 def _head(path: Path) -> bytes:

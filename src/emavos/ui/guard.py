@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -14,6 +14,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+TOKEN_HEADER = "x-emavos-token"
 _HEADERS = (
     (b"content-security-policy", b"default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
@@ -23,20 +24,28 @@ _HEADERS = (
 
 
 class Guard:
-    """An ASGI application around another that lets in requests of its own page alone.
+    """An ASGI application around another that only lets in requests of its own page.
 
-    A request is refused where its Host is no name of this server (a name that a stranger points here), where
-    its Origin is another page, and where it has not the token: the first address has it, and leaves a
-    cookie. Every answer forbids the page to load, or be framed by, anything from elsewhere.
+    A request is refused if its Host is no name of this server (a name that a stranger points here), if its
+    Origin is another page, and if it lacks the token. Every answer forbids the page to load, or be framed by,
+    anything from elsewhere.
+
+    The printed address has the token, and is redirected to the page with the token behind the `#`, where only
+    the page's script sees it: the script sends it as a header (`TOKEN_HEADER`) with each request. Browsers
+    hand a cookie of this host to every server on it, whatever its port, so the cookie that they get opens
+    nothing but the files of the page, which are no secret. A program that keeps cookies (curl, httpx), which
+    visits no other servers unasked, gets one that stands for the token.
 
     host: the address that the server listens on. Beyond loopback, addresses in digits and this machine's
         names are its Host too.
+    public: the paths that the page's cookie opens.
     """
 
-    def __init__(self, app: Any, token: str, host: str = "127.0.0.1") -> None:
+    def __init__(self, app: Any, token: str, host: str = "127.0.0.1", public: Iterable[str] = ()) -> None:
         self.app = app
         self.token = token
-        self.names = {"localhost", "127.0.0.1", "::1"}
+        self.public = frozenset(public)
+        self.names = {"localhost"}
         self.digits = not is_loopback(host)
         if self.digits:
             self.names |= {host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
@@ -52,30 +61,42 @@ class Guard:
 
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get("host", "")
+        token = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if not self._is_ours(host):
-            await _answer(send_with_headers, 400, "this server has another name; see the Host header")
+            await _refuse(send_with_headers, 400, "this server has another name; see the Host header")
         elif headers.get("origin", f"http://{host}") != f"http://{host}":
-            await _answer(send_with_headers, 403, "requests of other pages are refused")
-        elif self._same(parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]):
-            cookie = f"{self._cookie(host)}={self.token}; Path=/; HttpOnly; SameSite=Strict"
-            await _answer(
-                send_with_headers, 303, "", [(b"location", b"/"), (b"set-cookie", cookie.encode("latin-1"))]
-            )
-        elif not self._same(_cookies(headers.get("cookie", "")).get(self._cookie(host), "")):
-            await _answer(send_with_headers, 403, "open the address that `emavos ui` printed, token included")
+            await _refuse(send_with_headers, 403, "requests of other pages are refused")
+        elif self._same(token):
+            browser = "mozilla" in headers.get("user-agent", "").lower()  # all browsers say so
+            cookie = f"{_cookie(host)}={self._derived('page' if browser else 'program', host)}"
+            answer = [
+                (b"location", f"/#{token}".encode("latin-1")),
+                (b"set-cookie", f"{cookie}; Path=/; HttpOnly; SameSite=Lax".encode("latin-1")),
+            ]
+            await _answer(send_with_headers, 303, "", answer)
+        elif not self._lets_in(scope["path"], headers, host):
+            await _refuse(send_with_headers, 403, "open the address that `emavos ui` printed, token included")
         else:
             await self.app(scope, receive, send_with_headers)
 
+    def _lets_in(self, path: str, headers: Mapping[str, str], host: str) -> bool:
+        if self._same(headers.get(TOKEN_HEADER, "")):
+            return True
+        kinds = ["program", "page"] if path in self.public else ["program"]
+        good = [self.token, *(self._derived(kind, host) for kind in kinds)]
+        sent = _cookies(headers.get("cookie", ""), _cookie(host))
+        return any(_equal(value, one) for value in sent for one in good)
+
     def _is_ours(self, host: str) -> bool:
         name = _without_port(host).lower()
-        return name in self.names or (self.digits and _is_address(name))
+        return name in self.names or is_loopback(name) or (self.digits and _is_address(name))
 
     def _same(self, given: str) -> bool:
-        return secrets.compare_digest(given.encode("utf-8", "replace"), self.token.encode())
+        return _equal(given, self.token)
 
-    def _cookie(self, host: str) -> str:
-        """Cookies do not tell ports apart, so their names do."""
-        return f"emavos-{host.rpartition(':')[2] if host[-1].isdecimal() else ''}".rstrip("-")
+    def _derived(self, kind: str, host: str) -> str:
+        """What a cookie says in place of the token: it opens this port, and does not tell the token."""
+        return hmac.new(self.token.encode(), f"{kind} {_port(host)}".encode(), "sha256").hexdigest()
 
 
 def is_loopback(host: str) -> bool:
@@ -97,11 +118,28 @@ def _without_port(host: str) -> str:
     return host.partition(":")[0]
 
 
-def _cookies(header: str) -> dict[str, str]:
-    try:
-        return {name: morsel.value for name, morsel in SimpleCookie(header).items()}
-    except CookieError:
-        return {}
+def _port(host: str) -> str:
+    return host.rpartition(":")[2] if ":" in host and host[-1].isdecimal() else ""
+
+
+def _cookie(host: str) -> str:
+    """The name of the page's cookie. Cookies do not tell ports apart, so their names do."""
+    return f"emavos-{_port(host)}".rstrip("-")
+
+
+def _cookies(header: str, name: str) -> list[str]:
+    """The values of the cookies of a name, whatever other programs on this host have left beside them."""
+    pairs = (part.partition("=") for part in header.split(";"))
+    return [value.strip().strip('"') for key, _, value in pairs if key.strip() == name]
+
+
+def _equal(given: str, wanted: str) -> bool:
+    return secrets.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
+
+
+async def _refuse(send: Send, status: int, text: str) -> None:
+    """An answer after which the connection ends, so that whoever may not come in holds none."""
+    await _answer(send, status, text, [(b"connection", b"close")])
 
 
 async def _answer(send: Send, status: int, text: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:

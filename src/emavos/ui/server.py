@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import re
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -19,12 +19,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from emavos.io import read_mask
-from emavos.io.images import FORMATS
-from emavos.ui.desk import Busy, Desk
+from emavos.io.images import FORMATS, decode_image
+from emavos.io.spool import named_temporary
+from emavos.pictures import ids_of_picture
+from emavos.ui.desk import Busy, Desk, Outdated, tag_of
 from emavos.ui.guard import Guard
 from emavos.ui.job import in_words
-from emavos.ui.project import LARGEST_ID
+from emavos.ui.project import LARGEST_ID, Project
 
 MASK_FILE_LIMIT = 32 << 20  # bytes of a mask that is loaded; ids compress well
 _ASSETS = {
@@ -37,6 +38,10 @@ _FRESH = {"cache-control": "no-store"}
 
 class _TooLarge(ValueError):
     """More was sent than is taken."""
+
+
+class _Unsaid(ValueError):
+    """A request that changes something does not say what the page shows."""
 
 
 def make_app(desk: Desk, token: str, host: str = "127.0.0.1", upload_limit: int = 4 << 30) -> Guard:
@@ -64,7 +69,7 @@ def make_app(desk: Desk, token: str, host: str = "127.0.0.1", upload_limit: int 
         ("/", page.asset, get),
     ]
     app = Starlette(routes=[Route(path, _telling(answer), methods=how) for path, answer, how in routes])
-    return Guard(app, token, host)
+    return Guard(app, token, host, ["/", *(f"/{name}" for name in _ASSETS)])
 
 
 class _Page:
@@ -86,39 +91,47 @@ class _Page:
     async def confidence(self, request: Request) -> Response:
         """{frame: {id: number}} from frame `start` on."""
         start = request.query_params.get("start", "0")
-        sure = dict(self.desk.the_project().confidence)  # tracking adds to it meanwhile
+        sure = dict(self._shown(request).confidence)  # tracking adds to it meanwhile
         begin = int(start) if start.isdecimal() else 0
         return JSONResponse({i: of for i, of in sure.items() if i >= begin}, headers=_FRESH)
 
     async def frame(self, request: Request) -> Response:
-        project, index = self.desk.the_project(), request.path_params["index"]
+        """A JPEG. It is kept by the browser if the address has the key, which no other project ever has."""
+        project, index = self._shown(request), request.path_params["index"]
         body = await run_in_threadpool(project.frame_bytes, index)
-        return Response(body, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400"})
+        keep = {"cache-control": "private, max-age=86400"} if _key(request) else _FRESH
+        return Response(body, media_type="image/jpeg", headers=keep)
 
     async def mask(self, request: Request) -> Response:
-        """H x W bytes, an id each, gzipped."""
-        project, index = self.desk.the_project(), request.path_params["index"]
+        """H x W bytes, an id each, gzipped; the ETag is asked for by those who change it."""
+        project, index = self._shown(request), request.path_params["index"]
         mask = await run_in_threadpool(project.mask, index)
         body = gzip.compress(mask.astype(np.uint8).tobytes(), compresslevel=1)
-        headers = {"content-encoding": "gzip", "x-mask": project.kind(index), **_FRESH}
+        headers = {"content-encoding": "gzip", "etag": f'"{tag_of(mask)}"', "x-mask": project.kind(index)}
+        headers |= _FRESH
         return Response(body, media_type="application/octet-stream", headers=headers)
 
     async def give(self, request: Request) -> Response:
         """Takes H x W bytes, an id each."""
-        height, width = self.desk.the_project().size
+        height, width = self._shown(request).size
+        seen = _key_of_change(request), _tag_of_change(request)
         body = await _body(request, height * width)
         if len(body) != height * width:
             raise ValueError(f"a mask of this video has {height * width} bytes, not {len(body)}")
         mask = np.frombuffer(body, np.uint8).reshape(height, width).astype(np.int32)
-        ids = await run_in_threadpool(self.desk.give, request.path_params["index"], mask)
-        return JSONResponse({"ids": ids})
+        ids = await run_in_threadpool(self.desk.give, request.path_params["index"], mask, *seen)
+        tag = await run_in_threadpool(self.desk.tag, request.path_params["index"])
+        return JSONResponse({"ids": ids}, headers={"etag": f'"{tag}"'})
 
     async def take_back(self, request: Request) -> Response:
-        await run_in_threadpool(self.desk.take_back, request.path_params["index"])
+        seen = _key_of_change(request), _tag_of_change(request)
+        await run_in_threadpool(self.desk.take_back, request.path_params["index"], *seen)
         return JSONResponse({})
 
     async def remove(self, request: Request) -> Response:
-        await run_in_threadpool(self.desk.remove, request.path_params["id"])
+        edits = _tag_of_change(request)
+        seen = _key_of_change(request), int(edits) if edits.isdecimal() else -1
+        await run_in_threadpool(self.desk.remove, request.path_params["id"], *seen)
         return JSONResponse({})
 
     async def read_mask(self, request: Request) -> Response:
@@ -128,13 +141,14 @@ class _Page:
         return Response(mask.tobytes(), media_type="application/octet-stream")
 
     async def open_video(self, request: Request) -> Response:
-        name = _plain_name(request.query_params.get("name", ""))
-        folder = Path(tempfile.mkdtemp(prefix="emavos-upload-"))
+        name, key = _plain_name(request.query_params.get("name", "")), _key_of_change(request)
+        self.desk.check_key(key)  # before all of it is sent
+        folder = await run_in_threadpool(self.desk.upload_folder)
         try:
-            with (folder / name).open("wb") as file:
+            with named_temporary(), (folder / name).open("wb") as file:
                 async for chunk in _chunks(request, self.upload_limit):
                     await run_in_threadpool(file.write, chunk)
-            await run_in_threadpool(self.desk.open_video, folder / name, name, True)
+            await run_in_threadpool(self.desk.open_video, folder / name, name, True, key)
         except BaseException as error:
             (folder / name).unlink(missing_ok=True)
             folder.rmdir()
@@ -145,7 +159,7 @@ class _Page:
 
     async def track(self, request: Request) -> Response:
         frames = request.query_params.get("frames", "")
-        self.desk.track(int(frames) if frames.isdecimal() and int(frames) else None)
+        self.desk.track(int(frames) if frames.isdecimal() and int(frames) else None, _key(request))
         return JSONResponse({})
 
     async def stop(self, request: Request) -> Response:
@@ -153,19 +167,43 @@ class _Page:
         return JSONResponse({})
 
     async def download(self, request: Request) -> Response:
-        self.desk.download(request.path_params["name"])
+        self.desk.download(request.path_params["name"], _key(request))
         return JSONResponse({})
 
     async def fetch_download(self, request: Request) -> Response:
-        name = request.path_params["name"]
+        name, project = request.path_params["name"], self._shown(request)
         file = self.desk.open_download(name)
-        stem = re.sub(r"[^A-Za-z0-9.-]+", "_", Path(self.desk.the_project().name).stem)[:100] or "video"
+        stem = re.sub(r"[^A-Za-z0-9.-]+", "_", Path(project.name).stem)[:100] or "video"
         headers = {
             "content-length": str(os.fstat(file.fileno()).st_size),
             "content-disposition": f'attachment; filename="{stem}-{name}"',
             **_FRESH,
         }
         return StreamingResponse(_pieces(file), media_type="application/octet-stream", headers=headers)
+
+    def _shown(self, request: Request) -> Project:
+        """The project. Raises Outdated if the page shows another."""
+        self.desk.check_key(_key(request))
+        return self.desk.the_project()
+
+
+def _key(request: Request) -> str | None:
+    """Of the project that the page shows, if it says so."""
+    return request.headers.get("x-project", request.query_params.get("project"))
+
+
+def _key_of_change(request: Request) -> str:
+    key = _key(request)
+    if key is None:
+        raise _Unsaid("a change says of which project it is, as x-project: the key of /api/state")
+    return key
+
+
+def _tag_of_change(request: Request) -> str:
+    tag = request.headers.get("if-match")
+    if tag is None:
+        raise _Unsaid("a change says what it was made on, as If-Match: the ETag of a mask, or edits")
+    return tag.strip('"')
 
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
@@ -182,8 +220,9 @@ def _telling(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
             return await answer(request)
         except Exception as error:
             foreseen = isinstance(error, (ValueError, OSError, ImportError))
-            status = 413 if isinstance(error, _TooLarge) else 409 if isinstance(error, Busy) else 400
-            return JSONResponse({"error": in_words(error)}, status if foreseen else 500)
+            statuses = {_TooLarge: 413, Busy: 409, Outdated: 412, _Unsaid: 428}
+            status = statuses.get(type(error), 400) if foreseen else 500
+            return JSONResponse({"error": in_words(error)}, status)
 
     return told
 
@@ -212,21 +251,15 @@ def _plain_name(name: str) -> str:
 
 
 def _ids_of_file(body: bytes, size: tuple[int, int]) -> Any:
-    with tempfile.TemporaryDirectory(prefix="emavos-mask-") as folder:
-        file = Path(folder) / "the mask"
-        file.write_bytes(body)
-        try:
-            with Image.open(file, formats=FORMATS) as picture:  # reads no pixels yet
-                shape = (picture.height, picture.width)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError("this is not an image; a mask is a PNG of ids") from error
-        if shape != size:
-            given, wanted = ("x".join(map(str, s)) for s in (shape, size))
-            raise ValueError(f"the mask is {given} but the video is {wanted} (height x width); resize it")
-        try:
-            mask = read_mask(file)
-        except ValueError as error:
-            raise ValueError(str(error).replace(f"{folder}/", "")) from error
+    try:
+        with Image.open(io.BytesIO(body), formats=FORMATS) as picture:  # reads no pixels yet
+            shape = (picture.height, picture.width)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError("this is not an image; a mask is a PNG of ids") from error
+    if shape != size:
+        given, wanted = ("x".join(map(str, s)) for s in (shape, size))
+        raise ValueError(f"the mask is {given} but the video is {wanted} (height x width); resize it")
+    mask = ids_of_picture(decode_image(io.BytesIO(body), "the mask"))
     if mask.min() < 0 or mask.max() > LARGEST_ID:
         raise ValueError(f"the mask has id {mask.max()}; the page takes ids from 1 to {LARGEST_ID}")
     return mask.astype(np.uint8)

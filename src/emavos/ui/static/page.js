@@ -3,7 +3,7 @@ const $ = (id) => document.getElementById(id);
 const canvas = $("canvas"), pen = canvas.getContext("2d"), layer = document.createElement("canvas");
 const colours = [[255, 84, 92], [38, 156, 255], [70, 214, 105], [255, 202, 48], [176, 102, 255], [0, 208, 204],
   [255, 110, 196], [255, 142, 38]]; // those of emavos.visualize, by id
-let state = null, project = null, opened = 0, index = 0, mask = null, picture = null, past = [];
+let state = null, project = null, opened = "", index = 0, mask = null, base = null, tag = "", picture = null, past = [];
 let sure = {}, known = 0, edits = ""; // confidence of the frames before `known`, after so many edits
 let id = 1, listed = new Set([1]), erase = false, painting = null, edited = false;
 let playing = false, following = false, sending = false, showing = 0;
@@ -13,12 +13,34 @@ function colour(id) { // the eight, then the same darker, then paler, and again
   return towards === null ? vivid : vivid.map((one) => Math.floor((2 * one + towards) / 3));
 }
 
-async function ask(method, path, body) {
-  const answer = await fetch(`/api/${path}`, { method, body });
+// The address has the token behind its #; it stays in this tab, where no other server can ask for it.
+const token = location.hash.slice(1) || stored() || "";
+if (location.hash) history.replaceState(null, "", location.pathname);
+
+function stored() { // after the page is loaded again
+  try {
+    return sessionStorage.getItem("emavos-token");
+  } catch { // a browser that stores nothing
+    return "";
+  }
+}
+try { sessionStorage.setItem("emavos-token", token); } catch { /* then the address is opened again */ }
+
+class Refused extends Error {
+  constructor(status, told) {
+    super(told);
+    this.outdated = status === 412; // the page shows something else than there is
+  }
+}
+
+async function ask(method, path, body, more = {}) { // with what the page shows, so that nothing else is changed
+  const headers = { "x-emavos-token": token, "x-project": opened, ...more };
+  const answer = await fetch(`/api/${path}`, { method, body, headers });
   if (answer.ok) return answer;
-  const told = (await answer.json().catch(() => ({}))).error || "the server did not answer";
+  const told = (await answer.json().catch(() => ({}))).error
+    || (answer.status === 403 ? "open the address that emavos ui printed, token included" : "the server did not answer");
   $("told").textContent = told;
-  throw new Error(told);
+  throw new Refused(answer.status, told);
 }
 
 const quietly = (act) => Promise.resolve().then(act).catch((error) => { $("told").textContent = error.message; });
@@ -28,8 +50,8 @@ const running = () => Boolean(state?.job?.running);
 async function refresh() {
   state = await (await ask("GET", "state")).json();
   project = state.project;
-  if (project && state.opened !== opened) {
-    opened = state.opened;
+  if (project && state.key !== opened) {
+    opened = state.key;
     canvas.width = layer.width = project.width;
     canvas.height = layer.height = project.height;
     canvas.hidden = false;
@@ -95,12 +117,13 @@ function choose(one) {
 
 async function show(next) {
   await keep();
-  const turn = ++showing, at = Math.min(Math.max(next, 0), project.count - 1), image = new Image();
-  image.src = `/api/frames/${at}?project=${opened}`;
-  const [, answer] = await Promise.all([image.decode(), ask("GET", `masks/${at}`)]);
+  const turn = ++showing, at = Math.min(Math.max(next, 0), project.count - 1);
+  const frame = ask("GET", `frames/${at}?project=${opened}`).then((answer) => answer.blob()).then(createImageBitmap);
+  const [image, answer] = await Promise.all([frame, outdated(() => ask("GET", `masks/${at}`))]);
   const ids = new Uint8Array(await answer.arrayBuffer());
   if (turn !== showing) return; // another frame was asked for meanwhile
-  [index, picture, mask, past] = [at, image, ids, []];
+  picture?.close();
+  [index, picture, mask, base, tag, past] = [at, image, ids, ids.slice(), answer.headers.get("etag"), []];
   draw();
   describe();
 }
@@ -174,9 +197,30 @@ function undo() {
 
 async function keep() {
   if (!edited || running()) return;
-  await ask("PUT", `masks/${index}`, mask);
-  [edited, past] = [false, []];
+  tag = (await outdated(() => ask("PUT", `masks/${index}`, mask, { "if-match": tag }))).headers.get("etag");
+  [edited, past, base] = [false, [], mask.slice()];
   await refresh();
+}
+
+// What another window changed is shown as it is now, and under strokes that were not kept yet.
+async function outdated(act) {
+  try {
+    return await act();
+  } catch (error) {
+    if (!error.outdated) throw error;
+    const [video, at, before, painted, strokes] = [opened, index, base, mask, edited];
+    edited = false;
+    await refresh();
+    if (opened === video) await show(at);
+    if (opened === video && strokes) {
+      change();
+      mask = mask.map((one, i) => (painted[i] === before[i] ? one : painted[i]));
+      draw();
+    }
+    describe();
+    if (edited) error.message += ", under your strokes: keep it again";
+    throw error; // and is told
+  }
 }
 
 async function track() {
@@ -199,10 +243,18 @@ async function follow() { // until what is being done is done
 async function download(name) {
   await ask("POST", `downloads/${name}`);
   await follow();
-  if (state.job.kind === name && !state.job.error && !state.job.stopped) location.href = `/api/downloads/${name}`;
+  if (state.job.kind !== name || state.job.error || state.job.stopped) return;
+  const answer = await ask("GET", `downloads/${name}`), link = document.createElement("a");
+  link.href = URL.createObjectURL(await answer.blob());
+  link.download = /filename="(.*)"/.exec(answer.headers.get("content-disposition"))[1];
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
 
 async function open(file) {
+  const left = project && (edited || Object.keys(project.given).length);
+  if (left && !confirm(`Leave ${project.name} and open ${file.name}? What you painted stays in a folder, which this page will name.`)) return;
+  if (left) await keep();
   sending = true;
   describe();
   try {
@@ -212,6 +264,10 @@ async function open(file) {
     describe();
   }
   await follow();
+  if (left && !state.job.error) {
+    const last = state.left.at(-1);
+    $("told").textContent = `the work on ${last.name} is in ${last.folder}`;
+  }
 }
 
 async function load(file) {
@@ -227,7 +283,7 @@ async function remove() {
   if (project.ids.includes(id)) {
     if (!confirm(`Remove object ${id} from all frames? They are tracked anew without it.`)) return;
     await keep();
-    await ask("DELETE", `objects/${id}`);
+    await outdated(() => ask("DELETE", `objects/${id}`, undefined, { "if-match": String(project.edits) }));
   }
   listed.delete(id);
   [id] = listed.size ? listed : [1];
@@ -279,7 +335,7 @@ press("eraser", () => { erase = !erase; describe(); });
 press("undo", undo);
 press("keep", keep);
 press("back", async () => {
-  await ask("DELETE", `masks/${index}`);
+  await outdated(() => ask("DELETE", `masks/${index}`, undefined, { "if-match": tag }));
   edited = false;
   await refresh();
   await show(index);

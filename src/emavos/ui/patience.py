@@ -1,0 +1,56 @@
+"""Connections that ask for nothing are not waited for. It counts as uvicorn: import it where that is run."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+def impatient(seconds: float = 10, most: int = 64) -> type[H11Protocol]:
+    """Uvicorn's protocol, which ends connections whose next request does not come.
+
+    uvicorn itself waits for the header of a request for ever, so whoever can connect, without the token,
+    could take all descriptors of the process.
+
+    seconds: for the whole header of a request, from the begin of the connection or the answer before it.
+    most: connections that wait for one; a further one ends that which has waited longest.
+    """
+    waiting: dict[Any, asyncio.TimerHandle] = {}
+
+    class Impatient(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._wait()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._stop_waiting()
+
+        def on_response_complete(self) -> None:
+            self._wait()
+            super().on_response_complete()  # which may begin with a request that has come already
+            if not self.cycle.response_complete:
+                self._stop_waiting()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_waiting()
+            super().connection_lost(exc)
+
+        def _wait(self) -> None:
+            self._stop_waiting()
+            waiting[self] = self.loop.call_later(seconds, self._give_up)
+            if len(waiting) > most:
+                next(iter(waiting))._give_up()
+
+        def _stop_waiting(self) -> None:
+            if (timer := waiting.pop(self, None)) is not None:
+                timer.cancel()
+
+        def _give_up(self) -> None:
+            self._stop_waiting()
+            self.transport.abort()
+
+    return Impatient
