@@ -60,7 +60,7 @@ ALLOWED = {
     "bridges": {"evaluation", "io", "session"},
     "doctor": {"machine", "memory", "pretrained"},
     "export": {"frames", "io", "memory", "models", "pretrained"},
-    "ui": {"bridges", "io", "predictor", "session", "settings", "visualize"},
+    "ui": {"bridges", "io", "machine", "pictures", "predictor", "session", "settings", "visualize"},
     "data": {"frames", "io", "masks", "pictures"},
     "training": {
         "convert",

@@ -69,9 +69,12 @@ def _ui(args: argparse.Namespace) -> None:
     with listener:
         predictor = load_predictor(args, shortcuts_of(args), **policy(args))
         earlier = sweep_temporary()
-        temporary = None if args.project else Temporary()
+        temporary, folder = None, args.project
+        if folder is None:
+            temporary = Temporary()
+            folder = temporary.folder
         try:
-            desk = Desk(predictor, args.project or temporary.folder, keeps=temporary is None)
+            desk = Desk(predictor, folder, keeps=temporary is None)
             if args.video is not None:
                 desk.open_video(Path(args.video), os.path.basename(os.path.realpath(args.video)))
         except BaseException:

@@ -282,7 +282,7 @@ class Desk:
 
 def tag_of(mask: IdMask) -> str:
     """What tells a mask from others, in letters."""
-    return hashlib.sha256(np.ascontiguousarray(mask, np.int32)).hexdigest()[:32]
+    return hashlib.sha256(mask.astype(np.int32).tobytes()).hexdigest()[:32]
 
 
 def _head(path: Path) -> bytes:

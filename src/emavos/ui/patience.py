@@ -1,14 +1,12 @@
-"""Connections that ask for nothing are not waited for. It counts as uvicorn: import it where that is run."""
+"""Connections that ask for nothing are not waited for."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-
-def impatient(seconds: float = 10, most: int = 64) -> type[H11Protocol]:
+def impatient(seconds: float = 10, most: int = 64) -> Any:
     """Uvicorn's protocol, which ends connections whose next request does not come.
 
     uvicorn itself waits for the header of a request for ever, so whoever can connect, without the token,
@@ -17,6 +15,8 @@ def impatient(seconds: float = 10, most: int = 64) -> type[H11Protocol]:
     seconds: for the whole header of a request, from the begin of the connection or the answer before it.
     most: connections that wait for one; a further one ends that which has waited longest.
     """
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
     waiting: dict[Any, asyncio.TimerHandle] = {}
 
     class Impatient(H11Protocol):

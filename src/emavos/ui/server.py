@@ -220,7 +220,7 @@ def _telling(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
             return await answer(request)
         except Exception as error:
             foreseen = isinstance(error, (ValueError, OSError, ImportError))
-            statuses = {_TooLarge: 413, Busy: 409, Outdated: 412, _Unsaid: 428}
+            statuses: dict[type[Exception], int] = {_TooLarge: 413, Busy: 409, Outdated: 412, _Unsaid: 428}
             status = statuses.get(type(error), 400) if foreseen else 500
             return JSONResponse({"error": in_words(error)}, status)
 
