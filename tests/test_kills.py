@@ -30,7 +30,7 @@ def test_a_run_that_was_killed_goes_on_to_the_bytes_of_one_that_was_not(command)
 def test_a_log_whose_run_was_killed_at_its_first_line_has_a_whole_one(tmp_path, left):
     (tmp_path / "log.csv").write_text(left)
     log = Log(tmp_path, 0, tensorboard=False)
-    log.progress(Progress(0, 0.5, 0.5, 1.0, 0.0, 0.0))
+    log.progress(Progress(0, 0.5, 0.5, 0.5, 0.5, 4.0, 1.0, 0.0, 0.0))
     log.close()
     expected = b"iteration,loss,overlap,learning_rate,seconds,waited\n0,0.5,0.5,1,0,0\n"
     assert (tmp_path / "log.csv").read_bytes() == expected

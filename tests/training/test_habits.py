@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from emavos.cli import main
 from emavos.data import Clips
 from emavos.models import PRESETS, STCN
 from emavos.training import TrainConfig, train
+from emavos.training.sources import open_samples
+from emavos.training.start import add_transformer
 from emavos.training.validation import validate
 from trees import davis_tree, training_tree
 
@@ -216,3 +219,25 @@ def test_own_clips_need_few_masks_and_a_model_to_start_from(tmp_path, capsys):
     before, after = STCN.from_pretrained(), STCN.from_pretrained(tmp_path / "run" / "model")
     assert before.config == after.config
     assert not all(map(torch.equal, before.parameters(), after.parameters()))
+
+
+def test_a_transformer_is_added_to_a_model_and_its_tokens_become_keys(root, monkeypatch):
+    """With a miniature transformer of random weights; its file is read by tests of the conversion."""
+    small = dataclasses.replace(PRESETS["stcn-base"], vit_depth=1)
+    monkeypatch.setitem(PRESETS, "stcn-base", small)
+    monkeypatch.setattr("emavos.training.start.load_dinov2", lambda vit, path: None)
+    config = TrainConfig(sampling="mixed", size=64, frames=2, batch=2, iterations=8, decay_from=8)
+    model = STCN(PRESETS["stcn-tiny"])
+    grown = add_transformer(model, "stcn-base", Path("vit.onnx"), open_samples(root, config), pictures=3)
+    encoder = grown.key_encoder
+    assert not encoder.key_proj.weight.any()
+    matrix = encoder.vit_key.weight[:, :, 0, 0]
+    assert torch.allclose(matrix @ matrix.T, torch.eye(len(matrix)), atol=1e-4)
+    with pytest.raises(ValueError, match="stcn-tiny-unit has no vision transformer"):
+        add_transformer(model, "stcn-tiny-unit", Path("vit.onnx"), open_samples(root, config))
+
+
+def test_a_transformer_is_added_to_a_model_only(root, tmp_path, capsys):
+    arguments = ["train", "--stage", "base-1", "--data", str(root), "--out", str(tmp_path), "--vit", "x.onnx"]
+    assert main(arguments) == 1
+    assert "--vit is added to a model: say --init tiny" in capsys.readouterr().err

@@ -14,9 +14,15 @@ from emavos.frames import normalize
 from emavos.models import PRESETS, STCN
 from emavos.training import STAGES, TrainConfig, start_from_imagenet, train
 from emavos.training.average import WeightAverage
-from emavos.training.clip import clip_logits
+from emavos.training.clip import cell_coverage, clip_logits, follow_clip
 from emavos.training.learner import Learner
-from emavos.training.losses import bootstrapped_cross_entropy, dice_loss, hardest_fraction
+from emavos.training.losses import (
+    bootstrapped_cross_entropy,
+    dice_loss,
+    hardest_fraction,
+    matching_loss,
+)
+from emavos.training.start import grow
 from golden import reference
 from golden.fill import fill_state_dict
 from trees import training_tree
@@ -287,3 +293,81 @@ def test_data_without_its_other_half_is_told_before_training(tmp_path):
     (root / "static" / "images" / "a.jpg").unlink()
     with pytest.raises(ValueError, match=r"a\.png has no image"):
         run(root, tmp_path / "run")
+
+
+def test_unit_keys_have_one_length_and_a_soft_affinity():
+    """With bare projections the affinity of a new model is an argmax, and keys get no gradient from it."""
+    torch.manual_seed(0)
+    frames = torch.randn(1, 3, 96, 96)
+    model = STCN(PRESETS["stcn-tiny-unit"])
+    key = model.encode_key(frames).key.flatten(2)  # (1, Ck, P)
+    length = model.key_encoder.log_scale.exp()
+    assert torch.allclose(key.norm(dim=1), length.expand(1, 36), rtol=1e-5)
+    other = STCN(PRESETS["stcn-tiny"])
+    assert other.key_encoder.log_scale is None
+    assert {k for k in model.state_dict() if k not in other.state_dict()} == {"key_encoder.log_scale"}
+
+
+def test_the_matching_loss_teaches_keys_and_nothing_else():
+    torch.manual_seed(0)
+    model = STCN(PRESETS["stcn-tiny-unit"])
+    frames = torch.randn(1, 3, 3, 96, 96)
+    masks = torch.zeros(1, 3, 1, 96, 96)
+    masks[..., 20:60, 30:70] = 1
+    clip = follow_clip(model, frames, masks)
+    assert [x.matched.shape for x in clip] == [(1, 1, 6, 6)] * 2
+    sum(matching_loss(x.matched, cell_coverage(masks)[:, 1]) for x in clip).backward()
+    learning = {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
+    assert "key_encoder.key_proj.weight" in learning
+    assert "key_encoder.log_scale" in learning
+    assert all(name.startswith("key_encoder.") for name in learning)
+
+
+def test_the_matching_loss_is_least_for_the_truth_and_weighs_small_objects_as_large_ones():
+    small, large = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
+    small[..., 0, 0] = 1
+    large[..., :4, :] = 1
+    for target in (small, large):
+        assert matching_loss(target, target).item() < 1e-3
+        missed = matching_loss(torch.zeros_like(target), target).item()
+        assert missed == pytest.approx(matching_loss(torch.zeros_like(small), small).item(), rel=1e-3)
+    both = torch.cat([small, large], dim=1)
+    alone = matching_loss(torch.full_like(both, 0.5), both, torch.tensor([[1.0, 0.0]]))
+    assert alone.item() == pytest.approx(matching_loss(torch.full_like(small, 0.5), small).item())
+
+
+def test_a_cell_is_covered_by_the_pixels_around_its_centre():
+    masks = torch.zeros(2, 1, 48, 64)
+    masks[0, 0, 8:24, 24:40] = 1  # the cell whose centre is pixel (16, 32)
+    covered = cell_coverage(masks)
+    assert covered.shape == (2, 1, 3, 4)
+    assert covered[0, 0, 1, 2] == 1
+    assert covered.sum() == 1
+
+
+def test_the_log_tells_how_soft_the_affinity_is(root, tmp_path):
+    run(root, tmp_path)
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert rows[0] == "iteration,loss,overlap,matching,best,cells,learning_rate,seconds,waited"
+    best, cells = (float(x) for x in rows[1].split(",")[4:6])
+    assert 0 < best <= 1
+    assert cells >= 1
+
+
+def test_frozen_parameters_keep_their_weights(root, tmp_path):
+    config = dataclasses.replace(SMALL, frozen=("key_encoder.", "value_encoder.trunk."))
+    before, after = fresh().state_dict(), run(root, tmp_path, config=config).state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert not any(name.startswith(config.frozen) for name in moved)
+    with pytest.raises(ValueError, match="frozen names 'key_encodr', but no parameter"):
+        Learner(fresh(), dataclasses.replace(SMALL, frozen=("key_encodr",)))
+
+
+def test_a_model_grows_into_another_preset_with_the_weights_that_fit():
+    old = fresh()
+    grown = grow(old, "stcn-tiny-unit", seed=1)
+    assert grown.config == PRESETS["stcn-tiny-unit"]
+    assert all(torch.equal(x, grown.state_dict()[name]) for name, x in old.state_dict().items())
+    with pytest.raises(ValueError, match="weights of the model fit into stcn; start from"):
+        grow(old, "stcn")

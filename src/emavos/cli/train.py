@@ -31,7 +31,8 @@ def add(commands: Commands) -> None:
         "--stage",
         default="finetune",
         metavar="NAME",
-        help="finetune, on your clips (default); tiny-1, -2, -3, embedded model; 0, 1, 2, 3, the paper",
+        help="finetune, on your clips (default); tiny-1 to -3 and base-1, -2, embedded models; "
+        "0, 1, 2, 3, the paper",
     )
     parser.add_argument(
         "--data",
@@ -55,6 +56,12 @@ def add(commands: Commands) -> None:
         type=Path,
         metavar=("RESNET50", "RESNET18"),
         help="torchvision's ImageNet state dicts, .safetensors or .pth, for a preset of ResNets",
+    )
+    start.add_argument(
+        "--vit",
+        type=Path,
+        metavar="ONNX",
+        help="DINOv2 ViT-S/14, to add to --init; the stage's preset is trained (stage base-1; extra: onnx)",
     )
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument(
@@ -139,7 +146,8 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
     from emavos.models import PRESETS
     from emavos.pretrained import load_model
     from emavos.training import STAGES, start_from_imagenet
-    from emavos.training.sources import open_held_out
+    from emavos.training.sources import open_held_out, open_samples
+    from emavos.training.start import add_transformer, grow
 
     if args.stage not in STAGES:
         raise ValueError(f"there is no stage {args.stage}; the stages are {', '.join(STAGES)}")
@@ -147,6 +155,8 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
         raise ValueError("finetune goes on from a model: say --init tiny, or another --stage")
     if args.init is not None and args.trunks is not None:
         raise ValueError("--init is a whole model and --trunks begin a new one; give one of them")
+    if args.vit is not None and args.init is None:
+        raise ValueError("--vit is added to a model: say --init tiny, or another one")
     config = _with(STAGES[args.stage], args.set)
     if args.hold_out:
         config = replace(config, leave_out=tuple(args.hold_out))
@@ -156,6 +166,12 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
     if args.init is None:
         return config, start_from_imagenet(config.preset, config.seed, args.trunks)
     model = load_model(args.init)
+    if args.vit is not None:
+        return config, add_transformer(
+            model, config.preset, args.vit, open_samples(args.data, config), config.seed
+        )
+    if any(setting.startswith("preset=") for setting in args.set):
+        return config, grow(model, config.preset, config.seed)
     names = [name for name, preset in PRESETS.items() if preset == model.config]
     if not names:
         raise ValueError(

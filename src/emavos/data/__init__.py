@@ -1,10 +1,11 @@
 """Training data: folders of images or clips with masks, made into short clips."""
 
 from emavos.data.clips import BL30K, Clips, Davis, YouTubeVOS
+from emavos.data.mixed_samples import MixedSamples
 from emavos.data.samples import ClipSamples, Sample
 from emavos.data.static import StaticImages
 from emavos.data.video_samples import VideoSamples
-from emavos.data.videos import Joined, Videos
+from emavos.data.videos import Joined, Remembered, Videos
 
 __all__ = [
     "BL30K",
@@ -12,6 +13,8 @@ __all__ = [
     "Clips",
     "Davis",
     "Joined",
+    "MixedSamples",
+    "Remembered",
     "Sample",
     "StaticImages",
     "VideoSamples",

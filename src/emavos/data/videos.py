@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Protocol
@@ -52,3 +53,36 @@ class Joined:
     def _place(self, video: int) -> tuple[Videos, int]:
         i = bisect_right(self._ends, video)
         return self._parts[i], video - (self._ends[i - 1] if i else 0)
+
+
+class Remembered:
+    """A set of videos that keeps the pictures which it loaded last, so that they are decoded once.
+
+    nbytes: of pictures and masks kept, at most, in each process that loads.
+    """
+
+    def __init__(self, videos: Videos, nbytes: int = 3 << 30) -> None:
+        self._videos, self._room = videos, nbytes
+        self._kept: OrderedDict[tuple[int, int], tuple[Tensor, Tensor]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._videos)
+
+    def length(self, video: int) -> int:
+        return self._videos.length(video)
+
+    def step(self, video: int) -> int:
+        return self._videos.step(video)
+
+    def load(self, video: int, frame: int) -> tuple[Tensor, Tensor]:
+        place = (video, frame)
+        if place in self._kept:
+            self._kept.move_to_end(place)
+            return self._kept[place]
+        pair = self._videos.load(video, frame)
+        self._kept[place] = pair
+        self._room -= sum(x.nbytes for x in pair)
+        while self._room < 0:
+            _, old = self._kept.popitem(last=False)
+            self._room += sum(x.nbytes for x in old)
+        return pair

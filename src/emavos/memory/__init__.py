@@ -2,6 +2,15 @@
 
 from emavos.memory.bank import Kind, MemoryBank
 from emavos.memory.policy import Eviction, MemoryPolicy
-from emavos.memory.readout import full_readout, topk_readout
+from emavos.memory.readout import full_affinity, full_readout, topk_readout, weighted_values
 
-__all__ = ["Eviction", "Kind", "MemoryBank", "MemoryPolicy", "full_readout", "topk_readout"]
+__all__ = [
+    "Eviction",
+    "Kind",
+    "MemoryBank",
+    "MemoryPolicy",
+    "full_affinity",
+    "full_readout",
+    "topk_readout",
+    "weighted_values",
+]

@@ -88,13 +88,25 @@ def dense_readout(
     return (values.to(dtype).permute(1, 2, 0) @ affinity).to(values.dtype)
 
 
+def full_affinity(query: Tensor, keys: Tensor) -> Tensor:
+    """The weight of every memory cell for every query cell, as in training, for a batch.
+
+    query: (B, Ck, P). keys: (B, N, Ck). Returns (B, N, P), which sums to one over N (STCN, eqs. 1 and 3).
+    """
+    similarity = 2 * keys @ query - keys.square().sum(dim=2, keepdim=True)  # (B, N, P)
+    return (similarity / keys.shape[2] ** 0.5).softmax(dim=1)
+
+
 def full_readout(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """The readout over all cells, as in training, for a batch.
 
     query: (B, Ck, P). keys: (B, N, Ck). values: (B, N, O, Cv). Returns (B, O, Cv, P).
     """
-    similarity = 2 * keys @ query - keys.square().sum(dim=2, keepdim=True)  # (B, N, P)
-    affinity = (similarity / keys.shape[2] ** 0.5).softmax(dim=1)
+    return weighted_values(full_affinity(query, keys), values)
+
+
+def weighted_values(affinity: Tensor, values: Tensor) -> Tensor:
+    """The sum of values (B, N, O, Cv) by the weights (B, N, P) of an affinity: (B, O, Cv, P)."""
     out = values.flatten(2).transpose(1, 2) @ affinity  # (B, O * Cv, P)
     return out.unflatten(1, values.shape[2:])
 

@@ -14,7 +14,7 @@ _EPS = 1e-6
 class DinoV2(nn.Module):
     """ViT-S/14 up to block `depth`: one feature vector of 384 channels for each cell of 16 x 16 pixels.
 
-    depth: blocks to keep, of 12. Blocks 8 to 10 match parts of objects best; 9 cost three quarters of 12.
+    depth: blocks to keep, of 12. The tokens of blocks 8 to 10 match parts of objects best.
     width, heads, grid: channels, attention heads, and side of the square of patches that the positions were
         trained on. The defaults are those of ViT-S/14 at 518 pixels.
     learned_norm: end in the layer norm that was trained with block 12 instead of one without parameters.
@@ -22,7 +22,7 @@ class DinoV2(nn.Module):
 
     def __init__(
         self,
-        depth: int = 9,
+        depth: int = 8,
         *,
         width: int = 384,
         heads: int = 6,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from emavos.models.blocks import FeatureFusion
+from emavos.models.dinov2 import DinoV2
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
 from emavos.models.resnet import ResNetTrunk
 from emavos.models.winograd import Conv2d
@@ -25,22 +28,67 @@ class Features(NamedTuple):
     f4: Tensor  # (B, C4, 4h, 4w)
 
 
-class KeyEncoder(nn.Module):
-    """Trunk, attention on its last map, then the projections to key and context."""
+KEY_SCALE = 18.0  # length of unit keys before training: a query's best cell gets about 0.4 of the weight
 
-    def __init__(self, trunk: Trunk, attention: nn.Module, key_channels: int, context_channels: int) -> None:
+
+class KeyEncoder(nn.Module):
+    """Trunk, attention on its last map, then the projections to key and context.
+
+    vit: a transformer whose tokens are added to the trunk's last map before the attention, and to the key.
+    unit_keys: every key has the same learned length `exp(log_scale)`, so that STCN's similarity is a cosine
+        times a learned factor. Otherwise the length of keys grows until the softmax over the memory is an
+        argmax, through which keys get no gradient.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        attention: nn.Module,
+        key_channels: int,
+        context_channels: int,
+        *,
+        unit_keys: bool = False,
+        vit: DinoV2 | None = None,
+    ) -> None:
         super().__init__()
         self.trunk = trunk
         self.attention = attention
         self.key_proj = nn.Conv2d(trunk.channels[2], key_channels, 3, padding=1)
         self.context_proj = Conv2d(trunk.channels[2], context_channels, 3, padding=1)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(KEY_SCALE))) if unit_keys else None
         # STCN, section 3.3: keys that start orthogonal spread over the space of the L2 similarity
         nn.init.orthogonal_(self.key_proj.weight)
+        self.vit = vit
+        if vit is not None:
+            self.vit_proj = nn.Conv2d(vit.channels, trunk.channels[2], 1)
+            self.vit_key = nn.Conv2d(vit.channels, key_channels, 1)
+            nn.init.zeros_(self.vit_proj.weight)
+            nn.init.zeros_(self.vit_proj.bias)
+            nn.init.orthogonal_(self.vit_key.weight)
 
     def forward(self, frames: Tensor) -> Features:
         f4, f8, f16 = self.trunk(frames)
-        f16 = self.attention(f16)
-        return Features(self.key_proj(f16), self.context_proj(f16), f16, f8, f4)
+        if self.vit is None:
+            f16 = self.attention(f16)
+            key = self.key_proj(f16)
+        else:
+            tokens = self.vit(_centred(frames))
+            f16 = self.attention(f16 + self.vit_proj(tokens))
+            key = self.key_proj(f16) + self.vit_key(tokens)
+        return Features(self._key(key), self.context_proj(f16), f16, f8, f4)
+
+    def _key(self, key: Tensor) -> Tensor:
+        """The key from its projection, (B, Ck, h, w)."""
+        if self.log_scale is None:
+            return key
+        wide = torch.promote_types(key.dtype, torch.float32)  # cells that differ would look the same
+        return functional.normalize(key.to(wide), dim=1) * self.log_scale.to(wide).exp()
+
+
+def _centred(frames: Tensor) -> Tensor:
+    """Frames moved by half a cell: a transformer's patches then lie where the trunk's cells are centred."""
+    height, width = frames.shape[-2:]
+    return functional.pad(frames, (8, 0, 8, 0), mode="replicate")[..., :height, :width]
 
 
 class ValueEncoder(nn.Module):

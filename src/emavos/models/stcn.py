@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from emavos.models.attention import ExternalAttention, Form, SelfAttention
 from emavos.models.decoder import Decoder
+from emavos.models.dinov2 import DinoV2
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
 from emavos.models.encoders import Features, KeyEncoder, Trunk, ValueEncoder
 from emavos.models.resnet import ResNetTrunk
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Attention = Literal["none", "self", "external"]
 TrunkName = Literal["resnet", "efficientnet-lite0"]
+VitName = Literal["none", "dinov2-s"]
 
 STRIDE = 16  # of keys and values; frames come in multiples of it
 
@@ -40,6 +42,9 @@ class STCNConfig:
     value_attention: Attention = "none"  # on the value encoder's last map, before the fusion
     attention_form: Form = "block"  # of external attention; "equation" where the map is not a ReLU's
     slots: int = 64  # of each external memory
+    vit: VitName = "none"  # a vision transformer beside the key trunk
+    vit_depth: int = 8  # its blocks that are kept; their tokens match parts of objects best
+    unit_keys: bool = False  # keys of unit length times a learned scale, instead of the bare projection
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -58,6 +63,8 @@ class STCNConfig:
             raise ValueError(f"value_channels is at least 16, not {self.value_channels}")
         if self.skip_kernel % 2 == 0:
             raise ValueError(f"skip_kernel is odd, not {self.skip_kernel}")
+        if type(self.unit_keys) is not bool:
+            raise ValueError(f"unit_keys is true or false, not {self.unit_keys!r}")
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> STCNConfig:
@@ -76,11 +83,12 @@ class STCNConfig:
 
 _CHOICES = {
     "trunk": get_args(TrunkName),
+    "vit": get_args(VitName),
     "key_attention": get_args(Attention),
     "value_attention": get_args(Attention),
     "attention_form": get_args(Form),
 }
-_SIZES = ("key_channels", "value_channels", "context_channels", "skip_kernel", "slots")
+_SIZES = ("key_channels", "value_channels", "context_channels", "skip_kernel", "slots", "vit_depth")
 
 _SMALL = STCNConfig(
     trunk="efficientnet-lite0",
@@ -90,6 +98,7 @@ _SMALL = STCNConfig(
     skip_kernel=1,
     attention_form="equation",  # the trunk ends in a linear layer, not in a ReLU
 )
+_BOTH = dataclasses.replace(_SMALL, key_attention="external", value_attention="external")
 _TINY_ATTENTION: Mapping[str, tuple[Attention, Attention]] = {  # of keys, of values
     "stcn-tiny": ("external", "external"),  # the embedded model's; then those that it is compared with
     "stcn-tiny-none": ("none", "none"),
@@ -111,6 +120,8 @@ PRESETS: Mapping[str, STCNConfig] = {
         name: dataclasses.replace(_SMALL, key_attention=key, value_attention=value)
         for name, (key, value) in _TINY_ATTENTION.items()
     },
+    "stcn-tiny-unit": dataclasses.replace(_BOTH, unit_keys=True),
+    "stcn-base": dataclasses.replace(_BOTH, unit_keys=True, vit="dinov2-s"),
 }
 
 
@@ -136,6 +147,8 @@ class STCN(nn.Module):
             _attention(config.key_attention, c16, config),
             config.key_channels,
             config.context_channels,
+            unit_keys=config.unit_keys,
+            vit=None if config.vit == "none" else DinoV2(config.vit_depth),
         )
         self.value_encoder = ValueEncoder(
             value_trunk,

@@ -2,38 +2,67 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from emavos.masks import aggregate_logits
-from emavos.memory import full_readout
+from emavos.memory import full_affinity, weighted_values
 from emavos.models import STCN, Features
+from emavos.models.stcn import STRIDE
+
+
+class Followed(NamedTuple):
+    """What one frame of a clip gave, for B clips of O objects."""
+
+    logits: Tensor  # (B, 1 + O, H, W), log-odds whose softmax is the aggregated probability
+    matched: Tensor  # (B, O, h, w) in [0, 1], the memory's true masks read by the affinity
+    best: Tensor  # scalar, the mean weight of the best memory cell, without gradient
+    cells: (
+        Tensor  # scalar, the mean of exp(entropy) of the weights: how many cells are read, without gradient
+    )
 
 
 class ClipNetwork(nn.Module):
-    """`clip_logits` as a module, which is what DistributedDataParallel wraps."""
+    """`follow_clip` as a module, which is what DistributedDataParallel wraps."""
 
     def __init__(self, model: STCN) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, frames: Tensor, first: Tensor, valid: Tensor) -> list[Tensor]:
-        return clip_logits(self.model, frames, first, valid)
+    def forward(self, frames: Tensor, masks: Tensor, valid: Tensor) -> list[Followed]:
+        return follow_clip(self.model, frames, masks, valid)
 
 
 def clip_logits(model: STCN, frames: Tensor, first: Tensor, valid: Tensor | None = None) -> list[Tensor]:
-    """Log-odds of every frame after the first, whose softmax is the aggregated probability.
+    """Log-odds (B, 1 + O, H, W) of every frame after the first, T - 1 of them.
 
-    frames: (B, T, 3, H, W), normalised. first: (B, O, H, W), the masks of frame 0. Each frame is read from
-    all frames before it. valid: (B, O), 1 for objects, 0 for planes without one, whose probability is held at
-    zero; None: all are objects. Returns T - 1 tensors (B, 1 + O, H, W).
+    frames: (B, T, 3, H, W), normalised. first: (B, O, H, W), the masks of frame 0. valid: see `follow_clip`.
+    """
+    masks = first.unsqueeze(1).expand(-1, frames.shape[1], -1, -1, -1)  # only the first is looked at
+    return [followed.logits for followed in follow_clip(model, frames, masks, valid)]
+
+
+def follow_clip(model: STCN, frames: Tensor, masks: Tensor, valid: Tensor | None = None) -> list[Followed]:
+    """Follow the objects of a batch of clips from their first masks; each frame reads all frames before it.
+
+    frames: (B, T, 3, H, W), normalised.
+    masks: (B, T, O, H, W), the truth. The network sees that of frame 0 only; `Followed.matched` is read from
+        that of all frames in memory.
+    valid: (B, O), 1 for objects, 0 for planes without one, whose probability is held at zero; None: all are
+        objects.
+
+    Returns T - 1 results.
     """
     clips, length = frames.shape[:2]
     features = _per_frame(model.encode_key(frames.flatten(0, 1)), clips)
-    prob = first
+    covered = cell_coverage(masks)  # (B, T, O, h, w)
+    prob = masks[:, 0]
     keys: list[Tensor] = []
     values: list[Tensor] = []
-    logits = []
+    results = []
     for t in range(1, length):
         last = features[t - 1]
         keys.append(last.key.flatten(2).transpose(1, 2))  # (B, h * w, Ck)
@@ -41,13 +70,35 @@ def clip_logits(model: STCN, frames: Tensor, first: Tensor, valid: Tensor | None
         values.append(value.flatten(3).permute(0, 3, 1, 2))  # (B, h * w, O, Cv)
         now = features[t]
         with torch.autocast(frames.device.type, enabled=False):  # cells that differ would look the same
-            query, memory = now.key.flatten(2).float(), torch.cat(keys, 1).float()
-            readout = full_readout(query, memory, torch.cat(values, 1).float())
+            affinity = full_affinity(now.key.flatten(2).float(), torch.cat(keys, 1).float())  # (B, N, P)
+            readout = weighted_values(affinity, torch.cat(values, 1).float())
+            truth = covered[:, :t].transpose(1, 2).flatten(2)  # (B, O, N)
+            matched = (truth @ affinity).unflatten(2, now.key.shape[2:])
         readout = readout.unflatten(3, now.key.shape[2:])
         each = model.decode(readout, now).float().sigmoid()
-        logits.append(aggregate_logits(each if valid is None else each * valid[:, :, None, None]))
-        prob = logits[-1].softmax(dim=1)[:, 1:]
-    return logits
+        logits = aggregate_logits(each if valid is None else each * valid[:, :, None, None])
+        prob = logits.softmax(dim=1)[:, 1:]
+        results.append(Followed(logits, matched, *_softness(affinity)))
+    return results
+
+
+def cell_coverage(masks: Tensor) -> Tensor:
+    """How much of each cell of stride 16 masks (..., H, W) of 0 and 1 cover: (..., h, w) in [0, 1].
+
+    Cell i is centred on pixel 16 i, as the small trunk's features are.
+    """
+    height, width = masks.shape[-2:]
+    cells = functional.avg_pool2d(masks.flatten(0, -3), STRIDE, padding=STRIDE // 2, count_include_pad=False)[
+        ..., : height // STRIDE, : width // STRIDE
+    ]
+    return cells.unflatten(0, masks.shape[:-2])
+
+
+@torch.no_grad()
+def _softness(affinity: Tensor) -> tuple[Tensor, Tensor]:
+    """Means over query cells of the best weight, and of exp(entropy), of an affinity (B, N, P)."""
+    entropy = -(affinity * affinity.clamp(min=1e-12).log()).sum(dim=1)
+    return affinity.amax(dim=1).mean(), entropy.exp().mean()
 
 
 def _per_frame(features: Features, clips: int) -> list[Features]:

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from emavos.models import PRESETS
 
 Precision = Literal["float32", "bfloat16", "float16"]
-Sampling = Literal["composed", "videos"]
+Sampling = Literal["composed", "videos", "mixed"]
 Optimiser = Literal["adamw", "adam"]
 Decay = Literal["linear", "step"]
 
@@ -30,7 +30,7 @@ class TrainConfig:
     iterations: int = 3000
     batch: int = 4  # clips of an iteration, over all processes
     sources: tuple[str, ...] = ("static", "clips")  # names of `emavos.training.sources.SOURCES`
-    sampling: Sampling = "composed"  # `ClipSamples`; "videos": `VideoSamples`
+    sampling: Sampling = "composed"  # `ClipSamples`; "videos": `VideoSamples`; "mixed": `MixedSamples`
     size: int = 224  # side of the square clips
     frames: int = 3
     max_gap: int = 12
@@ -40,12 +40,15 @@ class TrainConfig:
     occluder: float = 0.3
     lookalike: float = 0.0
     blur: float = 0.0
+    several: tuple[float, ...] = (0.55, 0.3, 0.15)  # mixed samples: shares with one, two, ... objects
+    under: float = 0.35  # mixed samples: share of pasted things that lie under the others
     objects: int = 2  # of samples of videos, at most
     zoom: tuple[float, float] = (0.45, 1.0)
     leave_out: tuple[str, ...] = ()  # sequences never trained on
     optimiser: Optimiser = "adamw"
     lr: float = 4e-4
     trunk_lr: float = 1.3e-4  # the trunks start from ImageNet
+    frozen: tuple[str, ...] = ()  # parameters whose names begin with one of these keep their weights
     weight_decay: float = 1e-2
     clip_grad: float = 5.0  # largest norm of the gradient; 0: any
     warmup: int = 100
@@ -55,6 +58,7 @@ class TrainConfig:
     hardest_from: int = 1800  # which falls linearly to its least at this iteration
     least_fraction: float = 0.15
     dice: float = 0.5  # weight of the soft Dice loss beside the cross-entropy
+    matching: float = 0.0  # weight of the loss on the affinity alone
     ema: float = 0.0  # decay of the moving average of the weights, which is then the result; 0: none
     precision: Precision = "float32"  # of the network's activations; not of weights, keys or losses
     seed: int = 0
@@ -66,7 +70,7 @@ class TrainConfig:
                 raise ValueError(f"{field.name} is a whole number, not {value!r}")
             if type(field.default) is float and not (type(value) in (int, float) and abs(value) < math.inf):
                 raise ValueError(f"{field.name} is a number, not {value!r}")
-        for name in ("leave_out", "sources"):
+        for name in ("leave_out", "sources", "frozen"):
             if isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} is a list of names, not the text {getattr(self, name)!r}")
         for name, (kinds, wanted) in _PARTS.items():
@@ -88,12 +92,14 @@ class TrainConfig:
         for name in ("lr", "trunk_lr", "least_fraction"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is more than 0, not {getattr(self, name)}")
-        for name in ("real", "two_objects", "occluder", "lookalike", "blur", "least_fraction"):
+        for name in ("real", "two_objects", "occluder", "lookalike", "under", "blur", "least_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is from 0 to 1, not {getattr(self, name)}")
-        for name in ("weight_decay", "warmup", "dice", "clip_grad"):
+        for name in ("weight_decay", "warmup", "dice", "matching", "clip_grad"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is not negative, as {getattr(self, name)} is")
+        if not self.several or min(self.several) < 0 or not sum(self.several) > 0:
+            raise ValueError(f"several are shares of one, two, ... objects, not {self.several}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is from 0 to below 1, not {self.ema}")
         if not 0 <= self.decay_from <= self.iterations:
@@ -135,8 +141,10 @@ class TrainConfig:
 
 _PARTS: Mapping[str, tuple[tuple[type, ...], str]] = {  # what the lists hold
     "zoom": ((int, float), "two numbers"),
+    "several": ((int, float), "numbers"),
     "leave_out": ((str,), "names"),
     "sources": ((str,), "names"),
+    "frozen": ((str,), "names"),
     "gaps": ((list, tuple), "pairs (fraction of the run, gap)"),
 }
 _CHOICES = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,8 +43,12 @@ def count() -> int:
 
 def parallel(network: nn.Module) -> nn.Module:
     """The network, whose gradients are then means over all processes."""
-    # buffers are those of batch norm, which is frozen
-    return DistributedDataParallel(network, broadcast_buffers=False) if count() > 1 else network
+    if count() == 1:
+        return network
+    # Buffers are those of batch norm, which is frozen. Newer versions of torch have another name for this.
+    names = inspect.signature(DistributedDataParallel.__init__).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+    return DistributedDataParallel(network, **{name: False})
 
 
 def mean(values: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,9 +14,19 @@ from emavos.data import Sample
 from emavos.models import STCN
 from emavos.training import distributed
 from emavos.training.average import WeightAverage
-from emavos.training.clip import ClipNetwork
+from emavos.training.clip import ClipNetwork, cell_coverage
 from emavos.training.config import TrainConfig
-from emavos.training.losses import bootstrapped_cross_entropy, dice_loss, hardest_fraction
+from emavos.training.losses import bootstrapped_cross_entropy, dice_loss, hardest_fraction, matching_loss
+
+
+class Learned(NamedTuple):
+    """Means of a batch over all processes."""
+
+    loss: float
+    overlap: float  # soft Dice of the clips' objects
+    matching: float  # `matching_loss`, whether it counts or not
+    best: float  # weight of the best memory cell
+    cells: float  # exp(entropy) of the weights of a query cell
 
 
 class Learner:
@@ -23,6 +34,7 @@ class Learner:
 
     def __init__(self, model: STCN, config: TrainConfig) -> None:
         self.model = model.train()
+        _freeze(model, config.frozen)
         self.config = config
         self.device = next(model.parameters()).device
         self.optimiser = make_optimiser(model, config)
@@ -30,18 +42,18 @@ class Learner:
         self.average = WeightAverage(model, config.ema) if config.ema else None
         self._network = distributed.parallel(ClipNetwork(model))
 
-    def step(self, sample: Sample, iteration: int) -> tuple[float, float]:
-        """Learn from a batch; returns its loss and mean overlap, over all processes.
+    def step(self, sample: Sample, iteration: int) -> Learned:
+        """Learn from a batch; returns what it was like, over all processes.
 
         Raises FloatingPointError in every process, before anything is changed, where the loss or its gradient
         is not finite. In float16 a gradient may overflow: that step is left out, and the scale made smaller.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = group["base"] * self.config.learning_rate(iteration)
-        loss, overlap = self._loss(sample, iteration)
-        told = distributed.mean(torch.stack([loss.detach(), overlap.detach()]))
-        if not bool(told[0].isfinite()):
-            raise FloatingPointError(f"the loss of iteration {iteration} is {told[0].item()}")
+        loss, *rest = self._loss(sample, iteration)
+        learned = Learned(*distributed.mean(torch.stack([loss, *rest]).detach()).tolist())
+        if not math.isfinite(learned.loss):
+            raise FloatingPointError(f"the loss of iteration {iteration} is {learned.loss}")
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimiser)
@@ -52,7 +64,7 @@ class Learner:
         self.scaler.update()
         if self.average is not None:
             self.average.update(self.model)
-        return told[0].item(), told[1].item()
+        return learned
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -67,28 +79,50 @@ class Learner:
         finally:
             self.model.load_state_dict(weights, strict=False)
 
-    def _loss(self, sample: Sample, iteration: int) -> tuple[Tensor, Tensor]:
+    def _loss(self, sample: Sample, iteration: int) -> tuple[Tensor, ...]:
+        """The fields of `Learned`, as scalars; the first has a gradient."""
         config, (frames, masks, valid) = self.config, sample  # (B, T, 3, S, S), (B, T, O, S, S), (B, O)
         fraction = hardest_fraction(
             iteration, config.all_pixels_until, config.hardest_from, config.least_fraction
         )
         dtype = torch.float16 if config.precision == "float16" else torch.bfloat16
         with torch.autocast(self.device.type, dtype, enabled=config.precision != "float32"):
-            all_logits = self._network(frames, masks[:, 0], valid)
-        losses, dices = [], []
-        for t, logits in enumerate(all_logits, 1):
-            objects = torch.arange(1, 1 + masks.shape[2], device=masks.device).view(1, -1, 1, 1)
+            clip = self._network(frames, masks, valid)
+        objects = torch.arange(1, 1 + masks.shape[2], device=masks.device).view(1, -1, 1, 1)
+        covered = cell_coverage(masks)
+        parts = []
+        for t, (logits, matched, best, cells) in enumerate(clip, 1):
             target = (masks[:, t] * objects).sum(dim=1).long()  # (B, S, S)
-            losses.append(bootstrapped_cross_entropy(logits, target, fraction))
-            dices.append(dice_loss(logits.softmax(dim=1)[:, 1:], masks[:, t], valid))
-        dice = torch.stack(dices).mean()
-        return torch.stack(losses).mean() + config.dice * dice, 1 - dice
+            parts.append(
+                torch.stack(
+                    [
+                        bootstrapped_cross_entropy(logits, target, fraction),
+                        dice_loss(logits.softmax(dim=1)[:, 1:], masks[:, t], valid),
+                        matching_loss(matched, covered[:, t], valid),
+                        best,
+                        cells,
+                    ]
+                )
+            )
+        entropy, dice, matching, best, cells = torch.stack(parts).mean(dim=0)
+        return entropy + config.dice * dice + config.matching * matching, 1 - dice, matching, best, cells
+
+
+def _freeze(model: STCN, beginnings: Sequence[str]) -> None:
+    """Let the parameters learn no more whose names begin with one of these; ValueError if one names none."""
+    names = [name for name, _ in model.named_parameters()]
+    for beginning in beginnings:
+        if not any(name.startswith(beginning) for name in names):
+            raise ValueError(f"frozen names {beginning!r}, but no parameter's name begins with it")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(tuple(beginnings)))
 
 
 def make_optimiser(model: STCN, config: TrainConfig) -> torch.optim.Optimizer:
     """The config's; the trunks have their own learning rate."""
-    trunks = [p for name, p in model.named_parameters() if ".trunk." in name]
-    others = [p for name, p in model.named_parameters() if ".trunk." not in name]
+    learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    trunks = [p for name, p in learning if ".trunk." in name]
+    others = [p for name, p in learning if ".trunk." not in name]
     groups = [{"params": others, "base": config.lr}, {"params": trunks, "base": config.trunk_lr}]
     kind = torch.optim.Adam if config.optimiser == "adam" else torch.optim.AdamW
     return kind(groups, lr=config.lr, weight_decay=config.weight_decay)

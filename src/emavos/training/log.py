@@ -18,6 +18,9 @@ class Progress:
     iteration: int
     loss: float
     overlap: float  # mean soft Dice of the clips' objects, 1 is perfect
+    matching: float  # the loss of what the affinity alone says, whether it counts or not
+    best: float  # mean weight of the best memory cell; 1 is an argmax, through which keys learn nothing
+    cells: float  # mean effective number of memory cells read, exp(entropy)
     learning_rate: float  # its factor
     seconds: float  # of computing
     waited: float  # seconds before, for the batch

@@ -75,11 +75,11 @@ def train(
         began = time.perf_counter()
         sample = Sample(*(x.to(learner.device, non_blocking=True) for x in sample))
         try:
-            loss, overlap = learner.step(sample, iteration)
+            learned = learner.step(sample, iteration)
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}; the batch is {keeper.failed(sample, iteration)}") from error
         seconds, waited = time.perf_counter() - began, began - ready
-        progress = Progress(iteration, loss, overlap, config.learning_rate(iteration), seconds, waited)
+        progress = Progress(iteration, *learned, config.learning_rate(iteration), seconds, waited)
         keeper.learned(progress, sample)
         if report is not None:
             report(progress)

@@ -42,3 +42,21 @@ def dice_loss(prob: Tensor, target: Tensor, valid: Tensor | None = None) -> Tens
     if valid is None:
         return 1 - dice.mean()
     return 1 - ((dice * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)).mean()
+
+
+def matching_loss(matched: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Cross-entropy of the masks that the affinity alone reads from memory; only keys get its gradient.
+
+    matched: (B, O, h, w) in [0, 1], the memory's true masks read by the affinity.
+    target: (B, O, h, w) in [0, 1], how much of each cell the object covers.
+    valid: (B, O), 1 for the objects that count; None: all.
+
+    The cells on an object weigh as much as all others, however small it is. Returns a scalar.
+    """
+    loss = functional.binary_cross_entropy(matched.clamp(1e-4, 1 - 1e-4), target, reduction="none")
+    on, off = (target > 0.5).to(loss), (target <= 0.5).to(loss)
+    weight = sum(part / part.sum(dim=(2, 3), keepdim=True).clamp(min=1) for part in (on, off))
+    each = (loss * weight).sum(dim=(2, 3)) / 2  # (B, O)
+    if valid is None:
+        return each.mean()
+    return (each * valid).sum() / valid.sum().clamp(min=1)

@@ -13,6 +13,8 @@ from emavos.data import (
     ClipSamples,
     Davis,
     Joined,
+    MixedSamples,
+    Remembered,
     Sample,
     StaticImages,
     VideoSamples,
@@ -24,6 +26,8 @@ from emavos.training.config import TrainConfig
 SOURCES: Mapping[str, tuple[str, Callable[..., Clips] | None]] = {
     "static": ("static", None),
     "clips": ("clips", Clips),
+    "more-static": ("more/static", None),
+    "more-clips": ("more/clips", Clips),
     "BL30K": ("BL30K", BL30K),
     "DAVIS": ("DAVIS", Davis),
     "YouTubeVOS": ("YouTubeVOS", YouTubeVOS),
@@ -51,6 +55,8 @@ def open_samples(data: Path, config: TrainConfig) -> Dataset[Sample]:
             zoom=config.zoom,
             seed=config.seed,
         )
+    if config.sampling == "mixed":
+        return _mixed(data, config, count)
     if config.sources != ("static", "clips"):
         raise ValueError(f"composed samples are made of static and clips, not {', '.join(config.sources)}")
     return ClipSamples(
@@ -65,6 +71,33 @@ def open_samples(data: Path, config: TrainConfig) -> Dataset[Sample]:
         two_objects=config.two_objects,
         occluder=config.occluder,
         lookalike=config.lookalike,
+        blur=config.blur,
+        zoom=config.zoom,
+        seed=config.seed,
+    )
+
+
+def _mixed(data: Path, config: TrainConfig, count: int) -> MixedSamples:
+    sets = [_open(data, name, config) for name in config.sources]
+    stills = [part for part in sets if isinstance(part, StaticImages)]
+    clips = [part for part in sets if not isinstance(part, StaticImages)]
+    if not stills or not clips:
+        raise ValueError(
+            f"mixed samples are made of stills and clips, not of {', '.join(config.sources)} only"
+        )
+    return MixedSamples(
+        Remembered(Joined(stills)),
+        Remembered(Joined(clips)),
+        count=count,
+        batch=config.batch,
+        size=config.size,
+        frames=config.frames,
+        max_gap=config.max_gap,
+        real=config.real,
+        objects=config.several,
+        occluder=config.occluder,
+        lookalike=config.lookalike,
+        under=config.under,
         blur=config.blur,
         zoom=config.zoom,
         seed=config.seed,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
-from emavos.convert import load_efficientnet_lite, load_resnet
+from emavos.convert import load_dinov2, load_efficientnet_lite, load_resnet
+from emavos.data import Sample
 from emavos.models import PRESETS, STCN
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
 
@@ -40,6 +43,67 @@ def start_from_imagenet(preset: str, seed: int = 0, trunks: Sequence[Path] | Non
             assert not isinstance(trunk, EfficientNetLiteTrunk)
             load_resnet(trunk, path)
     return model
+
+
+def grow(model: STCN, preset: str, seed: int = 0) -> STCN:
+    """A new model of a preset that has the weights of `model` wherever both have the same parameter.
+
+    The rest starts as in a new model, from `seed`. Raises ValueError if less than half of the weights fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        grown = STCN(PRESETS[preset])
+    wanted = grown.state_dict()
+    state = {
+        key: x for key, x in model.state_dict().items() if key in wanted and x.shape == wanted[key].shape
+    }
+    if 2 * len(state) < len(model.state_dict()):
+        raise ValueError(
+            f"{len(state)} of the {len(model.state_dict())} weights of the model fit into {preset}; "
+            "start from a model that is more like it"
+        )
+    grown.load_state_dict(state, strict=False)
+    return grown
+
+
+def add_transformer(
+    model: STCN, preset: str, vit: Path, samples: Dataset[Sample], seed: int = 0, pictures: int = 100
+) -> STCN:
+    """A model of a preset with a vision transformer, which otherwise starts from `model`.
+
+    vit: an ONNX graph that contains the transformer, see `emavos.convert.load_dinov2`.
+    samples: of which the first `pictures` say how the transformer's tokens become keys, see `project_keys`.
+
+    Raises ValueError if the preset has no transformer or the file holds another one.
+    """
+    grown = grow(model, preset, seed)
+    if grown.key_encoder.vit is None:
+        raise ValueError(f"{preset} has no vision transformer; stcn-base has one")
+    load_dinov2(grown.key_encoder.vit, vit)
+    project_keys(grown, (samples[i].frames[:1] for i in range(pictures)))
+    return grown
+
+
+def project_keys(model: STCN, frames: Iterable[Tensor]) -> None:
+    """Start the key of a model with a transformer as the principal components of its tokens.
+
+    frames: tensors (B, 3, H, W), normalised; a hundred pictures are enough. The convolutional part of the key
+    starts at zero, and is learned.
+    """
+    encoder = model.key_encoder
+    if encoder.vit is None:
+        raise ValueError("the model has no vision transformer whose tokens could be projected")
+    with torch.no_grad():
+        tokens = torch.cat([encoder.vit(x).transpose(0, 1).flatten(1).T for x in frames])  # (n, C)
+        mean = tokens.mean(dim=0)
+        directions = torch.linalg.eigh((tokens - mean).T @ (tokens - mean)).eigenvectors  # by rising variance
+        matrix = directions.flip(1).T[: encoder.vit_key.out_channels]  # (Ck, C)
+        encoder.vit_key.weight.copy_(matrix[:, :, None, None])
+        assert encoder.vit_key.bias is not None
+        encoder.vit_key.bias.copy_(-matrix @ mean)
+        encoder.key_proj.weight.zero_()
+        assert encoder.key_proj.bias is not None
+        encoder.key_proj.bias.zero_()
 
 
 def _lite_weights() -> str:

@@ -1,0 +1,149 @@
+"""Samples of several objects: those that clips and stills show, and things pasted over or under them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from emavos.data.places import draw_places
+from emavos.data.samples import Sample
+from emavos.data.transforms import Blur, Colour, Motion, draw_object_view, draw_view
+from emavos.data.videos import Videos
+from emavos.frames import normalize
+from emavos.masks import one_hot
+
+_TRIES = 20  # before a clip whose objects are too small is taken as it is
+_LEAST = 0.003  # of the first frame that each object covers
+_Clip = list[tuple[Tensor, Tensor]]  # frames (3, S, S) in [0, 1] and ids (S, S) uint8
+
+
+@dataclass(frozen=True)
+class MixedSamples(Dataset[Sample]):
+    """Endless samples of as many objects as the batch asks for: those of the picture, then pasted ones.
+
+    Sample i is drawn from a generator seeded with (seed, i), so the order of a run depends on neither workers
+    nor on where the run was stopped and resumed.
+    """
+
+    stills: Videos  # things are pasted from these
+    clips: Videos
+    count: int  # how many samples there are
+    batch: int  # samples of one batch have the same number of objects
+    size: int = 256
+    frames: int = 4
+    max_gap: int = 12  # frames between two neighbours of a sample
+    real: float = 0.5  # share of samples that are real video
+    objects: Sequence[float] = (0.55, 0.3, 0.15)  # shares of batches with one, two, ... objects
+    occluder: float = 0.4  # share of samples with something pasted in that is not to be followed
+    lookalike: float = 0.35  # share of pasted things that are copies of an object of the sample
+    under: float = (
+        0.35  # share of pasted things that lie under the objects of the sample instead of over them
+    )
+    blur: float = 0.2  # share of samples that are smeared as by a moving camera, each frame by itself
+    zoom: tuple[float, float] = (0.4, 1.0)  # side of the view over the short side of the picture
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        shares = np.asarray(self.objects, dtype=np.float64)
+        batch = np.random.default_rng((self.seed, 1, index // self.batch))
+        wanted = 1 + int(batch.choice(len(shares), p=shares / shares.sum()))
+        rng = np.random.default_rng((self.seed, 0, index))
+        for _ in range(_TRIES):
+            clip = self._draw(rng, wanted)
+            masks = torch.stack([one_hot(ids, range(1, wanted + 1)) for _, ids in clip])
+            if bool((masks[0].mean(dim=(1, 2)) >= _LEAST).all()):
+                break
+        frames = torch.stack([frame for frame, _ in clip])
+        return Sample(normalize(frames), masks, torch.ones(wanted))
+
+    def _draw(self, rng: np.random.Generator, wanted: int) -> _Clip:
+        clip = self._real(rng) if rng.random() < self.real else self._still(rng)
+        shown = _large_ids(clip[0][1])
+        chosen = rng.permutation(shown)[:wanted].tolist()
+        clip = [(frame, _renumbered(ids, chosen)) for frame, ids in clip]
+        pasted = list(range(len(chosen) + 1, wanted + 1))
+        if rng.random() < self.occluder:
+            pasted.insert(int(rng.integers(len(pasted) + 1)), 0)  # in between, it may hide those before it
+        for id in pasted:
+            clip = self._paste(clip, rng, id)
+        if self.blur > 0 and rng.random() < self.blur:
+            clip = [(Blur.draw(rng)(frame) if rng.random() < 0.7 else frame, ids) for frame, ids in clip]
+        colour = Colour.draw(rng)
+        return [(colour(frame), ids) for frame, ids in clip]
+
+    def _still(self, rng: np.random.Generator) -> _Clip:
+        image, mask = self.stills.load(int(rng.integers(len(self.stills))), 0)
+        view = draw_view(_one_of(mask, rng), rng, self.zoom)
+        motions = [Motion.still()] + [Motion.draw(rng) for _ in range(self.frames - 1)]
+        clip = [view.sample(image, mask, motion, self.size) for motion in motions]
+        return [(Colour.draw(rng, 0.25)(frame), ids) for frame, ids in clip]
+
+    def _real(self, rng: np.random.Generator) -> _Clip:
+        video = int(rng.integers(len(self.clips)))
+        places = draw_places(rng, self.clips.length(video), self.frames, self.max_gap)
+        pairs = [self.clips.load(video, place) for place in places]
+        view = draw_view(_one_of(pairs[0][1], rng), rng, self.zoom)
+        motion = Motion.draw(rng, 0.3)  # one for the clip: the motion between its frames is real
+        return [view.sample(image, mask, motion, self.size) for image, mask in pairs]
+
+    def _thing(self, clip: _Clip, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """What to paste: picture (3, H, W) of bytes and mask (H, W) of bool."""
+        frame, ids = clip[0]
+        there = _large_ids(ids)
+        if there and rng.random() < self.lookalike:
+            return (frame * 255).to(torch.uint8), ids == int(rng.choice(there))
+        image, mask = self.stills.load(int(rng.integers(len(self.stills))), 0)
+        return image, _one_of(mask, rng)
+
+    def _paste(self, clip: _Clip, rng: np.random.Generator, id: int) -> _Clip:
+        """A thing in motion over or under the objects of a clip, with this id."""
+        image, thing = self._thing(clip, rng)
+        if not thing.any():
+            return clip
+        view = draw_object_view(thing, rng)
+        strength, under = rng.uniform(0.3, 1.2), rng.random() < self.under
+        soft = bool(rng.random() < 0.7)
+        pasted = []
+        for i, (frame, ids) in enumerate(clip):
+            motion = Motion.draw(rng, strength) if i else Motion.still()
+            seen, place = view.sample(image, thing.to(torch.uint8), motion, self.size)
+            shown = (place > 0) & (ids == 0) if under else place > 0
+            alpha = _softened(shown) if soft else shown.float()
+            ids = torch.where(shown, id, ids).to(torch.uint8)
+            pasted.append((torch.lerp(frame, seen, alpha), ids))
+        return pasted
+
+
+def _large_ids(ids: Tensor) -> list[int]:
+    """Ids (S, S) of the objects that cover enough to be followed."""
+    found, areas = ids.unique(return_counts=True)
+    return [int(i) for i, area in zip(found, areas, strict=True) if i and area >= _LEAST * ids.numel()]
+
+
+def _renumbered(ids: Tensor, chosen: Sequence[int]) -> Tensor:
+    """The chosen ids as 1, 2, ...; all others as background."""
+    out = torch.zeros_like(ids)
+    for number, id in enumerate(chosen, 1):
+        out[ids == id] = number
+    return out
+
+
+def _one_of(mask: Tensor, rng: np.random.Generator) -> Tensor:
+    """One object of a mask (H, W) of ids, as (H, W) of bool; all false without any."""
+    ids = mask.unique()
+    ids = ids[ids > 0]
+    return mask == (ids[rng.integers(len(ids))] if len(ids) else 1)
+
+
+def _softened(shown: Tensor) -> Tensor:
+    """A mask (S, S) of bool with an edge of three pixels, as a camera sees one: (S, S) in [0, 1]."""
+    return functional.avg_pool2d(shown[None].float(), 3, stride=1, padding=1, count_include_pad=False)[0]

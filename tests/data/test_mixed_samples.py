@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from emavos.data import Clips, Joined, MixedSamples, Remembered, StaticImages
+from trees import training_tree
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return training_tree(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def samples(root):
+    return MixedSamples(
+        Joined([StaticImages(root / "static")]),
+        Joined([Clips(root / "clips")]),
+        count=40,
+        batch=4,
+        size=64,
+        frames=3,
+    )
+
+
+def test_a_mixed_sample_depends_on_its_number_and_the_seed_alone(samples):
+    again = samples[5]
+    for ours, theirs in zip(samples[5], again, strict=True):
+        assert torch.equal(ours, theirs)
+    assert not torch.equal(dataclasses.replace(samples, seed=1)[5].frames, again.frames)
+
+
+def test_batches_have_one_number_of_objects_and_all_numbers_occur(samples):
+    counts = [{samples[i].masks.shape[1] for i in range(first, first + 4)} for first in range(0, 40, 4)]
+    assert all(len(count) == 1 for count in counts)
+    assert set.union(*counts) == {1, 2, 3}
+
+
+def test_objects_are_disjoint_and_there_in_the_first_frame(samples):
+    for i in range(20):
+        frames, masks, valid = samples[i]
+        assert frames.shape == (3, 3, 64, 64)
+        assert masks.unique().tolist() == [0, 1]
+        assert bool((masks.sum(dim=1) <= 1).all())
+        assert bool(valid.all())
+
+
+def test_things_that_lie_under_hide_nothing_of_the_others(samples):
+    """With every thing pasted under, the first object keeps the pixels that it has alone."""
+    alone = dataclasses.replace(samples, objects=(1.0,), occluder=0.0, blur=0.0)
+    hidden = dataclasses.replace(samples, objects=(1.0,), occluder=1.0, under=1.0, lookalike=0.0, blur=0.0)
+    for i in range(8):
+        assert torch.equal(hidden[i].masks[0], alone[i].masks[0])
+
+
+def test_remembered_pictures_are_the_same_and_loaded_once(root):
+    loads = []
+
+    class Counted(Clips):
+        def load(self, video, frame):
+            loads.append((video, frame))
+            return super().load(video, frame)
+
+    clips = Counted(root / "clips")
+    kept = Remembered(clips)
+    assert (len(kept), kept.length(0), kept.step(0)) == (len(clips), clips.length(0), clips.step(0))
+    first, second = kept.load(0, 0), kept.load(0, 0)
+    assert loads == [(0, 0)]
+    assert all(map(torch.equal, first, second))
+    none = Remembered(clips, nbytes=1)
+    none.load(0, 0)
+    none.load(0, 0)
+    assert loads == [(0, 0)] * 3
