@@ -108,7 +108,7 @@ def _members(cls: type) -> Iterator[str]:
         return
     fields = {field.name for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
     fields |= set(getattr(cls, "_fields", ()))
-    if not getattr(cls, "_is_protocol", False):
+    if not getattr(cls, "_is_protocol", False) and not issubclass(cls, BaseException):
         yield f"__init__{_signature(cls)}"
     yield from (f"{name}: attribute" for name in _assigned(cls))
     members: dict[str, object] = {}

@@ -45,6 +45,7 @@ ALLOWED = {
         "frames",
         "io",
         "machine",
+        "masks",
         "memory",
         "models",
         "pretrained",

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from emavos.io import (
     VideoWriter,
@@ -333,7 +333,7 @@ def test_an_antialiased_mask_is_refused(tmp_path, mode):
 
 
 def test_a_mask_of_colours_is_refused_with_their_number(tmp_path):
-    disc(smooth=False).convert("RGB").save(tmp_path / "a.png")
+    ImageOps.colorize(disc(smooth=False), "black", "orange").save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"RGB mask of 2 colours.*palette"):
         read_mask(tmp_path / "a.png")
 

@@ -99,7 +99,7 @@ def test_a_bool_mask_is_object_one():
         (np.zeros((3, 4, 3), np.uint8), r"\(H, W\) of ids, not \(3, 4, 3\)"),
         (np.zeros((4, 3), np.uint8), "mask is 4x3 but frame is 3x4"),
         (np.full((3, 4), 2**40), "32-bit"),
-        (Image.new("RGB", (4, 3)), "is an RGB mask of 1 colours"),
+        (Image.new("RGB", (4, 3), "orange"), "is an RGB mask of 1 colours"),
         ("first.png", "not str"),
         ([[0, 1]], "not list"),
         (np.full((3, 4), "a"), "whole ids, not <U1"),

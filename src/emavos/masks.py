@@ -7,7 +7,7 @@ from types import EllipsisType
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
@@ -45,6 +45,31 @@ def to_mask(mask: object, size: tuple[int, ...]) -> Tensor:
     if mask.numel() and not (int(mask.min()) >= -(2**31) and int(mask.max()) < 2**31):
         raise ValueError("ids are 32-bit integers")
     return mask.to(torch.int32)
+
+
+def check_given(mask: object, size: tuple[int, int] | None, name: str) -> tuple[int, int] | None:
+    """Raise ValueError if a mask can be told to be of another size than (H, W), or to hold no object.
+
+    name: what the mask is called in errors. Returns (H, W) of the mask, None if it is none by its kind, which
+    `to_mask` says.
+    """
+    if isinstance(mask, Image.Image):
+        shape: tuple[int, ...] = ImageOps.exif_transpose(mask).size[::-1]
+        empty = False
+    elif isinstance(mask, (np.ndarray, Tensor)):
+        shape, empty = tuple(mask.shape), not bool((mask != 0).any())
+    else:
+        return None
+    if len(shape) != 2:
+        return None
+    if size is not None and shape != size:
+        given, wanted = "x".join(map(str, shape)), "x".join(map(str, size))
+        raise ValueError(
+            f"{name} does not fit: mask is {given} but frame is {wanted} (height x width); resize one of them"
+        )
+    if empty:
+        raise ValueError(f"{name} is empty: every pixel is 0, the background")
+    return shape[0], shape[1]
 
 
 def planes_of(masks: Mapping[int, object], size: tuple[int, ...]) -> Tensor:

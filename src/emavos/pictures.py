@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from functools import cache
 from io import BytesIO
@@ -16,6 +17,10 @@ IdMask = NDArray[np.int32]  # (H, W), 0 the background
 MARK = "emavos-ids"  # the note in a PNG that holds `mark_of` its ids
 
 
+class InputWarning(UserWarning):
+    """Frames are read, but perhaps not as they were meant: something is left out, dark or ordered oddly."""
+
+
 def pixels_of(image: Image.Image, name: str = "the frame") -> Pixels:
     """The pixels of a picture, (H, W, 3) of uint8, upright, over black where it is transparent.
 
@@ -26,6 +31,13 @@ def pixels_of(image: Image.Image, name: str = "the frame") -> Pixels:
         gray = np.array(image)
         if gray.dtype.kind == "f" or gray.min() < 0 or gray.max() > 0xFFFF:
             raise ValueError(f"{name} has 32 bits a channel; save it with 8 or 16")
+        if 0 < (bits := int(gray.max()).bit_length()) <= 14:
+            warnings.warn(
+                f"a picture of 16 bits uses the lower {bits} alone and is seen nearly black; multiply its "
+                f"values by {2 ** (16 - bits)}, in all frames alike",
+                InputWarning,
+                stacklevel=2,
+            )
         gray = ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2)
     if image.has_transparency_data:
@@ -37,12 +49,20 @@ def pixels_of(image: Image.Image, name: str = "the frame") -> Pixels:
 def ids_of_picture(image: Image.Image, name: str = "the mask") -> IdMask:
     """The ids of a mask, (H, W) int32: palette indices, gray values of 8 or 16 bits, 0 and 1 of 1 bit.
 
-    name: what the mask is called in errors. Raises ValueError where the picture holds colours, or the blur of
-    anti-aliasing or of lossy compression, rather than ids.
+    Gray in three equal channels, opaque alpha, whole numbers as floats and the colours of `palette` count as
+    the ids that they stand for. name: what the mask is called in errors. Raises ValueError if the picture
+    holds other colours, or the blur of anti-aliasing or of lossy compression, rather than ids.
     """
     if image.format in ("JPEG", "MPO"):
         raise ValueError(f"{name} is a JPEG, whose compression blurs ids; save the mask as a PNG")
     image = ImageOps.exif_transpose(image)
+    if image.mode == "F":  # as ImageJ writes
+        values = np.array(image)
+        if not (
+            np.isfinite(values).all() and (values == np.floor(values)).all() and abs(values).max() < 2**24
+        ):
+            raise ValueError(f"{name} holds fractions; a mask holds whole ids")
+        image = Image.fromarray(values.astype(np.int32))
     if image.mode in ("1", "L", "P") or image.mode.startswith("I"):
         mask = np.array(image).astype(np.int32)
         ours = _has_our_palette(image, mask) or image.info.get(MARK) == mark_of(mask)
@@ -53,6 +73,8 @@ def ids_of_picture(image: Image.Image, name: str = "the mask") -> IdMask:
             )
         return mask
     pixels = np.array(image.convert("RGBA" if image.has_transparency_data else "RGB")).astype(np.uint32)
+    if (plain := _plain_ids(pixels)) is not None:
+        return ids_of_picture(Image.fromarray(plain), name)
     packed = (pixels << (8 * np.arange(pixels.shape[2], dtype=np.uint32))).sum(axis=2)
     colours, indices = np.unique(packed, return_inverse=True)
     if len(colours) > 256 or _looks_antialiased(indices.reshape(packed.shape)):
@@ -64,6 +86,20 @@ def ids_of_picture(image: Image.Image, name: str = "the mask") -> IdMask:
         f"{name} is an {image.mode} mask of {len(colours)} colours; a mask holds ids: save it losslessly as "
         "a palette or gray PNG, one number for each colour and 0 for the background"
     )
+
+
+def _plain_ids(pixels: NDArray[np.uint32]) -> NDArray[np.uint8] | None:
+    """The ids of opaque colours (H, W, 3 or 4) that stand for numbers: equal channels, or those of DAVIS."""
+    colours = pixels[..., :3]
+    if pixels.shape[2] == 4 and not (pixels[..., 3] == 255).all():
+        return None
+    if (colours == colours[..., :1]).all():
+        return colours[..., 0].astype(np.uint8)
+    packed = (colours << np.array([0, 8, 16], np.uint32)).sum(axis=2)
+    known = (palette().astype(np.uint32) << np.array([0, 8, 16], np.uint32)).sum(axis=1)
+    order = np.argsort(known)
+    found = order[np.searchsorted(known, packed, sorter=order).clip(max=255)]
+    return found.astype(np.uint8) if (known[found] == packed).all() else None
 
 
 def mark_of(mask: NDArray[Any]) -> str:

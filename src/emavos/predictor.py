@@ -14,6 +14,7 @@ import torch
 from emavos.card import ModelCard
 from emavos.io import FrameSource, ahead, open_frames, read_ahead, read_mask
 from emavos.machine import has_spare_core
+from emavos.masks import check_given
 from emavos.memory import MemoryPolicy
 from emavos.models import STCN, compiled, folded
 from emavos.pretrained import check_float, choose_device, choose_dtype, load_model, weights_sha256
@@ -216,7 +217,8 @@ class Predictor:
             images, arrays (H, W, 3) of uint8 or tensors (3, H, W).
         mask: of the first frame, (H, W) of ids with 0 for the background: a path, a PIL image, an array or a
             tensor. A dict {frame index: mask} gives masks of several frames: objects that appear later are
-            introduced there, objects followed already are corrected. Files are read when their frame comes.
+            introduced there, objects followed already are corrected. Files are checked before the first
+            frame, and read again when theirs comes. A mask among the frames of a folder is no frame.
         masks: the dict under its own name, in place of mask.
         direction: "forward" follows each mask to the frames behind it; "backward" to those before it; "both"
             does both, and between two masks of an object fuses the answers by how near and how sure each is.
@@ -237,7 +239,8 @@ class Predictor:
             told = f"a mask is given for frame {wrong[0]!r}" if wrong else "no mask is given"
             raise ValueError(f"{told}; give one or more, by the index of their frame, counted from 0")
         known = {int(index): _check(m) for index, m in given.items()}
-        source = open_frames(frames)
+        source = open_frames(frames, but=[m for m in known.values() if isinstance(m, (str, os.PathLike))])
+        _check_later(known, source)
         if direction == "forward":
             return self._propagate(source, known)
         both_ways = propagate_both if direction == "both" else propagate_backward
@@ -263,6 +266,17 @@ class Predictor:
 def _ready(session: Session, frames: FrameSource) -> Iterator[WorkingFrame]:
     for index, frame in enumerate(frames):
         yield session.prepare(frame, index)
+
+
+def _check_later(masks: Mapping[int, Any], source: FrameSource) -> None:
+    """Raise ValueError before the first frame for what would be wrong with a mask hours later."""
+    if not any(masks):
+        return
+    size = source.size()
+    for index, mask in masks.items():
+        name = f"{os.fspath(mask)}, " if isinstance(mask, (str, os.PathLike)) else ""
+        shape = check_given(_read(mask), size, f"{name}the mask of frame {index}")
+        size = size or shape
 
 
 def _read(mask: Any) -> Any:

@@ -26,7 +26,7 @@ def square(id, kind=np.uint8, size=(32, 48)):
 
 def colours():
     picture = np.zeros((32, 48, 3), np.uint8)
-    picture[8:24, 8:24] = 128, 0, 0
+    picture[8:24, 8:24] = 250, 50, 83
     return picture
 
 
@@ -40,6 +40,16 @@ def smooth16():
     return smooth().astype(np.uint16) * 257
 
 
+def of_davis():
+    picture = np.zeros((32, 48, 3), np.uint8)
+    picture[8:24, 8:24] = 0, 128, 0
+    return picture
+
+
+def opaque():
+    return np.dstack([square(255)] * 3 + [np.full((32, 48), 255, np.uint8)])
+
+
 def void():
     mask = square(1)
     mask[7], mask[24] = 255, 255
@@ -47,7 +57,7 @@ def void():
 
 
 REFUSED = {  # the case as the page tells it: the array, and words of the message
-    "a mask of colours (RGB)": (colours(), "is an RGB mask of 2 colours; a mask holds ids"),
+    "a mask of other colours (RGB)": (colours(), "is an RGB mask of 2 colours; a mask holds ids"),
     "an anti-aliased mask": (smooth(), "looks anti-aliased or compressed"),
     "an anti-aliased mask of 16 bits": (smooth16(), "looks anti-aliased or compressed"),
     "a mask of another size than its frame": (square(1, size=(24, 32)), "mask is 24x32 but frame is 32x48"),
@@ -62,6 +72,9 @@ FOLLOWED = {  # the objects that are followed
     "a mask of 0 and 255": (square(255), (255,)),
     "a mask with 255 as void": (void(), (1, 255)),
     "a mask of 16 bits with ids above 255": (square(300, np.uint16), (300,)),
+    "a mask in the colours of DAVIS": (of_davis(), (2,)),
+    "a gray mask saved as RGB": (np.dstack([square(3)] * 3), (3,)),
+    "a gray mask with opaque alpha": (opaque(), (255,)),
     "a mask that is all one id": (np.full((32, 48), 3, np.uint8), (3,)),
 }
 

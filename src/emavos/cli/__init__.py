@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     try:
         args = _parser().parse_args(argv)
-        with _terminable():
+        with _terminable(), _notices_in_a_line():
             args.run(args)
     except _Terminated:
         return _fail("terminated", TERMINATED)
@@ -91,6 +93,25 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def _notices_in_a_line() -> Iterator[None]:
+    """What is odd about the input, on stderr as errors are."""
+    from emavos.pictures import InputWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", InputWarning)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if issubclass(category, InputWarning):
+                print("emavos: note:", " ".join(str(message).split()), file=sys.stderr)
+            else:
+                others(message, category, *rest, **more)
+
+        warnings.showwarning = show
+        yield
+
+
 def _fail(message: str, code: int) -> int:
     print("emavos: error:", " ".join(message.split()), file=sys.stderr)
     return code
@@ -98,6 +119,9 @@ def _fail(message: str, code: int) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        extra = message.removeprefix("unrecognized arguments: ")
+        if extra != message and all(map(os.path.isfile, extra.split()[:1])):
+            message = f"{message[:200]}; a video of images is named by its folder, one argument"
         self.exit(_fail(f"{message} (see {self.prog} --help)", BAD_USAGE))
 
 

@@ -85,7 +85,7 @@ def _segment(args: argparse.Namespace) -> None:
     if args.video.startswith("camera:"):
         raise ValueError("a camera has no last frame; follow it in Python, with Predictor.session()")
     check_apart(args.video, args.mask, args.out, args.overlay, args.rle, args.confidence)
-    frames = open_frames(args.video)
+    frames = open_frames(args.video, but=[args.mask])
     mask = read_masks(args.mask, frames)
     start, count, ids, names, states = time.monotonic(), 0, set[int](), list[str](), []
     if args.confidence is not None and args.confidence.suffix.lower() != ".csv":
@@ -157,12 +157,14 @@ def read_masks(mask: Path | Mapping[str, Path], frames: FrameSource) -> IdMask |
     mask: a file; a folder of files that are named as frames; or {name of a frame: file}.
     """
     from emavos.io import list_images, read_mask
+    from emavos.masks import check_given
 
     if not isinstance(mask, Mapping):
         if not mask.is_dir():
             return read_mask(mask)
         mask = {file.stem: file for file in list_images(mask)}
     masks: dict[int, IdMask] = {}
+    size = frames.size()
     for name, file in mask.items():
         index = frames.find(name)
         if index is None:
@@ -175,6 +177,7 @@ def read_masks(mask: Path | Mapping[str, Path], frames: FrameSource) -> IdMask |
         if index in masks:
             raise ValueError(f"{file} is for frame {name}, which has a mask already")
         masks[index] = read_mask(file)
+        size = check_given(masks[index], size, f"{file}, the mask of frame {name},")
     return masks
 
 

@@ -13,11 +13,12 @@ from emavos.io.reel import Reel, open_reel
 from emavos.io.source import FrameSource
 from emavos.io.spool import Spool
 from emavos.io.video import VideoWriter, write_video
-from emavos.pictures import IdMask, Pixels, palette
+from emavos.pictures import IdMask, InputWarning, Pixels, palette
 
 __all__ = [
     "FrameSource",
     "IdMask",
+    "InputWarning",
     "Pixels",
     "Reel",
     "Spool",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,13 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
+from emavos.io.order import natural_order
 from emavos.io.whole import replacing
 from emavos.pictures import MARK, IdMask, Pixels, ids_of_picture, mark_of, palette, pixels_of
 
 # Read by their content, whatever the name says. Pillow knows more, some of which start other programs (EPS).
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 2**27  # of a frame: 16384 x 8192. What declares more is refused before it is decoded.
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+_KINDS = "bmp dib jfif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
+IMAGE_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
+_PAGED = ("GIF", "PNG", "TIFF", "WEBP")  # several pictures in a file; the second of a JPEG is a preview
 
 PathLike = str | os.PathLike[str]
 
@@ -29,7 +33,7 @@ def list_images(folder: PathLike) -> list[Path]:
     found = [p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
     if not found:
         raise ValueError(f"{folder} holds no images ({', '.join(sorted(s[1:] for s in IMAGE_SUFFIXES))})")
-    return sorted(found, key=_natural)
+    return natural_order(found)
 
 
 def read_frame(path: PathLike) -> Pixels:
@@ -85,33 +89,101 @@ def write_image(path: PathLike, image: Image.Image | Pixels) -> None:
         image.save(partial, format="PNG", pnginfo=PngInfo())
 
 
-def _natural(path: Path) -> tuple[list[str | int], str]:
-    """Numbers in a name count as numbers; the name itself decides between 1.png and 01.png."""
-    parts = re.split(r"([0-9]+)", path.stem.lower())  # text at even places, digits at odd ones
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
-
-
 def read_image(path: PathLike) -> Image.Image:
-    """A whole image in memory, upright, its format remembered."""
+    """A whole image in memory, upright, its format remembered; ValueError if the file holds several."""
     check_file(path, "an image")
     return decode_image(path, os.fspath(path))
 
 
 def decode_image(content: PathLike | BinaryIO, name: str) -> Image.Image:
     """As `read_image`, of a file that is open or whose path was checked, called `name` in errors."""
+    with _opened_as(content, name) as file:
+        _check_pixels(file)
+        if file.format in _PAGED and (pages := len(_pages(file))) > 1:
+            raise ValueError(f"it holds {pages} pictures; name it as the video, or save one picture a file")
+        return _loaded(file)
+
+
+def pages_of(path: PathLike) -> Iterator[Image.Image]:
+    """The pictures of a TIFF, an animated PNG or WebP, each whole in memory and upright."""
+    with _opened(path) as file:
+        for page in _pages(file):
+            file.seek(page)
+            _check_pixels(file)
+            yield _loaded(file)
+
+
+def count_pages(path: PathLike) -> tuple[int, float | None]:
+    """How many pictures an image file holds, and how many a second it shows, where it says so."""
+    with _opened(path) as file:
+        count = len(_pages(file)) if file.format in _PAGED else 1
+        if count > 1:
+            _check_pixels(file)
+            file.load()  # a WebP says how long a picture is shown once that is decoded
+        shown = file.info.get("duration")  # milliseconds
+        return count, 1000 / shown if count > 1 and isinstance(shown, (int, float)) and shown > 0 else None
+
+
+def header_size(path: PathLike) -> tuple[int, int]:
+    """(H, W) of an image as it is shown, from its header alone."""
+    with _opened(path) as file:
+        width, height = file.size
+        return (width, height) if file.getexif().get(0x0112, 1) >= 5 else (height, width)
+
+
+def refuse_mask(image: Image.Image, path: PathLike) -> None:
+    """Raise ValueError if a picture among frames is a mask as `write_mask` and DAVIS write them."""
+    colours = (image.getpalette() or []) if image.mode == "P" else []
+    ours = palette().ravel().tolist()
+    if MARK in image.info or (len(colours) >= 12 and colours == ours[: len(colours)]):
+        raise ValueError(
+            f"{path} is a mask of object ids, and lies among the frames; move it to a folder of its own"
+        )
+
+
+@contextmanager
+def _opened(path: PathLike) -> Iterator[Image.Image]:
+    check_file(path, "an image")
+    with _opened_as(path, os.fspath(path)) as file:
+        yield file
+
+
+@contextmanager
+def _opened_as(content: PathLike | BinaryIO, name: str) -> Iterator[Image.Image]:
     try:
         with Image.open(content, formats=FORMATS) as file:
-            width, height = file.size
-            if width * height > MAX_PIXELS:
-                raise ValueError(f"it declares {height}x{width} (height x width), beyond {MAX_PIXELS} pixels")
-            image = ImageOps.exif_transpose(file)
-            image.load()
-            image.format = file.format
-    except MemoryError:
+            yield file
+    except (MemoryError, GeneratorExit):
         raise
     except Exception as error:  # Pillow raises whatever its decoders do
         raise ValueError(f"{name} is not an image that can be read: {error or repr(error)}") from error
+
+
+def _check_pixels(file: Image.Image) -> None:
+    width, height = file.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"it declares {height}x{width} (height x width), beyond {MAX_PIXELS} pixels")
+
+
+def _loaded(file: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(file)
+    image.load()
+    image.format = file.format
     return image
+
+
+def _pages(file: Image.Image) -> Sequence[int]:
+    """The places of the pictures of a file; smaller copies of a TIFF's pages are none."""
+    count = getattr(file, "n_frames", 1)
+    if count == 1 or file.format != "TIFF":
+        return range(count)  # not a list: a PNG may declare 2^31
+    whole = []
+    for page in range(count):
+        file.seek(page)
+        if not file.tag_v2.get(254, 0) & 1:  # type: ignore[attr-defined]
+            whole.append(page)
+    file.seek(0)
+    return whole or [0]
 
 
 def check_file(path: PathLike, what: str) -> None:

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from emavos.io.source import FrameSource
 from emavos.io.spool import Spool
-from emavos.io.video import VideoSource
 
 
 class Reel(Protocol):
@@ -28,13 +27,13 @@ def open_reel(source: FrameSource) -> Iterator[Reel]:
 
     Raises ValueError for a camera and any other stream, whose frames come once.
     """
-    if isinstance(source, VideoSource):
+    reel = source.reel()
+    if reel is None and source.stored:
         with Spool() as spool:
             for frame in source:
                 spool.append(frame)
             yield spool
         return
-    reel = source.reel()
     if reel is None:
         raise ValueError(
             "the frames are a stream, which comes once and in its order; going backward takes a folder, a "

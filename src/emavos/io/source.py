@@ -24,6 +24,10 @@ class FrameSource:
     def __iter__(self) -> Iterator[Any]:
         raise NotImplementedError
 
+    def size(self) -> tuple[int, int] | None:
+        """(H, W) of the frames, where that is known before they are read."""
+        return None
+
     def reel(self) -> Reel | None:
         """The frames by index, where they can be had in any order as they are."""
         return None

@@ -73,6 +73,12 @@ class VideoSource(FrameSource):
             if broken or end < declared - min(0.1 * declared, 1.0):  # containers round, and count pauses
                 raise self._truncated(read)
 
+    def size(self) -> tuple[int, int] | None:
+        with suppress(ValueError):  # said when the frames are read
+            for frame in self:
+                return frame.shape[0], frame.shape[1]
+        return None
+
     def _open(self) -> Any:
         check_file(self.path, "a video")
         try:  # by a path that cannot be taken for an address, such as concat:a.mp4

@@ -1,0 +1,268 @@
+"""A folder is not believed: what is left out, added or ordered oddly is said, or refused."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from emavos import Predictor
+from emavos.cli import main
+from emavos.io import InputWarning, list_images, open_frames, read_frame, read_mask, write_mask
+
+BOX = np.zeros((32, 48), np.uint8)
+BOX[8:24, 8:24] = 1
+
+
+def frame(i=0):
+    pixels = np.full((32, 48, 3), 90, np.uint8)
+    pixels[8:24, 8 + i : 24 + i] = 220, 40, 30
+    return pixels
+
+
+def fill(folder, names):
+    folder.mkdir(exist_ok=True)
+    for i, name in enumerate(names):
+        form = {"jfif": "JPEG", "jpe": "JPEG", "pgm": "PPM", "ppm": "PPM", "dib": "BMP"}.get(
+            name.rpartition(".")[2]
+        )
+        Image.fromarray(frame(i)).save(folder / name, format=form)
+    return folder
+
+
+def names_of(source):
+    return [source.name(i) for i in range(source.count)]
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return Predictor.from_pretrained(size=32)
+
+
+@pytest.mark.parametrize("name", ["first.png", "img_00001_mask.png", "zz.png"])
+def test_the_mask_among_the_frames_is_no_frame_and_a_note_says_so(tmp_path, predictor, name):
+    folder = fill(tmp_path / "f", [f"img_{i:05d}.jpg" for i in range(3)])
+    write_mask(folder / name, BOX)
+    for path in (folder / name, str(folder / name)):
+        with pytest.warns(InputWarning, match=f"{name} is the mask, and no frame"):
+            results = list(predictor.propagate(folder, path))
+        assert len(results) == 3
+    assert np.array_equal(results[0].mask, BOX)
+
+
+def test_the_command_leaves_the_mask_out_of_the_frames_in_a_line(tmp_path, capsys):
+    folder = fill(tmp_path / "f", [f"img_{i:05d}.png" for i in range(3)])
+    write_mask(folder / "first.png", BOX)
+    arguments = ["segment", folder, "--mask", folder / "first.png", "--out", tmp_path / "out", "--size", "32"]
+    assert main([*map(str, arguments), "--quiet"]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"img_{i:05d}.png" for i in range(3)
+    ]
+    assert capsys.readouterr().err == f"emavos: note: {folder}: first.png is the mask, and no frame\n"
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_an_earlier_mask_among_the_frames_is_refused_by_name(tmp_path, place):
+    folder = fill(tmp_path / "f", [f"img_{i:05d}.png" for i in range(3)])
+    write_mask(folder / ("a.png" if place == "first" else "result_2.png"), BOX)
+    with pytest.raises(ValueError, match=r"is a mask of object ids, and lies among the frames"):
+        open_frames(folder)
+
+
+def test_a_frame_that_a_mask_was_written_over_is_refused_when_it_is_read(tmp_path):
+    folder = fill(tmp_path / "f", [f"{i:05d}.png" for i in range(3)])
+    write_mask(folder / "00001.png", BOX)
+    with pytest.raises(ValueError, match=r"00001\.png is a mask of object ids"):
+        list(open_frames(folder))
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "jpe", "ppm", "pgm", "dib", "JFIF"])
+def test_every_kind_of_image_that_is_read_is_a_frame(tmp_path, suffix):
+    folder = fill(tmp_path / "f", ["00000.jpg", f"00001.{suffix.lower()}", "00002.jpg"])
+    (folder / f"00001.{suffix.lower()}").rename(folder / f"00001.{suffix}")
+    assert names_of(open_frames(folder)) == ["00000", "00001", "00002"]
+
+
+@pytest.mark.parametrize("name", ["00001.heic", "00001.CR2", "cover.avif", "00001.jpg.part", "00001"])
+def test_what_looks_like_a_frame_and_is_not_read_is_named(tmp_path, name):
+    folder = fill(tmp_path / "f", ["00000.jpg", "00002.jpg"])
+    (folder / name).touch()
+    with pytest.warns(InputWarning, match=f"{name} is left out"):
+        assert open_frames(folder).count == 2
+
+
+def test_notes_and_hidden_files_are_passed_over(tmp_path):
+    folder = fill(tmp_path / "f", ["00000.jpg", "00001.jpg"])
+    for name in ("notes.txt", "00001.json", ".DS_Store", "Thumbs.db", "._00001.jpg"):
+        (folder / name).touch()
+    (folder / "masks").mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_frames(folder).count == 2
+
+
+def test_an_image_that_is_named_unlike_the_others_is_a_frame_and_named(tmp_path):
+    folder = fill(tmp_path / "f", ["cover.jpg", *(f"img_{i}.jpg" for i in range(4))])
+    with pytest.warns(InputWarning, match=r"cover\.jpg is named unlike the other images"):
+        assert names_of(open_frames(folder))[0] == "cover"
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ["t0.25", "t0.5", "t0.75", "t1", "t1.5", "t10.0"],
+        ["0.05", "0.1", "0.15", "0.2"],
+        ["-10", "-2", "-1", "0", "1", "2", "10"],
+        ["t=-1.5", "t=-1.25", "t=0", "t=2"],
+        ["v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10"],
+        ["a-1", "a-2", "a-10"],
+        ["2024.1.9", "2024.1.10", "2024.2.1"],
+        ["1", "2", "10"],
+        ["clip1.001", "clip1.002", "clip1.010"],
+    ],
+)
+def test_numbers_in_names_are_ordered_as_numbers(tmp_path, order):
+    folder = fill(tmp_path / "f", [f"{name}.png" for name in sorted(order)])
+    assert [path.stem for path in list_images(folder)] == order
+    surprising = any("." in name or name.startswith("-") or "=-" in name for name in order)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        open_frames(folder)
+    uneven = {len(name.partition(".")[2]) for name in order if name.count(".") == 1}
+    told = any("are ordered as" in str(note.message) for note in notes)
+    assert told == (surprising and (len(uneven) > 1 or order[0][0] == "-" or "=-" in order[0]))
+
+
+SEVERAL = {"a.apng": "PNG", "a.png": "PNG", "a.webp": "WEBP", "a.tif": "TIFF"}
+
+
+def write_pages(path, count=6):
+    pages = [Image.fromarray(np.full((20, 30, 3), 20 + 30 * i, np.uint8)) for i in range(count)]
+    options = {"lossless": True} if path.suffix == ".webp" else {}
+    pages[0].save(
+        path, save_all=True, append_images=pages[1:], duration=40, format=SEVERAL[path.name], **options
+    )
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif"])
+def test_an_image_of_several_pictures_is_a_video(tmp_path, name):
+    write_pages(tmp_path / name)
+    source = open_frames(tmp_path / name)
+    assert [int(pixels[0, 0, 0]) for pixels in source] == [20 + 30 * i for i in range(6)]
+    assert (source.count, source.size()) == (6, (20, 30))
+    assert name == "a.tif" or source.fps == 25
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif"])
+def test_an_image_of_several_pictures_is_followed_backward_too(tmp_path, predictor, name):
+    write_pages(tmp_path / name, 3)
+    mask = np.zeros((20, 30), np.uint8)
+    mask[5:12, 5:12] = 1
+    assert len(list(predictor.propagate(tmp_path / name, {2: mask}, direction="backward"))) == 3
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif"])
+@pytest.mark.filterwarnings("ignore::emavos.io.InputWarning")
+@pytest.mark.parametrize("others", [0, 2])
+def test_pictures_of_an_image_do_not_vanish_among_frames(tmp_path, name, others):
+    folder = fill(tmp_path / "f", [f"b{i}.jpg" for i in range(others)])
+    write_pages(folder / name)
+    with pytest.raises(ValueError, match=rf"{name}.*holds 6 pictures"):
+        list(open_frames(folder))
+    for read in (read_frame, read_mask):
+        with pytest.raises(ValueError, match=rf"{name}.*holds 6 pictures"):
+            read(folder / name)
+
+
+def test_smaller_copies_in_a_tiff_are_no_pictures(tmp_path):
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    small = Image.fromarray(frame()[::2, ::2])
+    tags = ImageFileDirectory_v2()
+    tags[254] = 1
+    small.encoderinfo = {"tiffinfo": tags}
+    Image.fromarray(frame()).save(tmp_path / "a.tif", save_all=True, append_images=[small])
+    assert np.array_equal(read_frame(tmp_path / "a.tif"), frame())
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+def test_sixteen_bits_of_which_few_are_used_are_told(tmp_path, bits):
+    levels = (np.arange(64, dtype=np.uint16) * (2**bits // 64)).reshape(8, 8)
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    with pytest.warns(
+        InputWarning, match=rf"uses the lower {bits} alone.*multiply its values by {2 ** (16 - bits)}"
+    ):
+        read_frame(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+@pytest.mark.parametrize("direction", ["forward", "both"])
+def test_frames_may_be_named_by_their_files(tmp_path, predictor, kind, direction):
+    folder = fill(tmp_path / "f", [f"{i:05d}.png" for i in range(6)])
+    files = [kind(path) for path in sorted(folder.iterdir())[::2]]
+    results = list(predictor.propagate(files, BOX, direction=direction))
+    assert [result.index for result in results] == [0, 1, 2]
+    if direction == "forward":
+        assert len(list(predictor.propagate(iter(files), BOX))) == 3
+    with pytest.raises(FileNotFoundError, match=r"no\.png does not exist"):
+        open_frames([*files, kind(folder / "no.png")])
+
+
+@pytest.mark.parametrize("name", ["*.png", "%05d.png", "img_??.jpg"])
+def test_a_pattern_of_files_leads_to_their_folder(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match="does not exist; name the folder"):
+        open_frames(tmp_path / name)
+
+
+def test_files_on_the_command_line_lead_to_their_folder(tmp_path, capsys):
+    folder = fill(tmp_path / "f", ["0.png", "1.png"])
+    files = [str(path) for path in sorted(folder.iterdir())]
+    assert main(["segment", *files, "--mask", files[0], "--out", str(tmp_path / "out")]) == 2
+    assert "a video of images is named by its folder" in capsys.readouterr().err
+
+
+class Old:
+    """What torchcodec, decord and torch's data sets are: __len__ and __getitem__, no __iter__."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, i):
+        if not 0 <= i < 3:
+            raise IndexError(i)
+        return torch.from_numpy(frame(i)).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("source", [Old(), torch.utils.data.Subset(Old(), [0, 2])])
+@pytest.mark.parametrize("direction", ["forward", "both"])
+def test_a_sequence_without_iter_is_frames(predictor, source, direction):
+    assert len(list(predictor.propagate(source, BOX, direction=direction))) == len(source)
+
+
+@pytest.mark.parametrize("wrong", ["size", "empty", "text"])
+@pytest.mark.parametrize("way", ["command", "python"])
+def test_what_is_wrong_with_a_later_mask_is_said_before_the_first_frame(
+    tmp_path, capsys, predictor, wrong, way
+):
+    folder = fill(tmp_path / "f", [f"{i:05d}.png" for i in range(4)])
+    later = {"size": BOX[::2, ::2], "empty": np.zeros_like(BOX), "text": BOX}[wrong]
+    (tmp_path / "m").mkdir()
+    write_mask(tmp_path / "m" / "00000.png", BOX)
+    write_mask(tmp_path / "m" / "00003.png", later)
+    if wrong == "text":
+        (tmp_path / "m" / "00003.png").write_text("text")
+    if way == "python":
+        masks = {i: tmp_path / "m" / f"{i:05d}.png" for i in (0, 3)}
+        with pytest.raises(ValueError, match=r"00003\.png"):
+            predictor.propagate(folder, masks)
+        return
+    arguments = ["segment", folder, "--mask", tmp_path / "m", "--out", tmp_path / "out", "--size", "32"]
+    assert main(list(map(str, arguments))) == 1
+    said = capsys.readouterr().err
+    assert "00003.png" in said
+    assert "nothing was written" not in said
+    assert {"size": "16x24", "empty": "empty", "text": "not an image"}[wrong] in said
