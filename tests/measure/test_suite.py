@@ -165,6 +165,15 @@ def test_the_command_scores_models_and_writes_what_it_prints(train, tmp_path, ca
     assert len(one["clips"]) == 10
     assert 0 < one["JF"] < 1
 
+    earlier = tmp_path / "out" / "suite.json"
+    arguments = ["--data", train, "--out", tmp_path / "again", "--cache", tmp_path / "clips"]
+    arguments += ["--groups", "return", "--model", "tiny", "--against", earlier]
+    suite.main([str(x) for x in arguments])
+    assert "tiny minus tiny: +0.0000" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        suite.main([str(x) for x in [*arguments, "--groups", "thin"]])
+    assert "suite.json lacks drawn-bicycle; run it on the same groups" in capsys.readouterr().err
+
 
 def test_a_group_that_does_not_exist_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):

@@ -5,7 +5,8 @@
 TRAIN holds `clips` and `more/clips`. The clips are made once in FOLDER/clips (or --cache) and used again.
 FOLDER/suite.txt is what is printed: J&F by clip, by group and over all clips with a bootstrap interval, how
 soft the affinity of each model is and how well its keys match. Of several models, each is compared with the
-first, clip by clip. FOLDER/suite.json has the same numbers.
+first, clip by clip. FOLDER/suite.json has the same numbers. `--against` takes that file of an earlier run,
+and compares with its first model.
 
 Training that is judged by the suite leaves out `HELD_OUT`.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -85,7 +87,7 @@ class ModelScore:
     model: str
     clips: dict[str, ClipScore]
     matching: dict[str, Matching]
-    seconds: float
+    seconds: float  # of CPU
 
     @property
     def JF(self) -> float:
@@ -146,11 +148,32 @@ def score_clip(predictor: Predictor, cache: Path, name: str, group: str) -> Clip
 
 def score_model(name: str, cache: Path, clips: Mapping[str, str], device: str = "cpu") -> ModelScore:
     """Score a model, a name or a folder as `Predictor.from_pretrained` takes it, on clips by their group."""
-    predictor, start = Predictor.from_pretrained(name, device=device, size=SIZE), time.perf_counter()
-    scores = {clip: score_clip(predictor, cache, clip, group) for clip, group in clips.items()}
+    predictor, start = Predictor.from_pretrained(name, device=device, size=SIZE), time.process_time()
+    scores = {}
+    for clip, group in clips.items():
+        scores[clip] = score_clip(predictor, cache, clip, group)
+        print(f"{name}: {clip} {scores[clip].JF:.3f}", file=sys.stderr, flush=True)
     network, matches = predictor.network, [clip for clip in DAVIS if clip in clips]
     keys = {clip: matching(network, *read_clip(cache, clip), size=SIZE) for clip in matches}
-    return ModelScore(name, scores, keys, time.perf_counter() - start)
+    return ModelScore(name, scores, keys, time.process_time() - start)
+
+
+def read_score(path: Path, clips: Mapping[str, str]) -> ModelScore:
+    """The first model of an earlier run's suite.json, on these clips.
+
+    Raises ValueError if its clips are of another version, or it lacks one of `clips`.
+    """
+    found = json.loads(path.read_text())[0]
+    if found["version"] != VERSION:
+        raise ValueError(f"{path} is of version {found['version']} of the clips, not {VERSION}; run it again")
+    if missing := sorted(set(clips) - set(found["clips"])):
+        raise ValueError(f"{path} lacks {missing[0]}; run it on the same groups")
+    return ModelScore(
+        found["model"],
+        {name: ClipScore(**found["clips"][name]) for name in clips},
+        {name: Matching(**one) for name, one in found["matching"].items() if name in clips},
+        found["seconds"],
+    )
 
 
 def bootstrap(values: Sequence[float], rounds: int = 10_000, seed: int = 0) -> tuple[float, float]:
@@ -183,7 +206,7 @@ def table(scores: Sequence[ModelScore]) -> str:
         low, high = bootstrap([clip.JF for clip in score.clips.values()])
         lines.append(f"{score.model}: {score.JF:.4f}, 95 % interval over clips {low:.3f} to {high:.3f}")
         lines += [f"  {_soft(score.matching)}"] if score.matching else []
-        lines.append(f"  {score.seconds:.0f} s")
+        lines.append(f"  {score.seconds:.0f} s of CPU")
     for score in scores[1:]:
         mean, low, high = difference(first, score)
         verdict = "decided" if low > 0 or high < 0 else "not decided"
@@ -202,6 +225,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--out", type=Path, required=True, metavar="FOLDER", help="of suite.txt and suite.json"
     )
     parser.add_argument("--cache", type=Path, metavar="CLIPS", help="where the clips are made (OUT/clips)")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="suite.json of a model to compare with")
     parser.add_argument("--threads", type=int, metavar="N", help="of torch")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--groups", metavar="A,B", default=",".join(GROUPS), help="(%(default)s)")
@@ -214,10 +238,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     cache = args.cache or args.out / "clips"
     try:
         clips = make_clips(args.data, cache, groups)
+        before = [] if args.against is None else [read_score(args.against, clips)]
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     args.out.mkdir(parents=True, exist_ok=True)
-    scores = [score_model(name, cache, clips, args.device) for name in args.model]
+    scores = before + [score_model(name, cache, clips, args.device) for name in args.model]
     text = table(scores)
     print(text)
     (args.out / "suite.txt").write_text(text + "\n")
