@@ -25,6 +25,17 @@ def davis_tree(root: Path, sequences: dict[str, int], size: tuple[int, int] = (9
     return root
 
 
+def stills_tree(root: Path, count: int, size: tuple[int, int] = (90, 120)) -> Path:
+    """images/ and masks/ of so many still images, three objects in all."""
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+    for seed in range(count):
+        frames, masks = synthetic_clip(frames=1, size=size, seed=seed)
+        Image.fromarray(frames[0]).save(root / "images" / f"{seed}.jpg")
+        write_mask(root / "masks" / f"{seed}.png", masks[0])
+    return root
+
+
 def youtube_tree(root: Path, truth: bool = False, size: tuple[int, int] = (64, 96)) -> Path:
     """Two sequences of 16 frames as YouTube-VOS has them, every fifth asked for.
 
