@@ -209,6 +209,14 @@ def test_ten_bits_become_eight(tmp_path):
 
 
 ODD = (
+    "a video with a damaged frame",
+    "a video of several streams",
+    "a video with alpha",
+    "a video that does not begin at 0",
+    "a video whose duration is too long",
+    "a video whose count of frames is too small",
+    "a video whose tags are not UTF-8",
+    "a video of an unknown codec",
     "a video of frames of unequal length",
     "a video that its container turns",
     "a video of odd sides",

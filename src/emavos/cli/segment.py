@@ -72,6 +72,13 @@ def add(commands: Commands) -> None:
         help="where a mask is followed to: the frames behind it, those before it, or both, which fuses what "
         "lies between two masks of an object (forward)",
     )
+    parser.add_argument(
+        "--damaged",
+        choices=("refuse", "keep"),
+        default="refuse",
+        help="a video that is damaged or cut off: write nothing, or keep what can be read and name the "
+        "frames that are damaged (refuse)",
+    )
     add_output_arguments(parser)
     add_model_arguments(parser, size=480)
     add_memory_arguments(parser)
@@ -85,7 +92,7 @@ def _segment(args: argparse.Namespace) -> None:
     if args.video.startswith("camera:"):
         raise ValueError("a camera has no last frame; follow it in Python, with Predictor.session()")
     check_apart(args.video, args.mask, args.out, args.overlay, args.rle, args.confidence)
-    frames = open_frames(args.video, but=[args.mask])
+    frames = open_frames(args.video, but=[args.mask], damaged=args.damaged)
     mask = read_masks(args.mask, frames)
     start, count, ids, names, states = time.monotonic(), 0, set[int](), list[str](), []
     if args.confidence is not None and args.confidence.suffix.lower() != ".csv":
@@ -169,7 +176,7 @@ def read_masks(mask: Path | Mapping[str, Path], frames: FrameSource) -> IdMask |
         index = frames.find(name)
         if index is None:
             index = frames.find(name.zfill(5))  # a number is enough where frames have no names of their own
-        if index is None or (frames.count is not None and index >= frames.count):
+        if index is None or (frames.exact and frames.count is not None and index >= frames.count):
             raise ValueError(
                 f"{file} is for frame {name}, which there is not; name masks as their frames, of which "
                 f"the first is {frames.name(0)}"

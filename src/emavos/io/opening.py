@@ -11,10 +11,12 @@ from typing import Any
 from emavos.io.folder import Images, Pages, open_folder
 from emavos.io.images import IMAGE_SUFFIXES, PathLike, check_file, read_frame
 from emavos.io.source import FrameSource
-from emavos.io.video import CameraSource, VideoSource
+from emavos.io.video import CameraSource, Damaged, VideoSource
 
 
-def open_frames(source: PathLike | int | Iterable[Any], but: Collection[PathLike] = ()) -> FrameSource:
+def open_frames(
+    source: PathLike | int | Iterable[Any], but: Collection[PathLike] = (), damaged: Damaged = "refuse"
+) -> FrameSource:
     """The frames of a folder, a video or a camera, (H, W, 3) of uint8, or those of an iterable as they are.
 
     source: a folder of images, taken in natural order (2.jpg before 10.jpg); a video file (extra `video`); a
@@ -22,6 +24,8 @@ def open_frames(source: PathLike | int | Iterable[Any], but: Collection[PathLike
         the first one on Linux and macOS, "camera:NAME" on Windows, which plays until the loop over it ends;
         or any iterable or sequence of frames. Folders and files can be read repeatedly.
     but: files of that folder that are no frames, as the mask may be.
+    damaged: what is done with a video that is damaged or cut off: "refuse" raises ValueError where it is;
+        "keep" goes on with what can be read, and says at the end which frames that concerns.
 
     An `InputWarning` says what of a folder is left out, or ordered or named oddly.
     Raises FileNotFoundError if there is no such thing, ValueError if it holds no frames.
@@ -45,7 +49,7 @@ def open_frames(source: PathLike | int | Iterable[Any], but: Collection[PathLike
             if pages.count == 1:
                 raise ValueError(f"{path} is one image; frames are a folder of images or a video file")
             return pages
-        return VideoSource(path)
+        return VideoSource(path, damaged)
     if (
         isinstance(source, (list, tuple))
         and source

@@ -13,12 +13,14 @@ class FrameSource:
     """Frames in the order of the video, one in memory at a time, and their names.
 
     count: how many, where that is known before they are read; a video says what its container declares.
+    exact: whether the count is one; what a container declares may be a hint.
     fps: frames per second, where there is such a thing.
     stored: whether they lie in files, so that they can be read before they are wanted.
     """
 
     stored = False
     count: int | None = None
+    exact = True
     fps: float | None = None
 
     def __iter__(self) -> Iterator[Any]:

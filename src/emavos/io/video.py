@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
+from PIL import Image
 
+from emavos.io.containers import is_cut, is_fragmented
 from emavos.io.images import MAX_PIXELS, PathLike, check_file
 from emavos.io.source import FrameSource
 from emavos.io.whole import claim, named_as, release, sweep
-from emavos.pictures import Pixels
+from emavos.pictures import InputWarning, Pixels, pixels_of
 
 _DISK = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS)  # what is no fault of the encoder
 # Containers that hold what they play. Playlists (HLS, concat) name other files, which FFmpeg would open.
@@ -27,51 +31,122 @@ _CONTAINERS = (
 )
 _LIMIT = {"max_pixels": str(MAX_PIXELS)}  # of what a frame itself declares
 _SAFE = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file", **_LIMIT}
+_ENDLESS = ("h264", "hevc", "mpegvideo", "nut")  # raw streams, and a NUT without its index
+_CUT, _DAMAGED = "ends before the end that it declares", "is damaged"
+Damaged = Literal["refuse", "keep"]
 _NO_VIDEO = "is no video, or is cut off: no frames could be read"
 
 
 class VideoSource(FrameSource):
-    """A file that PyAV decodes, upright, frame by frame."""
+    """A file that PyAV decodes, upright, frame by frame.
+
+    damaged: "refuse" raises ValueError at the first frame that is damaged or missing, and at the end of a
+        file that was cut; "keep" shows such frames as they are decoded, repeats the one before for one that
+        is missing, and says at the end which they were (`InputWarning`).
+    """
 
     stored = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, damaged: Damaged = "refuse") -> None:
+        if damaged not in get_args(Damaged):
+            raise ValueError(f"damaged is one of {', '.join(get_args(Damaged))}, not {damaged!r}")
         self._av = _import_av(f"reading {path}")
+        self._damaged = damaged
         self.path = path
         with self._open() as container:
-            stream = container.streams.video[0]
+            stream = self._stream(container)
             self.count = stream.frames or None
             self.fps = float(stream.average_rate) if stream.average_rate else None
+            listed = "mp4" in container.format.name.split(",")
+        if listed and is_fragmented(path):
+            self.count, listed = None, False
+        self.exact = listed
 
     def __iter__(self) -> Iterator[Pixels]:
-        read, end, broken, size = 0, 0.0, False, None
+        read, last, faults, how = 0, None, list[int](), ""
+        for pixels, fault in self._pictures():
+            if fault and self._damaged == "refuse":
+                raise self._truncated(read, fault)
+            if fault not in ("", _DAMAGED):  # said at the end
+                how = f"; after {read} frames it {fault}"
+                break
+            if fault:
+                faults.append(read)
+            pixels = last if pixels is None else pixels
+            if pixels is None:  # nothing came before it that could be shown
+                continue
+            self._check_size(pixels, None if last is None else last.shape, read)
+            last = pixels
+            yield pixels
+            read += 1
+        if not read:
+            raise ValueError(f"{self.path} {_NO_VIDEO}")
+        if faults or how:
+            shown = ", ".join(map(str, faults[:10])) + (f" and {len(faults) - 10} more" * (len(faults) > 10))
+            which = f"frames {shown} are damaged and kept as they are" if faults else "is damaged"
+            warnings.warn(f"{self.path}: {which}{how}", InputWarning, stacklevel=2)
+
+    def _pictures(self) -> Iterator[tuple[Pixels | None, str]]:
+        """Each frame and what is wrong with it; None for one that cannot be decoded, `_CUT` at the end."""
+        read, held, ends, broken, place = 0, 0, _Ends(), False, None
         with self._open() as container:
-            pictures = container.streams.video[0]
-            pictures.thread_type = "AUTO"
-            try:
-                for packet in container.demux():  # sound too: the end of a file may be that of its sound
-                    if packet.pts is not None:
-                        end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-                    if packet.stream.index == pictures.index:
-                        broken = packet.is_corrupt if packet.size else broken
-                        for frame in packet.decode():
-                            pixels = _upright(frame)
-                            self._check_size(pixels, size, read)
-                            size = pixels.shape
-                            yield pixels
-                            read += 1
-            except self._av.FFmpegError as error:
-                if read:
-                    raise self._truncated(read) from error
-                raise ValueError(
-                    f"{self.path} is damaged, or its frames declare more than {MAX_PIXELS} pixels: none "
-                    "could be read"
-                ) from error
-            if not read:
-                raise ValueError(f"{self.path} {_NO_VIDEO}")
+            stream = self._stream(container)
+            # threads tell of an error frames later
+            stream.thread_type = "AUTO" if self._damaged == "refuse" else "SLICE"
+            packets = container.demux()  # sound too: the end of a file may be that of its sound
+            while True:
+                packet = None
+                try:
+                    packet = next(packets, None)
+                    if packet is None:
+                        break
+                    ends.add(packet)
+                    if packet.stream.index != stream.index:
+                        continue
+                    if packet.size:
+                        broken = packet.is_corrupt
+                        place = None if packet.pos is None else packet.pos + packet.size
+                        ends.asked(packet)
+                    for frame in packet.decode():
+                        ends.shown(frame)
+                        yield _upright(frame), _DAMAGED if frame.is_corrupt else ""
+                        read += 1
+                except self._av.FFmpegError as error:
+                    if error.errno == errno.ENOMEM:
+                        raise MemoryError(f"{self.path}: no memory for a frame") from error
+                    if self._damaged == "keep" and packet is not None:
+                        yield None, _DAMAGED
+                        held += 1
+                        continue
+                    if read:
+                        raise self._truncated(read, _DAMAGED) from error
+                    raise ValueError(
+                        f"{self.path} is damaged, or its frames declare more than {MAX_PIXELS} pixels: none "
+                        "could be read"
+                    ) from error
+            kind, codec = container.format.name, stream.codec_context.name
+            cut = is_cut(self.path, kind, place)
             declared = _declared_end(container)
-            if broken or end < declared - min(0.1 * declared, 1.0):  # containers round, and count pauses
-                raise self._truncated(read)
+        short = ends.last < declared - min(0.1 * declared, 1.0)  # containers round, and count pauses
+        if not read:
+            raise ValueError(f"{self.path} {_NO_VIDEO}")
+        if broken or cut or (cut is None and short):
+            yield None, _CUT
+        elif codec in ("h264", "hevc") and ends.missing > held:
+            yield None, f"lacks {ends.missing - held} frames that its decoder passed over"
+        elif short:
+            warnings.warn(
+                f"{self.path} says that it lasts {declared:.1f} s, but its frames end at {ends.last:.1f} s",
+                InputWarning,
+                stacklevel=3,
+            )
+        elif cut is None and kind in _ENDLESS:
+            warnings.warn(
+                f"{self.path}: a file of this kind ({kind}) does not say where it ends; if it was cut, "
+                "frames are missing",
+                InputWarning,
+                stacklevel=3,
+            )
 
     def size(self) -> tuple[int, int] | None:
         with suppress(ValueError):  # said when the frames are read
@@ -82,23 +157,40 @@ class VideoSource(FrameSource):
     def _open(self) -> Any:
         check_file(self.path, "a video")
         try:  # by a path that cannot be taken for an address, such as concat:a.mp4
-            container = self._av.open(f"file:{os.path.abspath(self.path)}", options=dict(_SAFE))
+            container = self._av.open(
+                f"file:{os.path.abspath(self.path)}", options=dict(_SAFE), metadata_errors="replace"
+            )
         except self._av.FFmpegError as error:
             raise ValueError(f"{self.path} {_NO_VIDEO} ({error.strerror})") from error
-        if not container.streams.video:
-            kinds = ", ".join(sorted({stream.type for stream in container.streams}))
+        try:
+            stream = self._stream(container)
+            width, height = stream.width, stream.height
+            if width * height > MAX_PIXELS:
+                raise ValueError(
+                    f"{self.path} declares {height}x{width} (height x width), beyond {MAX_PIXELS} pixels"
+                )
+            stream.codec_context.options = dict(_LIMIT)
+        except ValueError:
             container.close()
+            raise
+        return container
+
+    def _stream(self, container: Any) -> Any:
+        """The stream that players show: FFmpeg's best of those that are no cover of a record."""
+        streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+        if not streams:
+            kinds = ", ".join(
+                sorted({"a picture" if s.type == "video" else str(s.type) for s in container.streams})
+            )
             held = f"is no video: it holds {kinds} alone" if kinds else _NO_VIDEO
             raise ValueError(f"{self.path} {held}")
-        stream = container.streams.video[0]
-        width, height = stream.width, stream.height
-        if width * height > MAX_PIXELS:
-            container.close()
+        known = [stream for stream in streams if stream.codec_context is not None]
+        if not known:
             raise ValueError(
-                f"{self.path} declares {height}x{width} (height x width), beyond {MAX_PIXELS} pixels"
+                f"{self.path} is of a codec that this PyAV cannot decode; convert it to H.264, or to images"
             )
-        stream.codec_context.options = dict(_LIMIT)
-        return container
+        best = container.streams.best("video")
+        return next((stream for stream in known if best is not None and stream.index == best.index), known[0])
 
     def _check_size(self, frame: Pixels, size: tuple[int, ...] | None, index: int) -> None:
         if size is not None and frame.shape != size:
@@ -108,9 +200,48 @@ class VideoSource(FrameSource):
                 "width); convert it to one size, or cut it there"
             )
 
-    def _truncated(self, read: int) -> ValueError:
+    def _truncated(self, read: int, fault: str) -> ValueError:
         declared = f" of {self.count}" if self.count else ""
-        return ValueError(f"{self.path} is damaged or cut off: {read}{declared} frames could be read")
+        why = f"frame {read} {fault}" if fault == _DAMAGED else f"it {fault}"
+        return ValueError(
+            f"{self.path} is damaged or cut off: {read}{declared} frames could be read ({why}); "
+            'to go on with what can be read, --damaged keep, or open_frames(..., damaged="keep")'
+        )
+
+
+class _Ends:
+    """Where a video ends, in seconds, and how many frames its decoder leaves out."""
+
+    def __init__(self) -> None:
+        self.last = 0.0
+        self._first: int | None = None  # pts of the first frame; those before it have no start of their own
+        self._early: list[int] = []
+        self._asked = self._shown = 0
+        self._interlaced = False
+
+    def add(self, packet: Any) -> None:
+        if packet.pts is not None:
+            self.last = max(self.last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+
+    def asked(self, packet: Any) -> None:
+        if packet.is_discard:
+            return
+        if self._first is None and packet.pts is not None:
+            self._early.append(packet.pts)
+        elif packet.pts is None or self._first is None or packet.pts >= self._first:
+            self._asked += 1
+
+    def shown(self, frame: Any) -> None:
+        if self._first is None:
+            self._first = 0 if frame.pts is None else frame.pts
+            self._asked += sum(pts >= self._first for pts in self._early)
+        self._shown += 1
+        self._interlaced |= bool(frame.interlaced_frame)
+
+    @property
+    def missing(self) -> int:
+        """Packets without a frame; two packets may be the halves of one that is interlaced."""
+        return 0 if self._interlaced else self._asked - self._shown
 
 
 class CameraSource(FrameSource):
@@ -253,15 +384,31 @@ def _import_av(purpose: str) -> Any:
     return av
 
 
+def _is_cover(stream: Any) -> bool:
+    return "attached_pic" in str(getattr(stream, "disposition", ""))
+
+
 def _upright(frame: Any) -> Pixels:
-    """A decoded frame as RGB, turned as its container says it was filmed."""
-    pixels: Pixels = frame.to_ndarray(format="rgb24")
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4  # counterclockwise; older PyAV does not say
-    return np.ascontiguousarray(np.rot90(pixels, turns))
+    """A decoded frame as RGB, over black where it is transparent, turned and mirrored as players do."""
+    if frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components):
+        pixels = pixels_of(Image.fromarray(frame.to_ndarray(format="rgba")))
+    else:
+        pixels = frame.to_ndarray(format="rgb24")
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return np.ascontiguousarray(pixels)
+    a, b, _, c, d, *_ = struct.unpack_from("=9i", bytes(matrix))  # x' = a x + c y, y' = b x + d y
+    if abs(a) + abs(d) < abs(b) + abs(c):  # x' is y
+        pixels, a, d = pixels.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
 def _declared_end(container: Any) -> float:
     """Seconds at which a file says that it ends; 0 for the kinds where that is a guess from its size."""
-    if container.duration is None or not {"mp4", "matroska"} & set(container.format.name.split(",")):
+    names = container.format.name.split(",")
+    if container.duration is None or not {"mp4", "matroska"} & set(names):
         return 0.0
-    return float(container.duration + (container.start_time or 0)) / 1e6
+    begin = (
+        0 if "matroska" in names else container.start_time or 0
+    )  # Matroska counts from 0, not from its start
+    return float(container.duration + begin) / 1e6

@@ -1,0 +1,221 @@
+"""Videos that were cut, are damaged in the middle, or say of themselves what is not so."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emavos.cli import main
+from emavos.io import InputWarning, open_frames, read_frame, write_mask, write_video
+
+av = pytest.importorskip("av")
+
+NOISE = np.random.default_rng(0).integers(0, 256, (12, 32, 48, 3), dtype=np.uint8)
+KINDS = {  # FFmpeg's container, codec and pixels
+    "gif": ("gif", "gif", "rgb8"),
+    "ts": ("mpegts", "mpeg2video", "yuv420p"),
+    "wmv": ("asf", "wmv2", "yuv420p"),
+    "nut": ("nut", "mpeg4", "yuv420p"),
+    "y4m": ("yuv4mpegpipe", "wrapped_avframe", "yuv420p"),
+    "mjpeg": ("mjpeg", "mjpeg", "yuvj420p"),
+    "mkv": ("matroska", "mpeg4", "yuv420p"),
+    "avi": ("avi", "mpeg4", "yuv420p"),
+    "flv": ("flv", "flv", "yuv420p"),
+    "mp4": ("mp4", "mpeg4", "yuv420p"),
+    "m2v": ("mpeg2video", "mpeg2video", "yuv420p"),
+}
+RAW = ("m2v",)  # say nowhere where they end
+
+
+def encode(path, codec, pixels, form=None, frames=NOISE, begin=0, options=None, container_options=None):
+    with av.open(str(path), "w", format=form, options=container_options or {}) as container:
+        stream = container.add_stream(codec, rate=25, options=options or {})
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pixels
+        for i, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixels)
+            frame.pts = begin + i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_video_that_is_whole_is_read_and_one_that_was_cut_is_refused_or_told(tmp_path, kind):
+    form, codec, pixels = KINDS[kind]
+    encode(tmp_path / f"a.{kind}", codec, pixels, form)
+    content = (tmp_path / f"a.{kind}").read_bytes()
+    for part in (1.0, 0.9, 0.7, 0.5):
+        (tmp_path / f"b.{kind}").write_bytes(content[: int(part * len(content))])
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
+            try:
+                count: int | str = sum(1 for _ in open_frames(tmp_path / f"b.{kind}"))
+            except ValueError as error:
+                count = str(error)
+        if part == 1:
+            assert count == 12
+        else:
+            assert kind in RAW or f"b.{kind} is " in str(count)
+        assert bool(notes) == (kind in RAW and isinstance(count, int))
+
+
+def damage(path, packet):
+    """Zeros in place of a packet, as on a disk that lost a sector."""
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    content, (place, size) = bytearray(path.read_bytes()), packets[packet]
+    content[place : place + size] = bytes(size)
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    encode(tmp_path / "a.mp4", "libx264", "yuv420p", options={"g": "6", "bf": "0"})
+    damage(tmp_path / "a.mp4", 8)
+    return tmp_path / "a.mp4"
+
+
+def test_a_damaged_frame_is_refused_with_its_number_and_the_way_on(damaged):
+    with pytest.raises(
+        ValueError, match=r"a\.mp4 is damaged or cut off: 8 of 12 .*frame 8 is damaged.*--damaged keep"
+    ):
+        list(open_frames(damaged))
+
+
+def test_what_can_be_read_of_a_damaged_video_is_kept_if_asked(damaged):
+    with pytest.warns(InputWarning, match=r"frames 8.* are damaged and kept as they are"):
+        frames = list(open_frames(damaged, damaged="keep"))
+    assert len(frames) == 12
+    with pytest.raises(ValueError, match="damaged is one of refuse, keep, not 'skip'"):
+        open_frames(damaged, damaged="skip")
+
+
+@pytest.mark.parametrize("kind", ["gif", "mjpeg", "y4m", "flv"])
+def test_the_part_before_a_cut_is_kept_if_asked(tmp_path, kind):
+    form, codec, pixels = KINDS[kind]
+    encode(tmp_path / f"a.{kind}", codec, pixels, form)
+    content = (tmp_path / f"a.{kind}").read_bytes()
+    (tmp_path / f"a.{kind}").write_bytes(content[: len(content) * 7 // 10])
+    with pytest.warns(InputWarning, match="ends before the end|are damaged"):
+        assert 3 < len(list(open_frames(tmp_path / f"a.{kind}", damaged="keep"))) < 12
+
+
+def test_the_command_keeps_what_can_be_read(damaged, tmp_path, capsys):
+    mask = np.zeros((32, 48), np.uint8)
+    mask[8:24, 8:24] = 1
+    write_mask(tmp_path / "m.png", mask)
+    arguments = ["segment", damaged, "--mask", tmp_path / "m.png", "--size", "32", "--quiet", "--out"]
+    assert main([*map(str, arguments), str(tmp_path / "a")]) == 1
+    assert not (tmp_path / "a").exists()
+    capsys.readouterr()
+    assert main([*map(str, arguments), str(tmp_path / "b"), "--damaged", "keep"]) == 0
+    assert len(list((tmp_path / "b").iterdir())) == 12
+    assert capsys.readouterr().err.startswith("emavos: note: ")
+
+
+@pytest.mark.parametrize("kind", ["mkv", "mp4", "ts"])
+def test_a_recording_may_begin_late(tmp_path, kind):
+    form, codec, pixels = KINDS[kind]
+    encode(tmp_path / f"a.{kind}", codec, pixels, form, begin=250)
+    assert len(list(open_frames(tmp_path / f"a.{kind}"))) == 12
+
+
+def test_a_duration_that_is_too_long_is_told(tmp_path):
+    encode(tmp_path / "a.mkv", "mpeg4", "yuv420p")
+    content = (tmp_path / "a.mkv").read_bytes()
+    place = content.index(b"\x44\x89\x88") + 3
+    longer = struct.pack(">d", 9 * struct.unpack(">d", content[place : place + 8])[0])
+    (tmp_path / "a.mkv").write_bytes(content[:place] + longer + content[place + 8 :])
+    with pytest.warns(InputWarning, match=r"says that it lasts 4\.3 s, but its frames end at 0\.5 s"):
+        assert len(list(open_frames(tmp_path / "a.mkv"))) == 12
+
+
+def test_the_count_of_a_fragmented_mp4_is_no_bound(tmp_path):
+    options = {"movflags": "frag_keyframe"}
+    encode(tmp_path / "a.mp4", "libx264", "yuv420p", options={"g": "4"}, container_options=options)
+    frames = open_frames(tmp_path / "a.mp4")
+    assert (frames.count, frames.exact, len(list(frames))) == (None, False, 12)
+    write_video(tmp_path / "b.mp4", NOISE, 25)
+    assert (open_frames(tmp_path / "b.mp4").count, open_frames(tmp_path / "b.mp4").exact) == (12, True)
+
+
+TURNS = {  # a, b, c, d of the matrix of a track, and what players show
+    "left and right": ((-1, 0, 0, 1), lambda p: p[:, ::-1]),
+    "up and down": ((1, 0, 0, -1), lambda p: p[::-1]),
+    "by 180": ((-1, 0, 0, -1), lambda p: p[::-1, ::-1]),
+    "by 90": ((0, 1, -1, 0), lambda p: np.rot90(p, -1)),
+    "by 270": ((0, -1, 1, 0), lambda p: np.rot90(p)),
+    "along one diagonal": ((0, 1, 1, 0), lambda p: p.transpose(1, 0, 2)),
+    "along the other": ((0, -1, -1, 0), lambda p: p.transpose(1, 0, 2)[::-1, ::-1]),
+}
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_a_video_is_turned_and_mirrored_as_players_show_it(tmp_path, name):
+    (a, b, c, d), seen = TURNS[name]
+    picture = np.zeros((32, 48, 3), np.uint8)
+    picture[:16, :24], picture[:16, 24:], picture[16:, :24] = (220, 30, 30), (30, 220, 30), (30, 30, 220)
+    write_video(tmp_path / "a.mp4", [picture], 10)
+    content = (tmp_path / "a.mp4").read_bytes()
+    at = content.index(b"tkhd") + 44
+    matrix = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    (tmp_path / "a.mp4").write_bytes(content[:at] + matrix + content[at + 36 :])
+    (frame,) = open_frames(tmp_path / "a.mp4")
+    assert np.abs(frame.astype(int) - seen(picture)).mean() < 10
+
+
+def test_the_stream_is_the_one_that_players_show(tmp_path):
+    large = np.resize(NOISE, (12, 64, 96, 3))
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        streams = []
+        for frames in (NOISE, large):
+            stream = container.add_stream("mpeg4", rate=25)
+            stream.height, stream.width = frames[0].shape[:2]
+            stream.pix_fmt, stream.bit_rate = "yuv420p", 100 * frames[0].size
+            streams.append((stream, frames))
+        for stream, frames in streams:
+            for pixels in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(stream.encode())
+    frames = list(open_frames(tmp_path / "a.mp4"))
+    assert (len(frames), frames[0].shape) == (12, (64, 96, 3))
+
+
+def test_transparent_pixels_are_black_in_videos_as_in_images(tmp_path):
+    picture = np.dstack([NOISE[0], np.resize(np.arange(256, dtype=np.uint8), (32, 48))])
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    with av.open(str(tmp_path / "a.mov"), "w") as container:
+        stream = container.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "rgba"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgba")))
+        container.mux(stream.encode())
+    (frame,) = open_frames(tmp_path / "a.mov")
+    assert np.array_equal(frame, read_frame(tmp_path / "a.png"))
+
+
+def test_a_title_in_latin_1_does_not_hide_the_picture(tmp_path):
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        container.metadata["title"] = "xxxxxxxx"
+        stream = container.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "bgr0"
+        for pixels in NOISE:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    content = (tmp_path / "a.avi").read_bytes()
+    assert b"xxxxxxxx" in content
+    (tmp_path / "a.avi").write_bytes(content.replace(b"xxxxxxxx", b"Gr\xfc\xdfe \xe0 "))
+    assert np.array_equal(list(open_frames(tmp_path / "a.avi")), NOISE)
+
+
+def test_an_unknown_codec_is_a_line_with_the_name_of_the_file(tmp_path):
+    write_video(tmp_path / "a.mp4", NOISE, 25)
+    content = (tmp_path / "a.mp4").read_bytes()
+    at = content.index(b"stsd")
+    changed = content[:at] + content[at:].replace(b"avc1", b"zzzz", 1).replace(b"avcC", b"zzzC", 1)
+    (tmp_path / "a.mp4").write_bytes(changed)
+    with pytest.raises(ValueError, match=r"a\.mp4 is of a codec that this PyAV cannot decode"):
+        list(open_frames(tmp_path / "a.mp4"))
