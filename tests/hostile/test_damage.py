@@ -169,13 +169,16 @@ def test_a_video_is_turned_and_mirrored_as_players_show_it(tmp_path, name):
 
 
 def test_the_stream_is_the_one_that_players_show(tmp_path):
+    from av.stream import Disposition
+
     large = np.resize(NOISE, (12, 64, 96, 3))
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         streams = []
         for frames in (NOISE, large):
             stream = container.add_stream("mpeg4", rate=25)
             stream.height, stream.width = frames[0].shape[:2]
-            stream.pix_fmt, stream.bit_rate = "yuv420p", 100 * frames[0].size
+            stream.pix_fmt = "yuv420p"
+            stream.disposition = Disposition.default if frames is large else 0
             streams.append((stream, frames))
         for stream, frames in streams:
             for pixels in frames:
