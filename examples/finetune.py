@@ -14,8 +14,8 @@ from pathlib import Path
 from emavos import Predictor
 from emavos.demo import synthetic_clip
 from emavos.io import write_image, write_mask
-from emavos.models import STCN
 from emavos.training import STAGES, train
+from emavos.weights import load_model, save_model
 
 
 def drawn_clips(folder: Path) -> Path:
@@ -38,14 +38,14 @@ def main() -> None:
             clips, out = drawn_clips(Path(folder, "clips")), Path(folder, "run")
             recipe = dataclasses.replace(recipe, iterations=2, decay_from=0, size=64, batch=1)
         model = train(
-            STCN.from_pretrained(),
+            load_model(),
             clips,
             out,
             recipe,
             workers=0,
             report=lambda now: print(f"iteration {now.iteration}  loss {now.loss:.3f}"),
         )
-        model.save_pretrained(out / "model")
+        save_model(model, out / "model")
         predictor = Predictor.from_pretrained(out / "model", size=96)
         frames, truth = synthetic_clip(frames=3, size=(96, 160))
         for result in predictor.propagate(frames, truth[0]):

@@ -128,9 +128,9 @@ def main() -> None:
 
 def export(folder: Path) -> Path:
     from emavos.export import export_onnx
-    from emavos.models import STCN
+    from emavos.weights import load_model
 
-    export_onnx(STCN.from_pretrained(), folder)
+    export_onnx(load_model(), folder)
     return folder
 
 

@@ -39,8 +39,8 @@ def onnx_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason="the extra 'onnx' is not installed")
     from emavos.export import export_onnx
-    from emavos.models import STCN
+    from emavos.weights import load_model
 
     folder = tmp_path_factory.mktemp("graphs")
-    export_onnx(STCN.from_pretrained(), folder)
+    export_onnx(load_model(), folder)
     return folder

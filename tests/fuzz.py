@@ -41,12 +41,11 @@ with instrumented():
 
     from emavos import Session
     from emavos.io import images, read_frame, read_mask, write_mask
-    from emavos.models import STCN
-    from emavos.pretrained import load_model
+    from emavos.weights.load import load_model, save_model
 
 Raw = Callable[[bytes], bytes]  # changes bytes without knowing what they mean
 FRAME = np.full((32, 48, 3), 90, np.uint8)
-MODEL = STCN.from_pretrained()
+MODEL = load_model()
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ODD: list[Any] = [None, True, 0, -1, 1, 2, 2**31, 2**53, 2**63, -(2**63), 10**30, 0.5, 1e308]
 ODD += [math.nan, math.inf, "", "a", "\0", "../a", "F64", "BOOL", [], [[]], [0], {}, {"a": 1}]
@@ -155,7 +154,7 @@ def odd(tree: Any, generator: random.Random) -> Any:
 
 
 def config_seeds(home: Path) -> list[bytes]:
-    MODEL.save_pretrained(home / "seed")
+    save_model(MODEL, home / "seed")
     return [(home / "seed" / "config.json").read_bytes(), b"{}"]
 
 
@@ -177,7 +176,7 @@ def mutate_json(content: bytes, generator: random.Random, raw: Raw) -> bytes:
 
 def weights_seeds(home: Path) -> list[bytes]:
     """Headers alone: the numbers are all zero, and as many as a header wants."""
-    MODEL.save_pretrained(home / "seed")
+    save_model(MODEL, home / "seed")
     whole = (home / "seed" / "model.safetensors").read_bytes()
     header = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])
     few = {key: header[key] for key in [*header][:3]}

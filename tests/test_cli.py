@@ -19,6 +19,7 @@ from emavos.cli import _parser, main
 from emavos.io import open_frames, read_frame, read_mask, write_mask, write_video
 from emavos.models import PRESETS, STCN
 from emavos.training import STAGES
+from emavos.weights import load_model, save_model
 from trees import davis_tree, training_tree
 
 
@@ -161,7 +162,7 @@ def test_a_folder_of_masks_introduces_objects_later(here, clip):
 
 
 def test_a_model_can_be_a_folder_and_its_memory_set(here):
-    STCN.from_pretrained().save_pretrained(here / "model")
+    save_model(load_model(), here / "model")
     options = ["--model", "model", "--every", "2", "--top-k", "4", "--include-last", "--max-frames", "0"]
     assert segment(*options, "--quiet") == 0
     assert segment("--max-cells", "60", "--eviction", "consolidate", "--force", "--quiet") == 0
@@ -412,7 +413,7 @@ def test_a_stage_of_training_can_be_stopped_and_gives_a_model(davis, capsys, mon
     command = ["train", "--stage", "small", "--data", str(data), "--out", str(davis.parent / "run")]
     assert main([*command, "--device", "cpu", "--iterations", "1"]) == 0
     assert "the model is in" in capsys.readouterr().out
-    assert STCN.from_pretrained(davis.parent / "run" / "model").config == PRESETS["stcn-tiny"]
+    assert load_model(davis.parent / "run" / "model").config == PRESETS["stcn-tiny"]
     assert main(["train", "--stage", "large", "--data", str(data), "--out", "run"]) == 1
     assert "there is no stage large; the stages are small" in capsys.readouterr().err
 

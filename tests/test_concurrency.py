@@ -16,7 +16,7 @@ import pytest
 
 from emavos import MemoryPolicy, Predictor, Session, Shortcuts
 from emavos.demo import synthetic_clip
-from emavos.models import STCN
+from emavos.weights import load_model
 from trees import training_tree
 
 THREADS = 8
@@ -26,7 +26,7 @@ FRAMES, MASKS = synthetic_clip(frames=3, size=(48, 64))
 
 @pytest.fixture(scope="module")
 def model():
-    return STCN.from_pretrained()
+    return load_model()
 
 
 def clip(number):
@@ -158,6 +158,7 @@ from torch.utils.data import DataLoader, Dataset
 from emavos import MemoryPolicy, Predictor
 from emavos.data import Clips, ClipSamples, StaticImages
 from emavos.demo import synthetic_clip
+from emavos.weights import load_model
 
 torch.set_num_threads(2)
 frames, masks = synthetic_clip(frames=3, size=(96, 128))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from emavos import Predictor, Session
-from emavos.confidence import observe, signs_of
+from emavos.confidence.expected import observe, signs_of
 from emavos.demo import synthetic_clip
 
 FRAMES, TRUTH = synthetic_clip(frames=6, size=(96, 160))

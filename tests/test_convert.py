@@ -9,10 +9,11 @@ import torch
 from torch.torch_version import TorchVersion
 
 from emavos.cli import main
-from emavos.convert import from_stcn, load_efficientnet_lite, load_resnet, read_checkpoint
-from emavos.models import PRESETS, STCN
+from emavos.models import PRESETS
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
 from emavos.models.resnet import ResNetTrunk
+from emavos.weights import load_model, save_model
+from emavos.weights.convert import from_stcn, load_efficientnet_lite, load_resnet, read_checkpoint
 from golden import reference
 from golden.fill import fill_state_dict, fill_tensor
 
@@ -142,7 +143,7 @@ def test_the_command_makes_a_model_that_loads(tmp_path, capsys):
     torch.save(fill_state_dict(reference.shapes()), tmp_path / "stcn.pth")
     command = ["convert", str(tmp_path / "stcn.pth"), str(tmp_path / "model")]
     assert main([*command, "--preset", "stcn-external-value"]) == 0
-    model = STCN.from_pretrained(tmp_path / "model")
+    model = load_model(tmp_path / "model")
     assert model.config == PRESETS["stcn-external-value"]
     expected = reference.model().state_dict()
     assert all(torch.equal(x, model.state_dict()[key]) for key, x in expected.items())
@@ -192,13 +193,13 @@ def test_a_checkpoint_with_an_odd_tensor_is_one_line_and_no_model(tmp_path, odd,
 
 def test_a_model_is_not_written_over_without_force(tmp_path, capsys):
     torch.save(fill_state_dict(reference.shapes()), tmp_path / "stcn.pth")
-    STCN.from_pretrained().save_pretrained(tmp_path / "model")
+    save_model(load_model(), tmp_path / "model")
     command = ["convert", str(tmp_path / "stcn.pth"), str(tmp_path / "model")]
     assert main(command) == 1
     assert "is not empty" in capsys.readouterr().err
-    assert STCN.from_pretrained(tmp_path / "model").config == PRESETS["stcn-tiny"]
+    assert load_model(tmp_path / "model").config == PRESETS["stcn-tiny"]
     assert main([*command, "--force"]) == 0
-    assert STCN.from_pretrained(tmp_path / "model").config == PRESETS["stcn"]
+    assert load_model(tmp_path / "model").config == PRESETS["stcn"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from emavos import MemoryPolicy, Session
 from emavos.demo import synthetic_clip
 from emavos.evaluation import region_similarity
-from emavos.models import STCN
+from emavos.weights import load_model
 
 FRAMES, TRUTH = synthetic_clip(frames=14, size=(96, 160))
 SIZE = 96
@@ -19,7 +19,7 @@ SIZE = 96
 
 @pytest.fixture(scope="module")
 def model():
-    return STCN.from_pretrained()
+    return load_model()
 
 
 def session(model, steps, mask=None, policy=None):

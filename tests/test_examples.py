@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from emavos.models import STCN
+from emavos.weights import load_model, save_model
 from local_hub import TOKEN
 
 ROOT = Path(__file__).parents[1]
@@ -58,7 +58,7 @@ def test_blocks_that_talk_to_the_hub_run_with_one_on_this_machine(block, hub, tm
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     for folder in ("folder", "runs/2/model"):
-        STCN.from_pretrained().save_pretrained(folder)
+        save_model(load_model(), folder)
     files = {path.name: path.read_bytes() for path in Path("folder").iterdir()}
     hub.create("user/name", files).commit(files, "v1.0")
     exec(block.replace("hf_...", TOKEN), {})

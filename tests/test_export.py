@@ -18,6 +18,7 @@ from emavos.cli import main
 from emavos.demo import synthetic_clip
 from emavos.export import check_onnx, export_onnx, export_programs
 from emavos.models import PRESETS, STCN, Features
+from emavos.weights import load_model
 
 ROOT = Path(__file__).parents[1]
 SIZES = [(32, 48, 1), (48, 32, 3), (112, 64, 2)]  # height, width, objects; the programs are traced at others
@@ -25,7 +26,7 @@ SIZES = [(32, 48, 1), (48, 32, 3), (112, 64, 2)]  # height, width, objects; the 
 
 @pytest.fixture(scope="module")
 def model():
-    return STCN.from_pretrained()
+    return load_model()
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +186,7 @@ def test_a_type_that_graphs_do_not_have_is_refused_and_so_is_a_machine_without_o
 ):
     pytest.importorskip("onnxscript", reason="the extra 'onnx' is not installed")
     with pytest.raises(ValueError, match=r"float32 or float16, not torch\.bfloat16"):
-        export_onnx(STCN.from_pretrained(dtype=torch.bfloat16), tmp_path)
+        export_onnx(load_model(dtype=torch.bfloat16), tmp_path)
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert main(["export", "onnx", "--out", str(tmp_path / "out")]) == 1
     assert 'pip install "emavos[onnx]"' in capsys.readouterr().err
@@ -218,7 +219,7 @@ def test_half_graphs_are_half_and_close(tmp_path, monkeypatch):
     pytest.importorskip("onnxscript", reason="the extra 'onnx' is not installed")
     programs = export.export_programs
     monkeypatch.setattr(export, "export_programs", lambda model: {"decode": programs(model)["decode"]})
-    model = STCN.from_pretrained(dtype=torch.float16)
+    model = load_model(dtype=torch.float16)
     folder = str(tmp_path / "new" / "half")
     assert export_onnx(model, folder)["dtype"] == "float16"
     (difference,) = check_onnx(model, folder, [(32, 48, 2)])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from emavos.frames import normalize, resize, to_frame, working_size
+from emavos.frames.preprocess import normalize, resize, to_frame, working_size
 from emavos.io import read_frame
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)

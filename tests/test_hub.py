@@ -17,7 +17,8 @@ from huggingface_hub import constants
 from emavos import ModelCard, Predictor
 from emavos.cli import main
 from emavos.models import PRESETS, STCN
-from emavos.pretrained import KNOWN, KnownModel, load_model
+from emavos.weights import push_model, save_model
+from emavos.weights.load import KNOWN, KnownModel, load_model
 from local_hub import TOKEN, etag
 
 # The Hub's library still passes files to its HTTP client in a way that the client calls old.
@@ -37,7 +38,7 @@ def model():
 def files(model, tmp_path_factory):
     """The files of a model, as they lie in a repository."""
     folder = tmp_path_factory.mktemp("model")
-    model.save_pretrained(folder, dtype=torch.float16)
+    save_model(model, folder, dtype=torch.float16)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -58,18 +59,18 @@ def same(one, other):
 
 def test_a_pushed_model_comes_back_into_an_empty_cache_and_then_without_the_network(hub, model, tmp_path):
     card = ModelCard(name="Ours", license="mit", data="Clips of our own.", scores={"J": 0.7})
-    url = model.push_to_hub(NAME, card=card, token=TOKEN)
+    url = push_model(model, NAME, card=card, token=TOKEN)
     assert url.startswith(f"{hub.endpoint}/{NAME}/commit/")
     stored = hub.repositories[NAME].commits[hub.repositories[NAME].branches["main"]]
     assert sorted(stored) == ["README.md", "config.json", "model.safetensors"]
     assert f'from_pretrained("{NAME}")' in stored["README.md"].decode()
 
-    loaded = STCN.from_pretrained(NAME, cache_dir=tmp_path / "cache")
+    loaded = load_model(NAME, cache_dir=tmp_path / "cache")
     assert same(loaded, model)
     hub.failing = {"HEAD", "GET"}
-    assert same(STCN.from_pretrained(NAME, cache_dir=tmp_path / "cache"), model)
+    assert same(load_model(NAME, cache_dir=tmp_path / "cache"), model)
     hub.requests.clear()
-    assert same(STCN.from_pretrained(NAME, cache_dir=tmp_path / "cache", local_files_only=True), model)
+    assert same(load_model(NAME, cache_dir=tmp_path / "cache", local_files_only=True), model)
     assert hub.requests == []
 
 
@@ -91,7 +92,7 @@ def test_a_push_over_a_model_replaces_it_and_its_older_revisions_stay(hub, model
     first = repository.branches["main"]
     old = load_model(NAME)
     changed = STCN(CONFIG)
-    changed.push_to_hub(NAME, token=TOKEN)
+    push_model(changed, NAME, token=TOKEN)
     assert same(load_model(NAME), changed)
     assert same(load_model(NAME, revision=first), old)
 
@@ -100,13 +101,13 @@ def test_a_branch_is_pushed_to_and_loaded_by_name(hub, model, files):
     hub.create(NAME, files)
     changed = STCN(CONFIG)
     for _ in range(2):  # made, then found
-        changed.push_to_hub(NAME, token=TOKEN, revision="longer")
+        push_model(changed, NAME, token=TOKEN, revision="longer")
     assert same(load_model(NAME, revision="longer"), changed)
     assert not same(load_model(NAME), changed)
 
 
 def test_a_private_repository_needs_a_token(hub, model):
-    model.push_to_hub(NAME, token=TOKEN, private=True)
+    push_model(model, NAME, token=TOKEN, private=True)
     with pytest.raises(ValueError, match=r"has no user/tiny, or it is private.*token"):
         load_model(NAME)
     assert same(load_model(NAME, token=TOKEN), model)
@@ -128,7 +129,7 @@ def test_config_and_weights_are_of_one_commit_even_if_a_push_comes_between(hub, 
 def test_a_broken_download_is_taken_up_where_it_stopped(hub, model, tmp_path, monkeypatch):
     """The Hub's library counts in blocks of 10 MB, so the file is larger than one."""
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    model.save_pretrained(tmp_path)
+    save_model(model, tmp_path)
     hub.create(NAME, {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()})
     block = constants.DOWNLOAD_CHUNK_SIZE
     hub.breaks = [block + 100_000, 100]
@@ -167,9 +168,9 @@ def test_a_token_that_is_not_valid(hub, files):
 
 def test_a_push_without_a_token_or_to_another_owner(hub, model):
     with pytest.raises((PermissionError, ValueError), match="token"):
-        model.push_to_hub(NAME)
+        push_model(model, NAME)
     with pytest.raises(PermissionError, match=r"refuses this for other/tiny \(403\)"):
-        model.push_to_hub("other/tiny", token=TOKEN)
+        push_model(model, "other/tiny", token=TOKEN)
     assert hub.repositories == {}
 
 
@@ -209,7 +210,7 @@ def test_an_upload_that_breaks_off_leaves_the_repository_as_it_was(hub, model, f
     repository = hub.create(NAME, files)
     hub.failing = {"PUT"}
     with pytest.raises(ConnectionError, match=r"the transfer of user/tiny broke off \(.*503.*try again"):
-        STCN(CONFIG).push_to_hub(NAME, token=TOKEN)
+        push_model(STCN(CONFIG), NAME, token=TOKEN)
     assert repository.commits[repository.branches["main"]] == files
 
 
@@ -237,7 +238,7 @@ def test_a_file_damaged_in_the_cache_is_found(hub, files, tmp_path):
 
 def test_a_known_model_is_checked_against_its_sha256(hub, files, monkeypatch):
     known = KnownModel(NAME, etag("model.safetensors", files["model.safetensors"]))
-    monkeypatch.setattr("emavos.pretrained.KNOWN", {**KNOWN, "ours": known})
+    monkeypatch.setattr("emavos.weights.load.KNOWN", {**KNOWN, "ours": known})
     hub.create(NAME, files)
     load_model("ours")
     hub.create(NAME, other_weights(files))
@@ -297,7 +298,8 @@ def test_a_full_disk(hub, files, tmp_path):
     (tmp_path / "small").mkdir()
     code = f"""
 import sys
-from emavos.pretrained import load_model
+from emavos.weights.load import load_model
+from emavos.weights import push_model, save_model
 try:
     load_model({NAME!r}, cache_dir={str(tmp_path / "small")!r})
 except OSError as error:

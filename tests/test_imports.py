@@ -13,71 +13,55 @@ SOURCE = Path(emavos.__file__).parent
 
 # What each part may import of the library, beside itself.
 ALLOWED = {
-    "pictures": set(),
-    "masks": {"pictures"},
-    "frames": {"pictures"},
-    "working": {"frames", "masks"},
-    "models": {"card", "pretrained"},  # inside from_pretrained, save_pretrained and push_to_hub alone
+    "io": set(),
+    "models": set(),
     "memory": set(),
-    "hub": set(),
-    "card": {"models"},
-    "pretrained": {"card", "hub", "io", "models"},
-    "convert": {"frames", "io", "models", "pretrained"},
-    "calibration": set(),
-    "confidence": {"calibration"},
+    "machine": set(),
+    "confidence": set(),
+    "frames": {"io"},
+    "weights": {"frames", "io", "models"},
     "settings": {"frames", "memory", "models"},
     "session": {
         "confidence",
         "frames",
-        "io",  # session/file and session/both_ways alone
-        "masks",
+        "io",  # session/file and session/both_ways alone open files; a result is shown as a PNG
         "memory",
         "models",
-        "pictures",
-        "pretrained",  # session/file alone
         "settings",
-        "working",
     },
-    "io": {"pictures"},
     "review": {"confidence", "session"},
     "predictor": {
-        "card",
         "frames",
         "io",
         "machine",
         "masks",
         "memory",
         "models",
-        "pretrained",
         "session",
         "settings",
-        "working",
+        "weights",
     },
-    "visualize": {"io", "masks"},
+    "visualize": {"io"},
     "demo": {"io"},
-    "evaluation": {"frames", "io", "masks", "session", "visualize"},
-    "machine": set(),
+    "evaluation": {"frames", "io", "session", "visualize"},
     "notebook": {"io", "session", "visualize"},
     "bridges": {"evaluation", "io", "session"},
-    "doctor": {"machine", "memory", "pretrained"},
-    "export": {"frames", "io", "memory", "models", "pretrained"},
-    "ui": {"bridges", "io", "machine", "pictures", "predictor", "session", "settings", "visualize"},
-    "data": {"frames", "io", "masks", "pictures"},
+    "doctor": {"machine", "memory", "weights"},
+    "export": {"frames", "io", "memory", "models"},
+    "ui": {"bridges", "io", "machine", "predictor", "session", "settings", "visualize"},
+    "data": {"frames", "io"},
     "training": {
-        "convert",
         "data",
         "evaluation",
         "frames",
         "io",
-        "masks",
         "memory",
         "models",
-        "pretrained",
         "session",
-        "settings",
         "visualize",
+        "weights",
     },
-    "__init__": {"card", "memory", "predictor", "session", "settings"},
+    "__init__": {"memory", "predictor", "session", "settings", "weights"},
 }
 EDGES = {"cli", "__main__", "benchmark", "batch"}  # may import anything; nothing imports them but:
 BETWEEN_EDGES = {("__main__", "cli"), ("cli", "batch"), ("batch", "cli"), ("cli", "benchmark")}
@@ -134,6 +118,73 @@ def test_nothing_imports_an_edge():
             other = f"{name}.".split(".")[1] if name.startswith("emavos.") else ""
             known = part == other or (part, other) in BETWEEN_EDGES
             assert other not in EDGES or known, f"{path} imports {name}"
+
+
+def test_no_import_leads_back_to_where_it_came_from():
+    """Neither between files nor between rooms, and none inside a function either."""
+    names = {name_of(path): path for _, path in files()}
+    files_of, rooms = {}, {}
+    for name, path in names.items():
+        wanted = {one for one in targets(path, names) if one in names} - {name}
+        files_of[name] = wanted
+        room = name.split(".")[1] if "." in name else name
+        rooms.setdefault(room, set()).update({one.split(".")[1] for one in wanted if "." in one} - {room})
+    for graph in (files_of, rooms):
+        assert not (circle := circle_in(graph)), " imports ".join(circle)
+
+
+def name_of(path):
+    return ".".join(("emavos", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def targets(path, names):
+    """The modules that a file imports when it runs. `from package import name` may be either."""
+    tree = ast.parse(path.read_text())
+    typing = {id(node) for guard in ast.walk(tree) if is_for_types(guard) for node in ast.walk(guard)}
+    for node in ast.walk(tree):
+        if id(node) in typing and path.name == "__init__.py":  # the lazy names of the library
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            ways = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (way if way in names else node.module for way in ways)
+
+
+def is_for_types(node):
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def circle_in(graph):
+    """Names that lead back to the first of them; nothing when there are none."""
+    done = set()
+
+    def follow(name, way):
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name in done:
+            return []
+        for other in sorted(graph.get(name, ())):
+            if found := follow(other, [*way, name]):
+                return found
+        done.add(name)
+        return []
+
+    return next((found for name in sorted(graph) if (found := follow(name, []))), [])
+
+
+def test_few_modules_lie_at_the_root():
+    assert len(list(SOURCE.glob("*.py"))) <= 10
+
+
+def test_every_documented_part_is_there_after_import_emavos():
+    code = """
+import emavos
+for name in ("batch", "confidence", "data", "demo", "export", "frames", "notebook", "review", "weights"):
+    assert getattr(emavos, name).__name__ == f"emavos.{name}"
+    assert name in dir(emavos)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_nobody_outside_reaches_into_a_session():
@@ -203,7 +254,7 @@ def test_the_library_neither_prints_nor_moves_to_a_device_by_itself():
     [
         (
             "from emavos.models import ExternalAttention",
-            {"emavos.session", "emavos.pretrained", "emavos.hub", "huggingface_hub"},
+            {"emavos.session", "emavos.weights", "huggingface_hub"},
         ),
         ("from emavos.evaluation import region_similarity", {"torch", "emavos.predictor"}),
         ("import emavos.cli", {"torch", "numpy"}),

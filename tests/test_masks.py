@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from emavos.masks import aggregate, ids_of, one_hot, pad_to_stride, to_mask
+from emavos.frames.masks import aggregate, ids_of, one_hot, pad_to_stride, to_mask
 from golden import reference
 
 

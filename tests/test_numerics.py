@@ -15,8 +15,9 @@ from emavos import MemoryPolicy, Predictor
 from emavos.demo import synthetic_clip
 from emavos.evaluation import region_similarity
 from emavos.memory import readout, topk_readout
-from emavos.models import STCN, efficientnet_lite
+from emavos.models import efficientnet_lite
 from emavos.session import frame as current_frame
+from emavos.weights import load_model
 
 BACKENDS = ["dense", "blocks", *(["native"] if shutil.which("c++") else [])]
 FRAMES, MASKS = synthetic_clip(frames=10, size=(120, 214))  # the demo's scene
@@ -25,7 +26,7 @@ PROBABILITY, PIXELS = 1e-5, 1e-4  # as the page says: at most, of any pixel; of 
 
 @pytest.fixture(scope="module")
 def model():
-    return STCN.from_pretrained()
+    return load_model()
 
 
 @pytest.fixture
@@ -46,6 +47,7 @@ BYTES = """
 import hashlib, torch
 from emavos import MemoryPolicy, Predictor, Shortcuts
 from emavos.demo import synthetic_clip
+from emavos.weights import load_model
 
 frames, masks = synthetic_clip(frames=5, size=(96, 128))
 for _ in range(2):

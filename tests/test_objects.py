@@ -8,11 +8,12 @@ from emavos import MemoryPolicy, Session
 from emavos.benchmark.objects import grid
 from emavos.models import STCN
 from emavos.session import frame as current_frame
+from emavos.weights import load_model
 
 
 @pytest.fixture(scope="module")
 def model():
-    return STCN.from_pretrained()
+    return load_model()
 
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (4, 64, 96, 3), dtype=np.uint8)

@@ -13,7 +13,7 @@ from emavos import MemoryPolicy, Predictor, Session
 from emavos.demo import synthetic_clip
 from emavos.evaluation import region_similarity
 from emavos.io import write_image, write_mask
-from emavos.models import STCN
+from emavos.weights import load_model
 
 FRAMES, MASKS = synthetic_clip(frames=6, size=(96, 128))
 
@@ -173,7 +173,7 @@ def test_a_policy_of_another_kind_is_refused_at_once():
     with pytest.raises(ValueError, match=r"policy is a MemoryPolicy, .* not {'every': 5}"):
         Predictor.from_pretrained(policy={"every": 5})
     with pytest.raises(ValueError, match="policy is a MemoryPolicy"):
-        Session(STCN.from_pretrained(), policy=5)
+        Session(load_model(), policy=5)
 
 
 def test_a_device_that_does_not_exist_is_refused(monkeypatch):

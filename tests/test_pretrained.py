@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from emavos import Predictor
 from emavos.demo import synthetic_clip
 from emavos.models import PRESETS, STCN
-from emavos.pretrained import KNOWN, choose_dtype, load_model
+from emavos.weights import save_model
+from emavos.weights.load import KNOWN, choose_dtype, load_model
 
 CONFIG = PRESETS["stcn-tiny"]
 
@@ -19,7 +20,7 @@ CONFIG = PRESETS["stcn-tiny"]
 @pytest.fixture
 def folder(tmp_path):
     torch.manual_seed(0)
-    STCN(CONFIG).save_pretrained(tmp_path / "model")
+    save_model(STCN(CONFIG), tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -36,7 +37,7 @@ def edit_weights(folder, change):
 
 def test_a_saved_model_loads_to_the_bit(folder):
     torch.manual_seed(0)
-    saved, loaded = STCN(CONFIG).state_dict(), STCN.from_pretrained(folder).state_dict()
+    saved, loaded = STCN(CONFIG).state_dict(), load_model(folder).state_dict()
     assert saved.keys() == loaded.keys()
     assert all(torch.equal(saved[key], loaded[key]) for key in saved)
 
@@ -60,7 +61,7 @@ def test_a_known_name_is_that_model_whatever_the_working_directory_holds(tmp_pat
         (tmp_path / "tiny").mkdir()
     else:
         torch.manual_seed(0)
-        STCN(CONFIG).save_pretrained("tiny")
+        save_model(STCN(CONFIG), "tiny")
     for name in (None, "tiny"):
         state = Predictor.from_pretrained(name).model.state_dict()
         assert all(torch.equal(state[key], expected[key]) for key in expected)
@@ -175,10 +176,10 @@ def test_an_unknown_config_field_is_refused(folder):
 
 def test_a_model_loads_as_the_type_that_is_asked_for(folder):
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
-        model = STCN.from_pretrained(folder, dtype=dtype)
+        model = load_model(folder, dtype=dtype)
         assert {p.dtype for p in model.parameters()} == {dtype}
     with pytest.raises(ValueError, match="floating-point type"):
-        STCN.from_pretrained(folder, dtype=torch.int8)
+        load_model(folder, dtype=torch.int8)
 
 
 def test_half_precision_is_refused_on_a_cpu_and_bfloat16_is_not(folder):
@@ -230,10 +231,10 @@ def test_loading_a_model_leaves_the_random_numbers_of_its_user_alone(folder):
 
 def test_a_network_is_put_where_it_is_told(folder):
     for device in ("cpu", "auto", torch.device("meta")):
-        model = STCN.from_pretrained(folder, device=device)
+        model = load_model(folder, device=device)
         assert device == "auto" or next(model.parameters()).device == torch.device(device)
     with pytest.raises(ValueError, match="not 'gpu'"):
-        STCN.from_pretrained(folder, device="gpu")
+        load_model(folder, device="gpu")
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8, torch.bool])
@@ -252,5 +253,5 @@ def test_whole_numbers_of_another_width_are_refused(folder):
 
 def test_weights_are_not_stored_as_whole_numbers(tmp_path):
     with pytest.raises(ValueError, match=r"floating-point type such as torch\.float32, not torch\.int8"):
-        STCN.from_pretrained().save_pretrained(tmp_path / "model", dtype=torch.int8)
+        save_model(load_model(), tmp_path / "model", dtype=torch.int8)
     assert not (tmp_path / "model").exists()

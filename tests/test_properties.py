@@ -25,15 +25,15 @@ from PIL import Image
 
 from emavos import MemoryPolicy, Session, Shortcuts
 from emavos.demo import synthetic_clip
+from emavos.frames.masks import aggregate, ids_of, one_hot, pad_to_stride, to_mask
 from emavos.io import read_mask, write_mask
-from emavos.masks import aggregate, ids_of, one_hot, pad_to_stride, to_mask
 from emavos.memory import Eviction, Kind, MemoryBank
-from emavos.models import STCN
 from emavos.session.frame import encode_values
+from emavos.weights import load_model
 
 HEIGHT, WIDTH = 32, 48
 FRAMES = synthetic_clip(frames=32, size=(HEIGHT, WIDTH))[0]
-MODEL = STCN.from_pretrained()
+MODEL = load_model()
 
 policies = st.builds(
     MemoryPolicy,

@@ -11,12 +11,13 @@ from PIL import Image
 from emavos import MemoryPolicy, Predictor, Session
 from emavos.evaluation import region_similarity
 from emavos.models import STCN
+from emavos.weights import load_model
 from golden import reference
 
 
 @pytest.fixture(scope="module")
 def model():
-    return STCN.from_pretrained()
+    return load_model()
 
 
 BOXES = {1: (4, 4, 20, 20), 2: (10, 32, 30, 52), 3: (40, 12, 58, 30)}

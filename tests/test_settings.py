@@ -11,9 +11,10 @@ import torch
 from emavos import MemoryPolicy, Predictor, Session, Settings, Shortcuts
 from emavos.batch import Batch
 from emavos.io import open_frames
-from emavos.models import STCN, compiled, folded
+from emavos.models import compiled, folded
 from emavos.settings import differences
 from emavos.ui.project import Project
+from emavos.weights import load_model
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3), dtype=np.uint8)
 MASK = np.zeros((32, 48), np.int32)
@@ -29,7 +30,7 @@ CHANGES = {
 
 @pytest.fixture(scope="module")
 def model():
-    return STCN.from_pretrained()
+    return load_model()
 
 
 def test_every_setting_but_when_work_is_done_is_a_fact(model):

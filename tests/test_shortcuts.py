@@ -8,6 +8,7 @@ from emavos import MemoryPolicy, Predictor, Session, Shortcuts
 from emavos.demo import synthetic_clip
 from emavos.models import STCN
 from emavos.session.shortcuts import cells_near, coverage, encode_near
+from emavos.weights import load_model
 
 FRAMES, MASKS = synthetic_clip(frames=8, size=(96, 160))
 NEAR = Shortcuts(decode_near=True)
@@ -15,7 +16,7 @@ NEAR = Shortcuts(decode_near=True)
 
 @pytest.fixture(scope="module")
 def model():
-    return STCN.from_pretrained()
+    return load_model()
 
 
 def run(model, shortcuts, frames=FRAMES, mask=MASKS[0], **settings):

@@ -8,13 +8,13 @@ import torch
 
 from emavos import MemoryPolicy, Session
 from emavos.evaluation import region_similarity
-from emavos.frames import resize, working_size
-from emavos.models import STCN
+from emavos.frames.preprocess import resize, working_size
+from emavos.weights import load_model
 
 
 @pytest.fixture(scope="module")
 def model():
-    return STCN.from_pretrained()
+    return load_model()
 
 
 def scene(height, width, box, frames=3):

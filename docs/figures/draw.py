@@ -19,6 +19,7 @@ from emavos.evaluation import region_similarity
 from emavos.io import IdMask, Pixels, write_image
 from emavos.memory import Kind, MemoryBank
 from emavos.visualize import INK, PAPER, comparison_grid, overlay
+from emavos.weights import load_model
 
 SEA, SAND, CORAL, WATER = (38, 96, 138), (214, 188, 120), (230, 92, 92), (226, 236, 242)
 Clip = tuple[list[Pixels], list[IdMask]]
@@ -75,10 +76,9 @@ def affinity() -> Pixels:
     import torch
 
     from emavos.frames import normalize, to_frame
-    from emavos.models import STCN
 
     frames, truth = synthetic_clip(frames=7, size=(288, 512))
-    model = STCN.from_pretrained()
+    model = load_model()
     with torch.no_grad():
         keys = [model.encode_key(normalize(to_frame(frames[i]))[None]).key[0] for i in (0, 6)]
     memory_key, query = (key.flatten(1) for key in keys)

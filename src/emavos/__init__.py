@@ -4,11 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from emavos.card import ModelCard
     from emavos.memory import MemoryPolicy
     from emavos.predictor import Predictor
     from emavos.session import Result, Session
     from emavos.settings import Settings, Shortcuts
+    from emavos.weights import ModelCard
 
 __version__ = "0.1.0"
 
@@ -25,14 +25,33 @@ __all__ = [
 
 _HOMES = {
     "MemoryPolicy": "memory",
-    "ModelCard": "card",
+    "ModelCard": "weights",
     "Predictor": "predictor",
     "Result": "session",
     "Session": "session",
     "Settings": "settings",
     "Shortcuts": "settings",
 }
-_PARTS = ("bridges", "convert", "evaluation", "io", "memory", "models", "training", "visualize")
+_PARTS = (
+    "batch",
+    "bridges",
+    "confidence",
+    "data",
+    "demo",
+    "doctor",
+    "evaluation",
+    "export",
+    "frames",
+    "io",
+    "machine",
+    "memory",
+    "models",
+    "notebook",
+    "review",
+    "training",
+    "visualize",
+    "weights",
+)
 
 
 def __getattr__(name: str) -> Any:

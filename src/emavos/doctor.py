@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from emavos.machine import describe
 from emavos.memory import topk_readout
 from emavos.memory.readout import Backend
-from emavos.pretrained import KNOWN, WEIGHTS_NAME, load_model
+from emavos.weights.load import KNOWN, WEIGHTS_NAME, load_model
 
 NEEDED = ("dense", "blocks")  # readouts that run on every machine; the others are faster on some
 

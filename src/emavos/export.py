@@ -19,13 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from emavos.frames import IMAGENET_MEAN, IMAGENET_STD
+from emavos.frames.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from emavos.io.images import PathLike
 from emavos.io.whole import replacing
 from emavos.memory import MemoryPolicy
-from emavos.models import STCN, Features
+from emavos.models import STCN, Features, weights_sha256
 from emavos.models.stcn import STRIDE
-from emavos.pretrained import weights_sha256
 
 if TYPE_CHECKING:
     import onnx
@@ -62,7 +61,7 @@ def export_programs(model: STCN) -> dict[str, ExportedProgram]:
     Shapes are those of `STCN` for one frame (B = 1). Height, width and the number of objects are free:
     multiples of 16 up to 8192, and 1 to 255.
 
-    >>> programs = export_programs(STCN.from_pretrained())
+    >>> programs = export_programs(load_model())
     >>> key, context, f16, f8, f4 = programs["encode_key"].module()(frame)
     """
     h, w, objects = Dim("h", max=512), Dim("w", max=512), Dim("objects", min=1, max=255)

@@ -11,17 +11,24 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from emavos.card import ModelCard
+from emavos.frames.masks import check_given
+from emavos.frames.working import WorkingFrame
 from emavos.io import FrameSource, ahead, open_frames, read_ahead, read_mask
 from emavos.machine import has_spare_core
-from emavos.masks import check_given
 from emavos.memory import MemoryPolicy
-from emavos.models import STCN, compiled, folded
-from emavos.pretrained import check_float, choose_device, choose_dtype, load_model, weights_sha256
+from emavos.models import STCN, compiled, folded, weights_sha256
 from emavos.session import Result, Session
 from emavos.session.both_ways import Direction, check_direction, propagate_backward, propagate_both
 from emavos.settings import Settings, Shortcuts
-from emavos.working import WorkingFrame
+from emavos.weights.card import ModelCard
+from emavos.weights.load import (
+    check_float,
+    choose_device,
+    choose_dtype,
+    load_model,
+    push_model,
+    save_model,
+)
 
 
 class Predictor:
@@ -89,10 +96,10 @@ class Predictor:
         device: "auto" takes an accelerator where torch has one, otherwise the CPU.
         dtype: of the network; affinity and probabilities are float32 always. "auto" takes the fastest that
             keeps the masks, as far as that was measured, and `predictor.dtype` says which: see
-            `emavos.pretrained.choose_dtype`. Not float16 on a CPU.
+            `emavos.weights.choose_dtype`. Not float16 on a CPU.
         revision, cache_dir, token, local_files_only: of the Hub.
 
-        Raises as `emavos.pretrained.load_model` does.
+        Raises as `emavos.weights.load_model` does.
         """
         place = choose_device(device)
         if place.type == "cpu" and dtype == torch.float16:
@@ -163,8 +170,8 @@ class Predictor:
         dtype: torch.dtype | None = None,
         card: ModelCard | None = None,
     ) -> None:
-        """Write the model: see `STCN.save_pretrained`."""
-        self.model.save_pretrained(folder, dtype=dtype, card=card)
+        """Write the model: see `emavos.weights.save_model`."""
+        save_model(self.model, folder, dtype, card)
 
     def push_to_hub(
         self,
@@ -176,9 +183,9 @@ class Predictor:
         private: bool | None = None,
         token: str | bool | None = None,
     ) -> str:
-        """Put the model and a generated card on the Hub: see `STCN.push_to_hub`."""
-        return self.model.push_to_hub(
-            repository, card=card, dtype=dtype, revision=revision, private=private, token=token
+        """Put the model and a generated card on the Hub: see `emavos.weights.push_model`."""
+        return push_model(
+            self.model, repository, card=card, dtype=dtype, revision=revision, private=private, token=token
         )
 
     def session(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emavos.confidence import ObjectState
+from emavos.confidence.expected import ObjectState
 from emavos.session.both_ways import Direction, check_direction
 
 REACH = 10.0  # frames after which a correction does 1 / e of the good that it does beside it

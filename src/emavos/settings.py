@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from emavos.frames import check_short_side
+from emavos.frames.preprocess import check_short_side
 from emavos.memory import MemoryPolicy
 from emavos.memory.policy import check_policy
 from emavos.models import STCN, is_compiled

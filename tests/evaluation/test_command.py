@@ -12,6 +12,7 @@ from emavos.cli.datasets import named_folders
 from emavos.evaluation import PROTOCOLS, score_folder
 from emavos.io import read_frame, read_mask, write_mask
 from emavos.models import PRESETS, STCN
+from emavos.weights import load_model, save_model
 from trees import davis_tree, youtube_tree
 
 
@@ -56,7 +57,7 @@ def test_models_and_results_of_others_stand_in_one_table(davis, capsys):
     assert lines["best"] == ["1.000"] * 3 + ["-"] * 3
     assert lines["tiny+size=64"][:3] == [f"{value:.3f}" for value in (score.JF, score.J.mean, score.F.mean)]
     assert float(lines["tiny+size=64"][3]) > 0
-    assert lines["tiny+size=64"][5] == f"{sum(p.numel() for p in STCN.from_pretrained().parameters()):,}"
+    assert lines["tiny+size=64"][5] == f"{sum(p.numel() for p in load_model().parameters()):,}"
     assert lines["copy-first-mask"][3:] == ["-"] * 3
     out = davis.parent / "out"
     assert [line.split(",")[0] for line in (out / "overview.csv").read_text().splitlines()[1:]] == [*lines]
@@ -77,9 +78,9 @@ def test_a_run_goes_on_where_it_was_stopped_and_tells_the_same(davis, capsys):
 
 
 def test_other_weights_of_the_same_name_are_not_taken_for_these(davis, capsys):
-    STCN(PRESETS["stcn-tiny"]).save_pretrained("model")
+    save_model(STCN(PRESETS["stcn-tiny"]), "model")
     assert tiny("--model", "model", "--sequence", "one") == 0
-    STCN(PRESETS["stcn-tiny"]).save_pretrained("model")
+    save_model(STCN(PRESETS["stcn-tiny"]), "model")
     capsys.readouterr()
     assert tiny("--model", "model", "--sequence", "one") == 1
     refused(capsys, "holds masks made otherwise (weights differ)")

@@ -5,12 +5,12 @@ import torch
 from emavos import MemoryPolicy, Session
 from emavos.demo import synthetic_clip
 from emavos.evaluation.views import Views
-from emavos.models import STCN
+from emavos.weights import load_model
 
 
 @pytest.fixture(scope="module")
 def begin():
-    model = STCN.from_pretrained()
+    model = load_model()
     return lambda size: Session(model, MemoryPolicy(every=2), size)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from emavos.convert import from_stcn
 from emavos.models import STCN
+from emavos.weights.convert import from_stcn
 from golden.fill import fill_state_dict
 
 HERE = Path(__file__).parent

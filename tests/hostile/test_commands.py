@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from emavos.cli import main
 from emavos.models import PRESETS, STCN
+from emavos.weights import save_model
 from trees import davis_tree, training_tree
 
 
@@ -21,7 +22,7 @@ def data(tmp_path_factory):
     davis_tree(root / "davis", {"one": 2}, size=(32, 48))
     training_tree(root / "training")
     torch.manual_seed(0)
-    STCN(PRESETS["stcn-tiny"]).save_pretrained(root / "bad")
+    save_model(STCN(PRESETS["stcn-tiny"]), root / "bad")
     state = load_file(root / "bad" / "model.safetensors")
     state["decoder.pred.bias"].fill_(float("nan"))
     save_file(state, root / "bad" / "model.safetensors")

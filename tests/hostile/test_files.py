@@ -16,7 +16,7 @@ from PIL import Image
 
 from emavos import Session
 from emavos.io import open_frames, read_frame, read_mask
-from emavos.models import STCN
+from emavos.weights import load_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "input.md"
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
@@ -112,6 +112,7 @@ def test_what_declares_much_takes_little(tmp_path):
     code = """
 import resource, sys
 from emavos.io import read_frame
+from emavos.weights import load_model
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + (64 << 20),) * 2)
 try:
@@ -167,7 +168,7 @@ def test_an_odd_image_is_read_as_the_page_says(tmp_path, case):
 
 
 def test_a_frame_of_one_pixel_is_followed():
-    session = Session(STCN.from_pretrained(), size=16)
+    session = Session(load_model(), size=16)
     for mask in (np.ones((1, 1), np.uint8), None):
         assert session.step(np.full((1, 1, 3), 90, np.uint8), mask).mask.shape == (1, 1)
 

@@ -11,8 +11,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from emavos import Session
 from emavos.io import read_mask, write_mask
-from emavos.models import STCN
-from emavos.pictures import MARK
+from emavos.io.pictures import MARK
+from emavos.weights import load_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "input.md"
 FRAME = np.full((32, 48, 3), 90, np.uint8)
@@ -81,7 +81,7 @@ FOLLOWED = {  # the objects that are followed
 
 @pytest.fixture
 def session():
-    return Session(STCN.from_pretrained(), size=None)
+    return Session(load_model(), size=None)
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from emavos import Session
 from emavos.bridges import read_stack
-from emavos.convert import read_checkpoint
-from emavos.models import STCN
-from emavos.pretrained import load_model
+from emavos.weights import save_model
+from emavos.weights.convert import read_checkpoint
+from emavos.weights.load import load_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "input.md"
 BIAS = "decoder.pred.bias"
@@ -87,13 +87,13 @@ MODELS = {  # the case as the page tells it: what makes it, and words of the mes
 
 @pytest.fixture(scope="module")
 def model():
-    return STCN.from_pretrained()
+    return load_model()
 
 
 @pytest.mark.parametrize("case", MODELS)
 def test_a_model_that_cannot_be_is_refused(model, tmp_path, case):
     make, words = MODELS[case]
-    model.save_pretrained(tmp_path)
+    save_model(model, tmp_path)
     make(tmp_path)
     with pytest.raises(ValueError, match=words) as error:
         load_model(tmp_path)
@@ -103,11 +103,12 @@ def test_a_model_that_cannot_be_is_refused(model, tmp_path, case):
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is one of Linux")
 @pytest.mark.parametrize("length", [2**63, 2**62, 99_000_000])
 def test_a_header_that_declares_much_takes_little(model, tmp_path, length):
-    model.save_pretrained(tmp_path)
+    save_model(model, tmp_path)
     header(length)(tmp_path)
     code = """
 import resource, sys
-from emavos.pretrained import load_model
+from emavos.weights.load import load_model
+from emavos.weights import save_model
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + (64 << 20),) * 2)
 try:

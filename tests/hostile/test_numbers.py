@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from emavos import Session
-from emavos.models import STCN
+from emavos.weights import load_model
 
 FRAME = np.full((32, 48, 3), 90, np.uint8)
 MASK = np.zeros((32, 48), np.int32)
@@ -14,7 +14,7 @@ MASK[8:24, 8:24] = 7
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_name_frame_and_object(bad):
-    model = STCN.from_pretrained()
+    model = load_model()
     with torch.no_grad():
         next(model.value_encoder.parameters()).fill_(bad)
     session = Session(model, size=None)
@@ -25,6 +25,6 @@ def test_weights_that_are_not_finite_name_frame_and_object(bad):
 
 
 def test_a_frame_that_is_not_finite_is_named():
-    session = Session(STCN.from_pretrained(), size=None)
+    session = Session(load_model(), size=None)
     with pytest.raises(ValueError, match="frame 0: a float frame is in"):
         session.step(torch.full((3, 32, 48), float("nan")))

@@ -10,10 +10,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from emavos.models import STCN
 from emavos.training import TrainConfig
 from emavos.training.checkpoint import load_checkpoint, save_checkpoint
 from emavos.training.learner import Learner
+from emavos.weights import load_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "input.md"
 NAME = "decoder.pred.bias"
@@ -55,7 +55,7 @@ RUNS = {  # the case as the page tells it: what makes it, and words of the messa
 
 
 def begin():
-    learner = Learner(STCN.from_pretrained(), CONFIG)
+    learner = Learner(load_model(), CONFIG)
     learner.scaler = torch.amp.GradScaler("cpu")
     return learner
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from emavos.models import STCN
+from emavos.weights import load_model
 from trees import davis_tree, stills_tree
 
 FAST = ("--device", "cpu", "--quiet", "--workers", "0", "--save-every", "1")
@@ -51,7 +51,7 @@ def test_a_run_is_taken_home_in_small_files_and_is_whole_again_there(train, tmp_
     assert not list(home.rglob("*.part*"))
     checkpoint = home / "checkpoint.safetensors"
     assert checkpoint.read_bytes() == (run / "checkpoint.safetensors").read_bytes()
-    model = STCN.from_pretrained(home / "model")
+    model = load_model(home / "model")
     with safe_open(checkpoint, "pt") as file:
         for name, weight in model.named_parameters():
             average = file.get_tensor(f"average.{name}")
@@ -64,7 +64,7 @@ def test_a_checkpoint_without_room_is_left_and_that_is_said(train, tmp_path, cap
     gpu_train.main([*map(str, arguments), "--stage", "mini", *settings(iterations=1, decay_from=1), *FAST])
     assert "no room for checkpoint.safetensors: begin the next run from the model" in capsys.readouterr().out
     assert not (home / "checkpoint.safetensors").exists()
-    STCN.from_pretrained(home / "model")
+    load_model(home / "model")
 
 
 def test_a_run_that_fails_takes_nothing_home(train, tmp_path):

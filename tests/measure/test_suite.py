@@ -12,7 +12,7 @@ from PIL import Image
 
 from emavos.demo import synthetic_clip
 from emavos.io import list_images, write_mask
-from emavos.models import STCN
+from emavos.weights import load_model
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_a_hard_affinity_reads_one_cell_and_an_even_one_reads_all():
 
 def test_matching_of_a_video_that_stands_still_is_perfect():
     frames, masks = synthetic_clip(frames=1, size=(96, 128))
-    model = STCN.from_pretrained().eval()
+    model = load_model().eval()
     found = matching.matching(model, frames * 3, masks * 3, top_k=1)
     assert found.cells == 1
     assert 0 < found.pixels <= 1

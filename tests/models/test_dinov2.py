@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from emavos.convert import load_dinov2
 from emavos.models.dinov2 import Block, DinoV2
+from emavos.weights.convert import load_dinov2
 
 
 def small(depth=2, seed=0, **options):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from emavos.models import PRESETS, STCN, folded
+from emavos.weights import load_model
 
 
 @pytest.fixture(scope="module", params=["stcn-tiny", "stcn-external-both"])
@@ -41,7 +42,7 @@ def test_a_folded_network_gives_what_the_model_gives(model):
 
 
 def test_no_batch_norm_is_left_in_small_trunks_and_nothing_is_learned():
-    network = folded(STCN.from_pretrained())
+    network = folded(load_model())
     for encoder in (network.key_encoder, network.value_encoder):
         assert not [x for x in encoder.trunk.modules() if isinstance(x, nn.BatchNorm2d)]
     assert not [x for x in network.parameters() if x.requires_grad]
@@ -66,13 +67,13 @@ def test_where_there_is_nothing_to_fold_or_round_it_is_the_model_itself(model):
 
 
 def test_bfloat16_after_folding_is_nearer_to_single_precision_than_before():
-    model, plain = STCN.from_pretrained(), STCN.from_pretrained(dtype=torch.bfloat16)
+    model, plain = load_model(), load_model(dtype=torch.bfloat16)
     exact, before, after = outputs(model), outputs(plain), outputs(folded(model, torch.bfloat16))
     assert error(after[0], exact[0]) < 0.6 * error(before[0], exact[0])  # keys
 
 
 def test_the_first_layers_of_small_trunks_keep_single_precision():
-    network = folded(STCN.from_pretrained(), torch.bfloat16)
+    network = folded(load_model(), torch.bfloat16)
     for encoder in (network.key_encoder, network.value_encoder):
         trunk = encoder.trunk
         first = {x.dtype for part in (trunk.stem, trunk.blocks[:2]) for x in part.parameters()}

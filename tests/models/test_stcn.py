@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from emavos.frames import normalize, to_frame
-from emavos.masks import aggregate, one_hot, pad_to_stride
+from emavos.frames.masks import aggregate, one_hot, pad_to_stride
+from emavos.frames.preprocess import normalize, to_frame
 from emavos.models import PRESETS, STCN, Features, STCNConfig, efficientnet_lite
 from emavos.models.blocks import ResBlock
 from golden import reference

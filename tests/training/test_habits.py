@@ -20,6 +20,7 @@ from emavos.training import TrainConfig, train
 from emavos.training.sources import open_samples
 from emavos.training.start import add_transformer
 from emavos.training.validation import validate
+from emavos.weights import load_model
 from trees import davis_tree, training_tree
 
 SMALL = TrainConfig(
@@ -55,7 +56,7 @@ def test_a_run_is_scored_on_what_it_leaves_out_and_its_best_model_kept(root, tmp
     scores = rows(tmp_path / "a" / "validation.csv")
     assert [row["iteration"] for row in scores] == ["1", "3"]
     assert all(row["mean"] == row["two"] for row in scores)
-    best = STCN.from_pretrained(tmp_path / "a" / "best")
+    best = load_model(tmp_path / "a" / "best")
     (score,) = validate(best, [Clips(root / "clips", leave_out=("one",))]).values()
     assert score == pytest.approx(max(float(row["mean"]) for row in scores), abs=1e-5)
     with Image.open(tmp_path / "a" / "pictures" / "000003.png") as picture:
@@ -216,7 +217,7 @@ def test_own_clips_need_few_masks_and_a_model_to_start_from(tmp_path, capsys):
     assert main(["train", *rest]) == 1
     assert "say --init tiny" in capsys.readouterr().err
     assert main(["train", "--init", "tiny", *rest]) == 0
-    before, after = STCN.from_pretrained(), STCN.from_pretrained(tmp_path / "run" / "model")
+    before, after = load_model(), load_model(tmp_path / "run" / "model")
     assert before.config == after.config
     assert not all(map(torch.equal, before.parameters(), after.parameters()))
 

@@ -8,9 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import resnet18, resnet50
 
-from emavos.convert import from_stcn
 from emavos.data import Sample
-from emavos.frames import normalize
+from emavos.frames.preprocess import normalize
 from emavos.models import PRESETS, STCN
 from emavos.training import STAGES, TrainConfig, start_from_imagenet, train
 from emavos.training.checkpoint import load_checkpoint, save_checkpoint
@@ -18,6 +17,7 @@ from emavos.training.clip import clip_logits
 from emavos.training.learner import Learner, make_optimiser
 from emavos.training.losses import dice_loss
 from emavos.training.sources import open_samples
+from emavos.weights.convert import from_stcn
 from golden import reference
 from golden.fill import fill_state_dict
 from trees import davis_tree, training_tree

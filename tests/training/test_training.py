@@ -8,9 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from emavos.convert import from_stcn
 from emavos.data import Clips, ClipSamples, Sample, StaticImages
-from emavos.frames import normalize
+from emavos.frames.preprocess import normalize
 from emavos.models import PRESETS, STCN
 from emavos.training import STAGES, TrainConfig, start_from_imagenet, train
 from emavos.training.average import WeightAverage
@@ -23,6 +22,7 @@ from emavos.training.losses import (
     matching_loss,
 )
 from emavos.training.start import grow
+from emavos.weights.convert import from_stcn
 from golden import reference
 from golden.fill import fill_state_dict
 from trees import training_tree

@@ -24,8 +24,8 @@ from safetensors import safe_open
 
 from emavos.io.whole import replacing
 from emavos.models import PRESETS, STCN
-from emavos.pretrained import load_strictly, save_model
 from emavos.training import TrainConfig
+from emavos.weights.load import load_strictly, save_model
 
 MIB = 2**20
 TERMINATED = 143

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from emavos.frames import normalize, resize, to_frame, working_size
+from emavos.frames import normalize, pad_to_stride, resize, to_frame, working_size
 from emavos.io import IdMask, Pixels
-from emavos.masks import pad_to_stride
 from emavos.memory import topk_readout
 from emavos.models import STCN
 from emavos.models.stcn import STRIDE

@@ -23,8 +23,8 @@ from PIL import Image
 from emavos.data import Clips, StaticImages
 from emavos.data.static import read_still_mask
 from emavos.io import IdMask, Pixels, read_frame, read_mask
+from emavos.io.pictures import palette
 from emavos.io.whole import partial_folder
-from emavos.pictures import palette
 
 CLIPS, STILLS = ("clips", "more/clips"), ("static", "more/static")
 LIMIT = 44.0  # MiB: with the repository about 60

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emavos.evaluation import PROTOCOLS
-from emavos.frames import check_short_side
+from emavos.frames.preprocess import check_short_side
 from emavos.io import list_images
 from emavos.io.images import PathLike
 from emavos.memory import MemoryPolicy

@@ -33,13 +33,13 @@ from emavos.benchmark.sequences import (
     overlap,
     quality,
 )
-from emavos.confidence import ObjectState
+from emavos.confidence.expected import ObjectState
 from emavos.io import open_frames, write_image
 from emavos.models import STCN
-from emavos.pretrained import load_model
 from emavos.review import suggest
 from emavos.session import Session
 from emavos.session.both_ways import propagate_both
+from emavos.weights.load import load_model
 
 CHOICES = ("oracle", "review", "least sure", "uniform", "random")
 

@@ -24,11 +24,12 @@ from torch import Tensor
 from torch._inductor import config
 
 from emavos.benchmark.reference import random_model
+from emavos.frames.masks import pad_to_stride
 from emavos.machine import describe, keep_freed_memory
-from emavos.masks import pad_to_stride
 from emavos.models import STCN, Features, compiled, folded
+from emavos.weights import load_model
 
-MODELS: Mapping[str, Callable[[], STCN]] = {"tiny": STCN.from_pretrained, "stcn": random_model}
+MODELS: Mapping[str, Callable[[], STCN]] = {"tiny": load_model, "stcn": random_model}
 PARTS = ("key", "value", "decode")
 
 

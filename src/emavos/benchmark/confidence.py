@@ -9,9 +9,9 @@ With `--objects` each id of the masks is an object of its own, and clips are fol
 `--first-masks` takes first masks of several objects where the truth is of their union: the confidence of that
 is the mean of theirs, by their areas.
 
-`--calibrate` fits the weights of the confidence in place of that, and prints `emavos/calibration.py`'s. It
-follows each sequence also backward, from half a mask, and through more windows, so that there is enough to be
-seen of failure.
+`--calibrate` fits the weights of the confidence in place of that, and prints those of
+`emavos/confidence/calibration.py`. It follows each sequence also backward, from half a mask, and through more
+windows, so that there is enough to be seen of failure.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from emavos.benchmark.sequences import Clip, add_clip_arguments, leaving, load_c
 from emavos.evaluation import region_similarity
 from emavos.io import IdMask, read_mask
 from emavos.models import STCN
-from emavos.pretrained import load_model
 from emavos.session import Session
+from emavos.weights.load import load_model
 
 ABSENCES = "for absences:"  # what kinds begin with that are not there for the masks
 BINS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)

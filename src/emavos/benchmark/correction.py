@@ -19,8 +19,8 @@ import torch
 
 from emavos.benchmark.sequences import Clip, add_clip_arguments, known_keys, load_clips, overlap
 from emavos.models import STCN
-from emavos.pretrained import load_model
 from emavos.session import Session
+from emavos.weights.load import load_model
 
 BEHIND = 20  # frames that are scored after a correction
 FALL, DRIFTED = 0.1, 0.85

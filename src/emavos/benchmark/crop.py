@@ -19,8 +19,8 @@ from emavos.data import Clips
 from emavos.evaluation import boundary_accuracy, region_similarity
 from emavos.io import IdMask
 from emavos.models import STCN
-from emavos.pretrained import load_model
 from emavos.session import Session
+from emavos.weights.load import load_model
 
 Follow = Callable[[Clip], Iterator[IdMask]]
 

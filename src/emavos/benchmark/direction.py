@@ -15,9 +15,9 @@ import torch
 
 from emavos.benchmark.sequences import Clip, add_clip_arguments, known_keys, load_clips, overlap, quality
 from emavos.models import STCN
-from emavos.pretrained import load_model
 from emavos.session import Result, Session
 from emavos.session.both_ways import fuse, steps
+from emavos.weights.load import load_model
 
 METHODS = ("forward", "forward, both masks", "both, fused", "both, fused, both masks")
 

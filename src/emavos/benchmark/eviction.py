@@ -19,13 +19,13 @@ from torch import Tensor
 
 from emavos.data import Clips
 from emavos.evaluation import boundary_accuracy, region_similarity
-from emavos.frames import working_size
+from emavos.frames.preprocess import working_size
 from emavos.io import IdMask, Pixels, read_frame, read_mask
 from emavos.io.whole import replacing
 from emavos.memory import Eviction, MemoryPolicy
 from emavos.models import STCN, Features
-from emavos.pretrained import load_model
 from emavos.session import Session
+from emavos.weights.load import load_model
 
 
 class Clip(NamedTuple):

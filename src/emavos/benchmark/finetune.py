@@ -20,9 +20,9 @@ import torch
 
 from emavos.data import Clips
 from emavos.models import PRESETS
-from emavos.pretrained import load_model
 from emavos.training import HELD_OUT, STAGES, train
 from emavos.training.validation import score_clip
+from emavos.weights.load import load_model
 
 
 def measure(

@@ -25,12 +25,13 @@ from torch import Tensor
 
 from emavos.benchmark.plot import lines
 from emavos.demo import synthetic_clip
-from emavos.frames import normalize, to_frame
+from emavos.frames.preprocess import normalize, to_frame
 from emavos.io import Pixels
 from emavos.machine import describe
 from emavos.memory import topk_readout
 from emavos.memory.readout import Backend
 from emavos.models import STCN
+from emavos.weights import load_model
 
 CELLS = 30 * 54  # of a frame of 480x864
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -106,7 +107,7 @@ def clip_keys(frames: int) -> tuple[Tensor, Tensor]:
 
     Every second frame is memory. Beyond twenty they come again with a little noise.
     """
-    model, distinct = STCN.from_pretrained().eval(), min(frames, _DISTINCT)
+    model, distinct = load_model().eval(), min(frames, _DISTINCT)
     clip = synthetic_clip(2 * distinct + 1, (480, 864))[0]
     encoded = [_key(model, frame) for frame in [*clip[:-1:2], clip[-1]]]  # (Ck, P) each
     noise = torch.Generator().manual_seed(0)

@@ -25,9 +25,9 @@ from torch.nn import functional
 
 from emavos.benchmark.readout import reference_method
 from emavos.demo import synthetic_clip
-from emavos.frames import normalize, to_frame
+from emavos.frames.masks import aggregate, one_hot, pad_to_stride
+from emavos.frames.preprocess import normalize, to_frame
 from emavos.machine import describe
-from emavos.masks import aggregate, one_hot, pad_to_stride
 from emavos.memory import MemoryBank, MemoryPolicy
 from emavos.memory.readout import Backend
 from emavos.models import PRESETS, STCN, Features, compiled

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from emavos.benchmark.cost import gflop, parameters
-from emavos.masks import aggregate, pad_to_stride
+from emavos.frames.masks import aggregate, pad_to_stride
 from emavos.memory import MemoryBank, MemoryPolicy
 from emavos.models import PRESETS, STCN
 from emavos.predictor import Predictor

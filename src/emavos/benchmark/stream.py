@@ -23,7 +23,7 @@ from emavos.machine import describe
 from emavos.memory import Eviction, MemoryPolicy
 from emavos.models import PRESETS, STCN
 from emavos.predictor import Predictor
-from emavos.pretrained import load_model
+from emavos.weights.load import load_model
 
 SCENE = 24  # frames of the scene
 

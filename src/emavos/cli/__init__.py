@@ -96,7 +96,7 @@ def _terminable() -> Iterator[None]:
 @contextmanager
 def _notices_in_a_line() -> Iterator[None]:
     """What is odd about the input, on stderr as errors are."""
-    from emavos.pictures import InputWarning
+    from emavos.io.pictures import InputWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("default", InputWarning)

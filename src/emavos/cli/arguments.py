@@ -112,7 +112,7 @@ def check_compilers(args: argparse.Namespace) -> None:
     import torch
 
     from emavos.memory import topk_readout
-    from emavos.pretrained import choose_device
+    from emavos.weights.load import choose_device
 
     device = choose_device(args.device)
     cells = torch.zeros(1, 1, device=device)

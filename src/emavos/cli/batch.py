@@ -85,7 +85,7 @@ def _batch(args: argparse.Namespace) -> None:
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
     from emavos.batch import find_jobs, run_batch, run_on_ray, shard
-    from emavos.pretrained import KNOWN
+    from emavos.weights.load import KNOWN
 
     if args.ray and args.shard:
         raise ValueError(

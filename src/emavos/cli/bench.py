@@ -68,7 +68,7 @@ def _bench(args: argparse.Namespace) -> None:
     from emavos.io import write_image
     from emavos.machine import describe
     from emavos.models import PRESETS
-    from emavos.pretrained import choose_device
+    from emavos.weights.load import choose_device
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)

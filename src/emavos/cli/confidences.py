@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from emavos.confidence import ObjectState
+    from emavos.confidence.expected import ObjectState
     from emavos.io import FrameSource
 
 COLUMNS = ("frame", "object", "present", "confidence", "area")
@@ -32,7 +32,7 @@ def write_confidences(path: Path, names: Sequence[str], states: Sequence[Mapping
 
 def read_confidences(path: Path, frames: FrameSource) -> list[dict[int, ObjectState]]:
     """What `write_confidences` wrote, by the index of the frame."""
-    from emavos.confidence import ObjectState
+    from emavos.confidence.expected import ObjectState
 
     found: dict[int, dict[int, ObjectState]] = {}
     with path.open(newline="", encoding="utf-8") as file:

@@ -28,12 +28,13 @@ def add(commands: Commands) -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    from emavos.convert import from_stcn, read_checkpoint
     from emavos.models import PRESETS
+    from emavos.weights.convert import from_stcn, read_checkpoint
+    from emavos.weights.load import save_model
 
     fitting = [name for name, config in PRESETS.items() if config.trunk == "resnet"]
     if args.preset not in fitting:
         raise ValueError(f"--preset {args.preset} is none of {', '.join(fitting)}")
     with staged(args.out, args.force) as folder:
-        from_stcn(read_checkpoint(args.checkpoint), PRESETS[args.preset]).save_pretrained(folder)
+        save_model(from_stcn(read_checkpoint(args.checkpoint), PRESETS[args.preset]), folder)
     print(f"{args.out}: config.json, model.safetensors")

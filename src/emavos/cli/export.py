@@ -33,10 +33,10 @@ def _export_onnx(args: argparse.Namespace) -> None:
     import torch
 
     from emavos.export import check_onnx, export_onnx
-    from emavos.models import STCN
+    from emavos.weights import load_model
 
     with silent_hub(bars=not args.quiet):
-        model = STCN.from_pretrained(args.model, dtype=torch.float16 if args.half else torch.float32)
+        model = load_model(args.model, dtype=torch.float16 if args.half else torch.float32)
     with staged(args.out, args.force) as folder:
         manifest = export_onnx(model, folder)
         differences = check_onnx(model, folder)

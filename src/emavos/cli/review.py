@@ -25,7 +25,7 @@ from emavos.cli.segment import check_apart, read_masks
 from emavos.cli.staging import staged
 
 if TYPE_CHECKING:
-    from emavos.confidence import ObjectState
+    from emavos.confidence.expected import ObjectState
     from emavos.io import FrameSource, Pixels
     from emavos.review import Suggestion
 

@@ -163,8 +163,8 @@ def read_masks(mask: Path | Mapping[str, Path], frames: FrameSource) -> IdMask |
 
     mask: a file; a folder of files that are named as frames; or {name of a frame: file}.
     """
+    from emavos.frames.masks import check_given
     from emavos.io import list_images, read_mask
-    from emavos.masks import check_given
 
     if not isinstance(mask, Mapping):
         if not mask.is_dir():

@@ -110,8 +110,8 @@ def add(commands: Commands) -> None:
 def _train(args: argparse.Namespace) -> None:
     import torch
 
-    from emavos.pretrained import choose_device, save_model
     from emavos.training import distributed, train
+    from emavos.weights.load import choose_device, save_model
 
     config, model = _start(args)
     with distributed.joined(choose_device(args.device)) as device, _on_sigterm() as told:
@@ -144,10 +144,10 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
     from dataclasses import replace
 
     from emavos.models import PRESETS
-    from emavos.pretrained import load_model
     from emavos.training import STAGES, start_from_imagenet
     from emavos.training.sources import open_held_out, open_samples
     from emavos.training.start import add_transformer, grow
+    from emavos.weights.load import load_model
 
     if args.stage not in STAGES:
         raise ValueError(f"there is no stage {args.stage}; the stages are {', '.join(STAGES)}")

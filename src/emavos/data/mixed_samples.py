@@ -16,7 +16,7 @@ from emavos.data.samples import Sample
 from emavos.data.transforms import Blur, Colour, Motion, draw_object_view, draw_view
 from emavos.data.videos import Videos
 from emavos.frames import normalize
-from emavos.masks import one_hot
+from emavos.frames.masks import one_hot
 
 _TRIES = 20  # before a clip whose objects are too small is taken as it is
 _LEAST = 0.003  # of the first frame that each object covers

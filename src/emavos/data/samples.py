@@ -14,8 +14,8 @@ from emavos.data.clips import Clips
 from emavos.data.places import draw_places
 from emavos.data.static import StaticImages
 from emavos.data.transforms import Blur, Colour, Motion, View, draw_object_view, draw_view
-from emavos.frames import normalize
-from emavos.masks import one_hot
+from emavos.frames.masks import one_hot
+from emavos.frames.preprocess import normalize
 
 _TRIES = 20  # before a clip whose objects are too small is taken as it is
 _LEAST = 0.004  # of the first frame that each object covers

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from emavos.io import IdMask, read_frame, read_mask
 from emavos.io.images import read_image
-from emavos.pictures import ids_of_picture
+from emavos.io.pictures import ids_of_picture
 
 
 class StaticImages(Sequence[tuple[Tensor, Tensor]]):

@@ -13,8 +13,8 @@ from emavos.data.places import Gaps, draw_places, gap_at
 from emavos.data.samples import Sample
 from emavos.data.transforms import Colour, Motion, draw_view
 from emavos.data.videos import Videos
-from emavos.frames import normalize
-from emavos.masks import one_hot
+from emavos.frames.masks import one_hot
+from emavos.frames.preprocess import normalize
 
 _TRIES = 20  # before a clip without an object in its first frame is taken as it is
 _LEAST = 0.001  # of the first frame that an object covers

@@ -9,8 +9,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from emavos.frames import to_frame
-from emavos.masks import to_mask
+from emavos.frames.masks import to_mask
+from emavos.frames.preprocess import to_frame
 from emavos.session import Result, Session
 
 

@@ -9,11 +9,11 @@ from emavos.io.images import (
     write_mask,
 )
 from emavos.io.opening import open_frames
-from emavos.io.reel import Reel, open_reel
-from emavos.io.source import FrameSource
+from emavos.io.pictures import IdMask, InputWarning, Pixels, palette
+from emavos.io.reel import open_reel
+from emavos.io.source import FrameSource, Reel
 from emavos.io.spool import Spool
 from emavos.io.video import VideoWriter, write_video
-from emavos.pictures import IdMask, InputWarning, Pixels, palette
 
 __all__ = [
     "FrameSource",

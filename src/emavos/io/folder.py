@@ -21,8 +21,8 @@ from emavos.io.images import (
     refuse_mask,
 )
 from emavos.io.order import order_to_tell
+from emavos.io.pictures import InputWarning, Pixels, pixels_of
 from emavos.io.source import FrameSource
-from emavos.pictures import InputWarning, Pixels, pixels_of
 
 # Pictures that a camera or a program writes and that are not read: told when they lie among frames.
 _FOREIGN = re.compile(

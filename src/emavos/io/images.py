@@ -15,8 +15,8 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from emavos.io.order import natural_order
+from emavos.io.pictures import MARK, IdMask, Pixels, ids_of_picture, mark_of, palette, pixels_of
 from emavos.io.whole import replacing
-from emavos.pictures import MARK, IdMask, Pixels, ids_of_picture, mark_of, palette, pixels_of
 
 # Read by their content, whatever the name says. Pillow knows more, some of which start other programs (EPS).
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")

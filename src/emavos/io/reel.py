@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
 
-from emavos.io.source import FrameSource
+from emavos.io.source import FrameSource, Reel
 from emavos.io.spool import Spool
-
-
-class Reel(Protocol):
-    """Frames by their index."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Any: ...
 
 
 @contextmanager

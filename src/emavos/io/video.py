@@ -19,9 +19,9 @@ from PIL import Image
 
 from emavos.io.containers import is_cut, is_fragmented
 from emavos.io.images import MAX_PIXELS, PathLike, check_file
+from emavos.io.pictures import InputWarning, Pixels, pixels_of
 from emavos.io.source import FrameSource
 from emavos.io.whole import claim, named_as, release, sweep
-from emavos.pictures import InputWarning, Pixels, pixels_of
 
 _DISK = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS)  # what is no fault of the encoder
 # Containers that hold what they play. Playlists (HLS, concat) name other files, which FFmpeg would open.

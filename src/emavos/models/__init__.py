@@ -2,6 +2,7 @@
 
 from emavos.models.attention import ExternalAttention, MultiHeadExternalAttention, SelfAttention
 from emavos.models.compiling import compiled, is_compiled
+from emavos.models.digest import weights_sha256
 from emavos.models.encoders import Features
 from emavos.models.folding import folded
 from emavos.models.stcn import PRESETS, STCN, STRIDE, STCNConfig
@@ -18,4 +19,5 @@ __all__ = [
     "compiled",
     "folded",
     "is_compiled",
+    "weights_sha256",
 ]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +16,6 @@ from emavos.models.dinov2 import DinoV2
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
 from emavos.models.encoders import Features, KeyEncoder, Trunk, ValueEncoder
 from emavos.models.resnet import ResNetTrunk
-
-if TYPE_CHECKING:
-    from emavos.card import ModelCard
 
 Attention = Literal["none", "self", "external"]
 TrunkName = Literal["resnet", "efficientnet-lite0"]
@@ -186,69 +182,6 @@ class STCN(nn.Module):
             elsewhere are minus infinity, a probability of zero. None: everywhere.
         """
         return self.decoder(readout, features, cells)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | os.PathLike[str] | None = None,
-        *,
-        revision: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> STCN:
-        """A trained model: the one inside the package, a folder, or a repository of the Hub, "user/name".
-
-        All of it as `emavos.pretrained.load_model`.
-        """
-        from emavos.pretrained import load_model
-
-        return load_model(
-            name_or_path,
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-            device=device,
-            dtype=dtype,
-        )
-
-    def save_pretrained(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        dtype: torch.dtype | None = None,
-        card: ModelCard | None = None,
-    ) -> None:
-        """Write `config.json` and `model.safetensors` into a folder, and the card as README.md.
-
-        dtype: of the stored weights; None keeps the model's.
-        """
-        from emavos.pretrained import save_model
-
-        save_model(self, folder, dtype, card)
-
-    def push_to_hub(
-        self,
-        repository: str,
-        *,
-        card: ModelCard | None = None,
-        dtype: torch.dtype | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        token: str | bool | None = None,
-    ) -> str:
-        """Put the model and a generated card into "user/name" of the Hub; returns the commit's address.
-
-        All of it as `emavos.pretrained.push_model`.
-        """
-        from emavos.pretrained import push_model
-
-        return push_model(
-            self, repository, card=card, dtype=dtype, revision=revision, private=private, token=token
-        )
 
     def train(self, mode: bool = True) -> STCN:
         """As nn.Module.train, but batch norm stays in evaluation mode always, as STCN trains it."""

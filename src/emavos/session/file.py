@@ -14,14 +14,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from emavos.frames import working_size
+from emavos.frames.preprocess import working_size
 from emavos.io.images import check_file
 from emavos.io.whole import sweep, write_tensors
 from emavos.memory import MemoryBank, MemoryPolicy
 from emavos.memory.bank import Kind
-from emavos.models import STCN
+from emavos.models import STCN, weights_sha256
 from emavos.models.stcn import STRIDE
-from emavos.pretrained import weights_sha256
 from emavos.session.banks import Banks, Group
 from emavos.settings import Settings, Shortcuts
 

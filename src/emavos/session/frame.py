@@ -9,8 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from emavos.frames import resize
-from emavos.masks import Crop, aggregate, pad_to_stride
+from emavos.frames.masks import Crop, aggregate, pad_to_stride
+from emavos.frames.preprocess import resize
 from emavos.models import STCN, Features
 from emavos.session.shortcuts import cells_near, coverage, encode_near
 from emavos.settings import Shortcuts

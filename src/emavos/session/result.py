@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emavos.confidence import ObjectState
-from emavos.pictures import mask_png
+from emavos.confidence.expected import ObjectState
+from emavos.io.pictures import mask_png
 
 
 @dataclass(frozen=True, eq=False)  # tensors do not compare as one

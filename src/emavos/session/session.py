@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emavos.confidence import observe, signs
-from emavos.frames import moved, resize
-from emavos.masks import aggregate, ids_of, one_hot, planes_of, to_mask
+from emavos.confidence.expected import observe, signs
+from emavos.frames.masks import aggregate, ids_of, one_hot, planes_of, to_mask
+from emavos.frames.preprocess import moved, resize
+from emavos.frames.working import WorkingFrame, prepare
 from emavos.memory import MemoryPolicy
 from emavos.models import STCN, Features
 from emavos.session.banks import Banks, BanksMark, Group
@@ -29,7 +30,6 @@ from emavos.session.frame import (
 )
 from emavos.session.result import Result
 from emavos.settings import Settings, Shortcuts
-from emavos.working import WorkingFrame, prepare
 
 
 @dataclass(frozen=True)

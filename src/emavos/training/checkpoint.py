@@ -13,9 +13,9 @@ from torch import Tensor
 
 from emavos.io.images import check_file
 from emavos.io.whole import write_tensors
-from emavos.pretrained import load_strictly
 from emavos.training.config import TrainConfig
 from emavos.training.learner import Learner
+from emavos.weights.load import load_strictly
 
 _STATE = ("exp_avg", "exp_avg_sq", "step")  # what Adam keeps of each parameter
 

@@ -14,6 +14,7 @@ from emavos.training.learner import Learner
 from emavos.training.log import Log, Progress
 from emavos.training.pictures import write_prediction
 from emavos.training.validation import validate
+from emavos.weights import save_model
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Keeper:
             if self._log is None:
                 return
             if mean > self._log.best():
-                model.save_pretrained(self._out / "best")
+                save_model(model, self._out / "best")
             self._log.scores(iteration, scores, mean)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from emavos.data import Sample
-from emavos.frames import IMAGENET_MEAN, IMAGENET_STD
+from emavos.frames.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from emavos.io import Pixels, write_image
 from emavos.models import STCN
 from emavos.training.clip import clip_logits

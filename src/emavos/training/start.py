@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from emavos.convert import load_dinov2, load_efficientnet_lite, load_resnet
 from emavos.data import Sample
 from emavos.models import PRESETS, STCN
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
+from emavos.weights.convert import load_dinov2, load_efficientnet_lite, load_resnet
 
 
 def start_from_imagenet(preset: str, seed: int = 0, trunks: Sequence[Path] | None = None) -> STCN:
@@ -71,7 +71,7 @@ def add_transformer(
 ) -> STCN:
     """A model of a preset with a vision transformer, which otherwise starts from `model`.
 
-    vit: an ONNX graph that contains the transformer, see `emavos.convert.load_dinov2`.
+    vit: an ONNX graph that contains the transformer, see `emavos.weights.convert.load_dinov2`.
     samples: of which the first `pictures` say how the transformer's tokens become keys, see `project_keys`.
 
     Raises ValueError if the preset has no transformer or the file holds another one.

@@ -20,8 +20,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from emavos.io.images import FORMATS, decode_image
+from emavos.io.pictures import ids_of_picture
 from emavos.io.spool import named_temporary
-from emavos.pictures import ids_of_picture
 from emavos.ui.desk import Busy, Desk, Outdated, tag_of
 from emavos.ui.guard import Guard
 from emavos.ui.job import in_words

@@ -13,13 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from emavos.frames import IMAGENET_MEAN, IMAGENET_STD
+from emavos.frames.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from emavos.io.images import check_file
 from emavos.models import STCN, STCNConfig
 from emavos.models.dinov2 import DinoV2
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
 from emavos.models.resnet import ResNetTrunk
-from emavos.pretrained import load_strictly
+from emavos.weights.load import load_strictly
 
 _STCN_NAMES = (  # theirs, ours; the first that fits the start of a key is taken
     ("key_encoder.res2.", "key_encoder.trunk.layer1."),

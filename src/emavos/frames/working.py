@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from emavos.frames import normalize, resize, to_frame, working_size
-from emavos.masks import Crop, pad_to_stride
+from emavos.frames.masks import Crop, pad_to_stride
+from emavos.frames.preprocess import normalize, resize, to_frame, working_size
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,9 +2,9 @@
 
 The network says for each pixel how probable an object is there. Where those inside the mask are high and
 those outside are low the mask is mostly right; where they blur into each other it is mostly not. A logistic
-regression, whose weights are in `emavos.calibration`, makes of this the J that the mask can be expected to
-have. An object without a mask is rather gone where it was last seen at the border of the frame, and rather
-lost where it was not, or where the network still sees a trace of it.
+regression, whose weights are in `emavos.confidence.calibration`, makes of this the J that the mask can be
+expected to have. An object without a mask is rather gone where it was last seen at the border of the frame,
+and rather lost where it was not, or where the network still sees a trace of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from emavos.calibration import ABSENT, PRESENT
+from emavos.confidence.calibration import ABSENT, PRESENT
 
 _FADES = 0.9  # per frame: how much of having been at the border counts a frame later
 
@@ -66,7 +66,7 @@ def observe(
 def signs(prob: Tensor, ids: Sequence[int], edges: Mapping[int, float]) -> dict[int, tuple[float, ...]]:
     """What the confidence of each object is computed from when its mask is not given: {id: signs}.
 
-    Arguments as for `observe`. These are the signs that `emavos.calibration` has weights for.
+    Arguments as for `observe`. These are the signs that `emavos.confidence.calibration` has weights for.
     """
     if not ids:
         return {}

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
-from emavos.pictures import ids_of_picture
+from emavos.io.pictures import ids_of_picture
 
 Crop = tuple[EllipsisType, slice, slice]
 
@@ -20,7 +20,7 @@ def to_mask(mask: object, size: tuple[int, ...]) -> Tensor:
     """A mask as (H, W) int32 of ids, 0 for the background.
 
     mask: an array or a tensor (H, W) of integers or bool, or a PIL image of palette, gray or 1-bit kind. A
-        picture is checked as `emavos.pictures.ids_of_picture` does; an array is taken as it is.
+        picture is checked as `emavos.io.pictures.ids_of_picture` does; an array is taken as it is.
     size: (H, W) of its frame. Raises ValueError that says what was given where it does not fit.
     """
     if isinstance(mask, Image.Image):

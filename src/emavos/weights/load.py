@@ -5,7 +5,6 @@ A model is two files, `config.json` and `model.safetensors`, and no others are e
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -18,10 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from emavos.card import ModelCard
-from emavos.hub import check_sha256, download, upload
 from emavos.io.whole import replacing, sweep
 from emavos.models import STCN, STCNConfig
+from emavos.weights.card import ModelCard
+from emavos.weights.hub import check_sha256, download, upload
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -39,7 +38,7 @@ class KnownModel:
 
 KNOWN: Mapping[str, KnownModel] = {
     "tiny": KnownModel(
-        Path(__file__).parent / "weights",
+        Path(__file__).parent,
         "7ff0cc2a356e6c12e77a68dee487aae35c607ad096008d153bc19d047e471704",
     ),
 }
@@ -65,7 +64,7 @@ def load_model(
     dtype: of the parameters, whatever the file holds.
 
     Raises ValueError where there is no such model, or its config, keys, shapes or sha256 are not exactly
-    right; what `emavos.hub.download` raises where the Hub or the cache fails.
+    right; what `emavos.weights.hub.download` raises where the Hub or the cache fails.
     """
     check_float(dtype)
     place = choose_device(device)
@@ -185,7 +184,7 @@ def push_model(
 
     repository: "user/name"; it is made if need be. revision: a branch, made if need be.
     card: what is known of the model beyond its architecture. private: of a new repository.
-    token: None takes the one that `hf auth login` stored. Raises as `emavos.hub.download` does.
+    token: None takes the one that `hf auth login` stored. Raises as `emavos.weights.hub.download` does.
     """
     card = replace(card or ModelCard(name=repository.rpartition("/")[2]), repository=repository)
     with TemporaryDirectory() as folder:
@@ -193,15 +192,6 @@ def push_model(
         return upload(
             Path(folder), repository, message=message, revision=revision, private=private, token=token
         )
-
-
-def weights_sha256(model: nn.Module) -> str:
-    """The sha256 of all that a model's results depend on: names, dtypes and bytes of its state."""
-    digest = hashlib.sha256()
-    for key, x in sorted(model.state_dict().items()):
-        digest.update(f"{key} {x.dtype} {tuple(x.shape)}".encode())
-        digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

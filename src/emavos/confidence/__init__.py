@@ -1,0 +1,5 @@
+"""How sure a mask is."""
+
+from emavos.confidence.expected import ObjectState
+
+__all__ = ["ObjectState"]
