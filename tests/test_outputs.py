@@ -241,7 +241,7 @@ def test_out_of_memory_is_told_from_other_errors_whoever_raises_it(error, expect
 
 
 @pytest.mark.parametrize("error", [error for error, expected in ERRORS if expected])
-@pytest.mark.parametrize("place", ["emavos.io.write_mask", "emavos.cli.segment.read_masks"])
+@pytest.mark.parametrize("place", ["emavos.io.write_mask", "emavos.frames.mask_files.read_masks"])
 def test_out_of_memory_is_one_line_wherever_it_happens(argv, tmp_path, monkeypatch, capsys, place, error):
     def fail(*arguments, **named):
         raise error

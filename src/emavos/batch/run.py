@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from emavos.batch.following import FPS, follow
 from emavos.batch.jobs import Job, check_names
 from emavos.bridges import CocoWriter
-from emavos.cli.follow import follow
-from emavos.cli.segment import FPS, read_masks
+from emavos.frames.mask_files import read_masks
 from emavos.io import VideoWriter, list_images, open_frames, write_mask
 from emavos.io.images import PathLike
 from emavos.io.whole import partial_folder, replacing, sweep

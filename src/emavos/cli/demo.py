@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emavos.cli.arguments import Commands, add_model_arguments, add_output_arguments, load_predictor, whole
-from emavos.cli.follow import follow
 from emavos.cli.staging import staged
 from emavos.cli.words import counted
 
@@ -39,6 +38,7 @@ def add(commands: Commands) -> None:
 
 def _demo(args: argparse.Namespace) -> None:
     started = time.monotonic()
+    from emavos.batch.following import follow
     from emavos.demo import synthetic_frames
     from emavos.evaluation import region_similarity
     from emavos.io import (

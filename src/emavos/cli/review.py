@@ -20,8 +20,7 @@ from emavos.cli.arguments import (
     whole,
 )
 from emavos.cli.confidences import read_confidences, rounded
-from emavos.cli.follow import follow
-from emavos.cli.segment import check_apart, read_masks
+from emavos.cli.segment import check_apart
 from emavos.cli.staging import staged
 
 if TYPE_CHECKING:
@@ -100,6 +99,8 @@ def _review(args: argparse.Namespace) -> None:
 
 def _follow(args: argparse.Namespace, frames: FrameSource, folder: Path) -> list[dict[int, ObjectState]]:
     """Follow the video, write its masks, and return what is said of the objects of each frame."""
+    from emavos.batch.following import follow
+    from emavos.frames.mask_files import read_masks
     from emavos.io import write_mask
 
     folder.mkdir()

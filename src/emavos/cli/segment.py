@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,14 +20,11 @@ from emavos.cli.arguments import (
     shortcuts_of,
 )
 from emavos.cli.confidences import write_confidences
-from emavos.cli.follow import follow
 from emavos.cli.staging import Outputs, staged_together
 from emavos.cli.words import counted
 
 if TYPE_CHECKING:
-    from emavos.io import FrameSource, IdMask, Pixels
-
-FPS = 25.0  # of overlay videos, where the frames have no rate of their own
+    from emavos.io import IdMask, Pixels
 
 
 def add(commands: Commands) -> None:
@@ -85,7 +82,9 @@ def add(commands: Commands) -> None:
 
 
 def _segment(args: argparse.Namespace) -> None:
+    from emavos.batch.following import FPS, follow
     from emavos.bridges import CocoWriter
+    from emavos.frames.mask_files import read_masks
     from emavos.io import behind, open_frames, write_mask
     from emavos.visualize import overlay
 
@@ -156,36 +155,6 @@ def check_apart(
 
 
 _place = os.path.realpath  # Path.resolve raises where links lead in a circle
-
-
-def read_masks(mask: Path | Mapping[str, Path], frames: FrameSource) -> IdMask | dict[int, IdMask]:
-    """The mask of the first frame, or those of several by index.
-
-    mask: a file; a folder of files that are named as frames; or {name of a frame: file}.
-    """
-    from emavos.frames.masks import check_given
-    from emavos.io import list_images, read_mask
-
-    if not isinstance(mask, Mapping):
-        if not mask.is_dir():
-            return read_mask(mask)
-        mask = {file.stem: file for file in list_images(mask)}
-    masks: dict[int, IdMask] = {}
-    size = frames.size()
-    for name, file in mask.items():
-        index = frames.find(name)
-        if index is None:
-            index = frames.find(name.zfill(5))  # a number is enough where frames have no names of their own
-        if index is None or (frames.exact and frames.count is not None and index >= frames.count):
-            raise ValueError(
-                f"{file} is for frame {name}, which there is not; name masks as their frames, of which "
-                f"the first is {frames.name(0)}"
-            )
-        if index in masks:
-            raise ValueError(f"{file} is for frame {name}, which has a mask already")
-        masks[index] = read_mask(file)
-        size = check_given(masks[index], size, f"{file}, the mask of frame {name},")
-    return masks
 
 
 @contextmanager

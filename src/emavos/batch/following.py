@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from emavos.session import Result
     from emavos.session.both_ways import Direction
 
+FPS = 25.0  # of overlay videos, when the frames have no rate of their own
+
 
 def follow(
     predictor: Predictor,
