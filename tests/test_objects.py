@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from emavos import MemoryPolicy, Session
-from emavos.benchmark.objects import grid
 from emavos.models import STCN
 from emavos.session import frame as current_frame
 from emavos.weights import load_model
+from objects import grid
 
 
 @pytest.fixture(scope="module")

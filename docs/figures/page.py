@@ -6,6 +6,7 @@ It does what a person would at `emavos ui`, in chromium by selenium (the extra `
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from io import BytesIO
 from pathlib import Path
@@ -15,9 +16,11 @@ from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.support.wait import WebDriverWait
 
-from emavos.benchmark.page import browser_at
 from emavos.demo import synthetic_clip
 from emavos.io import write_mask, write_video
+
+sys.path.append(str(Path(__file__).parents[1] / "measure" / "speed"))
+from waiting import browser_at
 
 FRAMES, MENDED = 32, 24
 

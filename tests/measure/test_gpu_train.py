@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import sys
 
-import gpu_train
 import pytest
 import torch
 from safetensors import safe_open
 
+import gpu_train
 from emavos.weights import load_model
 from trees import davis_tree, stills_tree
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pack
 import pytest
 from PIL import Image
 
+import pack
 from emavos.data import Clips, StaticImages
 from emavos.data.check import check_group, list_groups
 from trees import davis_tree, stills_tree

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import json
 
-import drawn
-import matching
 import numpy as np
 import pytest
-import suite
 import torch
 from PIL import Image
 
+import drawn
+import matching
+import suite
 from emavos.demo import synthetic_clip
 from emavos.io import list_images, write_mask
 from emavos.weights import load_model

@@ -5,8 +5,8 @@ from dataclasses import astuple
 
 import numpy as np
 import pytest
-import where_lost
 
+import where_lost
 from emavos import Predictor
 from emavos.demo import synthetic_clip
 from trees import davis_tree

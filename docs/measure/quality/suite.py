@@ -25,18 +25,18 @@ from math import pi, sin
 from pathlib import Path
 from statistics import fmean
 
-import drawn
 import numpy as np
 import torch
-from matching import Matching, matching
 from PIL import Image
 
+import drawn
+from composites import compose, frames_of, paste
 from emavos import Predictor
-from emavos.benchmark.composites import compose, frames_of, paste
 from emavos.data import Clips
 from emavos.evaluation import score_sequence
 from emavos.io import IdMask, Pixels, list_images, read_frame, read_mask, write_mask
 from emavos.io.whole import partial_folder
+from matching import Matching, matching
 
 VERSION = 1  # of the clips: scores of two versions do not compare
 STEPS = 24  # of a clip; J and F count from its second frame to the last but one

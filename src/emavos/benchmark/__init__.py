@@ -1,6 +1,4 @@
-"""How fast things run here: `emavos bench` for models, and modules that run by themselves for the rest.
+"""How fast models run here: what `emavos bench` measures and draws.
 
-`python -m emavos.benchmark.reference` compares with the published method, `.readout` and `.attention` measure
-as their input grows, `.files` what threads save, `.training`, `.finetune` and `.variants` training;
-`.roofline` computes what a readout takes on a GPU at least.
+The programs behind the other figures of the documents are in docs/measure of the source.
 """

@@ -47,13 +47,6 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--plot", type=Path, metavar="PNG", help="draw milliseconds a frame by what has several values"
     )
-    parser.add_argument(
-        "--tables",
-        type=Path,
-        metavar="MD",
-        help="measure all tables of docs/performance.md that need no data, some ten minutes, and write them; "
-        "of the other options --threads alone counts",
-    )
 
 
 def _bench(args: argparse.Namespace) -> None:
@@ -72,9 +65,6 @@ def _bench(args: argparse.Namespace) -> None:
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    if args.tables is not None:
-        _write_tables(args.tables, args.threads)
-        return
     if unknown := [name for name in args.model if name not in PRESETS]:
         raise ValueError(f"--model is one of {', '.join(PRESETS)}, not {unknown[0]!r}")
     place = choose_device(args.device)
@@ -145,22 +135,6 @@ def _plot(timings: Sequence[dict[str, Any]]) -> Pixels:
         line = ", ".join([row["model"], *others, *([] if along == "pixels" else [f"{row['height']} lines"])])
         series.setdefault(line, []).append((axes[along](row), 1000 / row["stages_fps"]))
     return lines({k: sorted(v) for k, v in series.items()}, "Time of a frame", along, "ms", (760, 400))
-
-
-def _write_tables(path: Path, threads: int | None) -> None:
-    from emavos.benchmark.tables import sections
-    from emavos.io.whole import replacing
-
-    options = [] if threads is None else ["--threads", str(threads)]
-    parts = ["# Measured on this machine"]
-    try:
-        for part in sections(options):
-            parts.append(part)
-            print(part, flush=True)
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
-    with replacing(path) as partial:
-        partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def _frame(text: str) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """The weights of `emavos.confidence`, as this command prints them:
 
-python -m emavos.benchmark.confidence --calibrate --data CLIPS --frames 60
+python docs/measure/quality/confidence.py --calibrate --data CLIPS --frames 60
 
 where CLIPS has the four sequences that the embedded model was not trained on, `emavos.training.HELD_OUT`.
 """

@@ -156,7 +156,7 @@ OWN: Mapping[str, TrainConfig] = {
         hardest_from=30,
         ema=0.9,
     ),
-    "mini": TrainConfig(  # of the comparison of attentions: emavos.benchmark.variants
+    "mini": TrainConfig(  # of the comparison of attentions: docs/measure/quality/variants.py
         iterations=600,
         decay_from=300,
         size=192,

@@ -1,0 +1,103 @@
+"""Whether a long stream stays flat, in memory and in time: `python docs/measure/speed/stream.py`.
+
+A small scene is played forward and backward for so many frames. What the process holds and what a frame
+takes, in windows of frames, are compared: the first after the warm-up, and the last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+from pathlib import Path
+from statistics import median
+from typing import get_args
+
+import torch
+
+from emavos.demo import synthetic_clip
+from emavos.machine import describe
+from emavos.memory import Eviction, MemoryPolicy
+from emavos.models import PRESETS, STCN
+from emavos.predictor import Predictor
+from emavos.weights.load import load_model
+
+SCENE = 24  # frames of the scene
+
+
+def measure(
+    model: STCN, policy: MemoryPolicy, frames: int, height: int, width: int, objects: int, windows: int
+) -> Iterator[dict[str, float]]:
+    """What each window of a stream of one to three objects took.
+
+    Times are medians over periods of `policy.every` frames, of which one becomes memory, in milliseconds a
+    frame: `cpu` of the process, which waiting for others does not lengthen, and `wall`.
+    """
+    pictures, masks = synthetic_clip(SCENE, (height, width))
+    order = cycle([*range(SCENE), *range(SCENE - 2, 0, -1)])
+    session = Predictor(model, policy, size=None).session()
+    session.step(pictures[next(order)], masks[0] * (masks[0] <= objects))
+    for number in range(windows):
+        first = session.index
+        cpu, wall = [], []
+        for _ in range(max(frames // windows // policy.every, 1)):
+            start = time.process_time(), time.perf_counter()
+            for _ in range(policy.every):
+                _ = session.step(pictures[next(order)]).mask
+            cpu.append(1000 * (time.process_time() - start[0]) / policy.every)
+            wall.append(1000 * (time.perf_counter() - start[1]) / policy.every)
+        row = {"window": number, "first": first, "last": session.index - 1, "memory_mb": _resident_mb()}
+        yield row | {"bank_mb": session.nbytes / 1e6, "cpu": median(cpu), "wall": median(wall)}
+
+
+def _resident_mb() -> float:
+    """What the process holds now; NaN where that is not Linux."""
+    status = Path("/proc/self/status")
+    found = re.search(r"VmRSS:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return float("nan") if found is None else int(found[1]) * 1024 / 1e6
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python docs/measure/speed/stream.py", description=__doc__)
+    parser.add_argument(
+        "--model", help="the embedded one (default), or a preset, with random weights", choices=list(PRESETS)
+    )
+    parser.add_argument("--frames", type=int, default=10_000, help="(10000)")
+    parser.add_argument("--height", type=int, default=128, help="of frames, in pixels (128)")
+    parser.add_argument("--width", type=int, default=224, help="(224)")
+    parser.add_argument("--objects", type=int, choices=(1, 2, 3), default=1, help="(1)")
+    parser.add_argument("--windows", type=int, default=10, help="(10)")
+    parser.add_argument("--every", type=int, default=MemoryPolicy.every, help=f"({MemoryPolicy.every})")
+    parser.add_argument(
+        "--max-frames", type=int, default=MemoryPolicy.max_frames, help=f"({MemoryPolicy.max_frames})"
+    )
+    parser.add_argument("--eviction", choices=get_args(Eviction), default=MemoryPolicy.eviction)
+    parser.add_argument("--threads", type=int, help="of torch (its default)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    args = parser.parse_args(argv)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    model = load_model(None) if args.model is None else STCN(PRESETS[args.model]).eval()
+    policy = MemoryPolicy(every=args.every, max_frames=args.max_frames, eviction=args.eviction)
+    machine = describe(torch.device("cpu"))
+    print(machine)
+    print("| frames | process, MB | bank, MB | CPU, ms a frame | wall, ms a frame |")
+    print("| --- | --- | --- | --- | --- |")
+    rows = []
+    for row in measure(model, policy, args.frames, args.height, args.width, args.objects, args.windows):
+        rows.append(row)
+        cells = [f"{row[name]:.1f}" for name in ("memory_mb", "bank_mb", "cpu", "wall")]
+        print(f"| {row['first']} to {row['last']} | {' | '.join(cells)} |", flush=True)
+    if len(rows) > 2:  # the first is the warm-up
+        growth = {name: rows[-1][name] / rows[1][name] - 1 for name in ("memory_mb", "cpu", "wall")}
+        print("the last against the second: " + ", ".join(f"{name} {x:+.1%}" for name, x in growth.items()))
+    if args.json is not None:
+        args.json.write_text(json.dumps({"machine": machine, "windows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""How long a person waits at `emavos ui`: `python docs/measure/speed/waiting.py` (chromium; extra: dev).
+
+It paints, keeps masks and jumps in a browser without a window, on a drawn clip that was tracked. A wait is
+from an event of the mouse or of a key until the browser, after it drew what came of it, begins the picture
+after that: at most 17 ms more than the eye waits. It jumps to frames that the browser has not seen, while the
+network rests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import torch
+
+from emavos.demo import synthetic_clip
+from emavos.io import write_mask, write_video
+from emavos.machine import describe
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+    from selenium.webdriver.remote.webelement import WebElement
+
+WAITS = {
+    "move": "the brush moves",
+    "up": "the mouse is let go",
+    "keep": "Enter keeps the mask",
+    "jump": "a click on the timeline",
+    "keep and jump": "the same from an edited mask",
+}
+_WATCH = """
+window.waits = [];
+const names = ["canvas", "timeline", "frame", "kind"];
+const [canvas, line, frame, kind] = names.map((id) => document.getElementById(id));
+let asked = null; // [what, when, the frame then]
+const shown = (name, since) => requestAnimationFrame(() => requestAnimationFrame(
+    () => waits.push([name, performance.now() - since])));
+canvas.addEventListener("pointermove", (event) => event.buttons && shown("move", event.timeStamp));
+canvas.addEventListener("pointerup", (event) => shown("up", event.timeStamp));
+document.addEventListener("keydown", (event) => { asked = ["keep", event.timeStamp]; }, true);
+line.addEventListener("pointerdown", (event) => {
+  const edited = kind.textContent.startsWith("edited");
+  asked = [edited ? "keep and jump" : "jump", event.timeStamp, frame.textContent];
+}, true);
+new MutationObserver(() => {
+  if (!asked || (asked[2] ? frame.textContent === asked[2] : kind.textContent !== "given by you")) return;
+  shown(...asked);
+  asked = null;
+}).observe(document.body, { subtree: true, childList: true });
+"""
+
+
+@contextmanager
+def browser_at(project: Path, *options: str, window: str = "1280,800") -> Iterator[tuple[Chrome, str]]:
+    """Chromium without a window, and the address of an `emavos ui` that works in a new folder.
+
+    options: of the command. Raises ImportError or RuntimeError where selenium or chromium is missing.
+    """
+    try:
+        from selenium import webdriver
+    except ImportError as error:
+        raise ImportError('a browser is led by selenium: pip install "emavos[dev]"') from error
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        raise RuntimeError("there is no chromium with chromedriver; install both")
+    chosen = webdriver.ChromeOptions()
+    chosen.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--window-size={window}"):
+        chosen.add_argument(argument)
+    command = [sys.executable, "-m", "emavos", "ui", "--port", "0", "--device", "cpu", "--quiet", *options]
+    command += ["--project", str(project)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            address = re.search(r"http\S+", server.stdout.readline())
+            if address is None:
+                raise RuntimeError("emavos ui did not start")
+            browser = webdriver.Chrome(chosen, webdriver.ChromeService(driver))
+            try:
+                yield browser, address.group()
+            finally:
+                browser.quit()
+        finally:
+            server.send_signal(signal.SIGINT)  # the way it ends
+
+
+def measure(height: int, width: int, repeats: int, brush: int) -> dict[str, list[float]]:
+    """Milliseconds of each of `WAITS`, as they came."""
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    count = 3 * repeats + 1
+    with TemporaryDirectory() as place:
+        frames, truth = synthetic_clip(count, (height, width))
+        write_video(Path(place, "clip.mp4"), frames, fps=25)
+        write_mask(Path(place, "first.png"), truth[0])
+        with browser_at(Path(place, "work"), f"{place}/clip.mp4", "--size", "96") as (browser, address):
+            wait = WebDriverWait(browser, 60, poll_frequency=0.02)
+
+            def element(name: str) -> WebElement:
+                return browser.find_element("id", name)
+
+            def seen() -> dict[str, list[float]]:
+                waits: list[tuple[str, float]] = browser.execute_script("return waits")
+                return {name: [ms for kind, ms in waits if kind == name] for name in WAITS}
+
+            def until(name: str, act: Callable[[], None]) -> None:
+                before = len(seen()[name])
+                act()
+                wait.until(lambda _: len(seen()[name]) > before)
+
+            def paint() -> None:
+                across, down = (canvas.size[side] // 8 for side in ("width", "height"))
+                chain = ActionChains(browser, 20).move_to_element_with_offset(canvas, -across, -down)
+                chain.click_and_hold()
+                for _ in range(10):
+                    chain.move_by_offset(across // 5, down // 5)
+                chain.release().perform()
+
+            def jump(index: int) -> None:
+                at = round(line.size["width"] * ((index + 0.5) / count - 0.5))
+                ActionChains(browser, 0).move_to_element_with_offset(line, at, 0).click().perform()
+
+            browser.get(address)
+            wait.until(lambda _: f"of {count - 1}" in element("frame").text)
+            element("mask").send_keys(f"{place}/first.png")
+            wait.until(lambda _: element("keep").is_enabled())
+            element("track").click()
+            body, canvas, line = (
+                browser.find_element("tag name", "body"),
+                element("canvas"),
+                element("timeline"),
+            )
+            tracked = (str(count), "")
+            wait.until(
+                lambda _: tuple(body.get_attribute(f"data-{x}") for x in ("reached", "job")) == tracked
+            )
+            browser.execute_script("document.getElementById('size').value = arguments[0]", brush)
+            browser.execute_cdp_cmd("Network.clearBrowserCache", {})
+            browser.execute_script(_WATCH)
+            for index in range(0, count - 1, 3):
+                until("jump", partial(jump, index))
+                until("up", paint)
+                until("keep", lambda: body.send_keys("\ue007"))
+                until("jump", partial(jump, index + 1))
+                until("up", paint)
+                until("keep and jump", partial(jump, index + 2))
+            return seen()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python docs/measure/speed/waiting.py", description=__doc__)
+    parser.add_argument(
+        "--frame", nargs="+", default=["480x854", "1080x1920"], metavar="HxW", help="of the clip (two sizes)"
+    )
+    parser.add_argument("--brush", type=int, default=12, help="its size, in pixels of the video (12)")
+    parser.add_argument("--repeats", type=int, default=10, help="of each, and twice of some (10)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    args = parser.parse_args(argv)
+    rows = {}
+    for frame in args.frame:
+        height, width = map(int, frame.split("x"))
+        rows[frame] = measure(height, width, args.repeats, args.brush)
+    machine = describe(torch.device("cpu"))
+    print(f"{machine}; a brush of {args.brush} pixels; ms, the median and the longest\n")
+    print(f"| | {' | '.join(rows)} |\n|{' --- |' * (1 + len(rows))}")
+    for name, told in WAITS.items():
+        cells = [f"{median(row[name]):.0f}, {max(row[name]):.0f}" for row in rows.values()]
+        print(f"| {told} | {' | '.join(cells)} |")
+    if args.json is not None:
+        args.json.write_text(json.dumps({"machine": machine, "ms": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
