@@ -1,4 +1,6 @@
-"""What fine-tuning on a clip does for the rest of it: `python docs/measure/quality/finetune.py --data CLIPS`.
+"""What fine-tuning on a clip does for the rest of it.
+
+    python docs/measure/quality/finetuning.py --data CLIPS
 
 Of each clip the first half is kept, with the masks of a few frames, and the stage `finetune` runs on it. The
 second half is scored from its first mask, with the model as it was and as it is then.
@@ -55,7 +57,7 @@ def _few_masks(clips: Clips, frames: Sequence[Path], folder: Path, masks: int) -
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python docs/measure/quality/finetune.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python docs/measure/quality/finetuning.py", description=__doc__)
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="JPEGImages/ and Annotations/"
     )

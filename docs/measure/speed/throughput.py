@@ -1,4 +1,4 @@
-"""Videos an hour by one process, by shards and by Ray: `python docs/measure/speed/many_videos.py`.
+"""Videos an hour by one process, by shards and by Ray: `python docs/measure/speed/throughput.py`.
 
 Each way is the command line as it is, with its start: for few short videos that is most of the time, so the
 time of the start alone, of a run in which all is done already, is told beside it.
@@ -44,7 +44,7 @@ def seconds(commands: Sequence[Sequence[str]]) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python docs/measure/speed/many_videos.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python docs/measure/speed/throughput.py", description=__doc__)
     parser.add_argument("--videos", type=int, default=8, help="(8)")
     parser.add_argument("--frames", type=int, default=24, help="of each (24)")
     parser.add_argument("--size", type=int, default=240, help="short side while working (240)")
