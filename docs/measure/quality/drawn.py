@@ -144,7 +144,8 @@ def _layer(parts: Sequence[Part], pose: Pose, height: int, width: int) -> tuple[
     pens = ImageDraw.Draw(colours), ImageDraw.Draw(cover)
     for part in parts:
         points = [(x, y) for x, y in (pose.placed(part.points, height, width) * _FINER).tolist()]
-        for pen, ink in zip(pens, (part.colour, 255), strict=True):
+        inks: tuple[tuple[int, ...] | int, ...] = (part.colour, 255)
+        for pen, ink in zip(pens, inks, strict=True):
             if part.width:
                 thick = max(round(part.width * pose.scale * height * _FINER), 1)
                 pen.line(points, fill=ink, width=thick, joint="curve")

@@ -84,7 +84,7 @@ def split(path: Path, size: int) -> list[Path]:
     """Cut a file above `size` bytes into NAME.part00, NAME.part01, ..., which replace it."""
     if path.stat().st_size <= size:
         return [path]
-    parts = []
+    parts: list[Path] = []
     with path.open("rb") as file:
         while block := file.read(size):
             parts.append(path.with_name(f"{path.name}.part{len(parts):02d}"))

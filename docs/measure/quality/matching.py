@@ -93,7 +93,8 @@ class _Encoded:
 @torch.no_grad()
 def _encode(model: STCN, frame: Pixels, mask: IdMask, size: int | None) -> _Encoded:
     parameter = next(model.parameters())
-    shape = working_size(*mask.shape, size)
+    height, width = mask.shape
+    shape = working_size(height, width, size)
     pixels = resize(normalize(to_frame(frame, parameter.device)), shape)
     padded, _ = pad_to_stride(pixels[None].to(parameter.dtype))
     object_ = torch.from_numpy((mask > 0).astype(np.float32)).to(parameter.device)

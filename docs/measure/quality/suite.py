@@ -255,7 +255,7 @@ def read_clip(root: Path, name: str) -> tuple[list[Pixels], list[IdMask]]:
     return frames, [read_mask(path) for path in list_images(root / "Annotations" / name)]
 
 
-def _makers(data: Path, cache: Path, group: str) -> dict[str, Callable[[], Frames]]:
+def _makers(data: Path, cache: Path, group: str) -> Mapping[str, Callable[[], Frames]]:
     """What makes each clip of a group."""
     if group in REAL:
         return {name: partial(_real, data, name) for name in REAL[group]}

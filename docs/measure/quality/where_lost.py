@@ -64,7 +64,8 @@ def where_lost(
 
 def coarse(mask: IdMask, ids: Sequence[int], stride: int, size: int | None) -> IdMask:
     """A mask (H, W) after a map of a stride of the working frame: averaged down, enlarged, decided again."""
-    height, width = working_size(*mask.shape, size)
+    height, width = mask.shape
+    height, width = working_size(height, width, size)
     planes = torch.stack([torch.from_numpy(mask == id) for id in (0, *ids)]).float()  # (1 + O, H, W)
     whole = resize(planes, (-(-height // stride) * stride, -(-width // stride) * stride))
     small = functional.avg_pool2d(whole[None], stride)

@@ -113,10 +113,10 @@ def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> Sess
 def _settings(facts: Mapping[str, Any]) -> tuple[MemoryPolicy, int | None, Shortcuts]:
     """The settings that a session brings along: all but those of the network."""
     policy, shortcuts = (
-        kind(**{field.name: facts[field.name] for field in dataclasses.fields(kind)})
+        {field.name: facts[field.name] for field in dataclasses.fields(kind)}
         for kind in (MemoryPolicy, Shortcuts)
     )
-    return policy, facts["size"], shortcuts
+    return MemoryPolicy(**policy), facts["size"], Shortcuts(**shortcuts)
 
 
 def _check_facts(facts: Mapping[str, Any]) -> None:
