@@ -5,6 +5,7 @@ import pytest
 
 import composites
 from emavos.data import Clips
+from emavos.training.stages import DAVIS_HELD_OUT
 from trees import davis_tree
 
 
@@ -40,3 +41,10 @@ def test_composites_are_a_tree_of_clips_with_two_objects(tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 4
     with pytest.raises(SystemExit):
         composites.main(["--data", str(data), "--out", str(tmp_path / "out")])
+
+
+def test_without_names_the_held_out_sequences_of_davis_are_composed(tmp_path, capsys):
+    data = davis_tree(tmp_path / "data", dict.fromkeys(DAVIS_HELD_OUT, 1), size=(32, 48))
+    composites.main(["--data", str(data), "--out", str(tmp_path / "out")])
+    assert len(Clips(tmp_path / "out")) == 2 * len(DAVIS_HELD_OUT)
+    assert len(capsys.readouterr().out.splitlines()) == 2 * len(DAVIS_HELD_OUT)

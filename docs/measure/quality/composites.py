@@ -17,7 +17,7 @@ from torch import Tensor
 
 from emavos.data import Clips
 from emavos.io import IdMask, Pixels, write_image, write_mask
-from emavos.training import HELD_OUT
+from emavos.training.stages import DAVIS_HELD_OUT
 
 _CROSSING = 1 / 3  # of the width, which the pasted object moves from the first frame to the last
 
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="TREE", help="folder to make")
     parser.add_argument(
-        "--clips", nargs="+", default=HELD_OUT, metavar="NAME", help=f"({' '.join(HELD_OUT)})"
+        "--clips", nargs="+", default=DAVIS_HELD_OUT, metavar="NAME", help=f"({' '.join(DAVIS_HELD_OUT)})"
     )
     args = parser.parse_args(argv)
     if args.out.exists():

@@ -197,9 +197,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         torch.set_num_threads(args.threads)
     names = args.sequences
     if args.calibrate and names is None:
-        from emavos.training import HELD_OUT
+        from emavos.training.stages import DAVIS_HELD_OUT
 
-        names = HELD_OUT
+        names = DAVIS_HELD_OUT
     if args.first_masks and names is None:
         names = sorted(path.stem for path in args.first_masks.glob("*.png"))
     model = load_model(args.model)

@@ -22,7 +22,8 @@ import torch
 
 from emavos.data import Clips
 from emavos.models import PRESETS
-from emavos.training import HELD_OUT, STAGES, train
+from emavos.training import STAGES, train
+from emavos.training.stages import DAVIS_HELD_OUT
 from emavos.training.validation import score_clip
 from emavos.weights.load import load_model
 
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--data", type=Path, required=True, metavar="DIR", help="JPEGImages/ and Annotations/"
     )
     parser.add_argument(
-        "--clips", nargs="+", default=HELD_OUT, metavar="NAME", help=f"({' '.join(HELD_OUT)})"
+        "--clips", nargs="+", default=DAVIS_HELD_OUT, metavar="NAME", help=f"({' '.join(DAVIS_HELD_OUT)})"
     )
     parser.add_argument("--init", metavar="NAME|DIR", help="the model (the one in this package)")
     parser.add_argument("--masks", type=int, default=5, help="of the first half (5)")

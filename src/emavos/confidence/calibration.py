@@ -2,7 +2,8 @@
 
 python docs/measure/quality/confidence.py --calibrate --data CLIPS --frames 60
 
-where CLIPS has the four sequences that the embedded model was not trained on, `emavos.training.HELD_OUT`.
+where CLIPS has the four sequences that the embedded model was not trained on,
+`emavos.training.stages.DAVIS_HELD_OUT`.
 """
 
 PRESENT = (-1.109, 1.361)
