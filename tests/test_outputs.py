@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import tempfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from PIL import Image
 from emavos.cli import main
 from emavos.cli import staging as module
 from emavos.cli.staging import staged, staged_together
-from emavos.io import Spool, write_mask
+from emavos.io import Spool, VideoWriter, open_frames, write_mask, write_video
 from emavos.machine import is_out_of_memory
 
 
@@ -251,3 +252,30 @@ def test_out_of_memory_is_one_line_wherever_it_happens(argv, tmp_path, monkeypat
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("emavos: error: out of memory")
     assert not (tmp_path / "out").exists()
+
+
+def test_memory_that_ffmpeg_lacks_is_no_damage_of_the_video(tmp_path, monkeypatch):
+    av = pytest.importorskip("av")
+    write_video(tmp_path / "a.mp4", [np.zeros((16, 16, 3), np.uint8)], fps=5)
+    frames = open_frames(tmp_path / "a.mp4")
+
+    def full(*arguments, **named):
+        raise av.error.MemoryError(errno.ENOMEM, "Cannot allocate memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(av, "open", full)
+        with pytest.raises(MemoryError):
+            list(frames)
+        with pytest.raises(MemoryError):
+            open_frames(tmp_path / "a.mp4")
+    with monkeypatch.context() as patch:
+        patch.setattr("emavos.io.video._upright", full)
+        with pytest.raises(MemoryError):
+            list(frames)
+    writer = VideoWriter(tmp_path / "b.mp4", fps=5)
+    writer.write(np.zeros((16, 16, 3), np.uint8))
+    writer._stream = SimpleNamespace(encode=full)
+    with pytest.raises(MemoryError):
+        writer.close()
+    writer.abort()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]

@@ -160,6 +160,8 @@ class VideoSource(FrameSource):
             container = self._av.open(
                 f"file:{os.path.abspath(self.path)}", options=dict(_SAFE), metadata_errors="replace"
             )
+        except MemoryError:  # FFmpeg's is one too
+            raise
         except self._av.FFmpegError as error:
             raise ValueError(f"{self.path} {_NO_VIDEO} ({error.strerror})") from error
         try:
@@ -338,6 +340,8 @@ class VideoWriter:
         """What the encoder or the disk does not take, in words."""
         try:
             yield
+        except MemoryError:
+            raise
         except self._av.FFmpegError as error:
             if error.errno in _DISK:
                 raise OSError(error.errno, os.strerror(error.errno), os.fspath(self.path)) from error

@@ -89,7 +89,7 @@ def in_use(folder: Path, name: str, ours: Path | None = None) -> bool:
 
     False on Windows, and if files have no locks.
     """
-    if sys.platform == "win32":
+    if sys.platform == "win32" or not folder.is_dir():
         return False
     for path in list(folder.iterdir()):
         partial = _PARTIAL.fullmatch(path.name)
