@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from emavos.frames.masks import aggregate, ids_of, one_hot, pad_to_stride, to_mask
+from emavos.frames.masks import ids_of, one_hot, to_mask
+from emavos.frames.preprocess import pad_to_stride
+from emavos.models import aggregate
 from golden import reference
 
 

@@ -25,9 +25,11 @@ from PIL import Image
 
 from emavos import MemoryPolicy, Session, Shortcuts
 from emavos.demo import synthetic_clip
-from emavos.frames.masks import aggregate, ids_of, one_hot, pad_to_stride, to_mask
+from emavos.frames.masks import ids_of, one_hot, to_mask
+from emavos.frames.preprocess import pad_to_stride
 from emavos.io import read_mask, write_mask
 from emavos.memory import Eviction, Kind, MemoryBank
+from emavos.models import aggregate
 from emavos.session.frame import encode_values
 from emavos.weights import load_model
 

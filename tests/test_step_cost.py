@@ -78,21 +78,21 @@ def test_a_step_encodes_a_key_once_and_values_only_when_they_are_due(monkeypatch
         (STCN, "encode_value"),
         (STCN, "decode"),
         (MemoryBank, "read"),
-        (MemoryBank, "prepare"),
+        (MemoryBank, "adding"),
     ):
         counted(monkeypatch, calls, owner, name)
     frame, mask = video(3)
     steps = session("stcn-tiny", every=4)
     steps.step(frame, np.where(mask < 3, mask, 0))
-    assert calls == {"encode_key": 1, "encode_value": 1, "prepare": 1}
+    assert calls == {"encode_key": 1, "encode_value": 1, "adding": 1}
     for _ in range(3):
         steps.step(frame)
-    assert calls == {"encode_key": 4, "encode_value": 1, "decode": 3, "read": 3, "prepare": 1}
+    assert calls == {"encode_key": 4, "encode_value": 1, "decode": 3, "read": 3, "adding": 1}
     steps.step(frame)  # due: once for both objects
-    assert (calls["encode_value"], calls["prepare"]) == (2, 2)
+    assert (calls["encode_value"], calls["adding"]) == (2, 2)
     before = calls.copy()
     steps.step(frame, np.where(mask == 3, mask, 0))  # another object, so another bank
-    assert calls - before == {"encode_key": 1, "encode_value": 1, "decode": 1, "read": 1, "prepare": 2}
+    assert calls - before == {"encode_key": 1, "encode_value": 1, "decode": 1, "read": 1, "adding": 2}
     before = calls.copy()
     steps.step(frame)
     assert calls - before == {"encode_key": 1, "decode": 1, "read": 2}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from emavos.frames.masks import check_given
-from emavos.frames.working import WorkingFrame
+from emavos.frames.preprocess import WorkingFrame
 from emavos.io import FrameSource, ahead, open_frames, read_ahead, read_mask
 from emavos.machine import has_spare_core
 from emavos.memory import MemoryPolicy
@@ -205,9 +205,7 @@ class Predictor:
         """
         if saved is not None:
             return Session.load(saved, self.model, self.network)
-        return Session(
-            self.model, self.policy, self.size, self.shortcuts, self.network, start=start, order=order
-        )
+        return Session(self.model, network=self.network, settings=self.settings, start=start, order=order)
 
     def propagate(
         self,
@@ -236,7 +234,8 @@ class Predictor:
         Raises ValueError as `Session.step` does, where the frames of a direction cannot be read again, and
         where the frame of a mask is not there: forward at the end, for it might have come.
         """
-        check_direction(direction)
+        if direction != "forward":
+            check_direction(direction)
         if masks is not None and (mask is not None or not isinstance(masks, Mapping)):
             raise ValueError("give either mask, or masks as a dict {frame index: mask}")
         mask = mask if masks is None else masks

@@ -10,7 +10,7 @@ import torch
 
 from emavos.frames.preprocess import check_short_side
 from emavos.memory import MemoryPolicy
-from emavos.memory.policy import check_policy
+from emavos.memory.bank import check_policy
 from emavos.models import STCN, is_compiled
 
 

@@ -378,7 +378,7 @@ def test_what_was_given_once_stays_given():
 def test_a_frame_that_is_prepared_is_not_there_before_it_is_committed():
     policy = MemoryPolicy(max_frames=3, include_last=True)
     bank = filled(policy, ["given", "kept", "temporary"])
-    commit = bank.prepare(*frame(3))
+    commit = bank.adding(*frame(3))
     torch.testing.assert_close(bank.read(QUERY), read_of(bank, [0, 1, 2], QUERY))
     commit()
     torch.testing.assert_close(bank.read(QUERY), read_of(bank, [0, 1, 3], QUERY))

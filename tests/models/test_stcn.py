@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from emavos.frames.masks import aggregate, one_hot, pad_to_stride
-from emavos.frames.preprocess import normalize, to_frame
-from emavos.models import PRESETS, STCN, Features, STCNConfig, efficientnet_lite
+from emavos.frames.masks import one_hot
+from emavos.frames.preprocess import normalize, pad_to_stride, to_frame
+from emavos.models import PRESETS, STCN, Features, STCNConfig, aggregate, efficientnet_lite
 from emavos.models.blocks import ResBlock
 from golden import reference
 

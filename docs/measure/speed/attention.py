@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emavos.frames.masks import pad_to_stride
+from emavos.frames.preprocess import pad_to_stride
 from emavos.models import PRESETS, STCN, ExternalAttention, SelfAttention, folded
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch._inductor import config
 
-from emavos.frames.masks import pad_to_stride
+from emavos.frames.preprocess import pad_to_stride
 from emavos.machine import describe, keep_freed_memory
 from emavos.models import STCN, Features, compiled, folded
 from emavos.weights import load_model

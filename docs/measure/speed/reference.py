@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emavos.demo import synthetic_clip
-from emavos.frames.masks import aggregate, one_hot, pad_to_stride
-from emavos.frames.preprocess import normalize, to_frame
+from emavos.frames.masks import one_hot
+from emavos.frames.preprocess import normalize, pad_to_stride, to_frame
 from emavos.machine import describe
 from emavos.memory import MemoryBank, MemoryPolicy
 from emavos.memory.readout import Backend
-from emavos.models import PRESETS, STCN, Features, compiled
+from emavos.models import PRESETS, STCN, Features, aggregate, compiled
 from emavos.models.blocks import CBAM, FeatureFusion, ResBlock, UpBlock
 from emavos.models.resnet import ResNetTrunk
 from emavos.session.shortcuts import cells_near, coverage, encode_near

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from emavos.frames.masks import pad_to_stride
+from emavos.frames.preprocess import pad_to_stride
 from emavos.memory import MemoryBank, MemoryPolicy
 from emavos.models import STCN, STCNConfig
 

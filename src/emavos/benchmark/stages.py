@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from emavos.benchmark.cost import gflop, parameters
-from emavos.frames.masks import aggregate, pad_to_stride
+from emavos.frames.preprocess import pad_to_stride
 from emavos.memory import MemoryBank, MemoryPolicy
-from emavos.models import PRESETS, STCN
+from emavos.models import PRESETS, STCN, aggregate
 from emavos.predictor import Predictor
 from emavos.session import Session
 

@@ -1,14 +1,21 @@
 """Frames and masks as tensors: what a user gives, at the size and with the numbers that the network takes."""
 
-from emavos.frames.masks import aggregate, ids_of, one_hot, pad_to_stride, to_mask
-from emavos.frames.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize, resize, to_frame, working_size
-from emavos.frames.working import WorkingFrame
+from emavos.frames.masks import ids_of, one_hot, to_mask
+from emavos.frames.preprocess import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    WorkingFrame,
+    normalize,
+    pad_to_stride,
+    resize,
+    to_frame,
+    working_size,
+)
 
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "WorkingFrame",
-    "aggregate",
     "ids_of",
     "normalize",
     "one_hot",

@@ -1,19 +1,15 @@
-"""Masks: ids to one-hot and back, soft aggregation, padding to the stride of the network."""
+"""Masks as tensors: ids, and a plane of 0 and 1 for each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import EllipsisType
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.nn import functional
 
 from emavos.io.pictures import ids_of_picture
-
-Crop = tuple[EllipsisType, slice, slice]
 
 
 def to_mask(mask: object, size: tuple[int, ...]) -> Tensor:
@@ -102,31 +98,3 @@ def one_hot(mask: Tensor, ids: Sequence[int]) -> Tensor:
 def ids_of(mask: Tensor) -> tuple[int, ...]:
     """The objects of a mask (H, W): its values other than 0, sorted."""
     return tuple(i for i in mask.unique().tolist() if i != 0)
-
-
-def aggregate(prob: Tensor) -> Tensor:
-    """Soft aggregation of STM (Oh et al., ICCV 2019): independent objects become one distribution.
-
-    prob: (..., O, H, W), each object's own probability in [0, 1].
-    Returns (..., 1 + O, H, W), background first, which sums to one over that axis.
-    """
-    return aggregate_logits(prob).softmax(dim=-3)
-
-
-def aggregate_logits(prob: Tensor) -> Tensor:
-    """The log-odds whose softmax is `aggregate(prob)`: what the training loss is taken of."""
-    prob = prob.float()  # 1 - 1e-7 is 1 in half precision
-    background = (1 - prob).prod(dim=-3, keepdim=True)
-    return torch.cat([background, prob], dim=-3).clamp(1e-7, 1 - 1e-7).logit()
-
-
-def pad_to_stride(x: Tensor, stride: int = 16) -> tuple[Tensor, Crop]:
-    """Zeros around (..., H, W) until both are multiples of `stride`; an odd pixel goes right or below.
-
-    Returns the padded tensor and the index that undoes it: `padded[crop]` is x.
-    """
-    height, width = x.shape[-2:]
-    top, left = (-height % stride) // 2, (-width % stride) // 2
-    bottom, right = -height % stride - top, -width % stride - left
-    crop = (..., slice(top, top + height), slice(left, left + width))
-    return functional.pad(x, (left, right, top, bottom)), crop

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from types import EllipsisType
+
 import numpy as np
 import torch
 from PIL import Image
@@ -12,6 +15,41 @@ from emavos.io.pictures import pixels_of
 
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406])
 IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225])
+
+
+Crop = tuple[EllipsisType, slice, slice]
+
+
+@dataclass(frozen=True, eq=False)
+class WorkingFrame:
+    """A frame as the network takes it."""
+
+    pixels: Tensor  # (1, 3, H', W') float32, at the working size, normalised and padded
+    crop: Crop  # undoes the padding
+    size: tuple[int, int]  # (H, W) of the source
+
+    @property
+    def working_size(self) -> tuple[int, int]:
+        """(H, W) without the padding."""
+        height, width = self.pixels[self.crop].shape[2:]
+        return height, width
+
+    def suits(self, short_side: int | None, device: torch.device) -> bool:
+        """Whether `to_working` makes a frame of this size, with these, on that kind of device."""
+        wanted = working_size(*self.size, short_side)
+        return self.working_size == wanted and self.pixels.device.type == device.type
+
+
+def to_working(frame: object, short_side: int | None, device: torch.device | None = None) -> WorkingFrame:
+    """All that is done to a frame before the network sees it.
+
+    short_side: in pixels, while working; None keeps that of the frame. device: where it is to be. Raises
+    ValueError as `to_frame` does.
+    """
+    pixels = to_frame(frame, device)
+    size = (pixels.shape[1], pixels.shape[2])
+    working = resize(pixels, working_size(*size, short_side))
+    return WorkingFrame(*pad_to_stride(normalize(working)[None]), size)
 
 
 def to_frame(frame: object, device: torch.device | None = None) -> Tensor:
@@ -88,3 +126,15 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
         return x
     shrinks = size[0] < x.shape[1]
     return functional.interpolate(x[None], size, mode="bilinear", align_corners=False, antialias=shrinks)[0]
+
+
+def pad_to_stride(x: Tensor, stride: int = 16) -> tuple[Tensor, Crop]:
+    """Zeros around (..., H, W) until both are multiples of `stride`; an odd pixel goes right or below.
+
+    Returns the padded tensor and the index that undoes it: `padded[crop]` is x.
+    """
+    height, width = x.shape[-2:]
+    top, left = (-height % stride) // 2, (-width % stride) // 2
+    bottom, right = -height % stride - top, -width % stride - left
+    crop = (..., slice(top, top + height), slice(left, left + width))
+    return functional.pad(x, (left, right, top, bottom)), crop

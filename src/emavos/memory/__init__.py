@@ -1,7 +1,6 @@
 """The space-time memory: what is kept of a video, and how it is read."""
 
-from emavos.memory.bank import Kind, MemoryBank
-from emavos.memory.policy import Eviction, MemoryPolicy
+from emavos.memory.bank import Eviction, Kind, MemoryBank, MemoryPolicy
 from emavos.memory.readout import full_affinity, full_readout, topk_readout, weighted_values
 
 __all__ = [

@@ -1,5 +1,6 @@
 """The network and its parts; needs torch and torchvision alone."""
 
+from emavos.models.aggregation import aggregate, aggregate_logits
 from emavos.models.attention import ExternalAttention, MultiHeadExternalAttention, SelfAttention
 from emavos.models.compiling import compiled, is_compiled
 from emavos.models.digest import weights_sha256
@@ -16,6 +17,8 @@ __all__ = [
     "MultiHeadExternalAttention",
     "STCNConfig",
     "SelfAttention",
+    "aggregate",
+    "aggregate_logits",
     "compiled",
     "folded",
     "is_compiled",

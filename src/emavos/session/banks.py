@@ -118,7 +118,7 @@ class Banks:
                 part[known] = group.bank.values_of(index)[known].reshape_as(part[known])
             any_given = any(id in given for id in group.ids)
             kind: Kind = "given" if any_given else "kept" if stays else "temporary"
-            commits.append(group.bank.prepare(key, part, kind, index))
+            commits.append(group.bank.adding(key, part, kind, index))
 
         def commit() -> None:
             for one in commits:
@@ -139,7 +139,7 @@ class Banks:
         commits = []
         for group in groups:
             part = values[[places[id] for id in group.ids]]
-            commits.append(group.bank.prepare(key, part, "given", index, now=now))
+            commits.append(group.bank.adding(key, part, "given", index, now=now))
 
         def commit() -> None:
             for one in commits:

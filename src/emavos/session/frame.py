@@ -9,9 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from emavos.frames.masks import Crop, aggregate, pad_to_stride
-from emavos.frames.preprocess import resize
-from emavos.models import STCN, Features
+from emavos.frames.preprocess import Crop, pad_to_stride, resize
+from emavos.models import STCN, Features, aggregate
 from emavos.session.shortcuts import cells_near, coverage, encode_near
 from emavos.settings import Shortcuts
 

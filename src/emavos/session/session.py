@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from emavos.confidence.expected import observe, signs
-from emavos.frames.masks import aggregate, ids_of, one_hot, planes_of, to_mask
-from emavos.frames.preprocess import moved, resize
-from emavos.frames.working import WorkingFrame, prepare
+from emavos.frames.masks import ids_of, one_hot, planes_of, to_mask
+from emavos.frames.preprocess import WorkingFrame, moved, resize, to_working
 from emavos.memory import MemoryPolicy
-from emavos.models import STCN, Features
+from emavos.models import STCN, Features, aggregate
 from emavos.session.banks import Banks, BanksMark, Group
 from emavos.session.file import SessionState, read_state, write_state
 from emavos.session.frame import (
@@ -54,6 +53,7 @@ class Session:
     size: short side in pixels at which frames are processed; None keeps theirs.
     shortcuts: work that is left out; None: nothing is.
     network: what computes, where it is not the model itself but its `emavos.models.folded` copy.
+    settings: policy, size and shortcuts in one, as a predictor has them, in place of these.
     start: the index of the first frame that is stepped through.
     order: which frame of the video comes when, if not in turn; errors name it.
 
@@ -71,12 +71,13 @@ class Session:
         shortcuts: Shortcuts | None = None,
         network: STCN | None = None,
         *,
+        settings: Settings | None = None,
         start: int = 0,
         order: Sequence[int] | None = None,
     ) -> None:
         self.model = model
         self.network = model if network is None else network
-        self.settings = Settings.of(self.network, policy, size, shortcuts)
+        self.settings = settings or Settings.of(self.network, policy, size, shortcuts)
         self.index = _index("start", start)  # of the next frame
         self.frame_size: tuple[int, int] | None = None  # (H, W), known from the first frame on
         self._order = order
@@ -357,8 +358,7 @@ class Session:
         """
         network = model if network is None else network
         state = read_state(path, model, network)
-        kept = state.settings
-        session = cls(model, kept.policy, kept.size, kept.shortcuts, network, start=state.index)
+        session = cls(model, network=network, settings=state.settings, start=state.index)
         session.frame_size = state.frame_size
         session._banks, session._edges = state.banks, state.edges
         return session
@@ -449,7 +449,7 @@ class Session:
 
     def _prepared(self, frame: object, index: int, device: torch.device) -> WorkingFrame:
         try:
-            return prepare(frame, self.settings.size, device)
+            return to_working(frame, self.settings.size, device)
         except ValueError as error:
             raise ValueError(f"frame {self._told(index)}: {error}") from error
 

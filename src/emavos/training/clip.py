@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emavos.frames.masks import aggregate_logits
 from emavos.memory import full_affinity, weighted_values
-from emavos.models import STCN, Features
+from emavos.models import STCN, Features, aggregate_logits
 from emavos.models.stcn import STRIDE
 
 
