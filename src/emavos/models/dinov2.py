@@ -14,7 +14,8 @@ _EPS = 1e-6
 class DinoV2(nn.Module):
     """ViT-S/14 up to block `depth`: one feature vector of 384 channels for each cell of 16 x 16 pixels.
 
-    depth: blocks to keep, of 12. The tokens of blocks 8 to 10 match parts of objects best.
+    depth: blocks to keep, of 12. Tokens of block 8 match objects across frames best, those of 9 almost as
+        well while memory is recent.
     width, heads, grid: channels, attention heads, and side of the square of patches that the positions were
         trained on. The defaults are those of ViT-S/14 at 518 pixels.
     learned_norm: end in the layer norm that was trained with block 12 instead of one without parameters.
