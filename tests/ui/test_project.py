@@ -263,6 +263,7 @@ def test_an_import_that_was_killed_is_begun_anew(tmp_path, project, video):
     shutil.copytree(killed, tmp_path / "left")  # as a kill would leave it
     building.close()
     (tmp_path / "left" / ".project.json.0123abcd.partial").touch()
+    (tmp_path / "left" / "..unfinished.0123abcd.partial").touch()
     with pytest.raises(ValueError, match="holds no project"):
         Project.open(tmp_path / "left")
     list(Project.build(tmp_path / "left", open_frames(video), "clip"))

@@ -270,7 +270,7 @@ def test_what_is_too_large_is_refused(client):
         (postscript(), "not an image"),  # Pillow is not asked to look into it
         (png(np.zeros((4, 4), np.uint8)), "the mask is 4x4 but the video is 96x160"),
         (png(np.full((96, 160), 300, np.uint16)), "ids from 1 to 255"),
-        (png(np.full((96, 160, 3), 9, np.uint8)), "a mask holds ids"),
+        (png(np.full((96, 160, 3), (9, 8, 7), np.uint8)), "a mask holds ids"),
     ],
 )
 def test_a_mask_file_that_is_none_is_told_as_such(client, body, words):

@@ -119,6 +119,7 @@ class Project:
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder; a new project needs one of its own")
         names = {path.name for path in folder.iterdir()} - {HELD}
+        names = {name for name in names if not re.fullmatch(r"\.\.unfinished\.[0-9a-f]{8}\.partial", name)}
         if _UNFINISHED in names:
             names -= {_UNFINISHED, "frames"}
             names = {name for name in names if not name.startswith(".project.json.")}
