@@ -3,8 +3,9 @@
     pip install atheris
     python tests/fuzz.py masks --minutes 10
 
-A reader either takes a file, or raises a ValueError that names it; all else is a finding, which stays in the
-folder that --out names, with the inputs that reached something new. atheris is in no extra of the package.
+Without atheris the same changes are made blindly. A reader either takes a file, or raises a ValueError that
+names it; all else is a finding, which stays in the folder that --out names, with the inputs that reached
+something new. atheris is in no extra of the package.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import random
 import struct
 import sys
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,7 +33,10 @@ def instrumented() -> contextlib.AbstractContextManager[Any]:
     """Modules that are imported within tell atheris which of their branches are taken."""
     if __name__ != "__main__":
         return contextlib.nullcontext()
-    import atheris
+    try:
+        import atheris
+    except ImportError:
+        return contextlib.nullcontext()
 
     return atheris.instrument_imports(include=["emavos", "safetensors", "PIL"], enable_loader_override=False)
 
@@ -40,7 +45,12 @@ with instrumented():
     from PIL import Image
 
     from emavos import Session
-    from emavos.io import images, read_frame, read_mask, write_mask
+    from emavos.bridges import CocoWriter, read_coco, read_stack, write_stack
+    from emavos.cli.confidences import COLUMNS, read_confidences
+    from emavos.evaluation import PROTOCOLS, find_videos
+    from emavos.evaluation.prediction import Run, Timing
+    from emavos.evaluation.report import Method, overview
+    from emavos.io import FrameSource, images, read_frame, read_mask, write_mask
     from emavos.weights.load import load_model, save_model
 
 Raw = Callable[[bytes], bytes]  # changes bytes without knowing what they mean
@@ -251,6 +261,108 @@ def _headed(header: Any, body: bytes = b"") -> bytes:
     return struct.pack("<Q", len(text)) + text + body
 
 
+# what others made of masks: COCO, stacks, tables of confidences, records of runs, meta.json
+
+
+def coco_seeds(home: Path) -> list[bytes]:
+    with CocoWriter(home / "seed.json") as coco:
+        for number in range(2):
+            coco.write(f"{number:05d}", np.eye(12, 16, k=number, dtype=np.int32) * 7)
+    return [(home / "seed.json").read_bytes()]
+
+
+def feed_coco(home: Path, content: bytes) -> None:
+    path = home / "fed.json"
+    path.write_bytes(content)
+    with _refused(path):
+        for name, mask in read_coco(path):
+            assert isinstance(name, str)
+            assert mask.dtype == np.int32
+
+
+def stack_seeds(home: Path) -> list[bytes]:
+    write_stack(home / "seed.npz", [np.eye(12, 16, dtype=np.int32) * 300] * 2)
+    plain = BytesIO()  # its arrays are not packed, so that a flipped bit is one of a header
+    with np.load(home / "seed.npz") as packed:
+        np.savez(plain, **packed)
+    return [(home / "seed.npz").read_bytes(), plain.getvalue()]
+
+
+def feed_stack(home: Path, content: bytes) -> None:
+    path = home / "fed.npz"
+    path.write_bytes(content)
+    with _refused(path):
+        masks, names = read_stack(path, most_bytes=1 << 22)
+        assert masks.nbytes <= 1 << 22
+        assert len(names) == len(masks)
+
+
+def mutate_bytes(content: bytes, generator: random.Random, raw: Raw) -> bytes:
+    return raw(content)
+
+
+class _Six(FrameSource):
+    exact = False
+
+
+def table_seeds(home: Path) -> list[bytes]:
+    rows = [",".join(COLUMNS), "00000,1,1,0.9,40", "00001,1,0,0.5,0", "00001,2,1,1.0,9"]
+    return ["\n".join(rows).encode()]
+
+
+def feed_table(home: Path, content: bytes) -> None:
+    path = home / "fed.csv"
+    path.write_bytes(content)
+    with _refused(path):
+        states = read_confidences(path, _Six())
+        assert all(0 <= state.confidence <= 1 for frame in states for state in frame.values())
+
+
+def mutate_table(content: bytes, generator: random.Random, raw: Raw) -> bytes:
+    lines = content.decode(errors="replace").split("\n")
+    at = generator.randrange(len(lines))
+    cells = lines[at].split(",")
+    cells[generator.randrange(len(cells))] = str(
+        generator.choice([*ODD, "99999999", "9" * 5000, '"', "\x1b["])
+    )
+    lines[at] = ",".join(cells)
+    return raw(content) if generator.random() < 0.2 else "\n".join(lines).encode()
+
+
+def run_seeds(home: Path) -> list[bytes]:
+    settings = {"model": "tiny", "trunk": "tiny", "attention": ["none", "external"], "every": 5}
+    Run(settings, {"cow": Timing(40, 2.5, "ab")}, 6_000_000, 900.5, "a machine", "0.1.0").write(home)
+    return [(home / "run.json").read_bytes()]
+
+
+def feed_run(home: Path, content: bytes) -> None:
+    (home / "run.json").write_bytes(content)
+    with _refused(home):
+        if (run := Run.read(home)) is not None:
+            assert overview([Method("a", home, None, run)]).text()
+            assert run.settings.get("trunk", "") is not None
+
+
+def meta_seeds(home: Path) -> list[bytes]:
+    frames = ["00000", "00005"]
+    objects = {"1": {"category": "cow", "frames": frames}, "2": {"category": "ape", "frames": frames[1:]}}
+    return [json.dumps({"videos": {"a": {"objects": objects}}}).encode()]
+
+
+def feed_meta(home: Path, content: bytes) -> None:
+    root = home / "data"
+    if not root.is_dir():
+        for kind in ("JPEGImages", "Annotations"):
+            (root / kind / "a").mkdir(parents=True)
+        for name in ("00000", "00005"):
+            Image.fromarray(FRAME).save(root / "JPEGImages" / "a" / f"{name}.jpg")
+            write_mask(root / "Annotations" / "a" / f"{name}.png", np.eye(32, 48, dtype=np.int32))
+    (root / "meta.json").write_bytes(content)
+    with contextlib.suppress(ValueError):  # of the data set, which has names of its own
+        for video in find_videos(root, PROTOCOLS["youtube-vos-2018"]):
+            assert video.wanted
+
+
 @contextlib.contextmanager
 def _refused(path: Path) -> Iterator[None]:
     """A ValueError within is an answer, where it names the file or its folder."""
@@ -266,12 +378,48 @@ TARGETS = {
     "configs": Target(config_seeds, feed_config, mutate_json),
     "weights": Target(weights_seeds, feed_weights, mutate_tensors),
     "sessions": Target(session_seeds, feed_session, mutate_tensors),
+    "coco": Target(coco_seeds, feed_coco, mutate_json),
+    "stacks": Target(stack_seeds, feed_stack, mutate_bytes),
+    "tables": Target(table_seeds, feed_table, mutate_table),
+    "runs": Target(run_seeds, feed_run, mutate_json),
+    "metas": Target(meta_seeds, feed_meta, mutate_json),
 }
 
 
-def main() -> None:
-    import atheris
+def blindly(target: Target, home: Path, corpus: Path, seconds: float, seed: int = 0) -> int:
+    """Feed a reader changed seeds for a while; what it does not take is written to the folder, and raised."""
+    generator, seeds, count = random.Random(seed), target.seeds(home), 0
 
+    def raw(content: bytes) -> bytes:
+        changed = bytearray(content)
+        for _ in range(generator.choice((1, 1, 1, 4, 16))):
+            at = generator.randrange(len(changed) + 1)
+            way = generator.random()
+            if way < 0.2:
+                del changed[at : at + generator.randrange(1, 9)]
+            elif way < 0.4:
+                changed[at:at] = generator.choice(
+                    (b"\0", b"\xff" * 4, b'"', b"9" * 20, b"\x1b]0;a\x07", b"[" * 9)
+                )
+            elif at < len(changed):
+                changed[at] ^= 1 << generator.randrange(8)
+        return bytes(changed)
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        content = generator.choice(seeds)
+        for _ in range(generator.randrange(1, 6)):
+            content = target.mutate(content, generator, raw)[:65536]
+            try:
+                target.feed(home, content)
+            except BaseException:
+                (corpus / f"finding{count}").write_bytes(content)
+                raise
+            count += 1
+    return count
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--minutes", type=float, default=10)
@@ -286,6 +434,12 @@ def main() -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(target.seeds(home)):
         (corpus / f"seed{number}").write_bytes(seed)
+
+    try:
+        import atheris
+    except ImportError:
+        print(f"{args.target}: {blindly(target, home, corpus, 60 * args.minutes)} files, and no finding")
+        return
 
     def mutate(content: bytes, size: int, seed: int) -> bytes:
         return target.mutate(content, random.Random(seed), lambda x: atheris.Mutate(x, len(x) + 16))[:size]

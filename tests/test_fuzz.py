@@ -9,7 +9,7 @@ import pytest
 import fuzz
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning", "ignore::emavos.io.InputWarning")
 @pytest.mark.parametrize("name", fuzz.TARGETS)
 def test_a_reader_takes_a_file_or_refuses_it_by_name(tmp_path, name):
     target, generator = fuzz.TARGETS[name], random.Random(0)

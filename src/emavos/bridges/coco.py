@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emavos.io import IdMask
-from emavos.io.images import PathLike
+from emavos.io.images import MAX_PIXELS, PathLike
+from emavos.io.text import read_json
 from emavos.io.whole import named_as, replacing
 
 _CATEGORY = {"id": 1, "name": "object"}  # objects of a video have ids, and no class
@@ -115,14 +116,14 @@ def read_coco(path: PathLike) -> Iterator[tuple[str, IdMask]]:
     later has it. Raises ValueError where the file is something else, has polygons, or an id is 0.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = read_json(path, "a COCO file")
         images = {int(image["id"]): image for image in content["images"]}
         if len(images) < len(content["images"]):
             raise ValueError("two images have one id")
         found: dict[int, list[Mapping[str, Any]]] = {number: [] for number in images}
         for annotation in content["annotations"]:
             found[int(annotation["image_id"])].append(annotation)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"{path} is no COCO file of images and annotations: {error!r:.100}") from error
     for number, image in images.items():
         try:
@@ -199,6 +200,9 @@ def _size(size: Any) -> tuple[int, int]:
     """Height and width of a picture that a memory holds, checked."""
     if isinstance(size, (list, tuple, np.ndarray)) and len(size) == 2:
         whole = all(isinstance(side, (int, np.integer)) and not isinstance(side, bool) for side in size)
-        if whole and min(size) > 0 and int(size[0]) * int(size[1]) < 2**31:
+        if whole and min(size) > 0 and int(size[0]) * int(size[1]) <= MAX_PIXELS:
             return int(size[0]), int(size[1])
-    raise ValueError(f"the size of a run-length encoding is [height, width], not {size!r:.60}")
+    raise ValueError(
+        "the size of a run-length encoding is [height, width], "
+        f"of at most {MAX_PIXELS} pixels, not {size!r:.60}"
+    )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import zipfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emavos.io.images import PathLike, check_file
+from emavos.io.images import MAX_PIXELS, PathLike, check_file
 from emavos.io.whole import replacing
+
+MOST_BYTES = 1 << 29  # of a stack that is read, unless told: 1300 masks of 480x854
 
 
 def stack_masks(masks: Iterable[Any]) -> NDArray[Any]:
@@ -45,17 +50,53 @@ def write_stack(path: PathLike, masks: Iterable[Any], names: Sequence[str] | Non
         np.savez_compressed(file, masks=stack, ids=ids[ids != 0], names=np.array(names, dtype=np.str_))
 
 
-def read_stack(path: PathLike) -> tuple[NDArray[Any], list[str]]:
-    """The masks (T, H, W) and the names of frames that `write_stack` wrote; nothing in it is executed."""
+def read_stack(path: PathLike, most_bytes: int = MOST_BYTES) -> tuple[NDArray[Any], list[str]]:
+    """The masks (T, H, W) and the names of frames that `write_stack` wrote; nothing in it is executed.
+
+    most_bytes: of the masks in memory. A small file may declare any number, so more raises ValueError before
+    the memory is taken.
+    """
     check_file(path, "a stack of masks")
     try:
+        with zipfile.ZipFile(path) as archive:
+            shape, names_shape = _declared(archive, "masks", "ui"), _declared(archive, "names", "U")
+        if len(shape.sides) != 3 or names_shape.sides != shape.sides[:1]:
+            raise ValueError(f"masks are {shape.sides}, names {names_shape.sides}")
+        for part in (shape, names_shape):
+            if part.nbytes > most_bytes or part.pixels > MAX_PIXELS:
+                raise ValueError(
+                    f"it declares {part.sides}, {part.nbytes} bytes, beyond {most_bytes}, or a mask beyond "
+                    f"{MAX_PIXELS} pixels; if you trust it, pass most_bytes="
+                )
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             masks, names = file["masks"], file["names"]
-        if masks.ndim != 3 or masks.dtype.kind not in "ui" or names.shape != masks.shape[:1]:
-            raise ValueError(f"masks are {masks.shape} of {masks.dtype}, names {names.shape}")
     except Exception as error:  # zipfile, zlib and NumPy raise whatever their readers do
-        raise ValueError(f"{path} is no stack of masks: {error}") from error
+        raise ValueError(f"{path} is no stack of masks that can be read: {error}") from error
     return masks, [str(name) for name in names]
+
+
+@dataclass(frozen=True)
+class _Declared:
+    """What an array of a file says of itself."""
+
+    sides: tuple[int, ...]
+    nbytes: int
+
+    @property
+    def pixels(self) -> int:
+        return math.prod(self.sides[1:])
+
+
+def _declared(archive: zipfile.ZipFile, name: str, kinds: str) -> _Declared:
+    with archive.open(f"{name}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        sides, _, dtype = read(file)
+    if dtype.kind not in kinds or any(side < 0 for side in sides):
+        raise ValueError(f"{name} are {sides} of {dtype}")
+    return _Declared(sides, math.prod(sides) * max(dtype.itemsize, 1))
 
 
 def _small(mask: NDArray[Any]) -> NDArray[Any]:

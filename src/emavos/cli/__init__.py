@@ -34,6 +34,7 @@ from emavos.cli import (
     ui,
 )
 from emavos.cli.streams import speaking
+from emavos.cli.words import plain
 
 _NO_MEMORY = "out of memory; try a smaller --size or --max-frames, or fewer --workers"
 BAD_INPUT, BAD_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
@@ -104,7 +105,7 @@ def _notices_in_a_line() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
             if issubclass(category, InputWarning):
-                print("emavos: note:", " ".join(str(message).split()), file=sys.stderr)
+                print("emavos: note:", plain(str(message)), file=sys.stderr)
             else:
                 others(message, category, *rest, **more)
 
@@ -113,7 +114,7 @@ def _notices_in_a_line() -> Iterator[None]:
 
 
 def _fail(message: str, code: int) -> int:
-    print("emavos: error:", " ".join(message.split()), file=sys.stderr)
+    print("emavos: error:", plain(message), file=sys.stderr)
     return code
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from emavos.confidence.expected import ObjectState
     from emavos.io import FrameSource
 
+_MOST_FRAMES = 1 << 22  # of a video that does not know how many it has: 38 hours of 30 a second
 COLUMNS = ("frame", "object", "present", "confidence", "area")
 
 
@@ -33,18 +35,20 @@ def write_confidences(path: Path, names: Sequence[str], states: Sequence[Mapping
 def read_confidences(path: Path, frames: FrameSource) -> list[dict[int, ObjectState]]:
     """What `write_confidences` wrote, by the index of the frame."""
     from emavos.confidence.expected import ObjectState
+    from emavos.io.text import read_text
 
     found: dict[int, dict[int, ObjectState]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
+    most = frames.count if frames.exact and frames.count is not None else _MOST_FRAMES
+    rows = csv.DictReader(io.StringIO(read_text(path, "a table of confidences"), newline=""))
+    try:
         if tuple(rows.fieldnames or ()) != COLUMNS:
             raise ValueError(
                 f"{path} has not the columns {', '.join(COLUMNS)}; `segment --confidence` writes them"
             )
         for row in rows:
-            index = frames.find(row["frame"])
-            if index is None:
-                raise ValueError(f"{path} tells of frame {row['frame']}, which VIDEO does not have")
+            index = frames.find(row["frame"]) if len(row["frame"]) < 256 else None
+            if index is None or index >= most:
+                raise ValueError(f"{path} tells of frame {row['frame']:.40}, which VIDEO does not have")
             try:
                 state = ObjectState(row["present"] == "1", float(row["confidence"]), int(row["area"]))
                 id = int(row["object"])
@@ -52,5 +56,12 @@ def read_confidences(path: Path, frames: FrameSource) -> list[dict[int, ObjectSt
                 raise ValueError(f"{path} is damaged in line {rows.line_num}: {error}") from error
             if not 0 <= state.confidence <= 1:  # NaN too
                 raise ValueError(f"{path} is damaged in line {rows.line_num}: a confidence is in [0, 1]")
+            if abs(id) >= 2**31 or not 0 <= state.area < 2**63:
+                raise ValueError(
+                    f"{path} is damaged in line {rows.line_num}: an object or area is out of range"
+                )
             found.setdefault(index, {})[id] = state
-    return [found.get(index, {}) for index in range(max(found, default=-1) + 1)]
+    except csv.Error as error:
+        raise ValueError(f"{path} is damaged in line {rows.line_num}: {error}") from error
+    nothing: dict[int, ObjectState] = {}
+    return [found.get(index, nothing) for index in range(max(found, default=-1) + 1)]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emavos.cli.arguments import whole
+from emavos.cli.words import plain
 
 if TYPE_CHECKING:
     from emavos.evaluation import Protocol, Score, Video
@@ -94,7 +95,7 @@ def say(method: str, why: str, names: Sequence[str]) -> None:
     from emavos.evaluation.layouts import some
 
     if names:
-        print(f"emavos: {method}: {why}: {some(names)}", file=sys.stderr)
+        print(plain(f"emavos: {method}: {why}: {some(names)}"), file=sys.stderr)
 
 
 def say_what_is_not_scored(method: str, score: Score) -> None:

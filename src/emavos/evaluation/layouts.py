@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +13,7 @@ import numpy as np
 
 from emavos.evaluation.protocol import Protocol
 from emavos.io import IdMask, list_images, read_mask
+from emavos.io.text import read_json, read_text
 
 VOID = 255  # in a ground truth: no object, so DAVIS counts it as background
 
@@ -193,7 +193,7 @@ def _listed(root: Path, protocol: Protocol, masks: Path) -> list[str]:
         known = sorted(file.relative_to(lists).with_suffix("").as_posix() for file in lists.rglob("*.txt"))
         wanted = root / protocol.lists[0]
         raise ValueError(f"{wanted} is not a file; the splits there: {some(known) or 'none'}")
-    words = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    words = [line.split()[0] for line in read_text(path, "a list of sequences").splitlines() if line.strip()]
     if not words:
         raise ValueError(f"{path} is empty; write the name of a sequence on each line")
     # DAVIS 2017 lists names, DAVIS 2016 every frame: /JPEGImages/480p/bear/00000.jpg /Annotations/...
@@ -212,11 +212,14 @@ def _read_meta(root: Path, protocol: Protocol) -> dict[str, dict[int, Any]] | No
 
 def _parse_meta(path: Path) -> dict[str, dict[int, Any]]:
     try:
-        videos = json.loads(path.read_text(encoding="utf-8"))["videos"]
-        return {
+        videos = {
             name: {int(i): dict(one) for i, one in video["objects"].items()}
-            for name, video in sorted(videos.items())
+            for name, video in sorted(read_json(path, "a meta.json")["videos"].items())
         }
+        for one in (one for objects in videos.values() for one in objects.values()):
+            if not isinstance(one.get("frames", []), list):
+                raise ValueError("frames of an object are a list of names")
+        return videos
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f'{path} is no meta.json of YouTube-VOS, {{"videos": {{NAME: {{"objects": ...}}}}}}: {error!r}'

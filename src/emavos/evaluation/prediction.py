@@ -17,6 +17,7 @@ import numpy as np
 
 from emavos.evaluation.layouts import Video, some
 from emavos.io import IdMask, Pixels, ahead, behind, read_frame, write_mask
+from emavos.io.text import read_json
 from emavos.io.whole import partial_folder, replacing, sweep
 
 RUN_NAME = "run.json"
@@ -68,16 +69,46 @@ class Run:
         if not path.is_file():
             return None
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
+            fields = read_json(path, "a record of a run")
             fields["timings"] = {name: Timing(**timing) for name, timing in fields["timings"].items()}
-            return cls(**fields)
+            return cls(**fields)._checked()
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} is no record of a run ({error}); delete it with its masks") from error
+
+    def _checked(self) -> Run:
+        """This run, if its values are of their kinds, for it may be somebody else's; otherwise ValueError."""
+        wrong = [
+            name
+            for name, value in (("parameters", self.parameters), ("peak_mb", self.peak_mb))
+            if not (value is None or _is_number(value))
+        ]
+        wrong += [name for name in ("machine", "version") if not isinstance(getattr(self, name), str)]
+        if not isinstance(self.settings, dict):
+            wrong.append("settings")
+        else:
+            trunk, attention = self.settings.get("trunk", ""), self.settings.get("attention", ["", ""])
+            pair = isinstance(attention, list) and len(attention) == 2
+            if not (isinstance(trunk, str) and pair and all(isinstance(part, str) for part in attention)):
+                wrong.append("settings")
+            if ("trunk" in self.settings) != ("attention" in self.settings):
+                wrong.append("settings")
+        for timing in self.timings.values():
+            if not (
+                _is_number(timing.frames) and _is_number(timing.seconds) and isinstance(timing.data, str)
+            ):
+                wrong.append("timings")
+        if wrong:
+            raise ValueError(f"{wrong[0]} are of another kind")
+        return self
 
     def write(self, folder: str | PathLike[str]) -> None:
         """Write it beside its masks, whole or not at all."""
         with replacing(Path(folder) / RUN_NAME) as partial:
             partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
 def predict(

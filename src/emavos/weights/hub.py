@@ -31,7 +31,7 @@ def download(
     PermissionError where access is refused; ConnectionError where the Hub is needed and does not answer, or
     breaks off; OSError where the cache cannot be written.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
 
     cache = None if cache_dir is None else Path(cache_dir)
     folder = Path()
@@ -50,6 +50,12 @@ def download(
         folder = Path(path).parent
         commit = folder.name  # of the first file, so that a push in between does not mix two
         blob = os.path.realpath(path)
+        home = os.path.realpath(constants.HF_HUB_CACHE if cache is None else cache)
+        if os.path.commonpath([home, blob]) != home:
+            raise ValueError(
+                f"{name} of {repository} lies outside the cache {home}, at {blob}, where the Hub's answer "
+                "led it; delete that file, and trust neither that endpoint nor a proxy before it"
+            )
         if re.fullmatch("[0-9a-f]{64}", os.path.basename(blob)):  # stored by its sha256
             check_sha256(blob, os.path.basename(blob))
     return folder

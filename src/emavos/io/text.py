@@ -1,0 +1,40 @@
+"""Text files of strangers: bounded, whole, and an error that names the file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from emavos.io.images import PathLike, check_file
+
+MOST_BYTES = 1 << 28  # of a text that is read as a whole
+
+
+def read_text(path: PathLike, what: str) -> str:
+    """The text of a file. Raises ValueError that names it if it is no UTF-8, too long, a pipe or a folder.
+
+    what: what it should be, for errors, such as "a list of sequences".
+    """
+    check_file(path, what)
+    path = Path(path)
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise ValueError(f"{path} has {size} bytes, which is no size of {what} ({MOST_BYTES} at most)")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not {what}: byte {error.start} is no UTF-8") from error
+
+
+def read_json(path: PathLike, what: str) -> Any:
+    """The content of a JSON file. Raises ValueError that names it, as `read_text`, if it is no JSON."""
+    try:
+        return json.loads(read_text(path, what))
+    except (json.JSONDecodeError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{os.fspath(path)} is not {what}: {why}") from error
+    except ValueError as error:  # a number of more digits than Python takes
+        if os.fspath(path) in str(error):
+            raise
+        raise ValueError(f"{os.fspath(path)} is not {what}: {error}") from error

@@ -1,0 +1,161 @@
+"""Small files of strangers that would take much memory, end in a traceback, or steer a terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from emavos.bridges import decode_rle, read_coco, read_stack, write_stack
+from emavos.cli import main
+from emavos.cli.confidences import COLUMNS, read_confidences
+from emavos.cli.words import plain
+from emavos.evaluation.prediction import Run
+from emavos.io import FrameSource
+from emavos.io.text import read_json, read_text
+from emavos.weights.hub import download
+
+
+@pytest.mark.parametrize("side", [20000, 46340])
+def test_runs_that_declare_gigabytes_are_refused_before_they_are_laid_out(tmp_path, side):
+    image = {"id": 1, "height": side, "width": side, "file_name": "a.png"}
+    rle = {"size": [side, side], "counts": [side * side]}
+    annotation = {"id": 1, "image_id": 1, "track_id": 1, "segmentation": rle}
+    (tmp_path / "a.json").write_text(json.dumps({"images": [image], "annotations": [annotation]}))
+    with pytest.raises(
+        ValueError, match=rf"a\.json, image 1: the size .*at most 134217728 pixels, not \[{side}"
+    ):
+        next(read_coco(tmp_path / "a.json"))
+    with pytest.raises(ValueError, match="at most 134217728 pixels"):
+        decode_rle(rle)
+
+
+def pack(path, **declared):
+    """A stack whose arrays declare a shape and hold nothing."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, (shape, kind) in declared.items():
+            file = io.BytesIO()
+            header = {"descr": kind, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            archive.writestr(f"{name}.npy", file.getvalue())
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"masks": ((1000, 1000, 1000), "|u1"), "names": ((1000,), "<U5")},
+        {"masks": ((1, 2**14, 2**14), "|u1"), "names": ((1,), "<U5")},
+        {"masks": ((2**31, 2**31, 2**31), "|u1"), "names": ((2**31,), "<U5")},
+        {"masks": ((1, 2, 2), "|u1"), "names": ((1,), "<U999999999")},
+        {"masks": ((9, 2, 2), "|u1"), "names": ((1,), "<U5")},
+        {"masks": ((9, 2, 2), "|O"), "names": ((9,), "<U5")},
+        {"masks": ((9, 2, 2), "|u1"), "names": ((9,), "|O")},
+    ],
+)
+def test_a_stack_that_declares_much_or_something_else_is_refused(tmp_path, declared):
+    pack(tmp_path / "a.npz", **declared)
+    with pytest.raises(ValueError, match=r"a\.npz is no stack of masks that can be read"):
+        read_stack(tmp_path / "a.npz")
+
+
+def test_a_large_stack_is_read_if_its_size_is_allowed(tmp_path):
+    write_stack(tmp_path / "a.npz", [np.eye(64, dtype=np.int32)] * 9)
+    with pytest.raises(ValueError, match="pass most_bytes="):
+        read_stack(tmp_path / "a.npz", most_bytes=9 * 64 * 64 - 1)
+    assert read_stack(tmp_path / "a.npz", most_bytes=9 * 64 * 64)[0].shape == (9, 64, 64)
+
+
+class Video(FrameSource):
+    count, exact = 6, False
+
+
+@pytest.mark.parametrize("frame", ["999999999", "9" * 5000, "-1", "\x1b[2J"])
+def test_a_table_of_confidences_for_frames_that_are_not_there_is_refused(tmp_path, frame):
+    (tmp_path / "a.csv").write_text(",".join(COLUMNS) + f"\n{frame},1,1,0.5,3\n")
+    with pytest.raises(ValueError, match=r"a\.csv tells of frame .*which VIDEO does not have"):
+        read_confidences(tmp_path / "a.csv", Video())
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b'frame,"' + b"a" * 200_000, b"", b"\0", b"frame\n"])
+def test_a_table_that_is_none_is_named(tmp_path, content):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.csv"):
+        read_confidences(tmp_path / "a.csv", Video())
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff", b"9" * 5000, b"{", b""])
+def test_json_that_is_none_is_named(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.json is not a thing"):
+        read_json(tmp_path / "a.json", "a thing")
+
+
+def test_a_text_is_bounded(tmp_path):
+    with (tmp_path / "a.txt").open("wb") as file:
+        file.truncate(1 << 29)
+    with pytest.raises(ValueError, match="which is no size of a list"):
+        read_text(tmp_path / "a.txt", "a list")
+
+
+RUN = {"settings": {"trunk": "t", "attention": ["a", "b"]}, "timings": {"cow": {"frames": 2, "seconds": 1.0}}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"timings": {"cow": {"frames": "2", "seconds": 1.0}}},
+        {"timings": {"cow": {"frames": 2, "seconds": None}}},
+        {"timings": {"cow": {"frames": 2, "seconds": float("nan")}}},
+        {"timings": [1]},
+        {"settings": [1]},
+        {"settings": {"attention": ["a", "b"]}},
+        {"settings": {"trunk": ["t"], "attention": ["a", "b"]}},
+        {"settings": {"trunk": "t", "attention": "ab"}},
+        {"parameters": "many"},
+        {"peak_mb": [1]},
+        {"machine": {"a": 1}},
+        {"version": None},
+        {"more": 1},
+    ],
+)
+def test_a_record_of_somebody_elses_run_is_refused_by_name(tmp_path, changes):
+    (tmp_path / "run.json").write_text(json.dumps(RUN))
+    assert Run.read(tmp_path).fps == 2
+    (tmp_path / "run.json").write_text(json.dumps(RUN | changes))
+    with pytest.raises(ValueError, match=r"run\.json is no record of a run"):
+        Run.read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["\x1b]0;title\x07", "a\x1b[2Kb", "\x9b31m", "\u202etxt", "a\0b"])
+def test_what_a_terminal_would_obey_is_shown_as_an_escape(text):
+    shown = plain(text)
+    assert shown.isprintable()
+    assert shown.startswith((text[0], "\\"))
+    assert plain("über 日本 é") == "über 日本 é"
+    assert len(plain("x" * 10**6)) < 2100
+
+
+def test_an_error_of_a_strangers_file_is_a_line_without_escapes(tmp_path, capsys):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "model.safetensors").touch()
+    (tmp_path / "m" / "config.json").write_text(json.dumps({"\x1b]52;c;ZXZpbA==\x07" + "x" * 10**5: 1}))
+    assert main(["export", "onnx", "--model", str(tmp_path / "m"), "--out", str(tmp_path / "o")]) == 1
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert said.count("\n") == 1
+    assert len(said) < 2100
+
+
+def test_a_file_that_the_hub_leads_out_of_its_cache_is_refused(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    snapshot = tmp_path / "cache" / "models--user--a" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (tmp_path / "evil").write_text("{}")
+    (snapshot / "config.json").symlink_to(tmp_path / "evil")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: str(snapshot / "config.json"))
+    with pytest.raises(ValueError, match=r"config\.json of user/a lies outside the cache"):
+        download("user/a", ["config.json"], cache_dir=tmp_path / "cache")
