@@ -42,7 +42,7 @@ ALLOWED = {
     },
     "visualize": {"io"},
     "demo": {"io"},
-    "evaluation": {"frames", "io", "session", "visualize"},
+    "evaluation": {"frames", "io", "machine", "predictor", "session", "visualize"},
     "notebook": {"io", "session", "visualize"},
     "bridges": {"evaluation", "io", "session"},
     "doctor": {"machine", "memory", "weights"},

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -157,8 +156,8 @@ def test_masks_of_other_settings_are_refused_and_made_anew_by_force(here, capsys
 
 
 def test_a_batch_knows_whether_it_is_compiled_and_leaves_other_cores_alone(here, predictor, monkeypatch):
-    other = copy(predictor)
-    other.compile = True
+    same = predictor.policy, predictor.size, predictor.shortcuts
+    other = Predictor(predictor.model, *same, compile=True)
     assert Batch.of(other, "x").settings == Batch.of(predictor, "x").settings | {"compile": True}
     monkeypatch.setattr("emavos.predictor.has_spare_core", lambda: True)
     monkeypatch.setattr(Session, "prepare", lambda *arguments: pytest.fail("prepared beside"))

@@ -9,7 +9,6 @@ from emavos.cli.arguments import Commands
 from emavos.cli.datasets import (
     add_data_arguments,
     check_apart,
-    file_name,
     named_folders,
     protocol_of,
     say_what_is_not_scored,
@@ -53,6 +52,7 @@ def add(commands: Commands) -> None:
 
 def _compare(args: argparse.Namespace) -> None:
     from emavos.evaluation import find_videos, score_videos
+    from emavos.evaluation.comparison import file_name
     from emavos.evaluation.html import Section, html_report
     from emavos.evaluation.pictures import pictures_of
     from emavos.evaluation.report import Method, by_sequence

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -68,11 +67,6 @@ def named_folders(texts: list[str]) -> dict[str, Path]:
             raise ValueError(f"two results are called {name}; give one as NAME={path}")
         folders[name] = path
     return folders
-
-
-def file_name(name: str) -> str:
-    """A name as that of a file or a folder: slashes and other odd letters become two dashes."""
-    return re.sub(r"[^A-Za-z0-9._+=,-]+", "--", name).strip("-.") or "model"
 
 
 def check_apart(out: Path, data: Path, videos: Sequence[Video]) -> None:

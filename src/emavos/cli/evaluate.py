@@ -22,7 +22,6 @@ from emavos.cli.arguments import (
 from emavos.cli.datasets import (
     add_data_arguments,
     check_apart,
-    file_name,
     named_folders,
     protocol_of,
     say,
@@ -31,11 +30,10 @@ from emavos.cli.datasets import (
 from emavos.cli.words import counted
 
 if TYPE_CHECKING:
-    from emavos.evaluation import Protocol, Video
-    from emavos.evaluation.prediction import Follower, Run
-    from emavos.evaluation.report import Method
+    from emavos.evaluation import Protocol
+    from emavos.evaluation.comparison import Model
     from emavos.memory import MemoryPolicy
-    from emavos.models import STCN
+    from emavos.predictor import Predictor
 
 COPY = "copy-first-mask"  # a method without a network
 
@@ -98,10 +96,10 @@ def add(commands: Commands) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from emavos.evaluation import find_videos
+    from emavos.evaluation.comparison import compare, file_name
     from emavos.evaluation.published import compare_with_paper
-    from emavos.evaluation.report import by_sequence, overview, write_overview, write_scores
+    from emavos.evaluation.report import by_sequence, overview
     from emavos.evaluation.submission import write_submission
-    from emavos.io.whole import sweep
 
     if args.data is None:
         if args.table is None or args.model or args.results:
@@ -109,68 +107,83 @@ def _evaluate(args: argparse.Namespace) -> None:
         print(compare_with_paper(args.table))
         return
     protocol = protocol_of(args)
-    videos = find_videos(args.data, protocol, args.sequence)
-    check_apart(args.out, args.data, videos)
-    sweep(args.out)
-    methods = _methods(args, protocol, videos)
-    scored = [method for method in methods if method.score is not None]
-    about = f"{protocol.name}, {counted(len(videos), 'sequence')}"
-    comparison = compare_with_paper(args.table, _measured(scored), about) if args.table else ""
+    check_apart(args.out, args.data, find_videos(args.data, protocol, args.sequence))
+    names = args.model or ([] if args.results else ["tiny"])
+    if {*names} <= {COPY}:
+        check_idle(args, args.parser, "no model is run", but=("model",))
+    done = compare(
+        args.data,
+        protocol,
+        args.out,
+        models={_method_name(name, args, protocol): _model(name, args, protocol) for name in names},
+        results=named_folders(args.results),
+        sequences=args.sequence,
+        processes=args.processes,
+        progress=_bar(args),
+    )
+    methods, scored = list(done.methods), done.scored
+    if scored:
+        say("all", "not scored, as there is no truth", [v.name for v in done.videos if not v.truths])
+    about = f"{protocol.name}, {counted(len(done.videos), 'sequence')}"
+    paper = compare_with_paper(args.table, done.measured(), about) if args.table else ""
     print(about)
     if scored:
         print(f"\nJ&F\n{by_sequence(scored).text()}")
     print(f"\n{overview(methods).text()}")
     if not scored:
         print("\nnot scored: the data holds no truth but the masks that are given")
-    if comparison:
-        print(f"\n{comparison}")
+    if paper:
+        print(f"\n{paper}")
     for method in scored:
         if method.score is not None:
-            write_scores(method.score, args.out / "scores" / file_name(method.name))
             say_what_is_not_scored(method.name, method.score)
-    write_overview(methods, {"protocol": protocol.name, "sequences": len(videos)}, args.out)
+    done.write(args.out, args.pictures, paper)
     if args.zip:
         for method in methods:
             path = args.out / f"{file_name(method.name)}.zip"
-            say(method.name, f"left out of {path}", write_submission(videos, method.folder, path))
-    _write_report(args, protocol, videos, methods, comparison)
+            say(method.name, f"left out of {path}", write_submission(done.videos, method.folder, path))
     if not args.quiet:
         masks = "masks/, " if (args.out / "masks").is_dir() else ""
         print(f"\n{args.out}: {masks}scores/, overview.csv, overview.json, report.html")
 
 
-def _methods(args: argparse.Namespace, protocol: Protocol, videos: list[Video]) -> list[Method]:
-    """All that is compared, with its masks made and scored."""
-    from emavos.evaluation import score_videos
-    from emavos.evaluation.layouts import seen_categories
-    from emavos.evaluation.prediction import Run
-    from emavos.evaluation.report import Method
+def _bar(args: argparse.Namespace) -> Callable[[str, int, int], Any]:
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
-    models = args.model or ([] if args.results else ["tiny"])
-    if {*models} <= {COPY}:
-        check_idle(args, args.parser, "no model is run", but=("model",))
-    folders, runs = named_folders(args.results), dict[str, Run]()
-    for model in dict.fromkeys(models):
-        name = _method_name(model, args, protocol)
-        if name in folders:
-            raise ValueError(f"two methods are called {name}; give the results as NAME=DIR")
-        folders[name] = args.out / "masks" / file_name(name)
-        runs[name] = _predict(model, name, folders[name], args, protocol, videos)
-    if len({file_name(name).casefold() for name in folders}) < len(folders):
-        raise ValueError(f"two of {', '.join(folders)} would be written to one folder; give them as NAME=DIR")
-    known = [video for video in videos if video.truths]
-    if known:
-        say("all", "not scored, as there is no truth", [v.name for v in videos if not v.truths])
-    seen = seen_categories(args.data, protocol)
-    return [
-        Method(
-            name,
-            folder,
-            score_videos(known, folder, seen, processes=args.processes) if known else None,
-            runs.get(name) or Run.read(folder),
-        )
-        for name, folder in folders.items()
-    ]
+    def bar(name: str, done: int, total: int) -> Any:
+        # disable=None: on a terminal alone
+        hidden = args.quiet or None
+        return tqdm(total=total, initial=done, unit="frame", desc=name, leave=False, disable=hidden)
+
+    return bar
+
+
+def _model(name: str, args: argparse.Namespace, protocol: Protocol) -> Model:
+    """What makes the masks of a method."""
+    from emavos.evaluation.comparison import Model
+
+    if name == COPY:
+        return Model(None, COPY)
+    memory, shortcuts = _policy(args, protocol), shortcuts_of(args)
+
+    def load() -> Predictor:
+        from emavos.machine import keep_freed_memory
+        from emavos.predictor import Predictor
+
+        keep_freed_memory()
+        check_compilers(args)
+        with silent_hub(bars=not args.quiet):
+            return Predictor.from_pretrained(
+                name,
+                device=args.device,
+                dtype=dtype_of(args),
+                policy=memory,
+                size=protocol.size if args.size is None else args.size or None,
+                shortcuts=shortcuts,
+                compile=args.compile,
+            )
+
+    return Model(load, name, args.scales, args.flip)
 
 
 def _policy(args: argparse.Namespace, protocol: Protocol) -> MemoryPolicy:
@@ -217,142 +230,6 @@ def _method_name(model: str, args: argparse.Namespace, protocol: Protocol) -> st
     }
     words = [f"{key}={value}" for key, value in options.items() if value is not None]
     return "+".join([model, *words, *(flag for flag, on in flags.items() if on)])
-
-
-def _predict(
-    model: str, name: str, folder: Path, args: argparse.Namespace, protocol: Protocol, videos: list[Video]
-) -> Run:
-    """Write the masks of a model, those that are not there yet."""
-    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
-
-    from emavos.evaluation.baseline import CopyFirstMask
-    from emavos.evaluation.prediction import Run, predict
-    from emavos.machine import PeakMemory, describe
-
-    common = {"protocol": protocol.name, "binary": protocol.binary}
-    before = Run.read(folder)
-    if model == COPY:
-        begin: Callable[[], Follower] = CopyFirstMask
-        settings, network = common | {"model": COPY}, None
-    else:
-        begin, settings, network = _follower(model, args, protocol)
-        settings |= common
-        peak = PeakMemory(next(network.parameters()).device)
-    total = sum(len(video.images) for video in videos)
-    done = 0 if before is None else sum(len(v.images) for v in videos if v.name in before.timings)
-    # disable=None: on a terminal alone
-    with tqdm(
-        total=total, initial=done, unit="frame", desc=name, leave=False, disable=args.quiet or None
-    ) as bar:
-        try:
-            run = predict(videos, begin, folder, settings, each_frame=lambda video, index: bar.update())
-        except (RuntimeError, MemoryError) as error:
-            from emavos.machine import is_out_of_memory
-
-            if not is_out_of_memory(error):
-                raise
-            raise ValueError(f"out of memory; try a smaller --size or --max-frames ({name})") from error
-    followed = before is None or before.timings != run.timings
-    if network is not None and (followed or run.parameters is None):  # None: killed after the last video
-        measured = peak.mb() if followed else None
-        run.peak_mb = run.peak_mb if measured is None else max(measured, run.peak_mb or 0)
-        run.parameters = sum(parameter.numel() for parameter in network.parameters())
-        run.machine = describe(next(network.parameters()).device)
-        run.write(folder)
-    return run
-
-
-def _follower(
-    model: str, args: argparse.Namespace, protocol: Protocol
-) -> tuple[Callable[[], Follower], dict[str, Any], STCN]:
-    """What makes a follower for a video, the settings that decide its masks, and the network."""
-    from emavos.evaluation.views import Views
-    from emavos.machine import keep_freed_memory
-    from emavos.predictor import Predictor
-
-    keep_freed_memory()
-    check_compilers(args)
-    memory = _policy(args, protocol)
-    shortcuts = shortcuts_of(args)
-    size = protocol.size if args.size is None else args.size or None
-    with silent_hub(bars=not args.quiet):
-        predictor = Predictor.from_pretrained(
-            model,
-            device=args.device,
-            dtype=dtype_of(args),
-            policy=memory,
-            size=size,
-            shortcuts=shortcuts,
-            compile=args.compile,
-        )
-    network = predictor.model
-    settings = {
-        "model": model,
-        **predictor.facts(),
-        "trunk": network.config.trunk,
-        "attention": [network.config.key_attention, network.config.value_attention],
-        "scales": list(args.scales),
-        "flip": args.flip,
-    }
-    if args.flip or args.scales != (1.0,):
-        return (
-            lambda: Views(
-                lambda side: predictor.with_settings(size=side).session(),
-                size,
-                scales=args.scales,
-                flip=args.flip,
-            ),
-            settings,
-            network,
-        )
-    return predictor.session, settings, network
-
-
-def _measured(methods: list[Method]) -> list[Any]:
-    """The methods that a table of the paper may have a line for."""
-    from emavos.evaluation.published import Measured
-
-    return [
-        Measured(
-            name=method.name,
-            trunk=method.run.settings["trunk"],
-            attention=tuple(method.run.settings["attention"]),
-            JF=method.score.JF,
-            J=method.score.J.mean,
-            F=method.score.F.mean,
-            fps=method.run.fps,
-        )
-        for method in methods
-        if method.score is not None and method.run is not None and "attention" in method.run.settings
-    ]
-
-
-def _write_report(
-    args: argparse.Namespace, protocol: Protocol, videos: list[Video], methods: list[Method], comparison: str
-) -> None:
-    from emavos import __version__
-    from emavos.evaluation.html import Section, html_report
-    from emavos.evaluation.pictures import sections
-    from emavos.evaluation.report import by_sequence, objects_table, overview
-    from emavos.io.whole import replacing
-
-    scored = [method for method in methods if method.score is not None]
-    facts = {
-        "protocol": f"{protocol.name}: {protocol.about}",
-        "data": f"{args.data.resolve().name}, {counted(len(videos), 'sequence')}",
-        "machine": "; ".join(dict.fromkeys(m.run.machine for m in methods if m.run and m.run.machine)),
-        "made by": f"emavos {__version__}",
-    }
-    parts = [Section("Overview", [("", overview(methods))])]
-    if comparison:
-        parts.append(Section("The paper", text=comparison))
-    if scored:
-        parts.append(Section("J&F of each sequence", [("", by_sequence(methods))]))
-    parts += sections(videos, methods, args.pictures)
-    parts += [Section(f"Objects: {m.name}", [("", objects_table(m.score))]) for m in scored if m.score]
-    page = html_report(f"Evaluation on {protocol.name}", {k: v for k, v in facts.items() if v}, parts)
-    with replacing(args.out / "report.html") as partial:
-        partial.write_text(page, encoding="utf-8")
 
 
 def _scales(text: str) -> tuple[float, ...]:

@@ -1,0 +1,242 @@
+"""Methods side by side on a data set: masks made, scored and written with a report, in one call."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emavos.evaluation.baseline import CopyFirstMask
+from emavos.evaluation.html import Section, html_report
+from emavos.evaluation.layouts import Video, find_videos, seen_categories
+from emavos.evaluation.pictures import sections
+from emavos.evaluation.prediction import Follower, Run, predict
+from emavos.evaluation.protocol import Protocol
+from emavos.evaluation.published import Measured
+from emavos.evaluation.report import (
+    Method,
+    by_sequence,
+    objects_table,
+    overview,
+    write_overview,
+    write_scores,
+)
+from emavos.evaluation.scoring import score_videos
+from emavos.evaluation.views import Views
+from emavos.io.whole import replacing, sweep
+from emavos.machine import PeakMemory, describe, is_out_of_memory
+
+if TYPE_CHECKING:
+    from emavos.predictor import Predictor
+
+COPY = "copy-first-mask"  # the name of a method without a network
+Progress = Callable[[str, int, int], AbstractContextManager[Any]]  # method, frames done, all: has update()
+
+
+@dataclass(frozen=True)
+class Model:
+    """A method that makes its masks here.
+
+    load: returns the predictor, when its turn comes. None: the first mask is copied to every frame.
+    name: of the model, as it is recorded beside the masks.
+    scales, flip: of the views whose probabilities are averaged, see `emavos.evaluation.views.Views`.
+    """
+
+    load: Callable[[], Predictor] | None
+    name: str
+    scales: Sequence[float] = (1.0,)
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was compared, and how it did."""
+
+    data: Path
+    protocol: Protocol
+    videos: Sequence[Video]
+    methods: Sequence[Method]
+
+    @property
+    def scored(self) -> list[Method]:
+        """The methods that have a score."""
+        return [method for method in self.methods if method.score is not None]
+
+    def measured(self) -> list[Measured]:
+        """The methods that a table of the paper may have a line for."""
+        return [
+            Measured(
+                name=method.name,
+                trunk=method.run.settings["trunk"],
+                attention=tuple(method.run.settings["attention"]),
+                JF=method.score.JF,
+                J=method.score.J.mean,
+                F=method.score.F.mean,
+                fps=method.run.fps,
+            )
+            for method in self.scored
+            if method.score is not None and method.run is not None and "attention" in method.run.settings
+        ]
+
+    def write(self, out: Path, pictures: int = 8, paper: str = "") -> None:
+        """Write scores/, overview.csv, overview.json and report.html into a folder.
+
+        pictures: sequences shown in the report, worst first. paper: a text about the paper's tables.
+        """
+        for method in self.scored:
+            if method.score is not None:
+                write_scores(method.score, out / "scores" / file_name(method.name))
+        facts = {"protocol": self.protocol.name, "sequences": len(self.videos)}
+        write_overview(list(self.methods), facts, out)
+        with replacing(out / "report.html") as partial:
+            partial.write_text(self._report(pictures, paper), encoding="utf-8")
+
+    def _report(self, pictures: int, paper: str) -> str:
+        from emavos import __version__
+
+        methods, count = list(self.methods), len(self.videos)
+        facts = {
+            "protocol": f"{self.protocol.name}: {self.protocol.about}",
+            "data": f"{self.data.resolve().name}, {count} sequence{'' if count == 1 else 's'}",
+            "machine": "; ".join(dict.fromkeys(m.run.machine for m in methods if m.run and m.run.machine)),
+            "made by": f"emavos {__version__}",
+        }
+        parts = [Section("Overview", [("", overview(methods))])]
+        if paper:
+            parts.append(Section("The paper", text=paper))
+        if self.scored:
+            parts.append(Section("J&F of each sequence", [("", by_sequence(methods))]))
+        parts += sections(list(self.videos), methods, pictures)
+        parts += [
+            Section(f"Objects: {m.name}", [("", objects_table(m.score))]) for m in self.scored if m.score
+        ]
+        known = {key: value for key, value in facts.items() if value}
+        return html_report(f"Evaluation on {self.protocol.name}", known, parts)
+
+
+def compare(
+    data: str | PathLike[str],
+    protocol: Protocol,
+    out: str | PathLike[str],
+    *,
+    models: Mapping[str, Model] | None = None,
+    results: Mapping[str, Path] | None = None,
+    sequences: Sequence[str] | None = None,
+    processes: int = 1,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Make the masks of models on a data set, those that are not there yet, and score all methods.
+
+    out: folder of the masks, OUT/masks/<method>/<sequence>/<frame>.png.
+    models: by the name of the method. results: folders of masks that were made elsewhere, by theirs.
+    sequences: names of those to take; None: all of the protocol.
+    processes: that score. progress: returns a context whose value is told of each frame by `update()`.
+
+    Raises ValueError when two methods have one name or would share a folder, or masks were made with other
+    settings; and as `find_videos` does.
+
+    >>> predictor = Predictor.from_pretrained()
+    >>> model = Model(lambda: predictor, "tiny")
+    >>> compare("DAVIS", PROTOCOLS["davis-2016-val"], "out", models={"tiny": model}).write(Path("out"))
+    """
+    data, out, models = Path(data), Path(out), models or {}
+    videos = find_videos(data, protocol, sequences)
+    sweep(out)
+    folders = dict(results or {})
+    for name in models:
+        if name in folders:
+            raise ValueError(f"two methods are called {name}; give the results as NAME=DIR")
+        folders[name] = out / "masks" / file_name(name)
+    if len({file_name(name).casefold() for name in folders}) < len(folders):
+        raise ValueError(f"two of {', '.join(folders)} would be written to one folder; give them as NAME=DIR")
+    runs = {
+        name: _run(name, model, folders[name], protocol, videos, progress or _silent)
+        for name, model in models.items()
+    }
+    known = [video for video in videos if video.truths]
+    seen = seen_categories(data, protocol)
+    methods = [
+        Method(
+            name,
+            folder,
+            score_videos(known, folder, seen, processes=processes) if known else None,
+            runs.get(name) or Run.read(folder),
+        )
+        for name, folder in folders.items()
+    ]
+    return Comparison(data, protocol, videos, methods)
+
+
+def file_name(name: str) -> str:
+    """A name as that of a file or a folder: slashes and other odd letters become two dashes."""
+    return re.sub(r"[^A-Za-z0-9._+=,-]+", "--", name).strip("-.") or "model"
+
+
+def _run(
+    name: str, model: Model, folder: Path, protocol: Protocol, videos: Sequence[Video], progress: Progress
+) -> Run:
+    """Write the masks of a model, those that are not there yet."""
+    settings: dict[str, Any] = {"model": model.name}
+    before = Run.read(folder)
+    predictor = None if model.load is None else model.load()
+    begin: Callable[[], Follower] = CopyFirstMask
+    if predictor is not None:
+        begin = _follower(predictor, model)
+        settings |= _settings(predictor, model)
+        peak = PeakMemory(predictor.device)
+    settings |= {"protocol": protocol.name, "binary": protocol.binary}
+    total = sum(len(video.images) for video in videos)
+    done = 0 if before is None else sum(len(v.images) for v in videos if v.name in before.timings)
+    with progress(name, done, total) as bar:
+        try:
+            run = predict(videos, begin, folder, settings, each_frame=lambda video, index: bar.update())
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ValueError(f"out of memory; try a smaller --size or --max-frames ({name})") from error
+    followed = before is None or before.timings != run.timings
+    if predictor is not None and (followed or run.parameters is None):  # None: killed after the last video
+        measured = peak.mb() if followed else None
+        run.peak_mb = run.peak_mb if measured is None else max(measured, run.peak_mb or 0)
+        run.parameters = sum(parameter.numel() for parameter in predictor.model.parameters())
+        run.machine = describe(predictor.device)
+        run.write(folder)
+    return run
+
+
+def _follower(predictor: Predictor, model: Model) -> Callable[[], Follower]:
+    """What makes a follower for a video: a session, or several views of it."""
+    if not model.flip and tuple(model.scales) == (1.0,):
+        return predictor.session
+    return lambda: Views(
+        lambda side: predictor.with_settings(size=side).session(),
+        predictor.size,
+        scales=model.scales,
+        flip=model.flip,
+    )
+
+
+def _settings(predictor: Predictor, model: Model) -> dict[str, Any]:
+    """All that decides the masks of a model, beside the data, as plain values for JSON."""
+    config = predictor.model.config
+    return {
+        **predictor.facts(),
+        "trunk": config.trunk,
+        "attention": [config.key_attention, config.value_attention],
+        "scales": list(model.scales),
+        "flip": model.flip,
+    }
+
+
+class _Bar:
+    def update(self) -> None:
+        pass
+
+
+@contextmanager
+def _silent(name: str, done: int, total: int) -> Iterator[_Bar]:
+    yield _Bar()
