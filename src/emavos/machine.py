@@ -7,9 +7,21 @@ import errno
 import gc
 import os
 import platform
+from functools import cache
 from pathlib import Path
 
 import torch
+
+
+@cache
+def one_thread_after_fork() -> None:
+    """Have forked children of this process compute in one thread: OpenMP's others are not there after a fork.
+
+    A child that waits for them waits for ever, as in a pool of `multiprocessing`, which forks on Linux up to
+    Python 3.13. It may set another number of threads itself if the parent has not computed yet.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def describe(device: torch.device) -> str:

@@ -14,7 +14,7 @@ import torch
 from emavos.frames.masks import check_given
 from emavos.frames.preprocess import WorkingFrame
 from emavos.io import FrameSource, ahead, open_frames, read_ahead, read_mask
-from emavos.machine import has_spare_core
+from emavos.machine import has_spare_core, one_thread_after_fork
 from emavos.memory import MemoryPolicy
 from emavos.models import STCN, compiled, folded, weights_sha256
 from emavos.session import Result, Session
@@ -67,6 +67,7 @@ class Predictor:
         *,
         resize_ahead: bool | None = None,
     ) -> None:
+        one_thread_after_fork()
         self.model = model
         self.network = compiled(folded(model, dtype)) if compile else folded(model, dtype)
         self.settings = Settings.of(self.network, policy, size, shortcuts, resize_ahead)

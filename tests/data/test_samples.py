@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from emavos.data import Clips, ClipSamples, StaticImages
+from emavos.data import Clips, ClipSamples, StaticImages, VideoSamples
 from emavos.data.samples import object_of
+from emavos.data.thin_plate import _basis
 from emavos.data.transforms import Blur, Colour, Motion, View, draw_object_view, draw_view
 from trees import training_tree
 
@@ -45,6 +46,23 @@ def test_workers_draw_the_same_samples(samples):
     for ours, theirs in zip(alone, shared, strict=True):
         assert torch.equal(ours.frames, theirs.frames)
         assert torch.equal(ours.masks, theirs.masks)
+
+
+@pytest.mark.parametrize("default", ["device", "dtype"])
+@pytest.mark.parametrize("kind", [ClipSamples, VideoSamples])
+def test_the_callers_default_device_and_type_change_no_sample(root, samples, default, kind):
+    drawn = samples if kind is ClipSamples else VideoSamples(Clips(root / "clips"), count=24, size=48)
+    plain = drawn[1]
+    _basis.cache_clear()
+    try:
+        torch.set_default_device("meta") if default == "device" else torch.set_default_dtype(torch.float64)
+        sample = drawn[1]
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    for ours, theirs in zip(sample, plain, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours, theirs)
 
 
 def test_threads_do_not_change_a_picture(threads):

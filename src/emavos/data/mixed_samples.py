@@ -63,7 +63,7 @@ class MixedSamples(Dataset[Sample]):
             if bool((masks[0].mean(dim=(1, 2)) >= _LEAST).all()):
                 break
         frames = torch.stack([frame for frame, _ in clip])
-        return Sample(normalize(frames), masks, torch.ones(wanted))
+        return Sample(normalize(frames), masks, masks.new_ones(wanted))
 
     def _draw(self, rng: np.random.Generator, wanted: int) -> _Clip:
         clip = self._real(rng) if rng.random() < self.real else self._still(rng)

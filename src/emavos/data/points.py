@@ -8,6 +8,6 @@ from torch import Tensor
 
 def regular_points(size: int) -> Tensor:
     """(size, size, 2): x and y of the centres of the pixels of [-1, 1] x [-1, 1]."""
-    line = (torch.arange(size) + 0.5) / size * 2 - 1
+    line = (torch.arange(size, dtype=torch.float32, device="cpu") + 0.5) / size * 2 - 1
     y, x = torch.meshgrid(line, line, indexing="ij")
     return torch.stack([x, y], dim=-1)

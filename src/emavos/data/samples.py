@@ -65,7 +65,7 @@ class ClipSamples(Dataset[Sample]):
             masks = torch.stack([one_hot(frame, range(1, objects + 1)) for frame in ids])
             if bool((masks[0].mean(dim=(1, 2)) >= _LEAST).all()):
                 break
-        return Sample(normalize(torch.stack(frames)), masks, torch.ones(objects))
+        return Sample(normalize(torch.stack(frames)), masks, masks.new_ones(objects))
 
     def _draw(self, rng: np.random.Generator, objects: int) -> tuple[list[Tensor], list[Tensor]]:
         """Frames (3, S, S) in [0, 1] and ids (S, S)."""

@@ -22,12 +22,12 @@ def thin_plate_warp(moves: Tensor, size: int) -> Tensor:
 @lru_cache(maxsize=8)
 def _basis(n: int, size: int) -> Tensor:
     """(size * size, n * n): what each point takes of each control point's move. It depends on sizes alone."""
-    line = torch.linspace(-1, 1, n, dtype=torch.float64)
+    line = torch.linspace(-1, 1, n, dtype=torch.float64, device="cpu")
     y, x = torch.meshgrid(line, line, indexing="ij")
     control = torch.stack([x, y], dim=-1).view(-1, 2)  # (n * n, 2)
     count = len(control)
     # [K P; P' 0] [weights; affine] = [moves; 0], so the spline is linear in the moves
-    system = torch.zeros(count + 3, count + 3, dtype=torch.float64)
+    system = torch.zeros(count + 3, count + 3, dtype=torch.float64, device="cpu")
     system[:count, :count] = _radial(control, control)
     system[:count, count:] = _affine(control)
     system[count:, :count] = _affine(control).T
@@ -43,4 +43,4 @@ def _radial(points: Tensor, control: Tensor) -> Tensor:
 
 
 def _affine(points: Tensor) -> Tensor:
-    return torch.cat([torch.ones(len(points), 1, dtype=points.dtype), points], dim=1)
+    return torch.cat([points.new_ones(len(points), 1), points], dim=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from torch.nn import functional
 
 from emavos.data.points import regular_points
 from emavos.data.thin_plate import thin_plate_warp
+
+# Samples are made on the CPU in single precision, whatever torch's defaults are
+_HERE: Any = {"dtype": torch.float32, "device": "cpu"}
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Motion:
 
     @classmethod
     def still(cls) -> Motion:
-        return cls(torch.eye(2, 3), torch.zeros(2, 4, 4))
+        return cls(torch.eye(2, 3, **_HERE), torch.zeros(2, 4, 4, **_HERE))
 
     @classmethod
     def draw(cls, rng: np.random.Generator, strength: float = 1.0, thin_plate: bool = False) -> Motion:
@@ -62,11 +66,11 @@ class View:
         Outside the picture: its mean colour, and no object.
         """
         height, width = mask.shape
-        source = motion(regular_points(size)) * torch.tensor(self.half)
+        source = motion(regular_points(size)) * torch.tensor(self.half, **_HERE)
         if self.mirrored:
             source[..., 0] *= -1
-        source = source + torch.tensor(self.centre)
-        grid = (source / torch.tensor([width, height]) * 2 - 1)[None]
+        source = source + torch.tensor(self.centre, **_HERE)
+        grid = (source / torch.tensor([width, height], **_HERE) * 2 - 1)[None]
         pixels = image.float() / 255
         times = int(2 * min(self.half) / size)
         if times > 1:  # each pixel seen is a mean of those it covers, not one of them

@@ -50,9 +50,9 @@ class VideoSamples(Dataset[Sample]):
             if chosen:
                 break
         planes = range(self.objects)
-        masks = torch.zeros(self.frames, self.objects, self.size, self.size)
+        masks = frames[0].new_zeros(self.frames, self.objects, self.size, self.size)
         masks[:, : len(chosen)] = torch.stack([one_hot(frame, chosen) for frame in ids])
-        valid = torch.tensor([float(i < len(chosen)) for i in planes])
+        valid = masks.new_tensor([float(i < len(chosen)) for i in planes])
         return Sample(normalize(torch.stack(frames)), masks, valid)
 
     def _draw(self, rng: np.random.Generator, gap: int) -> tuple[list[Tensor], list[Tensor]]:

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from emavos.io.pictures import pixels_of
 
-IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406])
-IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225])
+IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float32, device="cpu")
+IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float32, device="cpu")
 
 
 Crop = tuple[EllipsisType, slice, slice]
