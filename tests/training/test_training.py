@@ -93,6 +93,22 @@ def test_the_hardest_pixels_of_each_clip_count():
     assert float(bootstrapped_cross_entropy(logits, target, 0.5)) == pytest.approx(expected)
 
 
+def test_scaled_bootstrapping_is_a_fraction_of_the_mean_and_every_pixel_keeps_its_gradient():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 5, 7, generator=generator, requires_grad=True)
+    target = torch.randint(3, (2, 5, 7), generator=generator)
+    mean = bootstrapped_cross_entropy(logits, target, 1.0)
+    (all_of_it,) = torch.autograd.grad(mean, logits, retain_graph=True)
+    assert bootstrapped_cross_entropy(logits, target, 1.0, "scaled") == mean
+    scaled = bootstrapped_cross_entropy(logits, target, 0.15, "scaled")
+    torch.testing.assert_close(scaled, 0.15 * mean)
+    torch.testing.assert_close(torch.autograd.grad(scaled, logits)[0], 0.15 * all_of_it)
+    hardest = bootstrapped_cross_entropy(logits, target, 0.15)
+    (some,) = torch.autograd.grad(hardest, logits)
+    assert (some != 0).any(dim=1).sum(dim=(1, 2)).tolist() == [5, 5]  # of 35 pixels in each clip
+    assert hardest > mean > scaled
+
+
 def test_dice_loss_is_nothing_for_a_perfect_mask_and_near_one_for_a_wrong_one():
     mask = torch.zeros(1, 1, 20, 20)
     mask[..., :10] = 1
@@ -252,6 +268,7 @@ def test_stages_survive_json_and_wrong_fields_are_refused():
         ({"least_fraction": 0.0}, "least_fraction is more than 0"),
         ({"precision": "float8"}, "precision is one of float32, bfloat16, float16"),
         ({"optimiser": "sgd"}, "optimiser is one of adamw, adam"),
+        ({"bootstrapping": "soft"}, "bootstrapping is one of hardest, scaled, not 'soft'"),
         ({"gaps": [(0.1, 5)]}, "from fraction 0 on and rising"),
         ({"gaps": [(0, 5), (0.5, 0)]}, "from fraction 0 on and rising"),
     ],

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from emavos.models import PRESETS
+from emavos.training.losses import Bootstrapping
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Sampling = Literal["composed", "videos", "mixed"]
@@ -57,6 +58,7 @@ class TrainConfig:
     all_pixels_until: int = 300  # then the loss takes the hardest fraction of the pixels,
     hardest_from: int = 1800  # which falls linearly to its least at this iteration
     least_fraction: float = 0.15
+    bootstrapping: Bootstrapping = "hardest"  # or "scaled": see `bootstrapped_cross_entropy`
     dice: float = 0.5  # weight of the soft Dice loss beside the cross-entropy
     matching: float = 0.0  # weight of the loss on the affinity alone
     ema: float = 0.0  # decay of the moving average of the weights, which is then the result; 0: none
@@ -152,4 +154,5 @@ _CHOICES = {
     "sampling": get_args(Sampling),
     "optimiser": get_args(Optimiser),
     "decay": get_args(Decay),
+    "bootstrapping": get_args(Bootstrapping),
 }

@@ -96,7 +96,7 @@ class Learner:
             parts.append(
                 torch.stack(
                     [
-                        bootstrapped_cross_entropy(logits, target, fraction),
+                        bootstrapped_cross_entropy(logits, target, fraction, config.bootstrapping),
                         dice_loss(logits.softmax(dim=1)[:, 1:], masks[:, t], valid),
                         matching_loss(matched, covered[:, t], valid),
                         best,

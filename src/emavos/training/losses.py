@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 from torch.nn import functional
 
+Bootstrapping = Literal["hardest", "scaled"]
+
 
 def hardest_fraction(iteration: int, start: int = 20_000, end: int = 70_000, least: float = 0.15) -> float:
-    """The share of pixels that count: all until `start`, then falling linearly to `least` at `end`.
+    """The share p of pixels that count: all until `start`, then falling linearly to `least` at `end`.
 
     The defaults are STCN's.
     """
@@ -18,13 +22,25 @@ def hardest_fraction(iteration: int, start: int = 20_000, end: int = 70_000, lea
     return 1.0 - (1.0 - least) * (iteration - start) / (end - start)
 
 
-def bootstrapped_cross_entropy(logits: Tensor, target: Tensor, fraction: float) -> Tensor:
-    """Cross-entropy of the hardest pixels.
+def bootstrapped_cross_entropy(
+    logits: Tensor, target: Tensor, fraction: float, bootstrapping: Bootstrapping = "hardest"
+) -> Tensor:
+    """Cross-entropy of a fraction p of the pixels: their mean in STCN's code, p times the mean in the paper.
 
-    logits: (B, 1 + O, H, W). target: (B, H, W) of class indices. fraction: in (0, 1], taken in each clip
-    by itself. Returns a scalar.
+    logits: (B, 1 + O, H, W).
+    target: (B, H, W) of class indices.
+    fraction: p, in (0, 1], see `hardest_fraction`.
+    bootstrapping: "hardest", as in STCN's code: the mean over the p H W pixels of each clip whose loss is
+        largest, so that easy pixels get no gradient. "scaled", as equation (4) of Kim and Hong (2023) reads:
+        p times the mean over all pixels, so that every pixel keeps its gradient, and all gradients shrink.
+        Adam divides a common factor out, so "scaled" hardly differs from the plain mean unless other losses
+        are added.
+
+    Returns a scalar.
     """
     loss = functional.cross_entropy(logits, target, reduction="none").flatten(1)  # (B, H * W)
+    if bootstrapping == "scaled":
+        return fraction * loss.mean()
     if fraction < 1:
         loss = loss.topk(max(int(loss.shape[1] * fraction), 1), dim=1).values
     return loss.mean()
