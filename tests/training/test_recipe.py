@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from safetensors.torch import save_file
 from torchvision.models import resnet18, resnet50
 
 from emavos.data import Sample
+from emavos.data.places import gap_at
 from emavos.frames.preprocess import normalize
 from emavos.models import PRESETS, STCN
 from emavos.training import STAGES, TrainConfig, start_from_imagenet, train
@@ -17,6 +21,7 @@ from emavos.training.clip import clip_logits
 from emavos.training.learner import Learner, make_optimiser
 from emavos.training.losses import dice_loss
 from emavos.training.sources import open_samples
+from emavos.training.stages import PAPER
 from emavos.weights.convert import from_stcn
 from golden import reference
 from golden.fill import fill_state_dict
@@ -49,15 +54,42 @@ def test_the_stages_are_those_of_the_paper():
         if name.isdecimal()
     }
     assert table == {
-        "0": (8, 300_000, 150_000, "adam", 1e-5, 1.0),
-        "1": (4, 500_000, 400_000, "adam", 1e-5, 1.0),
-        "2": (4, 300_000, 250_000, "adam", 1e-5, 1.0),
-        "3": (4, 150_000, 125_000, "adam", 1e-5, 1.0),
+        "0": (2 * 8, 300_000, 150_000, "adam", 1e-5, 1.0),  # batches of two processes
+        "1": (2 * 4, 500_000, 400_000, "adam", 1e-5, 1.0),
+        "2": (2 * 4, 300_000, 250_000, "adam", 1e-5, 1.0),
+        "3": (2 * 4, 150_000, 125_000, "adam", 1e-5, 1.0),
     }
-    for name in table:
+    for name in PAPER:
         config = STAGES[name]
         assert config.learning_rate(config.decay_from) == pytest.approx(0.1)
         assert (config.all_pixels_until, config.hardest_from, config.least_fraction) == (20_000, 70_000, 0.15)
+        assert config.bootstrapping == "hardest"
+
+
+def test_the_gaps_and_crops_of_the_stages_are_those_of_stcn():
+    fractions = (0.05, 0.15, 0.25, 0.35, 0.6, 0.79, 0.81, 0.89, 0.91)
+    gaps = {
+        name: [gap_at(config.gaps, f) for f in fractions] for name, config in PAPER.items() if config.gaps
+    }
+    main = [5, 10, 15, 20, 25, 25, 25, 25, 5]
+    assert gaps.pop("1") == [5, 10, 15, 20, 25, 25, 5, 5, 5]
+    assert gaps == dict.fromkeys(["2", "3", "paper-pretrained", "paper-alone"], main)
+    # areas of STCN's crops begin at 0.25 in BL30K, else at 0.36
+    assert {name: config.zoom[0] ** 2 for name, config in PAPER.items() if config.gaps} == pytest.approx(
+        {"1": 0.25, "2": 0.36, "3": 0.36, "paper-pretrained": 0.36, "paper-alone": 0.36}
+    )
+
+
+def test_the_table_of_the_stages_says_what_the_stages_are():
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    rows = {}
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        for name in re.findall("`([^`]+)`", cells[0]) if len(cells) == 6 else ():
+            rows[name] = cells[2:]
+    for name, config in PAPER.items():
+        sources = ", ".join(f"`{source}`" for source in config.sources)
+        assert rows[name] == [sources, f"{config.iterations:,}", str(config.batch), str(config.size)], name
 
 
 def test_a_clip_of_one_object_among_clips_of_two_gives_what_the_reference_gives_it_alone(parity):
@@ -99,6 +131,21 @@ def test_dice_is_a_mean_over_clips_of_the_objects_that_are_there():
     prob[1, 0] = 1 - prob[1, 0]
     loss = dice_loss(prob, target, torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
     assert float(loss) == pytest.approx(0.25, abs=0.01)
+
+
+def test_a_learner_takes_the_bootstrapping_of_its_config():
+    config = dataclasses.replace(SMALL, all_pixels_until=0, hardest_from=0, dice=0.0)
+    plain = dataclasses.replace(config, least_fraction=1.0)
+    scaled = dataclasses.replace(config, bootstrapping="scaled")
+    losses = [Learner(fresh(), c).step(batch(), 0).loss for c in (plain, config, scaled)]
+    assert losses[1] > losses[0]
+    assert losses[2] == pytest.approx(0.15 * losses[0])
+
+
+def test_a_run_from_before_bootstrapping_could_be_chosen_took_the_hardest_pixels():
+    fields = json.loads(SMALL.to_json())
+    del fields["bootstrapping"]
+    assert TrainConfig.from_json(json.dumps(fields)) == SMALL
 
 
 def test_the_optimiser_is_the_one_of_the_config():
@@ -160,7 +207,7 @@ def everything(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("stage", ["0", "1", "2", "3"])
+@pytest.mark.parametrize("stage", list(PAPER))
 def test_each_stage_of_the_paper_draws_from_its_data_sets(everything, stage):
     config = dataclasses.replace(STAGES[stage], size=48)
     samples = open_samples(everything, config)

@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
         default="finetune",
         metavar="NAME",
         help="finetune, on your clips (default); tiny-1 to -3 and base-1, -2, embedded models; "
-        "0, 1, 2, 3, the paper",
+        "0, 1, 2, 3, STCN; paper-pretrained, paper-alone, the paper",
     )
     parser.add_argument(
         "--data",
