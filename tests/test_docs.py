@@ -31,6 +31,33 @@ def test_the_page_on_compatibility_names_the_least_versions_of_the_project():
     assert f"Python from {python} on" in page
 
 
+_NUMBER = r"(\d+|(twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|dozen)\b)"
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda p: p.stem)
+def test_no_page_counts_lines_of_code_which_change_with_every_edit(page):
+    text = " ".join(page.read_text().split())
+    counted = re.findall(
+        rf"{_NUMBER} lines( of (code|script|ours|Python|NumPy|C\+\+|JavaScript)|, tested)", text
+    )
+    assert not counted
+
+
+def test_what_bfloat16_costs_is_the_same_on_every_page():
+    decisions, performance = ((DOCS / name).read_text() for name in ("decisions.md", "performance.md"))
+    rows = re.findall(
+        r"^\| (\(nothing\)|`--dtype bfloat16`) \|[^|]*\| ([\d.]+) \| ([\d.]+) \|", performance, re.M
+    )
+    (_, *single), (_, *half) = rows
+    lost = [f"{100 * (float(a) - float(b)):.1f}" for a, b in zip(single, half, strict=True)]
+    said = re.search(
+        r"loses ([\d.]+) points of J&F on the four held-out clips, ([\d.]+) on eight sequences", decisions
+    )
+    assert list(said.groups()) == lost
+    means = re.findall(r"^\| (?:float32|bfloat16) \|(?:[^|]*\|){4} ([\d.]+) \|$", performance, re.M)
+    assert means == [single[0], half[0]]
+
+
 def test_nothing_of_the_site_is_fetched_from_elsewhere():
     assert "font: false" in (ROOT / "mkdocs.yml").read_text()
     for page in PAGES:
