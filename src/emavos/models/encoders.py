@@ -63,6 +63,7 @@ class KeyEncoder(nn.Module):
             self.vit_proj = nn.Conv2d(vit.channels, trunk.channels[2], 1)
             self.vit_key = nn.Conv2d(vit.channels, key_channels, 1)
             nn.init.zeros_(self.vit_proj.weight)
+            assert self.vit_proj.bias is not None
             nn.init.zeros_(self.vit_proj.bias)
             nn.init.orthogonal_(self.vit_key.weight)
 

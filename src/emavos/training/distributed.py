@@ -6,6 +6,7 @@ import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -48,7 +49,8 @@ def parallel(network: nn.Module) -> nn.Module:
     # Buffers are those of batch norm, which is frozen. Newer versions of torch have another name for this.
     names = inspect.signature(DistributedDataParallel.__init__).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
-    return DistributedDataParallel(network, **{name: False})
+    buffers: dict[str, Any] = {name: False}
+    return DistributedDataParallel(network, **buffers)
 
 
 def mean(values: Tensor) -> Tensor:
