@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Literal, get_args
 
 import torch
@@ -183,6 +186,24 @@ class STCN(nn.Module):
         """
         return self.decoder(readout, features, cells)
 
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str] | None = None, **options: Any) -> STCN:
+        """A trained model in evaluation mode: `emavos.weights.load_model`, whose arguments these are.
+
+        >>> model = STCN.from_pretrained("base")
+        """
+        model: STCN = _weights().load_model(name_or_path, **options)
+        return model
+
+    def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
+        """Write `config.json` and `model.safetensors`: `emavos.weights.save_model`, whose arguments these are."""
+        _weights().save_model(self, folder, **options)
+
+    def push_to_hub(self, repository: str, **options: Any) -> str:
+        """Upload to "user/name" of the Hub: `emavos.weights.push_model`, whose arguments these are."""
+        address: str = _weights().push_model(self, repository, **options)
+        return address
+
     def train(self, mode: bool = True) -> STCN:
         """As nn.Module.train, but batch norm stays in evaluation mode always, as STCN trains it."""
         super().train(mode)
@@ -190,6 +211,11 @@ class STCN(nn.Module):
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         return self
+
+
+def _weights() -> ModuleType:
+    """What loads and saves models, found by its name when it is needed: this package imports none of it."""
+    return importlib.import_module("emavos.weights")
 
 
 def _trunks(config: STCNConfig) -> tuple[Trunk, Trunk]:
