@@ -86,3 +86,20 @@ def test_a_predictor_with_other_settings_shares_the_network_and_leaves_the_first
 def test_what_is_no_setting_is_refused(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} (is|are) "):
         Settings(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda model: Predictor(model, shortcuts={"decode_near": True}), "shortcuts are Shortcuts"),
+        (lambda model: Session(model, shortcuts=True), "shortcuts are Shortcuts"),
+        (lambda model: Predictor(model, dtype="auto"), "dtype is a floating-point type .*from_pretrained"),
+        (lambda model: Predictor(model, dtype=torch.int8), "dtype is a floating-point type"),
+        (lambda model: Predictor("tiny"), "model is an STCN, not 'tiny'; .*from_pretrained"),
+        (lambda model: Session("tiny"), "model is an STCN, not 'tiny'"),
+        (lambda model: Predictor(None), "model is an STCN, not None"),
+    ],
+)
+def test_what_is_no_argument_is_refused_where_it_is_given(model, make, message):
+    with pytest.raises(ValueError, match=message):
+        make(model)

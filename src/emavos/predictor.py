@@ -19,7 +19,7 @@ from emavos.memory import MemoryPolicy
 from emavos.models import STCN, compiled, folded, weights_sha256
 from emavos.session import Result, Session
 from emavos.session.both_ways import Direction, check_direction, propagate_backward, propagate_both
-from emavos.settings import Settings, Shortcuts
+from emavos.settings import Settings, Shortcuts, check_network
 from emavos.weights.card import ModelCard
 from emavos.weights.load import (
     check_float,
@@ -68,6 +68,9 @@ class Predictor:
         resize_ahead: bool | None = None,
     ) -> None:
         one_thread_after_fork()
+        check_network(model)
+        if dtype is not None:
+            check_float(dtype)
         self.model = model
         self.network = compiled(folded(model, dtype)) if compile else folded(model, dtype)
         self.settings = Settings.of(self.network, policy, size, shortcuts, resize_ahead)

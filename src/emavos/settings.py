@@ -75,6 +75,7 @@ class Settings:
     ) -> Settings:
         """Settings with the dtype of this network, and compiled as it is; None: the default of each."""
         check_policy(policy)
+        check_network(network)
         return cls(
             MemoryPolicy() if policy is None else policy,
             size,
@@ -93,6 +94,15 @@ class Settings:
             **asdict(self.policy),
             **asdict(self.shortcuts),
         }
+
+
+def check_network(model: object) -> None:
+    """Raise ValueError unless it is an `STCN`."""
+    if not isinstance(model, STCN):
+        raise ValueError(
+            f"model is an STCN, not {model!r:.60}; load one with emavos.weights.load_model, or make the "
+            "predictor with Predictor.from_pretrained"
+        )
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

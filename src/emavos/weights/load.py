@@ -135,7 +135,10 @@ def choose_dtype(device: torch.device) -> torch.dtype:
 def check_float(dtype: torch.dtype) -> None:
     """Raise ValueError unless a network can compute in it."""
     if dtype not in _FLOATS:
-        raise ValueError(f"dtype is a floating-point type such as torch.float32, not {dtype!r}")
+        hint = "; Predictor.from_pretrained takes it, or emavos.weights.choose_dtype(device)" * (
+            dtype == "auto"
+        )
+        raise ValueError(f"dtype is a floating-point type such as torch.float32, not {dtype!r}{hint}")
 
 
 def save_model(
