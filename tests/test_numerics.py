@@ -6,6 +6,7 @@ import copy
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from emavos import MemoryPolicy, Predictor
 from emavos.demo import synthetic_clip
 from emavos.evaluation import region_similarity
 from emavos.memory import readout, topk_readout
-from emavos.models import efficientnet_lite
+from emavos.models import PRESETS, STCN, efficientnet_lite
 from emavos.session import frame as current_frame
 from emavos.weights import load_model
 
@@ -224,3 +225,30 @@ def test_keys_whose_squares_are_no_number_are_an_error_that_names_frame_and_obje
             weight *= 1e25
     with pytest.raises(FloatingPointError, match="frame 1: the network gives NaN or infinity for object 1"):
         follow(model, frames=FRAMES[:2], backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_callers_default_device_changes_nothing(model, backend):
+    """Where "meta" is no device that computes, every tensor has to be made on that of the network."""
+    expected = follow(model, frames=FRAMES[:3], backend=backend)
+    torch.set_default_device("meta")
+    try:
+        result = follow(model, frames=FRAMES[:3], backend=backend)
+    finally:
+        torch.set_default_device(None)
+    assert torch.equal(result[0], expected[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("unit_keys", [False, True])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_keys_are_projected_in_single_precision(dtype, unit_keys, autocast):
+    config = replace(PRESETS["stcn-tiny-none"], unit_keys=unit_keys)
+    model = STCN(config).eval()
+    frames = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), torch.autocast("cpu", dtype, enabled=autocast):
+        key = (
+            (model if autocast else model.to(dtype)).encode_key(frames if autocast else frames.to(dtype)).key
+        )
+    assert key.dtype == torch.float32
+    assert not torch.equal(key, key.to(dtype).float())

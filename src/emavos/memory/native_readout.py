@@ -54,8 +54,8 @@ def native_topk(query: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor
     centre, axes = _axes(query)
     rows = (query.T - centre) @ axes * (2 * channels**-0.5)
     rows_rest = torch.linalg.vector_norm(rows[:, lead:], dim=1)
-    best = torch.full((queries, top_k), -torch.inf, dtype=torch.float32)
-    index = torch.zeros(queries, top_k, dtype=torch.long)
+    best = torch.full((queries, top_k), -torch.inf, dtype=torch.float32, device=query.device)
+    index = torch.zeros(queries, top_k, dtype=torch.long, device=query.device)
     for first in range((cells - 1) // _BLOCK * _BLOCK, -1, -_BLOCK):  # the last frames are the most alike
         block = (keys[first : first + _BLOCK] - centre) @ axes
         offset = torch.linalg.vecdot(block, block) * -(channels**-0.5)
@@ -76,7 +76,7 @@ def _axes(query: Tensor) -> tuple[Tensor, Tensor]:
     """
     centre = query.mean(dim=1)
     if query.shape[1] == 0 or not centre.isfinite().all():  # of which there are no axes
-        return query.new_zeros(len(query)), torch.eye(len(query), dtype=query.dtype)
+        return query.new_zeros(len(query)), torch.eye(len(query), dtype=query.dtype, device=query.device)
     rows = query.T - centre
     return centre, torch.linalg.eigh(rows.T @ rows)[1].flip(1)  # from the widest on
 

@@ -71,19 +71,29 @@ class KeyEncoder(nn.Module):
         f4, f8, f16 = self.trunk(frames)
         if self.vit is None:
             f16 = self.attention(f16)
-            key = self.key_proj(f16)
+            key = _wide(self.key_proj, f16)
         else:
             tokens = self.vit(_centred(frames))
             f16 = self.attention(f16 + self.vit_proj(tokens))
-            key = self.key_proj(f16) + self.vit_key(tokens)
+            key = _wide(self.key_proj, f16) + _wide(self.vit_key, tokens)
         return Features(self._key(key), self.context_proj(f16), f16, f8, f4)
 
     def _key(self, key: Tensor) -> Tensor:
         """The key from its projection, (B, Ck, h, w)."""
         if self.log_scale is None:
             return key
-        wide = torch.promote_types(key.dtype, torch.float32)  # cells that differ would look the same
-        return functional.normalize(key.to(wide), dim=1) * self.log_scale.to(wide).exp()
+        return functional.normalize(key, dim=1) * self.log_scale.to(key.dtype).exp()
+
+
+def _wide(projection: nn.Conv2d, x: Tensor) -> Tensor:
+    """The projection of x in float32 at least: rounded to half precision, cells that differ look the same."""
+    wide, cast = torch.promote_types(x.dtype, torch.float32), torch.is_autocast_enabled(x.device.type)
+    if x.dtype == wide and not cast:
+        projected: Tensor = projection(x)
+        return projected
+    bias = None if projection.bias is None else projection.bias.to(wide)
+    with torch.autocast(x.device.type, enabled=False):
+        return functional.conv2d(x.to(wide), projection.weight.to(wide), bias, padding=projection.padding)
 
 
 def _centred(frames: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ class CurrentFrame:
 
     @property
     def key(self) -> Tensor:
-        """(Ck, h, w) float32: in half precision, cells that differ would look the same."""
+        """(Ck, h, w) float32, as the key encoder projects it whatever the dtype of the network."""
         return self.features.key[0].float()
 
 
