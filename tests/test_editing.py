@@ -399,3 +399,87 @@ def test_before_the_first_frame_there_is_nothing_to_edit(model):
         video.add({1: ONE})
     with pytest.raises(ValueError, match="no object is followed"):
         video.pin()
+
+
+def outcomes(video):
+    """All that a session remembers and says of its current frame, to compare with another's."""
+    banks = [group.bank.state() for group in video.groups]
+    held = [x for tensors, _ in banks for x in tensors.values()]
+    return video.index, video.ids, [slots for _, slots in banks], held, video.signs()
+
+
+def assert_alike(ours, theirs):
+    assert ours[:3] == theirs[:3]
+    assert all(torch.equal(a, b) for a, b in zip(ours[3], theirs[3], strict=True))
+    assert ours[4] == theirs[4]
+
+
+STEPS_AND_EDITS = {
+    "a step": lambda video: video.step(FRAMES[video.index]),
+    "a step with a mask": lambda video: video.step(FRAMES[video.index], only(3, video.index)),
+    "add": lambda video: video.add({3: only(3, 4)}),
+    "correct": lambda video: video.correct({1: only(1, 4)}, since=1),
+    "remove": lambda video: video.remove([1]),
+    "pin": lambda video: video.pin(),
+}
+
+
+@pytest.mark.parametrize("name", STEPS_AND_EDITS)
+@pytest.mark.parametrize("trouble", [torch.OutOfMemoryError, KeyboardInterrupt])
+def test_what_fails_while_confidences_are_computed_did_not_happen(model, monkeypatch, name, trouble):
+    two = np.where(TRUTH[0] == 3, 0, TRUTH[0])
+    broken, plain = (session(model, 5, two, MemoryPolicy(every=1, max_frames=3)) for _ in range(2))
+
+    def fail(*_):
+        raise trouble
+
+    with monkeypatch.context() as patch:
+        patch.setattr("emavos.session.session.observe", fail)
+        with pytest.raises(trouble):
+            STEPS_AND_EDITS[name](broken)
+    assert_alike(outcomes(broken), outcomes(plain))
+    assert_same(go_on(broken), go_on(plain))
+
+
+@pytest.mark.parametrize("size", [None, SIZE, 64])
+@pytest.mark.parametrize("edit", ["a step", "add", "correct", "remove", "pin", "undo"])
+def test_what_is_written_to_a_result_changes_nothing(model, size, edit):
+    two = np.where(TRUTH[0] == 3, 0, TRUTH[0])
+    after = []
+    for write in (False, True):
+        video = Session(model, MemoryPolicy(every=1), size)
+        results = [video.step(FRAMES[0], two), video.step(FRAMES[1])]
+        if write:
+            results[-1].prob.zero_()
+        if edit == "undo":
+            result = video.correct({1: only(1, 1)})
+            if write:
+                result.prob.zero_()
+            results.append(video.undo())
+            if write:
+                kept, result = results[-1].prob.clone(), results[-1]
+                results[-1].prob.zero_()
+                results[-1] = replace(result, prob=kept)
+        else:
+            results.append(STEPS_AND_EDITS[edit](video))
+        after.append((results[-1], video.step(FRAMES[2])))
+    for plain, written in zip(*after, strict=True):
+        assert plain is written is None or torch.equal(plain.prob, written.prob)
+
+
+def test_a_correction_since_a_frame_forgets_in_the_memory_of_its_objects_and_no_others(model):
+    video = session(model, 1, only(1), MemoryPolicy(every=2))
+    video.add({2: only(2), 3: only(3)})
+    go_on(video, 6)
+
+    def frames():
+        return [[frame for _, frame in group.bank.state()[1]] for group in video.groups]
+
+    assert frames() == [[0, 2, 4, 6], [0, 2, 4, 6]]
+    video.correct({2: only(2, 6)}, since=1)
+    assert frames() == [[0, 2, 4, 6], [0, 6]]
+    video.undo()
+    video.correct({1: only(1, 6), 3: only(3, 6)}, since=3)
+    assert frames() == [[0, 2, 6], [0, 2, 6]]
+    video.forget(since=1)
+    assert frames() == [[0, 6], [0, 6]]

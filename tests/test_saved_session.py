@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from emavos import MemoryPolicy, Predictor, Session
 from emavos.demo import synthetic_clip
 from emavos.models import PRESETS, STCN
+from emavos.weights import load_model
 
 FRAMES, TRUTH = synthetic_clip(frames=8, size=(96, 160))
 
@@ -113,3 +114,14 @@ def test_what_is_no_saved_session_is_told_by_name(predictor, tmp_path):
             predictor.session().save(place)
     with pytest.raises(FileNotFoundError):
         predictor.session(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_a_session_of_every_type_is_saved_and_goes_on(tmp_path, dtype):
+    frames, truth = synthetic_clip(frames=3, size=(64, 96))
+    predictor = Predictor(load_model(), size=None, dtype=dtype)
+    session = predictor.session()
+    session.step(frames[0], truth[0])
+    session.save(tmp_path / "saved")
+    again = predictor.session(tmp_path / "saved")
+    assert torch.equal(again.step(frames[1]).prob, session.step(frames[1]).prob)

@@ -154,10 +154,14 @@ class Banks:
         left = [replace(group, ids=tuple(i for i in group.ids if i not in ids)) for group in self.groups]
         self.groups = tuple(group for group in left if group.ids)
 
-    def forget(self, since: int, until: int) -> None:
-        """Drop the frames from index `since` on that were not given. until: the current frame."""
+    def forget(self, since: int, until: int, ids: Collection[int]) -> None:
+        """Drop the frames from index `since` on that were not given, from the banks of these objects.
+
+        until: the current frame.
+        """
         for group in self.groups:
-            group.bank.forget(since)
+            if not {*ids}.isdisjoint(group.ids):
+                group.bank.forget(since)
         held = max((group.bank.latest(until) for group in self.groups), default=self.memorized)
         self.memorized = min(self.memorized, held)  # never later: corrections do not move the schedule
 

@@ -25,7 +25,7 @@ from emavos.session.banks import Banks, Group
 from emavos.settings import Settings, Shortcuts
 
 _FORMAT = 3
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16)  # in which a network computes
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # in which a network computes
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ class Result:
     index: of the frame, from 0.
     ids: the objects followed so far, in the order they were introduced.
     prob: (1 + O, H, W) float32, background first, then in the order of ids; sums to one over its first axis.
+        It is yours: writing to it changes no later frame.
     confidences: how sure the mask of each object is, in the order of ids.
     """
 

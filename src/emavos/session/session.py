@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -37,6 +37,15 @@ class _Before:
 
     banks: BanksMark
     now: CurrentFrame | None
+    sureness: _Sureness
+
+
+@dataclass(frozen=True)
+class _Sureness:
+    """What `observe` found on the current frame."""
+
+    confidences: tuple[float, ...] = ()
+    edges: Mapping[int, float] = field(default_factory=dict)
 
 
 class Session:
@@ -83,7 +92,7 @@ class Session:
         self._order = order
         self._banks = Banks(self.settings.policy)
         self._now: CurrentFrame | None = None
-        self._edges: dict[int, float] = {}  # of the current frame, see `observe`
+        self._sureness = _Sureness()
         self._undo: list[_Before] = []  # one before each edit since the last step
 
     @property
@@ -136,11 +145,13 @@ class Session:
                 raise ValueError(
                     f"the mask of frame {self._told(self.index)} is empty: every pixel is 0, the background"
                 )
-            before = _Before(self._banks.mark(cells=False), self._now)
+            before = _Before(self._banks.mark(cells=False), self._now, self._sureness)
             try:
                 now = self._see(working, self.index, use=self.index)
                 if given is not None:
                     now = self._give(now, known, one_hot(moved(given, device), known))
+                sureness = self._observe(now)
+                result = self._result(now, sureness)
                 store = self._storing(now)
             except BaseException:  # out of memory, or interrupted: as if the frame had not come
                 self._restore(before)
@@ -148,10 +159,10 @@ class Session:
                 raise
             self._keep_edits()
             store()
-        self._now = now
+        self._now, self._sureness = now, sureness
         self.frame_size = working.size
         self.index += 1
-        return self._result(now)
+        return result
 
     def prepare(self, frame: object, index: int) -> WorkingFrame:
         """What `step` does first with a frame, for a thread that works ahead of it on a CPU.
@@ -174,7 +185,14 @@ class Session:
         full = resize(prob[working.crop], working.size)
         remembered = self._banks.remembered(index)
         return CurrentFrame(
-            index, frame, features, working.crop, prob, full, remembered=remembered, edges=self._edges
+            index,
+            frame,
+            features,
+            working.crop,
+            prob,
+            full,
+            remembered=remembered,
+            edges=self._sureness.edges,
         )
 
     def _read(self, features: Features, frame: Tensor, index: int, use: int | None) -> Tensor:
@@ -287,7 +305,8 @@ class Session:
         The frame stays in their memory for ever, and those after it are read from it.
 
         masks: as for `add`, of objects that are followed. An empty one says that the object is not there.
-        since: the index of the frame from which on the memory is known to be wrong: see `forget`.
+        since: the index of the frame from which on their memory is known to be wrong. What it holds of later
+            frames is dropped, as by `forget`. Objects that were introduced together share a memory.
 
         Raises ValueError as `add` does, and where an id is not followed.
         """
@@ -309,7 +328,7 @@ class Session:
         with self._editing() as now:
             self._now = without_objects(now, self.ids, ids)
             self._banks.remove(ids)
-        return self._result(self._now)
+            return self._edited(self._now)
 
     def pin(self) -> None:
         """Keep the current frame, as it is, in the memory of all objects for ever.
@@ -324,7 +343,7 @@ class Session:
             given = now.given + tuple(id for id in self.ids if id not in now.remembered)
             self._now = replace(now, given=tuple(dict.fromkeys(given)))
             self._storing(self._now)()
-        self._result(self._now)  # which says to the next frame where the objects are
+            self._sureness = self._observe(self._now)
 
     def forget(self, since: int) -> None:
         """Drop what the memory holds of frames from index `since` on, but for frames that were given.
@@ -332,21 +351,27 @@ class Session:
         Raises ValueError where there is no frame yet, or `since` is no index.
         """
         with self._editing():
-            self._forget(since)
+            self._forget(since, self.ids)
 
     def undo(self) -> Result:
         """Take back the last edit since the last step; returns the current frame's result without it."""
         if not self._undo or self._now is None:
             raise ValueError("there is nothing to undo: no edit since the last step")
+        before = self._undo[-1]
+        assert before.now is not None
+        ids = tuple(id for group in before.banks.groups for id in group.ids)
+        result = Result(before.now.index, ids, before.now.full.clone(), before.sureness.confidences)
         self._restore(self._undo.pop())
-        return self._result(self._now)
+        return result
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that the frames to come depend on into a safetensors file, which `load` reads.
 
         The current frame is not part of it: after loading, edits wait for the next step.
         """
-        state = SessionState(self.settings, self.index, self.frame_size, self._banks, self._edges)
+        state = SessionState(
+            self.settings, self.index, self.frame_size, self._banks, {**self._sureness.edges}
+        )
         write_state(path, state, self.model)
 
     @classmethod
@@ -360,7 +385,7 @@ class Session:
         state = read_state(path, model, network)
         session = cls(model, network=network, settings=state.settings, start=state.index)
         session.frame_size = state.frame_size
-        session._banks, session._edges = state.banks, state.edges
+        session._banks, session._sureness = state.banks, _Sureness(edges=state.edges)
         return session
 
     def signs(self) -> dict[int, tuple[float, ...]]:
@@ -379,13 +404,13 @@ class Session:
                 if id not in self.ids and not plane.any():
                     raise ValueError(f"the mask of object {id} is empty: there is nothing to follow")
             if since is not None:
-                self._forget(since)
+                self._forget(since, masks)
             self._now = self._give(now, tuple(map(int, masks)), moved(planes, now.full.device), edit=True)
             self._storing(self._now)()
-        return self._result(self._now)
+            return self._edited(self._now)
 
-    def _forget(self, since: int) -> None:
-        self._banks.forget(_index("since", since), until=self.index - 1)
+    def _forget(self, since: int, ids: Collection[int]) -> None:
+        self._banks.forget(_index("since", since), until=self.index - 1, ids=ids)
 
     @contextmanager
     def _computing(self) -> Iterator[torch.device]:
@@ -404,7 +429,7 @@ class Session:
         if self._now is None:
             raise ValueError("there is no frame to edit yet; step() comes first")
         with self._computing():
-            before = _Before(self._banks.mark(cells=True), self._now)
+            before = _Before(self._banks.mark(cells=True), self._now, self._sureness)
             try:
                 yield self._now
             except BaseException:
@@ -419,11 +444,19 @@ class Session:
 
     def _restore(self, before: _Before) -> None:
         self._banks.rewind(before.banks)
-        self._now = before.now
+        self._now, self._sureness = before.now, before.sureness
 
-    def _result(self, now: CurrentFrame) -> Result:
-        confidences, self._edges = observe(now.prob[now.crop], self.ids, now.given, now.edges)
-        return Result(now.index, self.ids, now.full, confidences)
+    def _observe(self, now: CurrentFrame) -> _Sureness:
+        return _Sureness(*observe(now.prob[now.crop], self.ids, now.given, now.edges))
+
+    def _result(self, now: CurrentFrame, sureness: _Sureness) -> Result:
+        """A result whose probabilities are a copy: edits still read those of the frame."""
+        return Result(now.index, self.ids, now.full.clone(), sureness.confidences)
+
+    def _edited(self, now: CurrentFrame) -> Result:
+        """The new result of the current frame; its last allocation, so that an edit fails whole."""
+        self._sureness = self._observe(now)
+        return self._result(now, self._sureness)
 
     def _told(self, index: int) -> int:
         """What a frame is called in an error."""
