@@ -135,9 +135,8 @@ def choose_dtype(device: torch.device) -> torch.dtype:
 def check_float(dtype: torch.dtype) -> None:
     """Raise ValueError unless a network can compute in it."""
     if dtype not in _FLOATS:
-        hint = "; Predictor.from_pretrained takes it, or emavos.weights.choose_dtype(device)" * (
-            dtype == "auto"
-        )
+        auto = str(dtype) == "auto"
+        hint = "; Predictor.from_pretrained takes it, or emavos.weights.choose_dtype(device)" if auto else ""
         raise ValueError(f"dtype is a floating-point type such as torch.float32, not {dtype!r}{hint}")
 
 
