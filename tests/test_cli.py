@@ -270,7 +270,8 @@ def test_a_mask_that_does_not_do_is_refused(here, capsys):
     with Image.open("first.png") as image:
         mask = image.copy()
     mask.resize((20, 20)).save("small.png")
-    mask.convert("RGB").save("colours.png")
+    tinted = np.asarray(mask.convert("RGB")) // 2 + np.array([9, 0, 0], np.uint8)  # of no known palette
+    Image.fromarray(tinted).save("colours.png")
     Image.new("P", (64, 48)).save("empty.png")
     soft = mask.convert("L").point(lambda x: 255 if x else 0).rotate(30)
     soft.resize((640, 480)).resize((64, 48), Image.Resampling.LANCZOS).save("soft.png")

@@ -181,7 +181,7 @@ def test_errors_of_a_pass_backward_name_the_frame_of_the_video(predictor):
     odd = [*FRAMES[:3], FRAMES[3][:64], *FRAMES[4:]]
     with pytest.raises(ValueError, match="frame 3 is 64x160 but the video began with 96x160"):
         next(predictor.propagate(odd, {9: TRUTH[9]}, direction="backward"))
-    with pytest.raises(ValueError, match="frame 3 is 64x160"):
+    with pytest.raises(ValueError, match="the mask of frame 3 does not fit: mask is 64x160"):
         next(predictor.propagate(odd, {0: TRUTH[0], 3: TRUTH[3][:64], 9: TRUTH[9]}, direction="both"))
 
 

@@ -58,8 +58,9 @@ def void(path):
 
 
 def colour(path):
+    """Colours of no palette that is known; those of DAVIS are read as ids."""
     with Image.open(path) as image:
-        rgb = image.convert("RGB")
+        rgb = image.convert("RGB").point(lambda value: min(value + 9, 255))
     rgb.save(path)
 
 

@@ -87,7 +87,7 @@ def spoil(path, kind):
         ("id", "one/00001.png has id 9, which no given mask shows"),
         ("gray", r"one/00001.png has no palette \(its mode is L\)"),
         ("palette", "one/00001.png has other colours than those of DAVIS"),
-        ("colours", "one/00001.png is an RGB mask of 4 colours"),
+        ("colours", r"one/00001.png has no palette \(its mode is RGB\)"),
     ],
 )
 def test_what_a_server_would_misread_is_named_and_nothing_is_packed(davis, kind, told):

@@ -109,7 +109,12 @@ class Page:
 
     def download(self, name, file):
         self.browser.find_element("css selector", f"[data-download='{name}']").click()
-        self.wait.until(lambda _: file.exists(), f"{file.name} never came")
+        self.wait.until(lambda _: _whole(file), f"{file.name} never came")
+
+
+def _whole(file):
+    """Whether a download is complete: the browser makes its name first, and writes beside it."""
+    return file.exists() and file.stat().st_size > 0 and not [*file.parent.glob("*.crdownload")]
 
 
 @pytest.fixture

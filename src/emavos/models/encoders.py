@@ -87,8 +87,8 @@ class KeyEncoder(nn.Module):
 
 def _wide(projection: nn.Conv2d, x: Tensor) -> Tensor:
     """The projection of x in float32 at least: rounded to half precision, cells that differ look the same."""
-    wide, cast = torch.promote_types(x.dtype, torch.float32), torch.is_autocast_enabled(x.device.type)
-    if x.dtype == wide and not cast:
+    wide = torch.promote_types(x.dtype, torch.float32)
+    if x.is_meta or (x.dtype == wide and not torch.is_autocast_enabled(x.device.type)):
         projected: Tensor = projection(x)
         return projected
     bias = None if projection.bias is None else projection.bias.to(wide)
