@@ -32,7 +32,8 @@ def test_a_log_whose_run_was_killed_at_its_first_line_has_a_whole_one(tmp_path, 
     log = Log(tmp_path, 0, tensorboard=False)
     log.progress(Progress(0, 0.5, 0.5, 0.5, 0.5, 4.0, 1.0, 0.0, 0.0))
     log.close()
-    expected = b"iteration,loss,overlap,learning_rate,seconds,waited\n0,0.5,0.5,1,0,0\n"
+    header = b"iteration,loss,overlap,matching,best,cells,learning_rate,seconds,waited\n"
+    expected = header + b"0,0.5,0.5,0.5,0.5,4,1,0,0\n"
     assert (tmp_path / "log.csv").read_bytes() == expected
 
 
@@ -42,7 +43,7 @@ def test_an_evaluation_sweeps_the_reports_of_one_that_was_killed_and_says_what_i
     assert main(argv) == 0
     run = Run.read(tmp_path / "out" / "masks" / "tiny+size=64")
     parameters, machine = run.parameters, run.machine
-    run.parameters, run.machine = None, None  # killed between the last video and this
+    run.parameters, run.machine = None, ""  # killed between the last video and this
     run.write(tmp_path / "out" / "masks" / "tiny+size=64")
     for folder in ("", "scores/tiny+size=64", "masks/tiny+size=64"):
         (tmp_path / "out" / folder / ".report.html.01234567.partial").write_text("half")
