@@ -71,7 +71,7 @@ def test_every_block_of_python_of_the_documents_is_run():
 
 
 def test_links_between_documents_lead_somewhere():
-    for page in [*PAGES, ROOT / "src/emavos/weights/README.md"]:
+    for page in [*PAGES, *(ROOT / "src/emavos/weights").glob("*/README.md")]:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"

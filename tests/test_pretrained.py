@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from emavos import Predictor
 from emavos.demo import synthetic_clip
+from emavos.frames import normalize, pad_to_stride, to_frame
+from emavos.memory import full_affinity
 from emavos.models import PRESETS, STCN
 from emavos.weights import save_model
 from emavos.weights.load import KNOWN, choose_dtype, load_model
@@ -82,21 +84,40 @@ def test_a_device_that_is_not_there_is_a_value_error(device):
         Predictor.from_pretrained(device=device)
 
 
-def test_the_embedded_model_is_the_tiny_preset_in_half_precision_and_loads_as_single():
-    model = load_model()
-    assert model.config == CONFIG
+@pytest.mark.parametrize(
+    ("name", "preset", "most"), [("tiny", "stcn-tiny", 25e6), ("base", "stcn-base", 60e6)]
+)
+def test_models_in_the_package_are_presets_in_half_precision_and_load_as_single(name, preset, most):
+    model = load_model(name)
+    assert model.config == PRESETS[preset]
     assert not model.training
     assert {x.dtype for x in model.parameters()} == {torch.float32}
-    weights = KNOWN["tiny"].place / "model.safetensors"
+    weights = KNOWN[name].place / "model.safetensors"
     stored = load_file(weights)
     assert {x.dtype for x in stored.values() if x.is_floating_point()} == {torch.float16}
-    assert weights.stat().st_size < 25e6
+    assert weights.stat().st_size < most
+
+
+def test_the_keys_of_base_read_several_cells_and_not_one():
+    """With keys that were not learned the softmax is an argmax: see docs/experiments.md."""
+    frames, _ = synthetic_clip(frames=7)
+    predictor = Predictor.from_pretrained("base", size=None)
+    model = predictor.model
+    with torch.no_grad():
+        first, last = (
+            model.encode_key(pad_to_stride(normalize(to_frame(frames[i]))[None])[0]).key.flatten(2)
+            for i in (0, 6)
+        )
+        weights = full_affinity(last, first.transpose(1, 2))[0]  # (N, P)
+    assert weights.amax(dim=0).median() < 0.9
+    entropy = -(weights * weights.clamp(min=1e-12).log()).sum(dim=0)
+    assert entropy.exp().median() > 1.5
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("large", r"known model \(tiny\)"),
+        ("large", r"known model \(tiny, base\)"),
         ("/no/such/folder", "not a folder"),
         ("./model", "not a folder"),
         ("a/b/c", "not a folder"),

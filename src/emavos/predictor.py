@@ -94,7 +94,7 @@ class Predictor:
     ) -> Predictor:
         """A predictor with trained weights.
 
-        name_or_path: nothing or "tiny", the model inside this package; a folder of `config.json` and
+        name_or_path: "tiny" (or nothing) or "base", the models in this package; a folder of `config.json` and
             `model.safetensors` ("./tiny" for one called tiny); or a repository of the Hugging Face Hub,
             "user/name".
         device: "auto" takes an accelerator where torch has one, otherwise the CPU.

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -80,3 +82,16 @@ def test_the_first_layers_of_small_trunks_keep_single_precision():
         assert first == {torch.float32}
         assert {x.dtype for x in trunk.blocks[2:].parameters()} == {torch.bfloat16}
     assert {x.dtype for x in network.decoder.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_folded_network_with_a_transformer_gives_nearly_the_same_features(dtype):
+    torch.manual_seed(0)
+    model = STCN(dataclasses.replace(PRESETS["stcn-base"], vit_depth=1)).eval()
+    frame = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        expected, found = model.encode_key(frame), folded(model, dtype).encode_key(frame)
+    assert found.key.dtype == torch.float32  # cells that differ would look the same
+    cosine = torch.cosine_similarity(expected.key, found.key, dim=1)
+    assert cosine.min() > (0.99 if dtype == torch.bfloat16 else 1 - 1e-5)
+    assert torch.allclose(found.key.norm(dim=1), expected.key.norm(dim=1), rtol=1e-4)

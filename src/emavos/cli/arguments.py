@@ -27,7 +27,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
 def add_model_arguments(parser: argparse.ArgumentParser, size: int) -> None:
     model = parser.add_argument_group("model")
     model.add_argument(
-        "--model", metavar="NAME|DIR", help="user/name of the Hub, or a folder (the model in this package)"
+        "--model", metavar="NAME|DIR", help="tiny (default) or base, user/name of the Hub, or a folder"
     )
     add_device_arguments(model)
     model.add_argument(

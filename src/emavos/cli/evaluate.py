@@ -54,7 +54,7 @@ def add(commands: Commands) -> None:
         "--model",
         action="append",
         metavar="NAME|DIR",
-        help=f"user/name of the Hub, a folder, tiny (in this package) or {COPY}; may be repeated",
+        help=f"user/name of the Hub, a folder, tiny or base (in this package) or {COPY}; may be repeated",
     )
     methods.add_argument(
         "--results",

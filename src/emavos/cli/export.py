@@ -22,7 +22,7 @@ def add(commands: Commands) -> None:
     )
     onnx.set_defaults(run=_export_onnx)
     onnx.add_argument(
-        "--model", metavar="NAME|DIR", help="user/name of the Hub, or a folder (the model in this package)"
+        "--model", metavar="NAME|DIR", help="tiny (default) or base, user/name of the Hub, or a folder"
     )
     onnx.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the graphs")
     onnx.add_argument("--half", action="store_true", help="in float16, inputs and outputs too")

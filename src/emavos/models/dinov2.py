@@ -56,7 +56,8 @@ class DinoV2(nn.Module):
             raise ValueError(f"frames are {height}x{width}; pad both sides to multiples of {_STRIDE}")
         size = (height // _STRIDE * _PATCH, width // _STRIDE * _PATCH)
         # Bilinear without antialiasing: at 7/8 of the size there is next to nothing to alias.
-        return self.encode(functional.interpolate(frames, size=size, mode="bilinear", align_corners=False))
+        resized = functional.interpolate(frames, size=size, mode="bilinear", align_corners=False)
+        return self.encode(resized.to(self.patch.weight.dtype))  # another where the network was folded
 
     def encode(self, frames: Tensor) -> Tensor:
         """Features of frames whose sides are multiples of 14, DINOv2's own stride: (B, width, H/14, W/14)."""

@@ -196,7 +196,7 @@ class STCN(nn.Module):
         return model
 
     def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
-        """Write `config.json` and `model.safetensors`: `emavos.weights.save_model`, whose arguments these are."""
+        """Write config and weights: `emavos.weights.save_model`, whose arguments these are."""
         _weights().save_model(self, folder, **options)
 
     def push_to_hub(self, repository: str, **options: Any) -> str:

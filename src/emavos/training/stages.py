@@ -65,7 +65,7 @@ TINY: Mapping[str, TrainConfig] = {  # the embedded model; each goes on from the
     ),
 }
 
-_MIXED = TrainConfig(  # of both; goes on from `tiny`, whose keys did not learn
+_MIXED = TrainConfig(  # goes on from `tiny`, whose keys did not learn
     sources=("static", "clips", "more-static"),
     sampling="mixed",
     iterations=100_000,  # or as many as there is time for: the second stage goes on from any of them
@@ -98,7 +98,7 @@ _BASE = replace(
 )
 BASE: Mapping[str, TrainConfig] = {
     "base-1": _BASE,
-    "base-2": replace(_BASE, iterations=300, decay_from=0, warmup=10, seed=4),
+    "base-2": replace(_BASE, iterations=280, decay_from=0, warmup=10, size=256, seed=4),
 }
 
 # Cheng et al., NeurIPS 2021, whose recipe Kim and Hong keep. Each goes on from the last: 0, 1, 2 or 0, 3.

@@ -95,9 +95,12 @@ def _architecture(model: STCN) -> list[str]:
         "resnet": "ResNet-50 for keys, ResNet-18 for values",
         "efficientnet-lite0": "EfficientNet-Lite0",
     }
+    trunk = trunks[config.trunk]
+    if config.vit != "none":
+        trunk += f", with the first {config.vit_depth} blocks of DINOv2 ViT-S/14 beside that for keys"
     rows = {
         "Architecture": "STCN" if preset is None else f"STCN, preset `{preset}`",
-        "Trunks": trunks[config.trunk],
+        "Trunks": trunk,
         "Attention on the key encoder": config.key_attention,
         "Attention on the value encoder": config.value_attention,
         "Parameters": f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} million",

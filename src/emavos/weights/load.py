@@ -38,8 +38,12 @@ class KnownModel:
 
 KNOWN: Mapping[str, KnownModel] = {
     "tiny": KnownModel(
-        Path(__file__).parent,
+        Path(__file__).parent / "tiny",
         "7ff0cc2a356e6c12e77a68dee487aae35c607ad096008d153bc19d047e471704",
+    ),
+    "base": KnownModel(
+        Path(__file__).parent / "base",
+        "2ef4be4b344e7eeeaefd2fb8605d43f5ff3c76fe98f2fbab337ac54117aa44e3",
     ),
 }
 
@@ -56,7 +60,7 @@ def load_model(
 ) -> STCN:
     """A trained model in evaluation mode.
 
-    name_or_path: nothing or a short name ("tiny"), a model inside this package, whatever the working
+    name_or_path: nothing or a short name ("tiny", "base"), a model in this package, whatever the working
         directory holds; a folder that `save_model` wrote ("./tiny" or a `Path` for one called tiny); or a
         repository of the Hub, "user/name", of which revision (a branch, a tag or a commit), cache_dir, token
         and local_files_only are then asked.
