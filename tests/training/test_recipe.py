@@ -233,7 +233,7 @@ def test_a_stage_of_the_paper_learns_from_end_to_end(everything):
 
 
 def test_a_source_that_does_not_exist_or_fit_is_named(everything):
-    with pytest.raises(ValueError, match="there is no source nope; they are static, clips, BL30K"):
+    with pytest.raises(ValueError, match="there is no source nope; they are static, clips, more-static"):
         open_samples(everything, dataclasses.replace(STAGES["3"], sources=("nope",)))
     with pytest.raises(ValueError, match="composed samples are made of static and clips, not DAVIS"):
         open_samples(everything, dataclasses.replace(SMALL, sources=("DAVIS",)))
