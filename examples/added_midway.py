@@ -1,4 +1,4 @@
-"""An object that is followed from the middle of a video on: `python examples/added_midway.py`."""
+"""Track a second object from the middle of a video on: `python examples/added_midway.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""External attention in somebody else's network: `python examples/attention_in_your_model.py`."""
+"""Add external attention to any network: `python examples/attention_in_your_model.py`."""
 
 from __future__ import annotations
 

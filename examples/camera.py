@@ -1,7 +1,7 @@
-"""A stream without end, as from a camera: `python examples/camera.py [DEVICE]`.
+"""Track an object in an endless stream, in constant memory: `python examples/camera.py [DEVICE]`.
 
-Without DEVICE, the number of a camera (extra `video`), a drawn scene plays as a camera would: frames come at
-their own pace, and those that come while one is worked on are lost. Memory stays flat.
+DEVICE is the number of a camera (extra `video`). If you leave DEVICE out, a drawn scene plays at the pace of
+a camera: frames that arrive while another frame is processed are lost.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from emavos.io import IdMask, Pixels, open_frames
 
 
 def scene(seconds: float = 2.0, fps: float = 25.0) -> tuple[Iterator[Pixels], IdMask]:
-    """Frames that are ready at the time they are asked for, and the mask of the first."""
+    """The frames of a scene that plays in real time, and the mask of the first frame."""
     video, truth = synthetic_clip(frames=round(seconds * fps), size=(144, 256))
 
     def play() -> Iterator[Pixels]:
@@ -36,7 +36,7 @@ def main() -> None:
         frame = next(camera)
         height, width = np.array(frame).shape[:2]
         mask = np.zeros((height, width), np.int32)
-        mask[height // 3 : -height // 3, width // 3 : -width // 3] = 1  # what is in the middle
+        mask[height // 3 : -height // 3, width // 3 : -width // 3] = 1  # the middle of the picture
     else:
         camera, mask = scene()
         frame = next(camera)
@@ -47,7 +47,7 @@ def main() -> None:
         result = session.step(frame)
         shares = [f"{id}: {(result.mask == id).mean():.1%}" for id in result.ids]
         if result.index % 10 == 0:
-            print(f"frame {result.index:4d}  {session.nbytes / 1e6:.1f} MB held  {', '.join(shares)}")
+            print(f"frame {result.index:4d}  {session.nbytes / 1e6:.1f} MB of memory  {', '.join(shares)}")
     rate = result.index / (time.monotonic() - start)
     print(f"{rate:.1f} frames per second; {session.nbytes / 1e6:.1f} MB of memory at the end")
 

@@ -1,4 +1,4 @@
-"""What a corrected frame does for those after it: `python examples/corrected_frame.py`."""
+"""Correct one frame, and see later frames improve: `python examples/corrected_frame.py`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def main() -> None:
             if corrected and index == 4:
                 result = session.correct(
                     {1: truth[index] == 2}, since=1
-                )  # what it remembers of 1 to 3 is wrong
+                )  # the masks of frames 1 to 3 are wrong
             scores.append(region_similarity(result.mask == 1, truth[index] == 2))
         print(f"corrected at frame 4: {corrected!s:5}  J", *(f"{score:.2f}" for score in scores))
 

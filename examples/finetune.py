@@ -1,7 +1,7 @@
 """Fine-tune the embedded model on a few masks of your own: `python examples/finetune.py [CLIPS OUT]`.
 
-CLIPS holds JPEGImages/CLIP/FRAME.jpg and Annotations/CLIP/FRAME.png (docs/training.md). Without arguments a
-drawn clip is taken and two steps are made, to show the way; a real run takes some forty.
+CLIPS has JPEGImages/CLIP/FRAME.jpg and Annotations/CLIP/FRAME.png (docs/training.md). Without arguments, the
+example runs two iterations on a drawn clip; a real run takes about forty.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from emavos.weights import load_model, save_model
 
 
 def drawn_clips(folder: Path) -> Path:
-    """One clip in which every other frame has a mask."""
+    """Write one clip with a mask on every other frame, and return its folder."""
     for index, (frame, mask) in enumerate(zip(*synthetic_clip(frames=6, size=(96, 160)), strict=True)):
         for kind in ("JPEGImages", "Annotations"):
             (folder / kind / "sea").mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Many videos, one of them broken, a run that is stopped and goes on: `python examples/many_videos.py`."""
+"""Track many videos, one of them broken, and resume the run: `python examples/many_videos.py`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main() -> None:
             (videos / name).mkdir(parents=True)
             for index, frame in enumerate(frames):
                 write_image(videos / name / f"{index:05d}.png", frame)
-            if name != "dog":  # whose mask is forgotten
+            if name != "dog":  # the mask of this video is missing
                 write_mask(videos / f"{name}.png", truth[0])
 
         def tell(outcome: Outcome) -> None:
@@ -29,7 +29,7 @@ def main() -> None:
 
         run_batch(find_jobs(videos), predictor, results, each=tell)
         write_mask(videos / "dog.png", synthetic_clip(frames=1, size=(64, 96), seed=1)[1][0])
-        run_batch(find_jobs(videos), predictor, results, each=tell)  # dog alone is made
+        run_batch(find_jobs(videos), predictor, results, each=tell)  # tracks only dog
 
 
 if __name__ == "__main__":

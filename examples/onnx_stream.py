@@ -1,7 +1,8 @@
-"""A whole stream with onnxruntime and NumPy alone: `python examples/onnx_stream.py [GRAPHS] [--size H]`.
+"""Track a video with only onnxruntime and NumPy: `python examples/onnx_stream.py [GRAPHS] [--size H]`.
 
-`Stream` needs neither torch nor emavos: copy it. GRAPHS is a folder that `emavos export onnx` wrote; without
-it one is made. The masks are compared with those of `Predictor`, and the frames per second of both are shown.
+`Stream` needs neither torch nor emavos, so you can copy the class into your own code. GRAPHS is a folder
+written by `emavos export onnx`; if you leave GRAPHS out, the example exports the graphs first. You see the
+frames per second of the stream and of `Predictor`, and how many pixels of their masks agree.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ Array = np.ndarray[Any, Any]
 
 
 class Stream:
-    """Follows the objects of the first frame; `step` gives the mask (H, W) of ids of each frame.
+    """Tracks the objects of the first frame; `step` returns the mask (H, W) of ids for each frame.
 
-    Frames are (H, W, 3) of uint8, all of one size. The network gets them as they are: resize them first.
+    Frames are uint8 (H, W, 3), all of one size, and are not resized. Resize large frames before `step`.
     """
 
     def __init__(self, graphs: Path, threads: int = 0) -> None:
@@ -37,17 +38,17 @@ class Stream:
         self.dtype = np.dtype(manifest["dtype"])
         self.stride, self.memory = manifest["stride"], manifest["memory"]
         if lacking := [k for k in ("include_last", "max_cells") if self.memory[k]]:
-            raise ValueError(f"this stream knows no {lacking[0]}; export graphs with a policy without it")
+            raise ValueError(f"this stream does not support {lacking[0]}; export with a policy without it")
         if self.memory["eviction"] not in ("oldest", "least-used"):
-            raise ValueError(f"this stream does not {self.memory['eviction']}; export with another eviction")
+            raise ValueError(f"this stream cannot {self.memory['eviction']}; export with another eviction")
         self.mean, self.std = np.float32(manifest["mean"]), np.float32(manifest["std"])
         self.ids = np.zeros(1, np.int32)
         self.slots: list[tuple[int, Array, Array]] = []  # index, keys (h * w, Ck), values (h * w, O, Cv)
-        self.used = np.zeros(0)  # what each frame of the memory gave to all readouts since it came
+        self.used = np.zeros(0)  # readout weight of each memory frame since it was stored
         self.index = 0
 
     def step(self, frame: Array, mask: Array | None = None) -> Array:
-        """The mask of the next frame. mask: (H, W) of ids, of the first frame."""
+        """The mask (H, W) of the next frame. mask: (H, W) of ids, only for the first frame."""
         pixels = self.pad(((frame / np.float32(255) - self.mean) / self.std).transpose(2, 0, 1))[None]
         key, context, f16, f8, f4 = self.run("encode_key", frame=pixels)
         if mask is not None:
@@ -71,7 +72,7 @@ class Stream:
         if bound is not None and len(self.slots) >= max(bound, 2):
             ages = [max(self.index - frame, 1) for frame, _, _ in self.slots]
             oldest = self.memory["eviction"] == "oldest"
-            goes = 1 if oldest else 1 + int(np.argmin((self.used / ages)[1:]))  # 0 was given
+            goes = 1 if oldest else 1 + int(np.argmin((self.used / ages)[1:]))  # frame 0 has the user's mask
             del self.slots[goes]
             self.used = np.delete(self.used, goes)
         rows = value.reshape(*value.shape[:2], -1).transpose(2, 0, 1)
@@ -80,7 +81,7 @@ class Stream:
         self.used = np.append(self.used, 0)
 
     def read(self, key: Array) -> Array:
-        """The values of the cells most alike each cell of the frame, by the softmax of their similarities."""
+        """For each cell of the frame, the softmax-weighted values of the most similar memory cells."""
         query = key.reshape(len(key), -1).astype(np.float32)  # (Ck, P)
         keys = np.concatenate([slot[1] for slot in self.slots])  # (N, Ck)
         values = np.concatenate([slot[2] for slot in self.slots])  # (N, O, Cv)
@@ -96,18 +97,18 @@ class Stream:
         return readout.reshape(*values.shape[1:], *key.shape[1:])
 
     def pad(self, x: Array) -> Array:
-        """Zeros around (C, H, W) up to multiples of the stride."""
+        """Pad (C, H, W) with zeros up to multiples of the stride."""
         sides = [divmod(-n % self.stride, 2) for n in x.shape[1:]]
         return np.pad(x, [(0, 0), *((half, half + odd) for half, odd in sides)])
 
     def crop(self, x: Array, shape: tuple[int, ...]) -> Array:
-        """(C, H', W') without what `pad` put around (H, W)."""
+        """Undo `pad`: (C, H', W') becomes (C, H, W)."""
         top, left = (-n % self.stride // 2 for n in shape[:2])
         return x[:, top : top + shape[0], left : left + shape[1]]
 
 
 def aggregate(prob: Array) -> Array:
-    """Each object's own probability (O, H, W) as one distribution (1 + O, H, W), background first."""
+    """Combine separate probabilities (O, H, W) into a distribution (1 + O, H, W), background first."""
     every = np.concatenate([(1 - prob).prod(0, keepdims=True), prob]).clip(1e-7, 1 - 1e-7)
     odds = every / (1 - every)
     return odds / odds.sum(0)
@@ -117,10 +118,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("graphs", type=Path, nargs="?", help="folder of `emavos export onnx`")
-    parser.add_argument("--frames", type=int, default=12, help="of the clip (12)")
-    parser.add_argument("--size", type=int, default=120, help="height of its frames (120)")
-    parser.add_argument("--threads", type=int, default=1, help="of both (1)")
+    parser.add_argument("graphs", type=Path, nargs="?", help="folder written by `emavos export onnx`")
+    parser.add_argument("--frames", type=int, default=12, help="frames in the clip (12)")
+    parser.add_argument("--size", type=int, default=120, help="height of the frames (120)")
+    parser.add_argument("--threads", type=int, default=1, help="threads for both (1)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         compare(args.graphs or export(Path(folder)), args.frames, args.size, args.threads)
@@ -135,7 +136,7 @@ def export(folder: Path) -> Path:
 
 
 def compare(graphs: Path, frames: int, height: int, threads: int) -> None:
-    """Follow the synthetic clip with both, and show how fast they are and how often they agree."""
+    """Track the drawn clip with both; print the speed of each, and how many pixels agree."""
     import torch
 
     from emavos import Predictor
@@ -146,7 +147,7 @@ def compare(graphs: Path, frames: int, height: int, threads: int) -> None:
     session, stream = Predictor.from_pretrained(device="cpu", size=None).session(), Stream(graphs, threads)
     masks: dict[str, list[Array]] = {}
     for name, step in {"torch": lambda *x: session.step(*x).mask, "onnxruntime": stream.step}.items():
-        step(video[0], truth[0])  # the first frame, which warms up
+        step(video[0], truth[0])  # the first frame warms up
         start = time.perf_counter()
         masks[name] = [step(frame) for frame in video[1:]]
         seconds = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Follow three objects through a clip and write what was found: `python examples/quickstart.py [OUT]`."""
+"""Track three objects through a clip and write their masks: `python examples/quickstart.py [OUT]`."""
 
 from __future__ import annotations
 
