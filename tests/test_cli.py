@@ -313,9 +313,9 @@ def test_a_video_without_pyav_names_the_extra(here, capsys, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without_av)
     (here / "clip.mp4").write_bytes(b"")
     assert segment(video="clip.mp4") == 1
-    refused(capsys, here, 'pip install "emavos[video]"')
+    refused(capsys, here, 'pip install ".[video]"')
     assert segment("--overlay", "out.mp4") == 1
-    refused(capsys, here, 'pip install "emavos[video]"')
+    refused(capsys, here, 'pip install ".[video]"')
 
 
 def test_an_output_that_cannot_be_is_refused(here, capsys):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from emavos.cli import main
+from emavos.machine import how_to_install
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -124,3 +125,11 @@ Raises ValueError: never.'''))
         "```",
         "Raises ValueError: never.",
     ]
+
+
+def test_no_text_installs_an_extra_from_an_index_that_does_not_have_emavos():
+    """The day emavos is published, `emavos.machine.INSTALL` and the pages change together."""
+    texts = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/**/*.py"), *ROOT.glob("src/**/*.md")]
+    named = re.compile(r"""pip (?:install|download) ['"]?emavos\b""")
+    assert [path for path in texts if named.search(path.read_text(encoding="utf-8"))] == []
+    assert how_to_install("ui") == 'run pip install ".[ui]" in your clone of emavos'

@@ -55,7 +55,7 @@ def test_extras_are_those_of_the_package_and_say_what_they_lack(declared):
     (old,) = extras["large"].missing
     assert old == f"torch>=999 (found {importlib.metadata.version('torch')})"
     assert extras["parts"].missing == ("emavos-lost",)  # of the extra that is asked of the other, alone
-    assert extras["small"].install == 'pip install "emavos[small]"'
+    assert extras["small"].install == 'pip install ".[small]"'
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="TOML is read from Python 3.11 on")
@@ -89,7 +89,7 @@ def test_the_report_is_printed_in_lines_and_says_how_to_install_what_is_missing(
     assert lines["model"].endswith("embedded, works")
     for backend in ("dense", "blocks"):
         assert lines[f"readout {backend}"].endswith("works")
-    assert lines["extra small"].endswith('lacks emavos-nowhere>=3: pip install "emavos[small]"')
+    assert lines["extra small"].endswith('lacks emavos-nowhere>=3: pip install ".[small]"')
     assert lines["extra fine"].endswith("installed")
 
 
@@ -102,7 +102,7 @@ def test_the_report_is_json_for_programs(declared, capsys):
     assert report["extras"][0] == {
         "name": "small",
         "missing": ["emavos-nowhere>=3"],
-        "install": 'pip install "emavos[small]"',
+        "install": 'pip install ".[small]"',
     }
 
 

@@ -189,7 +189,7 @@ def test_a_type_that_graphs_do_not_have_is_refused_and_so_is_a_machine_without_o
         export_onnx(load_model(dtype=torch.bfloat16), tmp_path)
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert main(["export", "onnx", "--out", str(tmp_path / "out")]) == 1
-    assert 'pip install "emavos[onnx]"' in capsys.readouterr().err
+    assert 'pip install ".[onnx]"' in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,7 +14,7 @@ from typing import get_args
 import torch
 from packaging.requirements import Requirement
 
-from emavos.machine import describe
+from emavos.machine import INSTALL, describe
 from emavos.memory import topk_readout
 from emavos.memory.readout import Backend
 from emavos.weights.load import KNOWN, load_model
@@ -28,7 +28,7 @@ class Extra:
 
     name: str
     missing: tuple[str, ...]  # requirements that are not met, as "av>=14.2", or "av>=14.2 (found 13.0)"
-    install: str  # the command that installs it
+    install: str  # the command that installs it; inside a clone of emavos, if the library runs from a package
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ def extras(distribution: str = "emavos") -> tuple[Extra, ...]:
     They are those of the checkout that it runs from, which may be newer than what was installed of it, or of
     the installed package.
     """
-    groups, place = _of_checkout(distribution), f'-e "{_PYPROJECT.parent}'
+    groups, command = _of_checkout(distribution), f'pip install -e "{_PYPROJECT.parent}[{{extra}}]"'
     if groups is None:
-        groups, place = _of_package(distribution), f'"{distribution}'
+        groups, command = _of_package(distribution), INSTALL
     return tuple(
-        Extra(name, tuple(_missing(groups, name, distribution)), f'pip install {place}[{name}]"')
+        Extra(name, tuple(_missing(groups, name, distribution)), command.format(extra=name))
         for name in groups
     )
 

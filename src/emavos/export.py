@@ -22,6 +22,7 @@ from torch.export import Dim, ExportedProgram
 from emavos.frames.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from emavos.io.images import PathLike
 from emavos.io.whole import replacing
+from emavos.machine import how_to_install
 from emavos.memory import MemoryPolicy
 from emavos.models import STCN, Features, weights_sha256
 from emavos.models.stcn import STRIDE
@@ -269,6 +270,6 @@ def _packages() -> tuple[Any, Any]:
         import onnxscript  # noqa: F401  # torch.onnx writes graphs with it
     except ImportError as error:
         raise ImportError(
-            f'ONNX graphs need {error.name}, which is not installed: pip install "emavos[onnx]"'
+            f"ONNX graphs need {error.name}, which is not installed: {how_to_install('onnx')}"
         ) from error
     return onnx, onnxruntime

@@ -1,4 +1,4 @@
-"""The machine: what it is called, what it has to spare, how much memory is taken."""
+"""The machine: its name, what it can spare, how much memory is in use, and how to install what it lacks."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ def one_thread_after_fork() -> None:
     """
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
+INSTALL = 'pip install ".[{extra}]"'  # inside a clone; once emavos is on the package index: "emavos[{extra}]"
+
+
+def how_to_install(extra: str) -> str:
+    """How to install an extra, as the end of an error: `run pip install ".[ui]" in your clone of emavos`."""
+    return f"run {INSTALL.format(extra=extra)} in your clone of emavos"
 
 
 def describe(device: torch.device) -> str:

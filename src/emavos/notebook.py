@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from emavos.io import open_frames
+from emavos.machine import how_to_install
 from emavos.visualize import overlay
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class show:
             from IPython import get_ipython
             from IPython.display import HTML, display
         except ImportError as error:
-            raise ImportError('show needs IPython: pip install "emavos[notebook]"') from error
+            raise ImportError(f"show needs IPython: {how_to_install('notebook')}") from error
         tools: tuple[Any, Any, Any] = HTML, display, get_ipython()
         self._page, self._display, self._shell = tools
         self._results, self._every = results, every

@@ -42,7 +42,7 @@ def served(monkeypatch):
 def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["ui"]) != 0
-    assert 'pip install "emavos[ui]"' in capsys.readouterr().err
+    assert 'pip install ".[ui]"' in capsys.readouterr().err
 
 
 def test_a_port_in_use_is_told_as_such(served, capsys):

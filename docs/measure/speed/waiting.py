@@ -71,7 +71,7 @@ def browser_at(project: Path, *options: str, window: str = "1280,800") -> Iterat
     try:
         from selenium import webdriver
     except ImportError as error:
-        raise ImportError('a browser is led by selenium: pip install "emavos[dev]"') from error
+        raise ImportError('a browser is led by selenium: pip install ".[dev]"') from error
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
         raise RuntimeError("there is no chromium with chromedriver; install both")

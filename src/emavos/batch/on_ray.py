@@ -12,6 +12,7 @@ from typing import Any
 from emavos.batch.jobs import Job
 from emavos.batch.run import Batch, Outcome
 from emavos.io.images import PathLike
+from emavos.machine import how_to_install
 from emavos.predictor import Predictor
 
 
@@ -129,5 +130,5 @@ def _import_ray() -> tuple[Any, Any]:
         import ray
         import ray.data
     except ImportError as error:
-        raise ImportError('workers of Ray need Ray Data: pip install "emavos[ray]"') from error
+        raise ImportError(f"workers of Ray need Ray Data: {how_to_install('ray')}") from error
     return ray, ray.data

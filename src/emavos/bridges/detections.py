@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emavos.machine import how_to_install
+
 if TYPE_CHECKING:
     from emavos.session import Result
 
@@ -19,7 +21,7 @@ def to_detections(result: Result) -> Any:
     try:
         import supervision
     except ImportError as error:
-        raise ImportError('to_detections needs supervision: pip install "emavos[supervision]"') from error
+        raise ImportError(f"to_detections needs supervision: {how_to_install('supervision')}") from error
     seen = [place for place, id in enumerate(result.ids) if (result.mask == id).any()]
     ids = np.array([result.ids[place] for place in seen], dtype=np.int64)
     planes = result.mask == ids.reshape(-1, 1, 1)  # (O, H, W)

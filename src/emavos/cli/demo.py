@@ -91,7 +91,9 @@ def _demo(args: argparse.Namespace) -> None:
             write_video(folder / "overlay.mp4", map(read_frame, list_images(folder / "overlay")), FPS)
             made.append("overlay.mp4")
         except ImportError:
-            made.append('no overlay.mp4 (pip install "emavos[video]")')
+            from emavos.machine import how_to_install
+
+            made.append(f"no overlay.mp4 ({how_to_install('video')})")
     if not args.quiet:
         print(f"{args.out}: {', '.join(made)}")
         print(f"first mask after {waited:.1f} s")

@@ -56,7 +56,9 @@ def _ui(args: argparse.Namespace) -> None:
     except ImportError as error:
         if (error.name or "").split(".")[0] == "emavos":
             raise
-        raise ImportError('the page needs starlette and uvicorn: pip install "emavos[ui]"') from error
+        from emavos.machine import how_to_install
+
+        raise ImportError(f"the page needs starlette and uvicorn: {how_to_install('ui')}") from error
     from emavos.ui import Desk
     from emavos.ui.guard import is_loopback
     from emavos.ui.temporary import Temporary, sweep_temporary

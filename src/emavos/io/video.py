@@ -22,6 +22,7 @@ from emavos.io.images import MAX_PIXELS, PathLike, check_file
 from emavos.io.pictures import InputWarning, Pixels, pixels_of
 from emavos.io.source import FrameSource
 from emavos.io.whole import claim, named_as, release, sweep
+from emavos.machine import how_to_install
 
 _DISK = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS)  # what is no fault of the encoder
 # Containers that hold what they play. Playlists (HLS, concat) name other files, which FFmpeg would open.
@@ -384,7 +385,7 @@ def _import_av(purpose: str) -> Any:
     try:
         import av
     except ImportError as error:
-        raise ImportError(f'{purpose} needs PyAV: pip install "emavos[video]"') from error
+        raise ImportError(f"{purpose} needs PyAV: {how_to_install('video')}") from error
     return av
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emavos.io.whole import named_as, replacing
+from emavos.machine import how_to_install
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def _events(folder: Path, start: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise ImportError('TensorBoard comes with an extra: pip install "emavos[tensorboard]"') from error
+        raise ImportError(f"TensorBoard comes with an extra: {how_to_install('tensorboard')}") from error
     return SummaryWriter(str(folder), purge_step=start)
 
 

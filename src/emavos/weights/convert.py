@@ -15,6 +15,7 @@ from torch import Tensor
 
 from emavos.frames.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from emavos.io.images import check_file
+from emavos.machine import how_to_install
 from emavos.models import STCN, STCNConfig
 from emavos.models.dinov2 import DinoV2
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
@@ -194,7 +195,7 @@ def _backbone_of(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     try:
         import onnx
     except ImportError as error:
-        raise ImportError('reading ONNX files needs an extra: pip install "emavos[onnx]"') from error
+        raise ImportError(f"reading ONNX files needs an extra: {how_to_install('onnx')}") from error
     check_file(path, "an ONNX graph")
     try:
         graph = onnx.load(os.fspath(path), load_external_data=False).graph
