@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from emavos import Predictor
 from emavos.io import ahead, behind, open_frames, read_ahead, write_image
+from emavos.io.ahead import has_spare_core
 
 
 def threads():
@@ -168,3 +170,14 @@ def test_a_video_that_is_left_in_the_middle_leaves_no_thread(tmp_path):
     for result in predictor.propagate(tmp_path, mask):
         if result.index == 1:
             break
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "spare"), [(2, 1, True), (2, 2, False), (4, 3, False), (1, 2, False)]
+)
+def test_a_core_is_to_spare_where_torch_takes_half_of_them(monkeypatch, cores, threads, spare):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {*range(cores)}, raising=False)
+    assert has_spare_core(threads) == spare
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert has_spare_core(threads) == spare

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 import platform
 import subprocess
 import sys
@@ -9,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from emavos.machine import PeakMemory, describe, has_spare_core
+from emavos.machine import PeakMemory, describe
 
 CPU = torch.device("cpu")
 
@@ -18,18 +17,6 @@ CPU = torch.device("cpu")
 def test_a_machine_is_told_with_its_threads_and_torch(monkeypatch, threads, told):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert describe(CPU).endswith(f", {told}, torch {torch.__version__}")
-
-
-@pytest.mark.parametrize(
-    ("cores", "threads", "spare"), [(2, 1, True), (2, 2, False), (4, 3, False), (1, 2, False)]
-)
-def test_a_core_is_to_spare_where_torch_takes_half_of_them(monkeypatch, cores, threads, spare):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {*range(cores)}, raising=False)
-    assert has_spare_core() == spare
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    assert has_spare_core() == spare
 
 
 def test_the_peak_is_that_since_it_was_made():

@@ -70,7 +70,7 @@ def test_files_are_prepared_in_a_thread_where_a_core_is_free(predictor, folder, 
         return prepare(*arguments)
 
     monkeypatch.setattr(Session, "prepare", noted)
-    monkeypatch.setattr("emavos.predictor.has_spare_core", lambda: spare)
+    monkeypatch.setattr("emavos.predictor.has_spare_core", lambda threads: spare)
     results = [*predictor.propagate(folder, MASKS[0])]
     assert len(threads) == (len(results) if spare else 0)
     assert threading.main_thread() not in threads

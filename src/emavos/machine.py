@@ -1,4 +1,4 @@
-"""The machine: its name, what it can spare, how much memory is in use, and how to install what it lacks."""
+"""The machine: its name, how it forks, how much memory is in use, and how to install what it lacks."""
 
 from __future__ import annotations
 
@@ -61,13 +61,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
-
-
-def has_spare_core() -> bool:
-    """Whether the processor has a core for this process beside each that torch computes with."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return 2 * torch.get_num_threads() <= cores  # of two halves of a core one is not to spare
 
 
 def keep_freed_memory() -> bool:

@@ -14,7 +14,8 @@ import torch
 from emavos.frames.masks import check_given
 from emavos.frames.preprocess import WorkingFrame
 from emavos.io import FrameSource, ahead, open_frames, read_ahead, read_mask
-from emavos.machine import has_spare_core, one_thread_after_fork
+from emavos.io.ahead import has_spare_core
+from emavos.machine import one_thread_after_fork
 from emavos.memory import MemoryPolicy
 from emavos.models import STCN, compiled, folded, weights_sha256
 from emavos.session import Result, Session
@@ -262,7 +263,8 @@ class Predictor:
         session = self.session()
         wanted = self.settings.resize_ahead
         if wanted is None:
-            wanted = self.device.type == "cpu" and has_spare_core()  # a GPU resizes by itself
+            # a GPU resizes by itself
+            wanted = self.device.type == "cpu" and has_spare_core(torch.get_num_threads())
         beside = wanted and frames.stored
         for index, frame in enumerate(ahead(_ready(session, frames)) if beside else read_ahead(frames)):
             mask = masks.pop(index, None)

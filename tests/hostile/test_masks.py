@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from emavos import Session
 from emavos.io import read_mask, write_mask
-from emavos.io.pictures import MARK
+from emavos.io.ids import MARK
 from emavos.weights import load_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "input.md"

@@ -22,8 +22,7 @@ from PIL import Image
 
 from emavos.data import Clips, StaticImages
 from emavos.data.static import read_still_mask
-from emavos.io import IdMask, Pixels, read_frame, read_mask
-from emavos.io.pictures import palette
+from emavos.io import IdMask, Pixels, palette, read_frame, read_mask
 from emavos.io.whole import partial_folder
 
 CLIPS, STILLS = ("clips", "more/clips"), ("static", "more/static")

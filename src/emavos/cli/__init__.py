@@ -97,7 +97,7 @@ def _terminable() -> Iterator[None]:
 @contextmanager
 def _notices_in_a_line() -> Iterator[None]:
     """What is odd about the input, on stderr as errors are."""
-    from emavos.io.pictures import InputWarning
+    from emavos.io import InputWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("default", InputWarning)

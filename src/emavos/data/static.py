@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from emavos.io import IdMask, read_frame, read_mask
+from emavos.io.ids import ids_of_picture
 from emavos.io.images import read_image
-from emavos.io.pictures import ids_of_picture
 
 
 class StaticImages(Sequence[tuple[Tensor, Tensor]]):

@@ -9,14 +9,14 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from emavos.io.pictures import ids_of_picture
+from emavos.io.ids import ids_of_picture
 
 
 def to_mask(mask: object, size: tuple[int, ...]) -> Tensor:
     """A mask as (H, W) int32 of ids, 0 for the background.
 
     mask: an array or a tensor (H, W) of integers or bool, or a PIL image of palette, gray or 1-bit kind. A
-        picture is checked as `emavos.io.pictures.ids_of_picture` does; an array is taken as it is.
+        picture is checked as `emavos.io.ids.ids_of_picture` does; an array is taken as it is.
     size: (H, W) of its frame. Raises ValueError that says what was given where it does not fit.
     """
     if isinstance(mask, Image.Image):

@@ -1,17 +1,10 @@
 """Frames and masks of files: folders of images, videos, cameras in; palette PNGs and mp4 out."""
 
 from emavos.io.ahead import ahead, behind, read_ahead
-from emavos.io.images import (
-    list_images,
-    read_frame,
-    read_mask,
-    write_image,
-    write_mask,
-)
-from emavos.io.opening import open_frames
-from emavos.io.pictures import IdMask, InputWarning, Pixels, palette
-from emavos.io.reel import open_reel
-from emavos.io.source import FrameSource, Reel
+from emavos.io.ids import IdMask, palette
+from emavos.io.images import InputWarning, Pixels, read_frame, read_mask, write_image, write_mask
+from emavos.io.opening import list_images, open_frames
+from emavos.io.source import FrameSource, Reel, open_reel
 from emavos.io.spool import Spool
 from emavos.io.video import VideoWriter, write_video
 

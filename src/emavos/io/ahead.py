@@ -1,11 +1,13 @@
 """Files read and written in threads, while the network computes.
 
-Pillow and PyAV let other threads run while they decode and encode. Both functions keep the order, hold a few
-items and no more, and hand what goes wrong to the caller; their threads end with the loop or the block.
+Pillow and PyAV let other threads run while they decode and encode. `ahead` and `behind` keep the order, hold
+a few items and no more, and raise in the caller what a thread raises; their threads end with the loop or the
+block.
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -46,6 +48,13 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
         pool.shutdown(cancel_futures=True)
         if close := getattr(source, "close", None):
             close()
+
+
+def has_spare_core(threads: int) -> bool:
+    """Whether the processor has a core for a thread that works ahead, beside each of so many that compute."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return 2 * threads <= cores  # of two halves of a core one is not to spare
 
 
 @contextmanager

@@ -1,9 +1,10 @@
-"""Image files: frames and masks in, PNGs out."""
+"""Image files: pixels of frames and ids of masks in, PNGs out."""
 
 from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from emavos.io.order import natural_order
-from emavos.io.pictures import MARK, IdMask, Pixels, ids_of_picture, mark_of, palette, pixels_of
+from emavos.io.ids import MARK, IdMask, ids_of_picture, mark_of, palette
 from emavos.io.whole import replacing
 
 # Read by their content, whatever the name says. Pillow knows more, some of which start other programs (EPS).
@@ -26,14 +26,11 @@ IMAGE_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
 _PAGED = ("GIF", "PNG", "TIFF", "WEBP")  # several pictures in a file; the second of a JPEG is a preview
 
 PathLike = str | os.PathLike[str]
+Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 
 
-def list_images(folder: PathLike) -> list[Path]:
-    """The image files of a folder, in natural order; hidden files and all others are passed over."""
-    found = [p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
-    if not found:
-        raise ValueError(f"{folder} holds no images ({', '.join(sorted(s[1:] for s in IMAGE_SUFFIXES))})")
-    return natural_order(found)
+class InputWarning(UserWarning):
+    """Frames are read, but perhaps not as they were meant: something is left out, dark or ordered oddly."""
 
 
 def read_frame(path: PathLike) -> Pixels:
@@ -134,11 +131,36 @@ def header_size(path: PathLike) -> tuple[int, int]:
 def refuse_mask(image: Image.Image, path: PathLike) -> None:
     """Raise ValueError if a picture among frames is a mask as `write_mask` and DAVIS write them."""
     colours = (image.getpalette() or []) if image.mode == "P" else []
-    ours = palette().ravel().tolist()
-    if MARK in image.info or (len(colours) >= 12 and colours == ours[: len(colours)]):
+    davis = len(colours) >= 12 and colours == palette().ravel()[: len(colours)].tolist()
+    if davis or MARK in image.info:
         raise ValueError(
             f"{path} is a mask of object ids, and lies among the frames; move it to a folder of its own"
         )
+
+
+def pixels_of(image: Image.Image, name: str = "the frame") -> Pixels:
+    """The pixels of a picture, (H, W, 3) of uint8, upright, over black where it is transparent.
+
+    name: what the picture is called in errors. Raises ValueError where it has 32 bits a channel.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):  # convert() would clip 16 bits to 8
+        gray = np.array(image)
+        if gray.dtype.kind == "f" or gray.min() < 0 or gray.max() > 0xFFFF:
+            raise ValueError(f"{name} has 32 bits a channel; save it with 8 or 16")
+        if 0 < (bits := int(gray.max()).bit_length()) <= 14:
+            warnings.warn(
+                f"a picture of 16 bits uses the lower {bits} alone and is seen nearly black; multiply its "
+                f"values by {2 ** (16 - bits)}, in all frames alike",
+                InputWarning,
+                stacklevel=2,
+            )
+        gray = ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+    return np.array(image.convert("RGB"))
 
 
 @contextmanager

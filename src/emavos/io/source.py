@@ -1,9 +1,12 @@
-"""What frames come from, whatever it is."""
+"""What frames come from, whatever it is: in turn, or in any order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
+
+from emavos.io.spool import Spool
 
 
 class Reel(Protocol):
@@ -46,3 +49,27 @@ class FrameSource:
     def find(self, name: str) -> int | None:
         """The index of the frame of that name; None where no frame can have it."""
         return int(name) if name.isdecimal() and self.name(int(name)) == name else None
+
+
+@contextmanager
+def open_reel(source: FrameSource) -> Iterator[Reel]:
+    """The frames of a source in any order, while the block runs.
+
+    Those of a folder or a sequence are read where they are. A video file is decoded once into a temporary
+    file, without loss: half its size in 8-bit RGB or so, which is 3 bytes a pixel.
+
+    Raises ValueError for a camera and any other stream, whose frames come once.
+    """
+    reel = source.reel()
+    if reel is None and source.stored:
+        with Spool() as spool:
+            for frame in source:
+                spool.append(frame)
+            yield spool
+        return
+    if reel is None:
+        raise ValueError(
+            "the frames are a stream, which comes once and in its order; going backward takes a folder, a "
+            "video file or a list"
+        )
+    yield reel

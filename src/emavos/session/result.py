@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from emavos.confidence.expected import ObjectState
-from emavos.io.pictures import mask_png
+from emavos.io.ids import mask_png
 
 
 @dataclass(frozen=True, eq=False)  # tensors do not compare as one

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from emavos.io import FrameSource, IdMask, Pixels
-from emavos.io.images import MAX_PIXELS, decode_image, encode_mask
-from emavos.io.pictures import ids_of_picture, pixels_of
+from emavos.io.ids import ids_of_picture
+from emavos.io.images import MAX_PIXELS, decode_image, encode_mask, pixels_of
 from emavos.predictor import Predictor
 from emavos.session import Result, Session
 from emavos.settings import differences

@@ -19,8 +19,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from emavos.io.ids import ids_of_picture
 from emavos.io.images import FORMATS, decode_image
-from emavos.io.pictures import ids_of_picture
 from emavos.io.spool import named_temporary
 from emavos.ui.desk import Busy, Desk, Outdated, tag_of
 from emavos.ui.guard import Guard

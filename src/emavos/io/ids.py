@@ -1,8 +1,7 @@
-"""What a picture of Pillow means: the pixels of a frame, or the ids of a mask."""
+"""Ids in pictures: what the pixels of a mask mean, and the colours that show its ids."""
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from functools import cache
 from io import BytesIO
@@ -12,38 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 IdMask = NDArray[np.int32]  # (H, W), 0 the background
 MARK = "emavos-ids"  # the note in a PNG that holds `mark_of` its ids
-
-
-class InputWarning(UserWarning):
-    """Frames are read, but perhaps not as they were meant: something is left out, dark or ordered oddly."""
-
-
-def pixels_of(image: Image.Image, name: str = "the frame") -> Pixels:
-    """The pixels of a picture, (H, W, 3) of uint8, upright, over black where it is transparent.
-
-    name: what the picture is called in errors. Raises ValueError where it has 32 bits a channel.
-    """
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F" or image.mode.startswith("I"):  # convert() would clip 16 bits to 8
-        gray = np.array(image)
-        if gray.dtype.kind == "f" or gray.min() < 0 or gray.max() > 0xFFFF:
-            raise ValueError(f"{name} has 32 bits a channel; save it with 8 or 16")
-        if 0 < (bits := int(gray.max()).bit_length()) <= 14:
-            warnings.warn(
-                f"a picture of 16 bits uses the lower {bits} alone and is seen nearly black; multiply its "
-                f"values by {2 ** (16 - bits)}, in all frames alike",
-                InputWarning,
-                stacklevel=2,
-            )
-        gray = ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=2)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-    return np.array(image.convert("RGB"))
 
 
 def ids_of_picture(image: Image.Image, name: str = "the mask") -> IdMask:
@@ -108,7 +77,7 @@ def mark_of(mask: NDArray[Any]) -> str:
 
 
 @cache
-def palette() -> Pixels:
+def palette() -> NDArray[np.uint8]:
     """The 256 colours of PASCAL VOC and DAVIS, (256, 3): black, maroon, green, olive, navy, ...
 
     The bits of an id are dealt to red, green and blue in turn, and fill each from its highest bit.
