@@ -11,17 +11,15 @@ from itertools import zip_longest
 from multiprocessing import get_context
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from emavos.evaluation.layouts import VOID, Video, find_videos, seen_categories, some
+from emavos.evaluation.inputs import AnyMask, check_ids, check_pair, check_results, objects_of
+from emavos.evaluation.layouts import Video, find_videos, seen_categories
 from emavos.evaluation.metrics import Statistics, boundary_accuracy, region_similarity, statistics
 from emavos.evaluation.protocol import PROTOCOLS, Protocol
-from emavos.io import list_images, read_mask
-
-AnyMask: TypeAlias = NDArray[np.integer[Any]] | NDArray[np.bool_]  # (H, W), 0 is background: masks of others
+from emavos.io import read_mask
 
 
 @dataclass(frozen=True)
@@ -150,31 +148,14 @@ def score_videos(
     Otherwise as `score_folder`.
     """
     results = Path(results)
-    if bare := [video.name for video in videos if not video.truths]:
-        raise ValueError(
-            f"there is no truth to compare with beyond what is given, of {some(bare)}; "
-            "a server may have it, or another split"
-        )
-    untold = [f"{video.name}/{frame}" for video in videos for frame in video.untold]
-    if incomplete := [name for video in videos if video.protocol.whole for name in video.untold]:
-        raise ValueError(
-            f"the truth is not whole, as this benchmark's is: it lacks {some(untold)} "
-            f"({len(incomplete)} frames); complete the data, or take davis-like"
-        )
-    wanted = {f"{video.name}/{path.name}" for video in videos for path in video.truths[1:]}
-    given = {f"{video.name}/{name}.png" for video in videos for name in video.wanted}
-    given |= {f"{video.name}/{video.truths[0].name}" for video in videos}
-    found = {f"{video.name}/{name}" for video in videos for name in _pngs(results / video.name)}
-    if missing := sorted(wanted - found):
-        raise ValueError(f"{results} lacks {some(missing)}; every frame but the first needs a mask")
-
+    checked = check_results(videos, results)
     each = _in_processes(processes, [(video, results / video.name) for video in videos])
     categories = {video.name: video.categories for video in videos}
     known = bool(seen) and all(categories.values())
     return Score(
         {video.name: score for video, (score, _) in zip(videos, each, strict=True)},
-        extra=tuple(sorted(found - wanted - given)),
-        untold=tuple(untold),
+        extra=checked.extra,
+        untold=checked.untold,
         later=tuple(f"{video.name}:{i}" for video, (_, ids) in zip(videos, each, strict=True) for i in ids),
         seen={
             name: frozenset(i for i, category in each.items() if category in seen)
@@ -234,11 +215,11 @@ def _score(
     rows: list[dict[int, tuple[float, float]]] = []  # for each frame after the first, (J, F) of each object
     for index, (true_ids, pred_ids) in enumerate(zip_longest(truth, pred)):
         name = names[index] if names else f"frame {index}"
-        _check_masks(name, true_ids, pred_ids)
+        check_pair(name, true_ids, pred_ids)
         if binary:
             true_ids, pred_ids = true_ids != 0, pred_ids != 0
         counting = tuple(begins)
-        shown = _objects(name, true_ids)
+        shown = objects_of(name, true_ids)
         if index == 0 or late:
             for i in shown:
                 begins.setdefault(i, index)
@@ -250,7 +231,7 @@ def _score(
                     f"{name}: truth has no object; where 255 is not void but the object, use binary=True"
                 )
             continue
-        _check_ids(name, pred_ids, begins)
+        check_ids(name, pred_ids, begins)
         pairs = {i: (pred_ids == i, true_ids == i) for i in counting}
         rows.append({i: (region_similarity(*pair), boundary_accuracy(*pair)) for i, pair in pairs.items()})
     series = rows if scores_last else rows[:-1]
@@ -301,55 +282,6 @@ def _in_processes(processes: int, tasks: Sequence[tuple[Video, Path]]) -> list[_
 def _cores() -> int:
     """How many this process may use, where the system tells, otherwise how many there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _pngs(folder: Path) -> list[str]:
-    """The PNG files in a folder; none where there is no folder."""
-    if not any(folder.glob("*.png")):
-        return []
-    return [path.name for path in list_images(folder) if path.suffix == ".png"]
-
-
-def _check_masks(name: str, truth: AnyMask | None, pred: AnyMask | None) -> None:
-    if truth is None or pred is None:
-        ended = "truth" if truth is None else "pred"
-        raise ValueError(f"{name}: {ended} has ended, the other has not; give every frame of both")
-    for whose, mask in (("truth", truth), ("pred", pred)):
-        if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype.kind not in "biu":
-            given = f"{type(mask).__name__} {np.shape(mask)} of {np.asarray(mask).dtype}"
-            raise ValueError(f"{name}: {whose} is {given}; give integer ids as a numpy array (H, W)")
-    if truth.shape != pred.shape:
-        have, want = ("{}x{}".format(*mask.shape) for mask in (pred, truth))
-        raise ValueError(f"{name}: pred is {have} but truth is {want}; resize pred by nearest neighbour")
-
-
-def _objects(name: str, truth: AnyMask) -> list[int]:
-    """The objects of a ground truth (H, W): its ids except 255, which is void."""
-    ids = _ids(truth)
-    if ids and ids[0] < 0:
-        raise ValueError(f"{name}: truth has id {ids[0]}; ids of objects are above 0, and void is 255")
-    return [i for i in ids if i != VOID]
-
-
-def _check_ids(name: str, pred: AnyMask, known: Mapping[int, int]) -> None:
-    if not (foreign := [i for i in _ids(pred) if i not in known]):
-        return
-    several = sorted(known) == [*range(1, 1 + len(known))]
-    wanted = f"objects 1 to {len(known)}" if several else f"objects {', '.join(map(str, sorted(known)))}"
-    raise ValueError(
-        f"{name}: pred has id {', '.join(map(str, foreign))} but truth has "
-        f"{'only object 1' if [*known] == [1] else wanted}; "
-        "renumber pred, or use binary=True where 255 is the object"
-    )
-
-
-def _ids(mask: AnyMask) -> list[int]:
-    """The values of a mask other than 0, sorted."""
-    if mask.size and mask.min() >= 0 and mask.max() <= 0xFFFF:
-        ids = np.flatnonzero(np.bincount(mask.ravel().astype(np.intp)))  # np.unique would sort all pixels
-    else:
-        ids = np.unique(mask)
-    return [i for i in ids.tolist() if i != 0]
 
 
 def _mean(each: Sequence[Statistics]) -> Statistics:

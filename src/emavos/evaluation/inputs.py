@@ -1,0 +1,103 @@
+"""What is wrong with masks that are to be scored: of a folder before anything is read, and of each frame."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emavos.evaluation.layouts import VOID, Video, some
+from emavos.io import list_images
+
+AnyMask: TypeAlias = NDArray[np.integer[Any]] | NDArray[np.bool_]  # (H, W), 0 is background: masks of others
+
+
+@dataclass(frozen=True)
+class CheckedResults:
+    """Names of what is not compared, in results that are complete.
+
+    extra: results that no ground truth asks for. untold: frames of the data without a ground truth.
+    """
+
+    extra: tuple[str, ...]
+    untold: tuple[str, ...]
+
+
+def check_results(videos: Sequence[Video], results: Path) -> CheckedResults:
+    """Raise ValueError if a ground truth or a result lacks that is compared, by the names of the files.
+
+    results: the folder of `<sequence>/<frame>.png`.
+    """
+    if bare := [video.name for video in videos if not video.truths]:
+        raise ValueError(
+            f"there is no truth to compare with beyond what is given, of {some(bare)}; "
+            "a server may have it, or another split"
+        )
+    untold = [f"{video.name}/{frame}" for video in videos for frame in video.untold]
+    if incomplete := [name for video in videos if video.protocol.whole for name in video.untold]:
+        raise ValueError(
+            f"the truth is not whole, as this benchmark's is: it lacks {some(untold)} "
+            f"({len(incomplete)} frames); complete the data, or take davis-like"
+        )
+    compared = {f"{video.name}/{path.name}" for video in videos for path in video.truths[1:]}
+    allowed = {f"{video.name}/{name}.png" for video in videos for name in video.wanted}
+    allowed |= {f"{video.name}/{video.truths[0].name}" for video in videos}
+    there = {f"{video.name}/{name}" for video in videos for name in _pngs(results / video.name)}
+    if missing := sorted(compared - there):
+        raise ValueError(f"{results} lacks {some(missing)}; every frame but the first needs a mask")
+    return CheckedResults(tuple(sorted(there - compared - allowed)), tuple(untold))
+
+
+def check_pair(name: str, truth: AnyMask | None, pred: AnyMask | None) -> None:
+    """Raise ValueError unless both masks of a frame are there, hold ids and have one size."""
+    if truth is None or pred is None:
+        ended = "truth" if truth is None else "pred"
+        raise ValueError(f"{name}: {ended} has ended, the other has not; give every frame of both")
+    for whose, mask in (("truth", truth), ("pred", pred)):
+        if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype.kind not in "biu":
+            what = f"{type(mask).__name__} {np.shape(mask)} of {np.asarray(mask).dtype}"
+            raise ValueError(f"{name}: {whose} is {what}; give integer ids as a numpy array (H, W)")
+    if truth.shape != pred.shape:
+        have, want = ("{}x{}".format(*mask.shape) for mask in (pred, truth))
+        raise ValueError(f"{name}: pred is {have} but truth is {want}; resize pred by nearest neighbour")
+
+
+def objects_of(name: str, truth: AnyMask) -> list[int]:
+    """The objects of a ground truth (H, W): its ids except 255, which is void."""
+    ids = _ids(truth)
+    if ids and ids[0] < 0:
+        raise ValueError(f"{name}: truth has id {ids[0]}; ids of objects are above 0, and void is 255")
+    return [i for i in ids if i != VOID]
+
+
+def check_ids(name: str, pred: AnyMask, objects: Collection[int]) -> None:
+    """Raise ValueError if a result has an id that is none of these objects."""
+    if not (foreign := [i for i in _ids(pred) if i not in objects]):
+        return
+    several = sorted(objects) == [*range(1, 1 + len(objects))]
+    wanted = f"objects 1 to {len(objects)}" if several else f"objects {', '.join(map(str, sorted(objects)))}"
+    raise ValueError(
+        f"{name}: pred has id {', '.join(map(str, foreign))} but truth has "
+        f"{'only object 1' if [*objects] == [1] else wanted}; "
+        "renumber pred, or use binary=True where 255 is the object"
+    )
+
+
+def _pngs(folder: Path) -> list[str]:
+    """The PNG files in a folder; none where there is no folder."""
+    if not any(folder.glob("*.png")):
+        return []
+    return [path.name for path in list_images(folder) if path.suffix == ".png"]
+
+
+def _ids(mask: AnyMask) -> list[int]:
+    """The values of a mask other than 0, sorted."""
+    if mask.size and mask.min() >= 0 and mask.max() <= 0xFFFF:
+        ids = np.flatnonzero(np.bincount(mask.ravel().astype(np.intp)))  # np.unique would sort all pixels
+    else:
+        ids = np.unique(mask)
+    return [i for i in ids.tolist() if i != 0]
