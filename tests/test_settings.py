@@ -13,6 +13,7 @@ from emavos.batch import Batch
 from emavos.io import open_frames
 from emavos.models import compiled, folded
 from emavos.settings import differences
+from emavos.ui.importing import import_video
 from emavos.ui.project import Project
 from emavos.weights import load_model
 
@@ -46,7 +47,7 @@ def test_all_that_goes_on_refuses_a_predictor_of_other_settings(model, tmp_path,
     begun = Predictor(model, size=None)
     other = Predictor(model, **{"size": None, change: CHANGES[change]})
     assert Batch.of(begun, "out").settings != Batch.of(other, "out").settings
-    list(Project.build(tmp_path / "project", open_frames([*FRAMES]), "clip"))
+    list(import_video(tmp_path / "project", open_frames([*FRAMES]), "clip"))
     project = Project.open(tmp_path / "project")
     project.give(0, MASK)
     list(project.track(begun, until=2))

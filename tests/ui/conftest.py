@@ -9,6 +9,7 @@ from emavos import Predictor
 from emavos.demo import synthetic_clip
 from emavos.io import open_frames
 from emavos.ui import Project
+from emavos.ui.importing import import_video
 
 SIZE = (96, 160)
 
@@ -37,5 +38,5 @@ def video(tmp_path, clip):
 
 @pytest.fixture
 def project(tmp_path, video):
-    assert list(Project.build(tmp_path / "project", open_frames(video), "clip")) == [*range(1, 9)]
+    assert list(import_video(tmp_path / "project", open_frames(video), "clip")) == [*range(1, 9)]
     return Project.open(tmp_path / "project")

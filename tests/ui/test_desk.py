@@ -14,6 +14,7 @@ import pytest
 
 from emavos.io import open_frames, write_video
 from emavos.ui import Desk, Project
+from emavos.ui.importing import import_video
 from emavos.ui.temporary import Temporary, sweep_temporary
 
 
@@ -77,12 +78,13 @@ import os, sys
 from pathlib import Path
 from emavos.io import open_frames
 from emavos.ui import Project
+from emavos.ui.importing import import_video
 from emavos.ui.temporary import Temporary
 base = Temporary().folder
 (base / "upload-x").mkdir()
 (base / "upload-x" / "video.mp4").write_bytes(bytes(999))
 for name in ("001", "002"):
-    list(Project.build(base / name, open_frames(Path(sys.argv[1])), "clip"))
+    list(import_video(base / name, open_frames(Path(sys.argv[1])), "clip"))
 project = Project.open(base / "002")
 mask = project.mask(0)
 mask[:9] = 1
@@ -223,7 +225,7 @@ def test_on_windows_too_a_folder_that_a_video_is_read_into_is_of_that_page(
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / ".held").touch()  # of a page that was killed
     desk = Desk(predictor, tmp_path / "work", keeps=True)
-    reading = Project.build(tmp_path / "work", open_frames(video), "clip")
+    reading = import_video(tmp_path / "work", open_frames(video), "clip")
     next(reading)
     with pytest.raises(ValueError, match="work is open in another page"):
         Desk(predictor, tmp_path / "work", keeps=True)
@@ -236,7 +238,7 @@ def test_on_windows_too_a_folder_that_a_video_is_read_into_is_of_that_page(
 
 
 def test_a_folder_that_was_made_for_a_video_that_cannot_be_read_goes_again(windows, tmp_path, video):
-    reading = Project.build(tmp_path / "work", open_frames(video), "clip")
+    reading = import_video(tmp_path / "work", open_frames(video), "clip")
     next(reading)
     reading.close()
     assert not (tmp_path / "work").exists()

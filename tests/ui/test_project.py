@@ -12,6 +12,7 @@ from emavos.io import open_frames
 from emavos.ui import Project
 from emavos.ui import project as module
 from emavos.ui.downloads import write_masks
+from emavos.ui.importing import import_video
 from emavos.ui.states import States
 
 
@@ -106,7 +107,7 @@ def test_a_folder_without_a_project_is_told_as_such(tmp_path):
 
 def test_a_new_project_never_writes_into_a_folder_of_something_else(tmp_path, video):
     with pytest.raises(ValueError, match="is not empty"):
-        next(Project.build(video, open_frames(video), "clip"))
+        next(import_video(video, open_frames(video), "clip"))
 
 
 def test_what_was_given_can_be_taken_back(project, predictor, clip):
@@ -236,7 +237,7 @@ def test_states_thin_out_where_they_take_too_much(tmp_path, predictor, clip):
 def test_frames_of_two_sizes_are_no_video(tmp_path, clip):
     frames = open_frames([clip[0][0], clip[0][1][:50]])
     with pytest.raises(ValueError, match="frame 1 is 50x160 but the video began with 96x160"):
-        list(Project.build(tmp_path / "project", frames, "clip"))
+        list(import_video(tmp_path / "project", frames, "clip"))
 
 
 def test_an_import_that_fails_removes_what_it_made_and_nothing_else(tmp_path, clip):
@@ -244,13 +245,13 @@ def test_an_import_that_fails_removes_what_it_made_and_nothing_else(tmp_path, cl
     (tmp_path / "there").mkdir()
     for name, remains in (("there", True), ("new", False)):
         with pytest.raises(ValueError, match="frame 1 is 50x160"):
-            list(Project.build(tmp_path / name, odd, "clip"))
+            list(import_video(tmp_path / name, odd, "clip"))
         assert (tmp_path / name).exists() == remains
     assert not list((tmp_path / "there").iterdir())
 
 
 def test_an_import_that_was_stopped_leaves_nothing(tmp_path, video):
-    with closing(Project.build(tmp_path / "new", open_frames(video), "clip")) as building:
+    with closing(import_video(tmp_path / "new", open_frames(video), "clip")) as building:
         next(building)
         assert (tmp_path / "new" / "frames" / "00000.jpg").exists()
     assert not (tmp_path / "new").exists()
@@ -258,7 +259,7 @@ def test_an_import_that_was_stopped_leaves_nothing(tmp_path, video):
 
 def test_an_import_that_was_killed_is_begun_anew(tmp_path, project, video):
     killed = tmp_path / "killed"
-    building = Project.build(killed, open_frames(video), "clip")
+    building = import_video(killed, open_frames(video), "clip")
     next(building)
     shutil.copytree(killed, tmp_path / "left")  # as a kill would leave it
     building.close()
@@ -266,7 +267,7 @@ def test_an_import_that_was_killed_is_begun_anew(tmp_path, project, video):
     (tmp_path / "left" / "..unfinished.0123abcd.partial").touch()
     with pytest.raises(ValueError, match="holds no project"):
         Project.open(tmp_path / "left")
-    list(Project.build(tmp_path / "left", open_frames(video), "clip"))
+    list(import_video(tmp_path / "left", open_frames(video), "clip"))
     again = Project.open(tmp_path / "left")
     assert again.count == 8
     assert {path.name for path in again.folder.iterdir()} == {"frames", "project.json"}
@@ -276,5 +277,5 @@ def test_frames_of_the_user_are_not_taken_for_those_of_a_killed_import(tmp_path,
     (tmp_path / "mine" / "frames").mkdir(parents=True)
     (tmp_path / "mine" / "frames" / "00000.jpg").write_bytes(b"mine")
     with pytest.raises(ValueError, match="is not empty"):
-        next(Project.build(tmp_path / "mine", open_frames(video), "clip"))
+        next(import_video(tmp_path / "mine", open_frames(video), "clip"))
     assert (tmp_path / "mine" / "frames" / "00000.jpg").read_bytes() == b"mine"

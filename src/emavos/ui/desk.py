@@ -21,6 +21,7 @@ from emavos.predictor import Predictor
 from emavos.ui.downloads import DOWNLOADS
 from emavos.ui.folder import Folder
 from emavos.ui.hold import Hold
+from emavos.ui.importing import check_free, import_video
 from emavos.ui.job import Job
 from emavos.ui.project import Project
 from emavos.ui.temporary import Temporary
@@ -71,7 +72,7 @@ class Desk:
         if keeps and (folder / "project.json").exists():
             self._take(folder)
         elif keeps:
-            Project.check_free(folder)
+            check_free(folder)
             if folder.exists():
                 Hold(folder).release()  # another may be reading a video into it
 
@@ -94,12 +95,12 @@ class Desk:
                 )
             source = open_frames(path)
             folder = self.folder if self.keeps else self.folder / f"{self.opened + 1:03d}"
-            Project.check_free(folder)
+            check_free(folder)
             self._start("open", self._build(folder, path, name, sent), source.count)
 
     def _build(self, folder: Path, path: Path, name: str, sent: bool) -> Iterator[int]:
         try:
-            yield from Project.build(folder, open_frames(path), name)
+            yield from import_video(folder, open_frames(path), name)
         finally:
             if sent:
                 path.unlink(missing_ok=True)

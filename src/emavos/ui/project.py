@@ -6,32 +6,25 @@ import io
 import json
 import os
 import re
-import shutil
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from emavos.io import FrameSource, IdMask, Pixels
+from emavos.io import IdMask, Pixels
 from emavos.io.ids import ids_of_picture
-from emavos.io.images import MAX_PIXELS, decode_image, encode_mask, pixels_of
+from emavos.io.images import decode_image, encode_mask, pixels_of
 from emavos.predictor import Predictor
 from emavos.session import Result, Session
 from emavos.settings import differences
+from emavos.ui.facts import FILE, LARGEST_ID, Facts, number_in, number_of, read_facts, whole_in, write_facts
 from emavos.ui.folder import Folder
-from emavos.ui.hold import HELD, Hold
+from emavos.ui.importing import UNFINISHED
 from emavos.ui.states import States
 
-_FORMAT = 1
-_UNFINISHED = ".unfinished"  # lies beside the frames until all of them are there
 _STATE_EVERY = 20  # frames between two states of the session on disk
-LARGEST_ID = 255  # of a palette PNG, and of a byte of the page
-_LONGEST_NAME = 255  # letters
-_MOST = 10**6  # frames of a project: nine hours of 30 a second
-_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\ud800-\udfff]")
 
 
 class Project:
@@ -52,124 +45,31 @@ class Project:
     given: {frame: the ids whose masks are known on it}. confidence: {frame: {id: number in [0, 1]}}.
     """
 
-    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, facts: Facts) -> None:
         self.folder = folder
         self._files = Folder(folder)
-        self.name = _NOT_IN_NAMES.sub("_", _of(str, facts["name"]))[:_LONGEST_NAME]
-        self.fps = None if facts["fps"] is None else _number(facts["fps"], 0.001, 10_000)
-        height, width = (_whole(side, 1, MAX_PIXELS) for side in facts["size"])
-        if height * width > MAX_PIXELS:
-            raise ValueError(f"its frames are {height}x{width}, beyond {MAX_PIXELS} pixels")
-        self.size: tuple[int, int] = (height, width)
-        self.count = _whole(facts["count"], 1, _MOST)
-        self.names = _names(facts["names"], self.count)  # of the frames, if they are not their numbers
-        self.settings: dict[str, Any] | None = None  # of the predictor that tracked it
-        if facts["settings"] is not None:
-            self.settings = _of(dict, facts["settings"])
-        self.given = {
-            _frame(index, self.count): tuple(_whole(id, 1, LARGEST_ID) for id in ids)
-            for index, ids in facts["given"].items()
-        }
-        # how often the mask of a frame was given before, which is part of its file's name
-        self.revisions = {
-            _frame(index, self.count): _whole(revision, 0, 1 << 53)
-            for index, revision in facts.get("revisions", {}).items()
-        }
+        self.name, self.fps, self.size, self.count = facts.name, facts.fps, facts.size, facts.count
+        self.names, self.settings = facts.names, facts.settings
+        self.given, self.revisions = facts.given, facts.revisions
         self.confidence: dict[int, dict[int, float]] = {}
-        self.edits = (
-            0  # how often frames were to be tracked anew, so that a page knows that its numbers are old
-        )
+        self.edits = 0  # how often frames were to be tracked anew: a page knows that its numbers are old
         self.states = States(self._files / "states")
-
-    @classmethod
-    def build(cls, folder: Path, source: FrameSource, name: str) -> Iterator[int]:
-        """Read a video into a new folder; gives the number of frames read so far after each.
-
-        The folder is a project, which `open` takes, when the iterator ends; where it does not come that far,
-        what was written is removed. The folder is held meanwhile. Raises ValueError where it is not free, a
-        frame has another size than the first, or the video cannot be read.
-        """
-        cls.check_free(folder)
-        made = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        hold = Hold(folder)
-        try:
-            cls.check_free(folder)  # another may have been faster
-            Folder(folder).write(_UNFINISHED, b"")
-            try:
-                yield from cls._import(folder, source, name)
-            except BaseException:
-                _clear(folder)
-                raise
-            (folder / _UNFINISHED).unlink(missing_ok=True)
-        finally:
-            hold.release()
-            if made:
-                with suppress(OSError):  # it is a project, or somebody else put something into it meanwhile
-                    folder.rmdir()
-
-    @staticmethod
-    def check_free(folder: Path) -> None:
-        """Raise ValueError where a new project would have to share its folder with anything else.
-
-        What an import that was killed left is nothing else; `build` removes it.
-        """
-        if not folder.exists():
-            return
-        if not folder.is_dir():
-            raise ValueError(f"{folder} is no folder; a new project needs one of its own")
-        names = {path.name for path in folder.iterdir()} - {HELD}
-        names = {name for name in names if not re.fullmatch(r"\.\.unfinished\.[0-9a-f]{8}\.partial", name)}
-        if _UNFINISHED in names:
-            names -= {_UNFINISHED, "frames"}
-            names = {name for name in names if not name.startswith(".project.json.")}
-        if names:
-            raise ValueError(f"{folder} is not empty; a new project needs a folder of its own")
-
-    @staticmethod
-    def _import(folder: Path, source: FrameSource, name: str) -> Iterator[int]:
-        shutil.rmtree(folder / "frames", ignore_errors=True)  # of an import that was killed
-        files = Folder(folder)
-        files.sweep()
-        size, count, names = None, 0, []
-        for count, frame in enumerate(source, start=1):
-            size = size or frame.shape[:2]
-            if frame.shape[:2] != size:
-                began, now = ("x".join(map(str, s)) for s in (size, frame.shape[:2]))
-                raise ValueError(f"frame {count - 1} is {now} but the video began with {began}; resize it")
-            if count > _MOST:
-                raise ValueError(f"the video has more than {_MOST:,} frames; cut it")
-            names.append(_NOT_IN_NAMES.sub("_", source.name(count - 1))[:_LONGEST_NAME])
-            picture = io.BytesIO()
-            Image.fromarray(frame).save(picture, "JPEG", quality=95, subsampling=0)
-            (files / "frames").write(f"{count - 1:05d}.jpg", picture.getvalue())
-            yield count
-        if size is None:
-            raise ValueError(f"{name} has no frames")
-        plain = all(name == f"{index:05d}" for index, name in enumerate(names)) or len({*names}) < count
-        fps = source.fps if source.fps is not None and 0.001 <= source.fps <= 10_000 else None
-        facts = {"name": name, "fps": fps, "size": size, "count": count}
-        facts |= {"names": None if plain else names, "settings": None, "given": {}}
-        _write_json(files, {"format": _FORMAT, **facts})
 
     @classmethod
     def open(cls, folder: Path) -> Project:
         """The project of a folder, as it was left. Raises ValueError where none is, or it is damaged."""
-        file, files = folder / "project.json", Folder(folder)
+        file, files = folder / FILE, Folder(folder)
         if not file.is_file():
-            raise ValueError(f"{folder} holds no project: there is no project.json in it")
+            raise ValueError(f"{folder} holds no project: there is no {FILE} in it")
         try:
-            facts = json.loads(files.read(file.name))
-            if facts["format"] != _FORMAT:
-                raise ValueError(f"its format is {facts['format']!r:.20}; this version reads {_FORMAT}")
-            project = cls(folder, facts)
+            project = cls(folder, read_facts(files))
             frames = {*(files / "frames").names()}
             if missing := [i for i in range(project.count) if f"{i:05d}.jpg" not in frames]:
                 raise ValueError(f"it has {project.count} frames, and frames/{missing[0]:05d}.jpg is missing")
             project._read_track()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError(f"{file} is damaged, or of another version: {error}") from error
-        files.remove(_UNFINISHED)  # if the kill came just after the end
+        files.remove(UNFINISHED)  # if the kill came just after the end
         return project
 
     def sweep(self) -> None:
@@ -406,8 +306,8 @@ class Project:
         for line in lines:
             if line.endswith("\n"):  # a last one that was cut off by a kill is a frame to track again
                 fact = json.loads(line)
-                sure = {_frame(id, LARGEST_ID + 1): _number(x, 0, 1) for id, x in fact["sure"].items()}
-                self.confidence[_whole(fact["frame"], 0, self.count - 1)] = sure
+                sure = {number_of(id, LARGEST_ID + 1): number_in(x, 0, 1) for id, x in fact["sure"].items()}
+                self.confidence[whole_in(fact["frame"], 0, self.count - 1)] = sure
         if lines and not lines[-1].endswith("\n"):
             self._forget(self.reached)
 
@@ -420,72 +320,21 @@ class Project:
         now = predictor.facts()
         if self.settings is not None and self.confidence and now != self.settings:
             names = {"weights": "other weights"}
-            told = [
+            began = [
                 names.get(key, f"{key} {self.settings.get(key)}") for key in differences(self.settings, now)
             ]
-            raise ValueError(f"this project was begun with {', '.join(told)}; start the page with these")
+            raise ValueError(f"this project was begun with {', '.join(began)}; start the page with these")
         if now != self.settings:
             self.states.forget(-1)
             self._write(settings=now)
 
     def _write(self, **changes: Any) -> None:
         """Write project.json with these attributes, and then set them."""
-        names = ("name", "fps", "size", "count", "names", "settings", "given", "revisions")
-        facts = {name: changes.get(name, getattr(self, name)) for name in names}
-        facts["revisions"] = {index: number for index, number in facts["revisions"].items() if number}
-        _write_json(self._files, {"format": _FORMAT, **facts})
+        now = {one.name: getattr(self, one.name) for one in fields(Facts)}
+        write_facts(self._files, Facts(**(now | changes)))
         for name, value in changes.items():
             setattr(self, name, value)
 
 
 def _line(index: int, sure: dict[int, float]) -> str:
     return json.dumps({"frame": index, "sure": sure}) + "\n"
-
-
-def _clear(folder: Path) -> None:
-    """Remove what an import wrote, the mark that it is ours last."""
-    shutil.rmtree(folder / "frames", ignore_errors=True)
-    (folder / _UNFINISHED).unlink(missing_ok=True)
-
-
-def _write_json(files: Folder, facts: dict[str, Any]) -> None:
-    files.write("project.json", json.dumps(facts).encode())
-
-
-def _of(kind: type[Any], value: object) -> Any:
-    if not isinstance(value, kind):
-        raise ValueError(f"it has {value!r:.40} where it should have a {kind.__name__}")
-    return value
-
-
-def _whole(value: object, least: int, most: int) -> int:
-    if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"it has {value!r:.40} where it should have a number from {least} to {most}")
-    return value
-
-
-def _number(value: object, least: float, most: float) -> float:
-    if type(value) not in (int, float) or not (isinstance(value, (int, float)) and least <= value <= most):
-        raise ValueError(f"it has {value!r:.40} where it should have a number from {least} to {most}")
-    return float(value)
-
-
-def _frame(key: str, count: int) -> int:
-    """A number that is the key of an object in JSON, below `count`."""
-    if not re.fullmatch(r"\d{1,7}", key, re.ASCII):
-        raise ValueError(f"it has {key!r:.40} where it should have a number")
-    return _whole(int(key), 0, count - 1)
-
-
-def _names(names: object, count: int) -> list[str] | None:
-    """Names of frames, which become names of files in downloads."""
-    if names is None:
-        return None
-    if not isinstance(names, list) or len(names) != count:
-        raise ValueError(f"it has not a name for each of its {count} frames")
-    for name in names:
-        if not isinstance(name, str) or _NOT_IN_NAMES.search(name) or not 0 < len(name) <= _LONGEST_NAME:
-            raise ValueError(f"{name!r:.40} is no name of a frame")
-    if len({*names}) < count:
-        raise ValueError("two of its frames have one name")
-    return names

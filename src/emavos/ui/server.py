@@ -23,9 +23,10 @@ from emavos.io.ids import ids_of_picture
 from emavos.io.images import FORMATS, decode_image
 from emavos.io.spool import named_temporary
 from emavos.ui.desk import Busy, Desk, Outdated, tag_of
+from emavos.ui.facts import LARGEST_ID
 from emavos.ui.guard import Guard
 from emavos.ui.job import in_words
-from emavos.ui.project import LARGEST_ID, Project
+from emavos.ui.project import Project
 
 MASK_FILE_LIMIT = 32 << 20  # bytes of a mask that is loaded; ids compress well
 _ASSETS = {

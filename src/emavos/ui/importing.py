@@ -1,0 +1,95 @@
+"""A video is read into the folder of a new project: all of its frames, or nothing."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from PIL import Image
+
+from emavos.io import FrameSource
+from emavos.ui.facts import MOST_FRAMES, Facts, fit_name, write_facts
+from emavos.ui.folder import Folder
+from emavos.ui.hold import HELD, Hold
+
+UNFINISHED = ".unfinished"  # lies beside the frames until all of them are there
+
+
+def import_video(folder: Path, source: FrameSource, name: str) -> Iterator[int]:
+    """Read a video into a new folder; gives the number of frames read so far after each.
+
+    When the iterator ends the folder is a project, which `Project.open` takes; if it does not come that far,
+    what was written is removed. The folder is held meanwhile. Raises ValueError if it is not free, a frame
+    has another size than the first, or the video cannot be read.
+    """
+    check_free(folder)
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    hold = Hold(folder)
+    try:
+        check_free(folder)  # another may have been faster
+        Folder(folder).write(UNFINISHED, b"")
+        try:
+            yield from _read_into(folder, source, name)
+        except BaseException:
+            _clear(folder)
+            raise
+        (folder / UNFINISHED).unlink(missing_ok=True)
+    finally:
+        hold.release()
+        if made:
+            with suppress(OSError):  # it is a project, or somebody else put something into it meanwhile
+                folder.rmdir()
+
+
+def check_free(folder: Path) -> None:
+    """Raise ValueError where a new project would have to share its folder with anything else.
+
+    What an import that was killed left is nothing else; `import_video` removes it.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder; a new project needs one of its own")
+    names = {path.name for path in folder.iterdir()} - {HELD}
+    names = {name for name in names if not re.fullmatch(r"\.\.unfinished\.[0-9a-f]{8}\.partial", name)}
+    if UNFINISHED in names:
+        names -= {UNFINISHED, "frames"}
+        names = {name for name in names if not name.startswith(".project.json.")}
+    if names:
+        raise ValueError(f"{folder} is not empty; a new project needs a folder of its own")
+
+
+def _read_into(folder: Path, source: FrameSource, name: str) -> Iterator[int]:
+    shutil.rmtree(folder / "frames", ignore_errors=True)  # of an import that was killed
+    files = Folder(folder)
+    files.sweep()
+    size: tuple[int, int] | None = None
+    count, names = 0, list[str]()
+    for count, frame in enumerate(source, start=1):
+        size = size or frame.shape[:2]
+        if frame.shape[:2] != size:
+            began, now = ("x".join(map(str, s)) for s in (size, frame.shape[:2]))
+            raise ValueError(f"frame {count - 1} is {now} but the video began with {began}; resize it")
+        if count > MOST_FRAMES:
+            raise ValueError(f"the video has more than {MOST_FRAMES:,} frames; cut it")
+        names.append(fit_name(source.name(count - 1)))
+        picture = io.BytesIO()
+        Image.fromarray(frame).save(picture, "JPEG", quality=95, subsampling=0)
+        (files / "frames").write(f"{count - 1:05d}.jpg", picture.getvalue())
+        yield count
+    if size is None:
+        raise ValueError(f"{name} has no frames")
+    plain = all(name == f"{index:05d}" for index, name in enumerate(names)) or len({*names}) < count
+    fps = source.fps if source.fps is not None and 0.001 <= source.fps <= 10_000 else None
+    write_facts(files, Facts(name, fps, size, count, None if plain else names))
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an import wrote, the mark that it is ours last."""
+    shutil.rmtree(folder / "frames", ignore_errors=True)
+    (folder / UNFINISHED).unlink(missing_ok=True)
