@@ -26,15 +26,15 @@ class Docstrings(griffe.Extension):
 
 def fields(obj: griffe.Object) -> str:
     """A list of the fields of a dataclass, by the comments behind them."""
-    source, told = obj.lines_collection[obj.filepath], []
+    source, items = obj.lines_collection[obj.filepath], []
     for name, member in obj.members.items():
         if member.is_attribute and member.lineno is not None and "  # " in source[member.lineno - 1]:
-            told.append(f"* `{name}`: {source[member.lineno - 1].partition('  # ')[2]}")
+            items.append(f"* `{name}`: {source[member.lineno - 1].partition('  # ')[2]}")
             for line in source[member.lineno :]:  # a comment that goes on
                 if not line.strip().startswith("# "):
                     break
-                told[-1] += line.strip().removeprefix("#")
-    return "\n\n" + "\n".join(told).replace("[", r"\[") if told else ""  # intervals are no links
+                items[-1] += line.strip().removeprefix("#")
+    return "\n\n" + "\n".join(items).replace("[", r"\[") if items else ""  # intervals are no links
 
 
 def markdown(text: str) -> str:

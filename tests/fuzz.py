@@ -240,12 +240,12 @@ def mutate_tensors(content: bytes, generator: random.Random, raw: Raw) -> bytes:
         header, body = _split(content)
     except (ValueError, RecursionError):
         return raw(content)
-    told = header.get("__metadata__") if isinstance(header, dict) else None
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
     if generator.random() < 0.1:
         return raw(content)
-    if generator.random() < 0.6 and isinstance(told, dict) and isinstance(told.get("session"), str):
-        session = mutate_json(told["session"].encode(), generator, raw).decode(errors="replace")
-        return _headed(header | {"__metadata__": told | {"session": session}}, body)
+    if generator.random() < 0.6 and isinstance(metadata, dict) and isinstance(metadata.get("session"), str):
+        session = mutate_json(metadata["session"].encode(), generator, raw).decode(errors="replace")
+        return _headed(header | {"__metadata__": metadata | {"session": session}}, body)
     if generator.random() < 0.1:
         return _headed(header, raw(body)) if body else raw(content)
     return _headed(odd(header, generator), body)

@@ -111,10 +111,10 @@ def test_what_is_not_needed_is_told_as_such(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["doctor"]) == 0
     lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
-    told = {line[1]: line[2] for line in lines if line[0] == "readout"}
-    assert told["triton"] == "not here, and not needed: it runs on CUDA devices, and there is none"
-    assert told["native"].startswith("not here, and not needed: no C++ compiler is found")
-    assert "backend=" not in told["native"]
+    readouts = {line[1]: line[2] for line in lines if line[0] == "readout"}
+    assert readouts["triton"] == "not here, and not needed: it runs on CUDA devices, and there is none"
+    assert readouts["native"].startswith("not here, and not needed: no C++ compiler is found")
+    assert "backend=" not in readouts["native"]
 
 
 def test_a_machine_without_extras_is_well(monkeypatch):

@@ -46,11 +46,11 @@ def only(id, frame=0):
 def test_editing_a_frame_is_giving_its_mask_when_it_comes(model):
     """add() and correct() after a step do for the frames to come what step(frame, mask) does."""
     for edit, begin, given in (("add", only(1), only(2, 4)), ("correct", TRUTH[0], only(3, 4))):
-        edited, told = session(model, 5, begin), session(model, 4, begin)
+        edited, whole = session(model, 5, begin), session(model, 4, begin)
         (id,) = np.unique(given)[1:].tolist()
         result = getattr(edited, edit)({id: given})
-        assert np.array_equal(result.mask == id, told.step(FRAMES[4], given).mask == id)
-        assert_same(go_on(edited), go_on(told))
+        assert np.array_equal(result.mask == id, whole.step(FRAMES[4], given).mask == id)
+        assert_same(go_on(edited), go_on(whole))
 
 
 def test_an_object_that_is_added_takes_its_pixels_and_no_others(model):

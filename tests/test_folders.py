@@ -133,8 +133,8 @@ def test_numbers_in_names_are_ordered_as_numbers(tmp_path, order):
         warnings.simplefilter("always")
         open_frames(folder)
     uneven = {len(name.partition(".")[2]) for name in order if name.count(".") == 1}
-    told = any("are ordered as" in str(note.message) for note in notes)
-    assert told == (surprising and (len(uneven) > 1 or order[0][0] == "-" or "=-" in order[0]))
+    warned = any("are ordered as" in str(note.message) for note in notes)
+    assert warned == (surprising and (len(uneven) > 1 or order[0][0] == "-" or "=-" in order[0]))
 
 
 SEVERAL = {"a.apng": "PNG", "a.png": "PNG", "a.webp": "WEBP", "a.tif": "TIFF"}

@@ -13,10 +13,10 @@ from emavos.machine import PeakMemory, describe
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(("threads", "told"), [(1, "1 thread"), (2, "2 threads")])
-def test_a_machine_is_told_with_its_threads_and_torch(monkeypatch, threads, told):
+@pytest.mark.parametrize(("threads", "words"), [(1, "1 thread"), (2, "2 threads")])
+def test_a_machine_is_told_with_its_threads_and_torch(monkeypatch, threads, words):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert describe(CPU).endswith(f", {told}, torch {torch.__version__}")
+    assert describe(CPU).endswith(f", {words}, torch {torch.__version__}")
 
 
 def test_the_peak_is_that_since_it_was_made():

@@ -174,7 +174,7 @@ class Sessions(RuleBasedStateMachine):
         self.result = self.do(lambda session: session.correct({id: mask == id for id in known}, since))
         self.note_given(known)
         assert all(np.array_equal(self.result.mask == id, mask == id) for id in known)
-        told = dict(
+        encoded = dict(
             zip(
                 self.ids,
                 encode_values(MODEL, self.session._now, self.session.shortcuts).flatten(2),
@@ -184,7 +184,7 @@ class Sessions(RuleBasedStateMachine):
         for number, (ids, _) in enumerate(self.groups):
             if set(ids) & set(known):
                 stored = zip(ids, self.values_of(number, self.result.index), strict=True)
-                assert all(torch.equal(values, told[id].T) for id, values in stored if id in known)
+                assert all(torch.equal(values, encoded[id].T) for id, values in stored if id in known)
 
     @precondition(lambda self: self.ids)
     @rule(data=st.data())
@@ -248,8 +248,8 @@ class Sessions(RuleBasedStateMachine):
                 self.session.remember(FRAMES[index % len(FRAMES)], mask, index)
             assert_same_banks(self.session, states)
             return
-        told = self.do(lambda session: session.remember(FRAMES[index % len(FRAMES)], mask, index))
-        assert list(told) == [id for _, ids in learning for id in ids]
+        remembered = self.do(lambda session: session.remember(FRAMES[index % len(FRAMES)], mask, index))
+        assert list(remembered) == [id for _, ids in learning for id in ids]
         self.undo = []
         for number, ids in learning:
             for id, values in zip(ids, self.values_of(number, index), strict=True):

@@ -188,8 +188,8 @@ def _readout(backend: Backend) -> str | None:
     try:
         out = topk_readout(query.to(device), keys.to(device), values.to(device), backend=backend).cpu()
     except RuntimeError as error:
-        told = str(error).splitlines()[0]
-        return told.removeprefix(f"the {backend} readout cannot run: ").removesuffix("; use backend='auto'")
+        reason = str(error).splitlines()[0]
+        return reason.removeprefix(f"the {backend} readout cannot run: ").removesuffix("; use backend='auto'")
     wanted = topk_readout(query, keys, values, backend="dense")
     difference = (out - wanted).abs().max().item()
     return None if difference < 1e-4 else f"it differs from the definition by {difference:.1e}"

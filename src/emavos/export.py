@@ -164,8 +164,8 @@ def check_onnx(
             inputs = _inputs(exact, height, width, objects)[name]
             with torch.no_grad():
                 wanted = functions[name](*inputs.values())
-            given = session.run(None, {key: x.to(dtype).numpy() for key, x in inputs.items()})
-            pairs = zip(given, wanted if isinstance(wanted, tuple) else (wanted,), strict=True)
+            outputs = session.run(None, {key: x.to(dtype).numpy() for key, x in inputs.items()})
+            pairs = zip(outputs, wanted if isinstance(wanted, tuple) else (wanted,), strict=True)
             error = max(_error(out, want) for out, want in pairs)
             differences.append(Difference(name, height, width, objects, error))
     worst = max(differences, key=lambda difference: difference.error)

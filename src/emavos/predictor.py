@@ -247,19 +247,19 @@ class Predictor:
         given = mask if isinstance(mask, Mapping) else {0: mask}
         wrong = [index for index in given if not isinstance(index, (int, np.integer)) or index < 0]
         if wrong or not given:
-            told = f"a mask is given for frame {wrong[0]!r}" if wrong else "no mask is given"
-            raise ValueError(f"{told}; give one or more, by the index of their frame, counted from 0")
+            problem = f"a mask is given for frame {wrong[0]!r}" if wrong else "no mask is given"
+            raise ValueError(f"{problem}; give one or more, by the index of their frame, counted from 0")
         known = {int(index): _check(m) for index, m in given.items()}
         source = open_frames(frames, but=[m for m in known.values() if isinstance(m, (str, os.PathLike))])
         _check_later(known, source)
         if direction == "forward":
-            return self._propagate(source, known)
+            return self._propagate_forward(source, known)
         both_ways = propagate_both if direction == "both" else propagate_backward
         return both_ways(
             lambda order: self.session(order=order), source, {index: _read(m) for index, m in known.items()}
         )
 
-    def _propagate(self, frames: FrameSource, masks: dict[int, Any]) -> Iterator[Result]:
+    def _propagate_forward(self, frames: FrameSource, masks: dict[int, Any]) -> Iterator[Result]:
         session = self.session()
         wanted = self.settings.resize_ahead
         if wanted is None:

@@ -40,11 +40,11 @@ def test_the_benchmark_prints_writes_and_draws_its_figures(tmp_path, capsys):
 def test_stages_and_steps_read_as_many_frames_as_is_told(monkeypatch):
     held, read = [], MemoryBank.read
 
-    def told(bank, *given):
+    def counted(bank, *given):
         held.append((bank.policy.max_frames, len(bank)))
         return read(bank, *given)
 
-    monkeypatch.setattr(MemoryBank, "read", told)
+    monkeypatch.setattr(MemoryBank, "read", counted)
     measure("stcn-tiny", height=48, width=64, memory_frames=7, repeats=2)
     assert {*held} == {(7, 7), (1, 1)}  # the latter to count operations
     assert held.count((7, 7)) >= 1 + 3 + 5  # to make a readout, to time it, in steps
@@ -62,7 +62,7 @@ def test_the_network_that_is_timed_is_the_one_that_a_predictor_computes_with(mon
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--frame", "480"], "'480' is not a height and a width"),
         (["--frame", "8x64"], "16 or more"),
@@ -70,6 +70,6 @@ def test_the_network_that_is_timed_is_the_one_that_a_predictor_computes_with(mon
         (["--device", "cpu", "--dtype", "float16"], "float16 is no type for a CPU"),
     ],
 )
-def test_what_cannot_be_measured_is_told(options, told, capsys):
+def test_what_cannot_be_measured_is_told(options, message, capsys):
     assert main(["bench", *options]) in (1, 2)
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err

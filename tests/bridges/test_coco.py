@@ -131,9 +131,9 @@ def test_what_fails_in_the_block_is_not_blamed_on_the_file(tmp_path, error):
     def fail():
         raise error
 
-    with pytest.raises(type(error)) as told, CocoWriter(tmp_path / "masks.json"):
+    with pytest.raises(type(error)) as raised, CocoWriter(tmp_path / "masks.json"):
         fail()
-    assert told.value is error
+    assert raised.value is error
     assert not list(tmp_path.iterdir())
 
 
@@ -144,10 +144,10 @@ def test_a_disk_that_is_full_names_the_file(tmp_path, masks):
 
     with CocoWriter(tmp_path / "masks.json") as coco:
         file, coco._file = coco._file, Full()
-        with pytest.raises(OSError, match=r"masks\.json") as told:
+        with pytest.raises(OSError, match=r"masks\.json") as raised:
             coco.write("00000", masks[0])
         coco._file = file
-    assert told.value.errno == errno.ENOSPC
+    assert raised.value.errno == errno.ENOSPC
 
 
 @pytest.mark.parametrize("mask", [np.ones((4, 4)), np.ones((1, 4, 4), int)], ids=["floats", "three axes"])

@@ -107,7 +107,7 @@ def huge(path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (huge, "is not an image that can be read"),
         pytest.param(
@@ -118,15 +118,15 @@ def huge(path):
     ],
     ids=["declares 30000x30000", "a pipe"],
 )
-def test_a_hostile_mask_of_a_still_image_is_refused_by_name(tmp_path, capsys, spoil, told):
+def test_a_hostile_mask_of_a_still_image_is_refused_by_name(tmp_path, capsys, spoil, message):
     root = training_tree(tmp_path / "data") / "static"
     mask = root / "masks" / "a.png"
     mask.unlink()
     spoil(mask)
-    with pytest.raises(ValueError, match=f"a\\.png {told}"):
+    with pytest.raises(ValueError, match=f"a\\.png {message}"):
         StaticImages(root)[0]
     assert main(["data", "check", str(root)]) == 1
-    assert f"a.png {told}" in capsys.readouterr().out
+    assert f"a.png {message}" in capsys.readouterr().out
 
 
 def test_a_mask_of_a_still_image_is_turned_as_its_exif_says(tmp_path):

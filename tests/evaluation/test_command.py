@@ -239,8 +239,8 @@ def test_sequences_without_a_truth_are_named_and_the_others_scored(davis, capsys
     for name in ("00001", "00002"):
         (davis / f"Annotations/480p/two/{name}.png").unlink()
     assert evaluate("--model", "copy-first-mask", "--zip", "--pictures", "2") == 0
-    told = capsys.readouterr()
-    assert "all: not scored, as there is no truth: two" in told.err
+    output = capsys.readouterr()
+    assert "all: not scored, as there is no truth: two" in output.err
     assert (davis.parent / "out/copy-first-mask.zip").is_file()
     assert main(["compare", "--data", "davis", "out/masks/copy-first-mask", "--out", "shown", "--quiet"]) == 0
 

@@ -17,7 +17,7 @@ def data(tmp_path_factory):
 
 def test_models_and_folders_of_others_are_compared_in_one_call(data, tmp_path):
     predictor = Predictor.from_pretrained(device="cpu", size=None)
-    loaded, told = [], []
+    loaded, reported = [], []
 
     def load():
         loaded.append(predictor)
@@ -25,7 +25,7 @@ def test_models_and_folders_of_others_are_compared_in_one_call(data, tmp_path):
 
     class Bar:
         def __init__(self, *facts):
-            told.append(facts)
+            reported.append(facts)
 
         def __enter__(self):
             return self
@@ -34,7 +34,7 @@ def test_models_and_folders_of_others_are_compared_in_one_call(data, tmp_path):
             pass
 
         def update(self):
-            told.append("frame")
+            reported.append("frame")
 
     models = {"ours": Model(load, "tiny"), COPY: Model(None, COPY)}
     truth = data / "Annotations" / "480p"
@@ -44,15 +44,15 @@ def test_models_and_folders_of_others_are_compared_in_one_call(data, tmp_path):
     assert done.methods[0].score.JF == 1
     assert 0 < done.methods[1].score.JF <= 1
     assert len(loaded) == 1
-    assert told == [("ours", 0, 3), *3 * ["frame"], (COPY, 0, 3), *3 * ["frame"]]
+    assert reported == [("ours", 0, 3), *3 * ["frame"], (COPY, 0, 3), *3 * ["frame"]]
     assert [row.name for row in done.measured()] == ["ours"]
     done.write(tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"masks", "scores", "overview.csv", "overview.json", "report.html"}
-    told.clear()
+    reported.clear()
     again = compare(data, PROTOCOL, tmp_path / "out", models=models, progress=Bar)
     assert again.methods[0].score.JF == done.methods[1].score.JF
-    assert told == [("ours", 3, 3), (COPY, 3, 3)]  # nothing is followed twice
+    assert reported == [("ours", 3, 3), (COPY, 3, 3)]  # nothing is followed twice
 
 
 def test_two_methods_of_one_name_or_folder_are_refused_before_any_is_run(data, tmp_path):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from emavos.evaluation import PROTOCOLS, ObjectScore, Score, find_videos, score_videos
+from emavos.evaluation.gallery import over_time, pictures_of, qualitative, sections, worst_frames
 from emavos.evaluation.html import Section, html_report
-from emavos.evaluation.pictures import over_time, pictures_of, qualitative, sections, worst_frames
 from emavos.evaluation.prediction import Run, Timing
 from emavos.evaluation.report import (
     Method,

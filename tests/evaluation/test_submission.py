@@ -79,7 +79,7 @@ def spoil(path, kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "message"),
     [
         ("missing", "one/00001.png is missing"),
         ("gif", "one/00001.png is no PNG"),
@@ -90,10 +90,10 @@ def spoil(path, kind):
         ("colours", r"one/00001.png has no palette \(its mode is RGB\)"),
     ],
 )
-def test_what_a_server_would_misread_is_named_and_nothing_is_packed(davis, kind, told):
+def test_what_a_server_would_misread_is_named_and_nothing_is_packed(davis, kind, message):
     videos, out, path = davis
     spoil(out / "one" / "00001.png", kind)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         write_submission(videos, out, path)
     assert not path.exists()
 

@@ -121,19 +121,19 @@ except ValueError as error:
 
 
 def settings(**changes):
-    return lambda tensors, told: told["settings"].update(changes)
+    return lambda tensors, session: session["settings"].update(changes)
 
 
 def facts(**changes):
-    return lambda tensors, told: told.update(changes)
+    return lambda tensors, session: session.update(changes)
 
 
 def group(**changes):
-    return lambda tensors, told: told["groups"][0].update(changes)
+    return lambda tensors, session: session["groups"][0].update(changes)
 
 
 def tensor(name, change):
-    return lambda tensors, told: tensors.update({f"0.{name}": change(tensors[f"0.{name}"])})
+    return lambda tensors, session: tensors.update({f"0.{name}": change(tensors[f"0.{name}"])})
 
 
 SESSIONS = {
@@ -141,10 +141,13 @@ SESSIONS = {
     "a saved session with tensors of another shape": (tensor("values", lambda x: x[..., 1:]), "values is"),
     "a saved session with tensors of another type": (tensor("keys", lambda x: x.long()), "keys is torch.int"),
     "a saved session with an unknown tensor": (
-        lambda tensors, told: tensors.update(more=torch.zeros(1)),
+        lambda tensors, session: tensors.update(more=torch.zeros(1)),
         "it holds more",
     ),
-    "a saved session with a missing tensor": (lambda tensors, told: tensors.pop("0.keys"), "a memory of it"),
+    "a saved session with a missing tensor": (
+        lambda tensors, session: tensors.pop("0.keys"),
+        "a memory of it",
+    ),
     "a saved session with a negative index": (facts(index=-1), "ends at frame -1"),
     "a saved session with an index of text": (facts(index="1"), "ends at frame '1'"),
     "a saved session with frames of no size": (facts(frame_size=[0, 48]), r"its frames are \[0, 48\]"),
@@ -159,7 +162,7 @@ SESSIONS = {
     "a saved session with a policy that there is not": (settings(every=0), "every is a whole"),
     "a saved session with groups of text": (facts(groups="text"), "indices must be integers"),
     "a saved session with a working size of a billion": (settings(size=10**9), "size is a whole number"),
-    "a saved session without its index": (lambda tensors, told: told.pop("index"), "it lacks 'index'"),
+    "a saved session without its index": (lambda tensors, session: session.pop("index"), "it lacks 'index'"),
     "a saved session of a format of text": (facts(format=[]), r"its format is \[\]"),
 }
 
@@ -211,12 +214,12 @@ def test_a_saved_session_that_cannot_be_is_refused(model, saved, tmp_path, case)
 
     change, words = SESSIONS[case]
     with safe_open(saved, "pt") as file:
-        told = json.loads(file.metadata()["session"])
+        session = json.loads(file.metadata()["session"])
     tensors = load_file(saved)
     Session.load(saved, model)
-    change(tensors, told)
+    change(tensors, session)
     tensors = {name: x.contiguous() for name, x in tensors.items()}
-    save_file(tensors, tmp_path / "bad", metadata={"session": json.dumps(told)})
+    save_file(tensors, tmp_path / "bad", metadata={"session": json.dumps(session)})
     with pytest.raises(ValueError, match=rf"bad is no saved session, or is damaged: .*{words}"):
         Session.load(tmp_path / "bad", model)
 

@@ -22,17 +22,17 @@ CONFIG = TrainConfig(
 )
 
 
-def swap(tensors, told):
+def swap(tensors, notes):
     a, b = "model.decoder.pred.bias", "model.decoder.pred.weight"
     tensors[a], tensors[b] = tensors[b], tensors[a]
 
 
 def drop(name):
-    return lambda tensors, told: tensors.pop(name)
+    return lambda tensors, notes: tensors.pop(name)
 
 
 def tell(**facts):
-    return lambda tensors, told: told.update(facts)
+    return lambda tensors, notes: notes.update(facts)
 
 
 RUNS = {  # the case as the page tells it: what makes it, and words of the message
@@ -44,12 +44,15 @@ RUNS = {  # the case as the page tells it: what makes it, and words of the messa
         f"optimiser's state of {NAME}: other tensors",
     ),
     "a checkpoint of a run with NaN": (
-        lambda tensors, told: tensors[f"exp_avg.{NAME}"].fill_(float("nan")),
+        lambda tensors, notes: tensors[f"exp_avg.{NAME}"].fill_(float("nan")),
         f"optimiser's state of {NAME}: NaN",
     ),
     "a checkpoint of a run with an iteration of text": (tell(iteration="x"), "invalid literal"),
     "a checkpoint of a run with a config of text": (tell(config="x"), "Expecting value"),
-    "a checkpoint of a run without its config": (lambda tensors, told: told.pop("config"), "'config'"),
+    "a checkpoint of a run without its config": (
+        lambda tensors, notes: notes.pop("config"),
+        "'config'",
+    ),
     "a checkpoint of a run with a scaler of text": (tell(scaler='{"scale": "x"}'), "growth_factor"),
 }
 
@@ -75,11 +78,11 @@ def saved(tmp_path_factory):
 def test_a_checkpoint_of_a_run_that_cannot_be_is_refused(saved, tmp_path, case):
     make, words = RUNS[case]
     with safe_open(saved, "pt") as file:
-        told = file.metadata()
+        notes = file.metadata()
     tensors = load_file(saved)
-    make(tensors, told)
+    make(tensors, notes)
     path = tmp_path / "checkpoint.safetensors"
-    save_file(tensors, path, metadata=told)
+    save_file(tensors, path, metadata=notes)
     with pytest.raises(ValueError, match=rf"{re.escape(str(path))} is damaged, or no checkpoint.*{words}"):
         load_checkpoint(path, begin())
 

@@ -78,14 +78,14 @@ def test_asking_for_it_where_it_cannot_run_says_why(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("compiler", "told"),
+    ("compiler", "message"),
     [("false", "does not compile: .*false"), ("true", "not loaded: .*readout.so.*TMPDIR")],
 )
-def test_a_compiler_that_fails_is_heard(monkeypatch, compiler, told):
+def test_a_compiler_that_fails_is_heard(monkeypatch, compiler, message):
     monkeypatch.setenv("CXX", compiler)
     native_readout._function.cache_clear()
     try:
-        with pytest.raises(RuntimeError, match=f"the native readout .*{told}"):
+        with pytest.raises(RuntimeError, match=f"the native readout .*{message}"):
             topk_readout(*draw(3, 9), backend="native")
     finally:
         native_readout._function.cache_clear()

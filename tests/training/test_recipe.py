@@ -116,9 +116,9 @@ def test_a_plane_without_an_object_changes_neither_loss_nor_gradient():
     results = []
     for sample in (one, two):
         learner = Learner(fresh(), SMALL)
-        told = learner.step(sample, 0)
+        loss = learner.step(sample, 0)
         grads = torch.cat([p.grad.flatten() for p in learner.model.parameters()])
-        results.append((told, grads))
+        results.append((loss, grads))
     assert results[0][0] == pytest.approx(results[1][0], abs=1e-5)
     torch.testing.assert_close(results[0][1], results[1][1], atol=1e-5, rtol=1e-3)
 

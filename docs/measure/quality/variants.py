@@ -90,8 +90,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 args.data, clips, args.out / f"{name}-{seed}", replace(config, preset=name, seed=seed)
             )
             rows[name]["J&F"].append(mean(scores.values()))
-            told = f"{rows[name]['J&F'][-1]:.3f}, {(time.perf_counter() - begun) / 60:.1f} min"
-            print(f"{name}, seed {seed}: {told}", flush=True)
+            score = f"{rows[name]['J&F'][-1]:.3f}, {(time.perf_counter() - begun) / 60:.1f} min"
+            print(f"{name}, seed {seed}: {score}", flush=True)
     for name, row in rows.items():
         row["parameters"] = parameters(STCN(PRESETS[name]))
         row["GFLOP"] = gflop(PRESETS[name], args.height, args.width)["frame"]

@@ -152,8 +152,8 @@ def measure(
     for dtype in dtypes:
         ours, policy = copy.deepcopy(model).to(dtype), MemoryPolicy(max_frames=memory_frames, backend=backend)
         ours = compiled(ours) if compile else ours
-        for told, shortcuts in _SHORTCUTS.items() if near else [("", Shortcuts())]:
-            methods[str(dtype).removeprefix("torch.") + told] = OurMethod(ours, policy, shortcuts)
+        for suffix, shortcuts in _SHORTCUTS.items() if near else [("", Shortcuts())]:
+            methods[str(dtype).removeprefix("torch.") + suffix] = OurMethod(ours, policy, shortcuts)
     row: dict[str, Any] = {"objects": objects, "memory_frames": memory_frames}
     with torch.inference_mode():
         for method in methods.values():
@@ -326,16 +326,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             compile=args.compile,
         )
         rows.append(row)
-        for name in (name for name, told in row.items() if isinstance(told, dict)):
+        for name in (name for name, part in row.items() if isinstance(part, dict)):
             figures = [f"{row[name][stage]:.0f}" for stage in (*STAGES, "frame")]
-            told = ["", "", ""]
+            shares = ["", "", ""]
             if name != "reference":
-                told[0] = f"{row[name]['ratio']:.2f}"
+                shares[0] = f"{row[name]['ratio']:.2f}"
             if "differ" in row[name]:
-                told[1] = f"{row[name]['differ']:.1e}"
+                shares[1] = f"{row[name]['differ']:.1e}"
             if "decoded" in row[name]:
-                told[2] = f"{row[name]['decoded']:.0%}"
-            print("| " + " | ".join([str(objects), str(frames), name, *figures, *told]) + " |", flush=True)
+                shares[2] = f"{row[name]['decoded']:.0%}"
+            print("| " + " | ".join([str(objects), str(frames), name, *figures, *shares]) + " |", flush=True)
     if args.json is not None:
         args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
 

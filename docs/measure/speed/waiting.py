@@ -176,9 +176,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     machine = describe(torch.device("cpu"))
     print(f"{machine}; a brush of {args.brush} pixels; ms, the median and the longest\n")
     print(f"| | {' | '.join(rows)} |\n|{' --- |' * (1 + len(rows))}")
-    for name, told in WAITS.items():
+    for name, title in WAITS.items():
         cells = [f"{median(row[name]):.0f}, {max(row[name]):.0f}" for row in rows.values()]
-        print(f"| {told} | {' | '.join(cells)} |")
+        print(f"| {title} | {' | '.join(cells)} |")
     if args.json is not None:
         args.json.write_text(json.dumps({"machine": machine, "ms": rows}, indent=2) + "\n")
 

@@ -115,8 +115,8 @@ class Batch:
         except Exception as error:  # whatever it is, it is of this video
             if isinstance(error, OSError) and error.errno in _FULL:
                 raise OSError(error.errno, os.strerror(error.errno), str(self.out)) from error
-            told = _told(error)
-        return self._give_up(job, told)
+            reason = _reason(error)
+        return self._give_up(job, reason)
 
     def _give_up(self, job: Job, error: str) -> Outcome:
         self._write_status(job, state="failed", error=error)
@@ -247,7 +247,7 @@ def _inputs_sha256(job: Job) -> str:
     return digest.hexdigest()
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """An error as one line; those that are no mistake of a user say what they are."""
     if is_out_of_memory(error):
         return "out of memory; try a smaller --size or --max-frames"

@@ -138,18 +138,18 @@ def _scores(items: Sequence[Any], scores: Sequence[float] | None) -> list[float]
             item.get("predicted_iou", item.get("score")) if isinstance(item, Mapping) else None
             for item in items
         ]
-        given: Sequence[Any] = [0.0] * len(items) if None in brought else brought
+        numbers: Sequence[Any] = [0.0] * len(items) if None in brought else brought
     else:
-        given = _array(scores).tolist()
-    if len(given) != len(items) or not np.isfinite(np.array(given, dtype=float)).all():
-        raise ValueError(f"scores are a finite number for each of {len(items)} objects, not {given!r:.60}")
-    return [float(score) for score in given]
+        numbers = _array(scores).tolist()
+    if len(numbers) != len(items) or not np.isfinite(np.array(numbers, dtype=float)).all():
+        raise ValueError(f"scores are a finite number for each of {len(items)} objects, not {numbers!r:.60}")
+    return [float(score) for score in numbers]
 
 
 def _ids(count: int, ids: Sequence[int] | None) -> list[int]:
-    given = list(range(1, count + 1)) if ids is None else list(ids)
-    names = [int(id) for id in given]
-    whole = all(id == name and 0 < name < 2**31 for id, name in zip(given, names, strict=True))
+    wanted = list(range(1, count + 1)) if ids is None else list(ids)
+    names = [int(id) for id in wanted]
+    whole = all(id == name and 0 < name < 2**31 for id, name in zip(wanted, names, strict=True))
     if len(names) != count or len({*names}) != count or not whole:
-        raise ValueError(f"ids are {count} different positive numbers, whole ones, not {given!r:.60}")
+        raise ValueError(f"ids are {count} different positive numbers, whole ones, not {wanted!r:.60}")
     return names

@@ -132,10 +132,10 @@ def _compile_a_little(x: Tensor) -> None:
         torch.compile(torch.sin)(x)
     except (RuntimeError, OSError) as error:
         lines = str(error).splitlines()
-        told = " ".join([*lines[:2], *(line for line in lines[2:] if "error:" in line)])
+        reason = " ".join([*lines[:2], *(line for line in lines[2:] if "error:" in line)])
         raise RuntimeError(
-            f"--compile cannot be done here: {told}; it takes a C++ compiler, g++ or clang, or one that the "
-            "environment variable CXX names, and a folder that TORCHINDUCTOR_CACHE_DIR may name"
+            f"--compile cannot be done here: {reason}; it takes a C++ compiler, g++ or clang, or one that "
+            "the environment variable CXX names, and a folder that TORCHINDUCTOR_CACHE_DIR may name"
         ) from error
 
 

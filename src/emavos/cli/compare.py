@@ -53,8 +53,8 @@ def add(commands: Commands) -> None:
 def _compare(args: argparse.Namespace) -> None:
     from emavos.evaluation import find_videos, score_videos
     from emavos.evaluation.comparison import file_name
+    from emavos.evaluation.gallery import pictures_of
     from emavos.evaluation.html import Section, html_report
-    from emavos.evaluation.pictures import pictures_of
     from emavos.evaluation.report import Method, by_sequence
     from emavos.io import write_image
 

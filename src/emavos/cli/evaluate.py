@@ -190,12 +190,12 @@ def _policy(args: argparse.Namespace, protocol: Protocol) -> MemoryPolicy:
     """The protocol's, with what was told otherwise."""
     from emavos.memory import MemoryPolicy
 
-    told = policy(args)
+    fields = policy(args)
     if args.every is None:
-        told["every"] = protocol.every
+        fields["every"] = protocol.every
     if args.max_frames is None:
-        told["max_frames"] = protocol.max_frames
-    made = MemoryPolicy(**told)
+        fields["max_frames"] = protocol.max_frames
+    made = MemoryPolicy(**fields)
     if not made.bounded and made.eviction != MemoryPolicy.eviction:
         raise ValueError(
             f"--eviction {made.eviction} changes nothing, for the memory has no bound; give --max-frames or "

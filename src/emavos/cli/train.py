@@ -114,7 +114,7 @@ def _train(args: argparse.Namespace) -> None:
     from emavos.weights.load import choose_device, save_model
 
     config, model = _start(args)
-    with distributed.joined(choose_device(args.device)) as device, _on_sigterm() as told:
+    with distributed.joined(choose_device(args.device)) as device, _on_sigterm() as stopping:
         first = distributed.rank() == 0
         with _bar(config, args, quiet=args.quiet or not first) as report:
             model = train(
@@ -128,10 +128,10 @@ def _train(args: argparse.Namespace) -> None:
                 pictures_every=args.pictures_every,
                 tensorboard=args.tensorboard,
                 stop=args.iterations,
-                stopping=told,
+                stopping=stopping,
                 report=report,
             )
-        if distributed.anywhere(told(), device):  # where one of them was told, all stopped, and none is done
+        if distributed.anywhere(stopping(), device):  # if one of them was stopped, all were, and none is done
             raise SystemExit(TERMINATED)
         if first:
             save_model(model, args.out / "model", dtype=torch.float16)

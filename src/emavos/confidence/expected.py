@@ -58,8 +58,8 @@ def observe(
             continue
         seen[id] = max(edge, _FADES * before) if area else before
         weights = PRESENT if area else ABSENT
-        told = present_signs(agreement) if area else absent_signs(before, trace)
-        confidences.append(_sigmoid(sum(w * x for w, x in zip(weights, told, strict=True))))
+        own = present_signs(agreement) if area else absent_signs(before, trace)
+        confidences.append(_sigmoid(sum(w * x for w, x in zip(weights, own, strict=True))))
     return tuple(confidences), seen
 
 

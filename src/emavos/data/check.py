@@ -80,8 +80,8 @@ def check_group(group: Group) -> Iterator[str]:
         elif _MOST in present and len(present) > 1:
             yield f"{mask} has id {_MOST} beside others, which is void in DAVIS and would be an object here"
     if len(sizes) > 1:
-        told = ", ".join(f"{_text(size)} ({name})" for size, name in sizes.items())
-        yield f"{group.name} has frames of several sizes: {told}"
+        listed = ", ".join(f"{_text(size)} ({name})" for size, name in sizes.items())
+        yield f"{group.name} has frames of several sizes: {listed}"
     if seen and not shown:
         yield f"{group.name} has no object in any mask"
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emavos.evaluation.baseline import CopyFirstMask
+from emavos.evaluation.gallery import sections
 from emavos.evaluation.html import Section, html_report
 from emavos.evaluation.layouts import Video, find_videos, seen_categories
-from emavos.evaluation.pictures import sections
 from emavos.evaluation.prediction import Follower, Run, predict
 from emavos.evaluation.protocol import Protocol
 from emavos.evaluation.published import Measured

@@ -46,14 +46,14 @@ class Video:
     @property
     def untold(self) -> tuple[str, ...]:
         """Frames of a video with a truth that it does not tell of, and that no score can count."""
-        told = {path.stem for path in self.truths}
-        if self.protocol.late or not told:  # where objects appear later the truth is whole, or none
+        with_truth = {path.stem for path in self.truths}
+        if self.protocol.late or not with_truth:  # where objects appear later the truth is whole, or none
             return ()
-        return tuple(path.stem for path in self.images if path.stem not in told)
+        return tuple(path.stem for path in self.images if path.stem not in with_truth)
 
     @cached_property
     def _begin(self) -> int:
-        """The first wanted frame that has an annotation; none before it can be told from background."""
+        """The first wanted frame that has an annotation; none before it can be with_truth from background."""
         annotated = {path.stem for path in self.masks}
         return next((i for i, name in enumerate(self.wanted) if name in annotated), len(self.wanted))
 

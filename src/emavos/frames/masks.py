@@ -36,8 +36,8 @@ def to_mask(mask: object, size: tuple[int, ...]) -> Tensor:
     if mask.ndim != 2:
         raise ValueError(f"a mask is (H, W) of ids, not {tuple(mask.shape)}")
     if tuple(mask.shape) != size:
-        given, wanted = "x".join(map(str, mask.shape)), "x".join(map(str, size))
-        raise ValueError(f"mask is {given} but frame is {wanted} (height x width); resize one of them")
+        have, want = "x".join(map(str, mask.shape)), "x".join(map(str, size))
+        raise ValueError(f"mask is {have} but frame is {want} (height x width); resize one of them")
     if mask.numel() and not (int(mask.min()) >= -(2**31) and int(mask.max()) < 2**31):
         raise ValueError("ids are 32-bit integers")
     return mask.to(torch.int32)
@@ -59,9 +59,9 @@ def check_given(mask: object, size: tuple[int, int] | None, name: str) -> tuple[
     if len(shape) != 2:
         return None
     if size is not None and shape != size:
-        given, wanted = "x".join(map(str, shape)), "x".join(map(str, size))
+        have, want = "x".join(map(str, shape)), "x".join(map(str, size))
         raise ValueError(
-            f"{name} does not fit: mask is {given} but frame is {wanted} (height x width); resize one of them"
+            f"{name} does not fit: mask is {have} but frame is {want} (height x width); resize one of them"
         )
     if empty:
         raise ValueError(f"{name} is empty: every pixel is 0, the background")

@@ -143,7 +143,7 @@ class Session:
             known = () if given is None else ids_of(given)
             if given is not None and not known:
                 raise ValueError(
-                    f"the mask of frame {self._told(self.index)} is empty: every pixel is 0, the background"
+                    f"the mask of frame {self._name(self.index)} is empty: every pixel is 0, the background"
                 )
             before = _Before(self._banks.mark(cells=False), self._now, self._sureness)
             try:
@@ -211,7 +211,7 @@ class Session:
         for id, total in zip(self.ids, sums.tolist(), strict=True):
             if not math.isfinite(total):
                 raise FloatingPointError(
-                    f"frame {self._told(index)}: the network gives NaN or infinity for object {id}; its "
+                    f"frame {self._name(index)}: the network gives NaN or infinity for object {id}; its "
                     "weights are damaged, or its numbers too large for their dtype (float32 holds the most)"
                 )
 
@@ -273,7 +273,7 @@ class Session:
             if not groups:
                 lacking = ", ".join(str(id) for id in self.ids if id not in shown)
                 raise ValueError(
-                    f"the mask of frame {self._told(index)} cannot be remembered: it lacks {lacking:.60}, "
+                    f"the mask of frame {self._name(index)} cannot be remembered: it lacks {lacking:.60}, "
                     "and objects that were introduced together are remembered together"
                 )
             known = tuple(id for group in groups for id in group.ids)
@@ -458,7 +458,7 @@ class Session:
         self._sureness = self._observe(now)
         return self._result(now, self._sureness)
 
-    def _told(self, index: int) -> int:
+    def _name(self, index: int) -> int:
         """What a frame is called in an error."""
         return index if self._order is None else self._order[index]
 
@@ -468,14 +468,14 @@ class Session:
         if not working.suits(self.settings.size, device):
             height, width = working.working_size
             raise ValueError(
-                f"frame {self._told(index)} was prepared at {height}x{width} (height x width) on "
+                f"frame {self._name(index)} was prepared at {height}x{width} (height x width) on "
                 f"{working.pixels.device.type}, for a session of another size or device than this one, "
                 f"whose size is {self.size} on {device.type}"
             )
         if self.frame_size is not None and working.size != self.frame_size:
             (height, width), size = self.frame_size, working.size
             raise ValueError(
-                f"frame {self._told(index)} is {size[0]}x{size[1]} but the video began with {height}x{width} "
+                f"frame {self._name(index)} is {size[0]}x{size[1]} but the video began with {height}x{width} "
                 "(height x width); resize it, or begin a new session"
             )
         return working
@@ -484,7 +484,7 @@ class Session:
         try:
             return to_working(frame, self.settings.size, device)
         except ValueError as error:
-            raise ValueError(f"frame {self._told(index)}: {error}") from error
+            raise ValueError(f"frame {self._name(index)}: {error}") from error
 
 
 def _index(name: str, value: object) -> int:

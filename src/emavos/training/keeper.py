@@ -12,7 +12,7 @@ from emavos.training import distributed
 from emavos.training.checkpoint import load_checkpoint, save_checkpoint
 from emavos.training.learner import Learner
 from emavos.training.log import Log, Progress
-from emavos.training.pictures import write_prediction
+from emavos.training.preview import write_prediction
 from emavos.training.validation import validate
 from emavos.weights import save_model
 

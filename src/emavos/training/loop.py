@@ -83,9 +83,9 @@ def train(
         keeper.learned(progress, sample)
         if report is not None:
             report(progress)
-        told = stopping is not None and distributed.anywhere(stopping(), learner.device)
-        keeper.save(iteration + 1, ended=told or iteration + 1 == end)
-        if told:
+        ends_now = stopping is not None and distributed.anywhere(stopping(), learner.device)
+        keeper.save(iteration + 1, ended=ends_now or iteration + 1 == end)
+        if ends_now:
             break
         ready = time.perf_counter()
     keeper.close()

@@ -91,8 +91,8 @@ class Guard:
         name = _without_port(host).lower()
         return name in self.names or is_loopback(name) or (self.digits and _is_address(name))
 
-    def _same(self, given: str) -> bool:
-        return _equal(given, self.token)
+    def _same(self, token: str) -> bool:
+        return _equal(token, self.token)
 
     def _derived(self, kind: str, host: str) -> str:
         """What a cookie says in place of the token: it opens this port, and does not tell the token."""
@@ -133,8 +133,8 @@ def _cookies(header: str, name: str) -> list[str]:
     return [value.strip().strip('"') for key, _, value in pairs if key.strip() == name]
 
 
-def _equal(given: str, wanted: str) -> bool:
-    return secrets.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
+def _equal(sent: str, secret: str) -> bool:
+    return secrets.compare_digest(sent.encode("utf-8", "replace"), secret.encode())
 
 
 async def _refuse(send: Send, status: int, text: str) -> None:

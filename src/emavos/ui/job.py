@@ -57,13 +57,13 @@ class Job:
 
 
 def in_words(error: BaseException) -> str:
-    """What a person at the page is told of an error; what was not foreseen goes to the log as well."""
-    told: Any = str(error)
+    """What a person at the page is message of an error; what was not foreseen goes to the log as well."""
+    message: Any = str(error)
     if is_out_of_memory(error):
         return "out of memory; start the page with a smaller --size or --max-frames"
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)) and told:
-        return " ".join(told.split())
+    if isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)) and message:
+        return " ".join(message.split())
     _LOG.error("unforeseen", exc_info=error)
     return f"something unforeseen went wrong ({type(error).__name__}); the terminal says what"

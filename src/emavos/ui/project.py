@@ -187,8 +187,8 @@ class Project:
         """
         self._check(index)
         if mask.shape != self.size:
-            given, wanted = ("x".join(map(str, s)) for s in (mask.shape, self.size))
-            raise ValueError(f"mask is {given} but frame is {wanted} (height x width); resize one of them")
+            have, want = ("x".join(map(str, s)) for s in (mask.shape, self.size))
+            raise ValueError(f"mask is {have} but frame is {want} (height x width); resize one of them")
         if mask.size and not (mask.min() >= 0 and mask.max() <= LARGEST_ID):
             wrong = int(mask.min() if mask.min() < 0 else mask.max())
             raise ValueError(f"the page takes ids from 1 to {LARGEST_ID}, not {wrong}")

@@ -258,8 +258,8 @@ def _ids_of_file(body: bytes, size: tuple[int, int]) -> Any:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError("this is not an image; a mask is a PNG of ids") from error
     if shape != size:
-        given, wanted = ("x".join(map(str, s)) for s in (shape, size))
-        raise ValueError(f"the mask is {given} but the video is {wanted} (height x width); resize it")
+        have, want = ("x".join(map(str, s)) for s in (shape, size))
+        raise ValueError(f"the mask is {have} but the video is {want} (height x width); resize it")
     mask = ids_of_picture(decode_image(io.BytesIO(body), "the mask"))
     if mask.min() < 0 or mask.max() > LARGEST_ID:
         raise ValueError(f"the mask has id {mask.max()}; the page takes ids from 1 to {LARGEST_ID}")

@@ -214,14 +214,14 @@ def _check_state(model: nn.Module, state: Mapping[str, Tensor], what: str) -> No
     wrong = [f"missing {key}" for key in sorted(wanted.keys() - state.keys())]
     wrong += [f"unknown {key}" for key in sorted(state.keys() - wanted.keys())]
     for key in sorted(wanted.keys() & state.keys()):
-        given, want = state[key], wanted[key]
-        if given.shape != want.shape:
-            wrong.append(f"{key} is {tuple(given.shape)}, not {tuple(want.shape)}")
-        elif given.dtype not in (_FLOATS if want.is_floating_point() else (want.dtype,)):
-            wrong.append(f"{key} is {given.dtype}, not {want.dtype}")
-        elif given.layout != torch.strided or given.is_meta:
-            wrong.append(f"{key} holds no plain numbers ({given.layout}, {given.device})")
-        elif not given.isfinite().all():
+        have, want = state[key], wanted[key]
+        if have.shape != want.shape:
+            wrong.append(f"{key} is {tuple(have.shape)}, not {tuple(want.shape)}")
+        elif have.dtype not in (_FLOATS if want.is_floating_point() else (want.dtype,)):
+            wrong.append(f"{key} is {have.dtype}, not {want.dtype}")
+        elif have.layout != torch.strided or have.is_meta:
+            wrong.append(f"{key} holds no plain numbers ({have.layout}, {have.device})")
+        elif not have.isfinite().all():
             wrong.append(f"{key} holds NaN or infinity")
     if wrong:
         more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
