@@ -129,7 +129,8 @@ Raises ValueError: never.'''))
 
 def test_no_text_installs_an_extra_from_an_index_that_does_not_have_emavos():
     """The day emavos is published, `emavos.machine.INSTALL` and the pages change together."""
-    texts = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/**/*.py"), *ROOT.glob("src/**/*.md")]
+    patterns = ("README.md", "docs/**/*.md", "src/**/*.py", "src/**/*.md")
+    texts = [path for pattern in patterns for path in ROOT.glob(pattern)]
     named = re.compile(r"""pip (?:install|download) ['"]?emavos\b""")
     assert [path for path in texts if named.search(path.read_text(encoding="utf-8"))] == []
     assert how_to_install("ui") == 'run pip install ".[ui]" in your clone of emavos'

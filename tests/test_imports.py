@@ -13,13 +13,13 @@ SOURCE = Path(emavos.__file__).parent
 
 # What each part may import of the library, beside itself.
 ALLOWED = {
-    "io": set(),
+    "io": {"machine"},
     "models": set(),
     "memory": set(),
     "machine": set(),
     "confidence": set(),
     "frames": {"io"},
-    "weights": {"frames", "io", "models"},
+    "weights": {"frames", "io", "machine", "models"},
     "settings": {"frames", "memory", "models"},
     "session": {
         "confidence",
@@ -43,10 +43,10 @@ ALLOWED = {
     "visualize": {"io"},
     "demo": {"io"},
     "evaluation": {"frames", "io", "machine", "predictor", "session", "visualize"},
-    "notebook": {"io", "session", "visualize"},
-    "bridges": {"evaluation", "io", "session"},
+    "notebook": {"io", "machine", "session", "visualize"},
+    "bridges": {"evaluation", "io", "machine", "session"},
     "doctor": {"machine", "memory", "weights"},
-    "export": {"frames", "io", "memory", "models"},
+    "export": {"frames", "io", "machine", "memory", "models"},
     "ui": {"bridges", "io", "machine", "predictor", "session", "settings", "visualize"},
     "data": {"frames", "io"},
     "training": {
@@ -54,6 +54,7 @@ ALLOWED = {
         "evaluation",
         "frames",
         "io",
+        "machine",
         "memory",
         "models",
         "session",
@@ -256,6 +257,7 @@ def test_the_library_neither_prints_nor_moves_to_a_device_by_itself():
             {"emavos.session", "emavos.weights", "huggingface_hub"},
         ),
         ("from emavos.evaluation import region_similarity", {"torch", "emavos.predictor"}),
+        ("import emavos.io", {"torch"}),
         ("import emavos.cli", {"torch", "numpy"}),
         ("import emavos; emavos.Predictor.from_pretrained()", {"torchvision", "emavos.training"}),
     ],

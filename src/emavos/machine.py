@@ -9,8 +9,10 @@ import os
 import platform
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:  # torch takes seconds to load, and what reads files needs none
+    import torch
 
 
 @cache
@@ -20,6 +22,8 @@ def one_thread_after_fork() -> None:
     A child that waits for them waits for ever, as in a pool of `multiprocessing`, which forks on Linux up to
     Python 3.13. It may set another number of threads itself if the parent has not computed yet.
     """
+    import torch
+
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
@@ -34,6 +38,8 @@ def how_to_install(extra: str) -> str:
 
 def describe(device: torch.device) -> str:
     """The processor or accelerator, threads where they matter, and torch."""
+    import torch
+
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     name = platform.processor() or platform.machine()
@@ -56,6 +62,8 @@ _NO_MEMORY = (
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that there is not enough memory, whoever asked for it."""
+    import torch
+
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     if isinstance(error, OSError):
@@ -84,6 +92,8 @@ class PeakMemory:
     """
 
     def __init__(self, device: torch.device) -> None:
+        import torch
+
         self._device = device
         self._reset = False
         gc.collect()
@@ -97,6 +107,8 @@ class PeakMemory:
                 pass
 
     def mb(self) -> float | None:
+        import torch
+
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) / 1e6
         if not self._reset:
