@@ -139,6 +139,7 @@ print(*growth({SESSIONS}), bank, *growth({WARM}, kept=[]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory in use is read from /proc")
 def test_a_thousand_sessions_leave_no_growth():
     done = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True)

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,8 @@ def blocks(kind):
 
 
 def run(arguments, folder):
-    warnings = "error,ignore:OpenCV"  # supervision would rather have it
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": warnings}
+    filters = "error,ignore:OpenCV"  # supervision would rather have it
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": filters}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -46,11 +47,14 @@ def test_examples_run_offline_from_any_folder(path, tmp_path, request):
 
 
 @pytest.mark.parametrize("block", blocks(""))
-def test_python_blocks_of_the_documents_run(block, tmp_path):
+def test_python_blocks_of_the_documents_run(block, tmp_path, monkeypatch):
     for words, package in NEEDS.items():
         if words in block:
             pytest.importorskip(package)
-    run(["-c", block], tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "OpenCV")  # supervision would rather have it
+        exec(block, {})  # a new process would load torch again
 
 
 @pytest.mark.parametrize("block", blocks(" {.hub}"))

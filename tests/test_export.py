@@ -60,6 +60,7 @@ def test_exported_programs_compute_what_the_network_computes_at_any_size(model, 
         close(logits, model.decode(value, features))
 
 
+@pytest.mark.slow
 def test_compiled_functions_compute_what_the_network_computes_at_any_size(model):
     # aot_eager traces and guards as inductor does, and needs no compiler of C++
     key, value, decode = (
@@ -77,14 +78,8 @@ def test_compiled_functions_compute_what_the_network_computes_at_any_size(model)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++, which is absent")
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param("encode_key", marks=pytest.mark.slow),
-        pytest.param("encode_value", marks=pytest.mark.slow),
-        "decode",
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["encode_key", "encode_value", "decode"])
 def test_functions_compile_to_machine_code_that_computes_the_same(model, name, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     function = getattr(model, name)
@@ -215,6 +210,7 @@ def test_the_command_writes_checked_graphs_and_says_how_far_they_are_from_torch(
     assert "is not empty" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_half_graphs_are_half_and_close(tmp_path, monkeypatch):
     pytest.importorskip("onnxscript", reason="the extra 'onnx' is not installed")
     programs = export.export_programs

@@ -187,7 +187,8 @@ def test_a_repository_of_something_else_is_told_by_its_files(hub):
         load_model(NAME)
 
 
-def test_a_failing_hub(hub, files):
+def test_a_failing_hub(hub, files, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between tries
     hub.create(NAME, files)
     hub.failing = {"HEAD", "GET"}
     with pytest.raises(ConnectionError, match=r"not in the cache .*, and the Hub answered 503; try again"):

@@ -144,6 +144,7 @@ def starts():
     return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray (extra: ray)")
 def test_two_workers_one_killed_give_the_bytes_of_one_process(tmp_path):
     pytest.importorskip("av")

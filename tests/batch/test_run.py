@@ -257,7 +257,13 @@ def test_a_disk_that_is_full_is_one_line_and_leaves_nothing_half_written(here, n
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked and killed")
 @pytest.mark.parametrize(
-    "arguments", ["batch", "segment", "batch --signal SIGTERM", "segment --signal SIGINT"]
+    "arguments",
+    [
+        "batch",
+        "segment --signal SIGINT",
+        pytest.param("segment", marks=pytest.mark.slow),
+        pytest.param("batch --signal SIGTERM", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_that_was_killed_ends_with_the_bytes_of_one_that_was_not(arguments):
     pytest.importorskip("av")
