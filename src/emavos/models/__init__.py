@@ -1,4 +1,4 @@
-"""The network and its parts; needs torch and torchvision alone."""
+"""The network and its parts. Needs only torch and torchvision."""
 
 from emavos.models.aggregation import aggregate, aggregate_logits
 from emavos.models.attention import ExternalAttention, MultiHeadExternalAttention, SelfAttention

@@ -1,7 +1,8 @@
-"""Attention over all positions of a feature map: by two learned memories, or by the map itself.
+"""Attention over all positions of a feature map, with two learned memories or with the map itself.
 
 Every module here takes feature maps (B, C, H, W) or sequences (B, N, C) of any size and returns the same
-shape, so that it can be put after any layer of any network. With `residual=True` it starts as the identity.
+shape, so you can insert a module after any layer of any network. With `residual=True` a module starts as the
+identity.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ Form = Literal["equation", "block"]
 
 
 class ExternalAttention(nn.Module):
-    """External attention: every position looks up two small memories that are learned, not computed.
+    """External attention: every position reads two small memories. Both memories are learned parameters.
 
         A = Norm(F M_k^T),  F_out = A M_v        (Guo et al., 2021, eqs. 5 and 6; Kim and Hong, 2023, eq. 3)
 
     F: (N, C) features. M_k, M_v: (S, C) learned. Norm is a softmax over the positions, then an L1
-    normalisation over the slots. The cost is linear in N: 2 N C S multiplications.
+        normalisation over the slots. The cost is linear in N: 2 N C S multiplications.
 
-    form="equation" is just that, and `residual=True` adds it to the input. form="block" is the authors'
-    published block: a 1x1 convolution, the equation, a 1x1 convolution and batch norm, plus the input, ReLU;
-    it belongs after a ReLU, where its start (last scale zero) is the identity.
-
-    channels: C. slots: S.
+    channels: C.
+    slots: S.
+    form: "equation" computes the equation above. "block" is the published block of the authors: a 1x1
+        convolution, the equation, a 1x1 convolution and batch norm, plus the input, then ReLU. Put a block
+        after a ReLU; only then does the block start as the identity (the scale of its batch norm starts at
+        zero).
+    residual: whether the "equation" form adds its input. The "block" form always does.
 
     >>> attention = ExternalAttention(256)
     >>> attention(torch.rand(2, 256, 30, 54)).shape
@@ -56,7 +59,7 @@ class ExternalAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Random memories; the last factor of a residual form is zero, so that it starts as the identity."""
+        """Draw random memories. With a residual, the last factor is zero: the start is the identity."""
         nn.init.normal_(self.key_memory, std=self.channels**-0.5)
         if self.form == "block":
             nn.init.normal_(self.value_memory, std=self.channels**-0.5)
@@ -72,8 +75,8 @@ class ExternalAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         features = _to_sequence(x, self.channels)
         if self.form == "block":
-            # The convolutions and the memories are linear and nothing stands between them, so the small
-            # products come first: 2 N C S + 2 S C^2 multiplications instead of 2 N C S + 2 N C^2.
+            # The convolutions and the memories are linear with no nonlinearity in between. Multiplying the
+            # small matrices first takes 2 N C S + 2 S C^2 multiplications instead of 2 N C S + 2 N C^2.
             keys = self.key_memory @ self.proj_in.weight  # (S, C)
             values = self.value_memory @ self.proj_out.weight.T  # (S, C)
             logits = functional.linear(features, keys, self.key_memory @ self.proj_in.bias)
@@ -85,12 +88,14 @@ class ExternalAttention(nn.Module):
 
 
 class MultiHeadExternalAttention(nn.Module):
-    """External attention by heads that share two small memories (Guo et al., 2021, section 3.3).
+    """External attention with several heads that share two small memories (Guo et al., 2021, section 3.3).
 
-    The channels are widened `expansion` times and split into `heads * expansion` heads of C / heads
-    channels each; every head looks up the same memories of `slots` slots.
+    A linear layer widens the channels `expansion` times. The result is split into `heads * expansion` heads
+    of C / heads channels each, and every head reads the same memories.
 
     channels: C, a multiple of `heads`.
+    slots: rows of each memory.
+    residual: whether the input is added.
     """
 
     def __init__(
@@ -128,9 +133,11 @@ class MultiHeadExternalAttention(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Self-attention softmax(Q K^T / sqrt(d)) V over the positions of one map: the paper's rival.
+    """Self-attention softmax(Q K^T / sqrt(d)) V over the positions of one map, the paper's baseline.
 
-    channels: C, of the input and of V. dim: d, of Q and K; C / 8 unless told.
+    channels: C, the channels of the input and of V.
+    dim: d, the channels of Q and K; defaults to C / 8.
+    residual: whether the input is added.
     """
 
     def __init__(self, channels: int, dim: int | None = None, *, residual: bool = True) -> None:
@@ -157,7 +164,7 @@ class SelfAttention(nn.Module):
 
 
 def double_norm(logits: Tensor) -> Tensor:
-    """Norm of external attention on (..., N, S): a softmax over positions, then L1 over slots."""
+    """Norm of external attention on (..., N, S): a softmax over the positions, then L1 over the slots."""
     wide = torch.promote_types(logits.dtype, torch.float32)  # 1e-9 is zero in half precision
     attention = logits.softmax(dim=-2, dtype=wide)
     attention = attention / (1e-9 + attention.sum(dim=-1, keepdim=True))

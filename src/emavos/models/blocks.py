@@ -1,4 +1,4 @@
-"""The blocks that STCN's value encoder and decoder are made of."""
+"""The building blocks of STCN's value encoder and decoder."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from torch.nn import functional
 
 from emavos.models.winograd import Conv2d, plain_inference
 
-# Bytes of a map of all objects. The C library gives blocks above 32 MB back to the system each time they are
-# freed, and new ones come zeroed; so where maps are larger, objects are decoded one by one.
+# Bytes. If the map of all objects is larger, objects are decoded one by one: the C library returns blocks
+# above 32 MB to the system each time they are freed, and the system has to zero every new block.
 _LARGE = 30 << 20
 
 
 class ResBlock(nn.Module):
-    """Two 3x3 convolutions, each after a ReLU, and a skip; no normalisation.
+    """Two 3x3 convolutions, each after a ReLU, and a skip connection. No normalisation.
 
-    Takes maps of objects (B * O, C, h, w) and, as further channels, maps of their frames (B, Cs, h, w). What
-    a convolution makes of the latter is the same for all objects of a frame and is computed once.
+    The input is maps of objects (B * O, C, h, w) and optionally maps of their frames (B, Cs, h, w) as further
+    channels. The frame's share of a convolution is the same for all objects of the frame, so it is computed
+    once.
 
-    in_channels: C + Cs. skip_kernel: of the convolution on the skip where the number of channels changes.
+    in_channels: C + Cs.
+    skip_kernel: kernel size of the convolution on the skip. The skip has a convolution only if the number of
+        channels changes.
     """
 
     def __init__(self, in_channels: int, out_channels: int, skip_kernel: int = 3) -> None:
@@ -40,9 +43,9 @@ class ResBlock(nn.Module):
 
 
 def _convolve(conv: nn.Module, x: Tensor, shared: Tensor) -> Tensor:
-    """conv of (B * O, C, h, w) and (B, Cs, h, w) side by side, the latter's part computed once."""
+    """Convolve (B * O, C, h, w) and (B, Cs, h, w) as one map. The share of the second is computed once."""
     frames, objects = shared.shape[0], x.shape[0] // shared.shape[0]
-    if not isinstance(conv, Conv2d):  # a skip that changes nothing
+    if not isinstance(conv, Conv2d):  # an identity skip
         each = shared.unsqueeze(1).expand(-1, objects, -1, -1, -1)
         return torch.cat([x, each.flatten(0, 1)], dim=1)
     own, common = conv.weight.split([x.shape[1], shared.shape[1]], dim=1)
@@ -52,7 +55,7 @@ def _convolve(conv: nn.Module, x: Tensor, shared: Tensor) -> Tensor:
 
 
 class CBAM(nn.Module):
-    """Channel gate, then spatial gate (Woo et al., ECCV 2018)."""
+    """Channel attention, then spatial attention (Woo et al., ECCV 2018)."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
@@ -69,7 +72,7 @@ class CBAM(nn.Module):
 
 
 class FeatureFusion(nn.Module):
-    """What the value encoder saw of each object, and what the key encoder saw of their frame, made one."""
+    """Merge the value encoder's features of each object with the key encoder's features of the frame."""
 
     def __init__(self, in_channels: int, out_channels: int, skip_kernel: int = 3) -> None:
         super().__init__()
@@ -84,7 +87,7 @@ class FeatureFusion(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Twice the size, plus the skip features of the key encoder at that size."""
+    """Upsample by two and add the key encoder's skip features of the larger size."""
 
     def __init__(self, skip_channels: int, in_channels: int, out_channels: int, skip_kernel: int = 3) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A network whose key encoder is machine code of its own: made by `torch.compile`, with packed weights."""
+"""Compile the key encoder to machine code with `torch.compile`, with packed weights."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from emavos.models.stcn import STCN
 
 
 def compiled(network: STCN) -> STCN:
-    """A network that gives what `network` gives, to rounding, and whose key encoder is compiled.
+    """A copy of `network` with a compiled key encoder. Results agree to rounding.
 
-    It is compiled for each size of frame, within the first call without gradients, which waits; part of what
-    torch makes is kept in the folder that the environment variable TORCHINDUCTOR_CACHE_DIR names (otherwise a
-    temporary one), for processes to come. From the ninth size on in a process, those of all such networks
-    counted, the encoder runs as it is. Weights are packed, and held twice, as they are at that call: where
-    they are changed later, compile anew. The copy is for inference alone; pickled or deeply copied it is
-    `network` again.
+    The key encoder is compiled once per frame size, during the first call without gradients, and the call
+    waits for the compiler. Torch caches part of the result for later processes in the folder named by the
+    environment variable TORCHINDUCTOR_CACHE_DIR (otherwise in a temporary folder). From the ninth frame size
+    in a process on, counted over all compiled networks, the encoder runs uncompiled.
 
-    All else is of `network`. It depends on the number of objects, and each number would be compiled anew
-    while a video waits, for less than the key encoder gains.
+    Compiling packs a second copy of the weights. If you change the weights later, call `compiled` again. The
+    copy is for inference only. Pickling or deep-copying the copy returns a plain, uncompiled network.
 
-    Needs a C++ compiler on a CPU, and Triton on CUDA; without one the first call raises torch's RuntimeError.
+    Everything else runs uncompiled: the decoder depends on the number of objects, and compiling for each
+    number would make the video wait for less gain than in the key encoder.
+
+    Needs a C++ compiler on a CPU, and Triton on CUDA. Without one, the first call raises torch's
+    RuntimeError.
     """
     encoder = copy.copy(network.key_encoder)
     call = torch.compile(encoder._call_impl, dynamic=False)
@@ -31,9 +33,7 @@ def compiled(network: STCN) -> STCN:
     def packed(*arguments: Any) -> Any:
         from torch._inductor import config
 
-        with config.patch(
-            freezing=True
-        ):  # read while it is traced too, which torch.compile's options are not
+        with config.patch(freezing=True):  # also read during tracing; the options of torch.compile are not
             return call(*arguments)
 
     encoder._compiled_call_impl = packed  # as nn.Module.compile sets it
@@ -43,5 +43,5 @@ def compiled(network: STCN) -> STCN:
 
 
 def is_compiled(network: STCN) -> bool:
-    """Whether this is what `compiled` returned."""
+    """Whether `network` was returned by `compiled`."""
     return network.key_encoder._compiled_call_impl is not None

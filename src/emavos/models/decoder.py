@@ -1,4 +1,4 @@
-"""The decoder: from what the memory said to the logits of each object."""
+"""The decoder: from the memory readout to the logits of each object."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from emavos.models.blocks import ResBlock, UpBlock
 from emavos.models.encoders import Features
 from emavos.models.tiles import Tile, tiles_over
 
-# How far around a tile the decoder looks, in pixels of stride 8, so that what it says inside is exact. At a
-# cut a convolution spoils one pixel, for want of its neighbour, and so does a bilinear step. From stride 4 on
-# these are five pixels (a step, the block's two, `pred`, the last step), three of stride 8; three more there.
+# Margins around a tile, in pixels of stride 8, so that the logits inside the tile are exact. At a cut, each
+# convolution and each bilinear step spoils one pixel: its neighbour is missing. From stride 4 on, five
+# pixels are spoilt (upsampling, two convolutions of the block, `pred`, the last upsampling), which is three
+# pixels of stride 8. Stride 8 itself spoils three more.
 _HALO4, _HALO8 = 3, 6
 
 
 class Decoder(nn.Module):
-    """Readout and context at stride 16, up with skips at strides 8 and 4, one logit a pixel.
+    """Decodes readout and context at stride 16, with skips at strides 8 and 4, to one logit per pixel.
 
-    skip_channels: of the trunk at strides 4 and 8. channels: of the decoder at strides 16, 8 and 4.
+    in_channels: channels of readout and context together.
+    skip_channels: channels of the key trunk at strides 4 and 8.
+    channels: channels of the decoder at strides 16, 8 and 4.
+    skip_kernel: kernel size of the skip convolutions.
     """
 
     def __init__(
@@ -37,10 +41,12 @@ class Decoder(nn.Module):
         self.pred = nn.Conv2d(c4, 1, 3, padding=1)
 
     def forward(self, readout: Tensor, features: Features, cells: Tensor | None = None) -> Tensor:
-        """readout: (B, O, Cv, h, w). Returns logits (B, O, 16 h, 16 w).
+        """Logits (B, O, 16 h, 16 w).
 
-        cells: (B, O, h, w) of bool, where logits are asked for. They are computed in rectangles over these
-            cells; elsewhere they are minus infinity, a probability of zero. None: everywhere.
+        readout: (B, O, Cv, h, w).
+        features: key encoder features of the same frames.
+        cells: bool (B, O, h, w), the cells to decode. Logits are computed in rectangles that cover these
+            cells, and are minus infinity (a probability of zero) elsewhere. None decodes all cells.
         """
         batch, objects = readout.shape[:2]
         if cells is None:
@@ -62,9 +68,9 @@ class Decoder(nn.Module):
         return logits
 
     def _tile(self, x: Tensor, features: Features, tile: Tile) -> Tensor:
-        """The logits of one object in a rectangle of cells, from its map at stride 16 (1, C, h, w)."""
+        """Logits of one object in a rectangle of cells, from the object's map (1, C, h, w) at stride 16."""
         height, width = (2 * side for side in x.shape[2:])
-        inside = tile.scaled(2)  # in pixels of stride 8, as are the next two
+        inside = tile.scaled(2)  # in pixels of stride 8, like `near` and `far`
         near, far = (inside.grown(halo, height, width) for halo in (_HALO4, _HALO8))
         cells = tile.grown(_HALO8 // 2, *x.shape[2:])
         x = self.up8(x[cells.index], features.f8[far.index])
@@ -72,6 +78,6 @@ class Decoder(nn.Module):
         return logits[inside.within(near).scaled(8).index][0, 0]
 
     def _finish(self, x: Tensor, f4: Tensor) -> Tensor:
-        """From stride 8 to logits of each pixel."""
+        """From stride 8 to the logits of each pixel."""
         logits = self.pred(self.up4(x, f4).relu())
         return functional.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)

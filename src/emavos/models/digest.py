@@ -1,4 +1,4 @@
-"""Which weights a network has, in one line."""
+"""A digest that identifies the weights of a network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """The sha256 of all that a model's results depend on: names, dtypes and bytes of its state."""
+    """The sha256 of everything the results of a model depend on: names, dtypes and bytes of its state."""
     digest = hashlib.sha256()
     for key, x in sorted(model.state_dict().items()):
         digest.update(f"{key} {x.dtype} {tuple(x.shape)}".encode())

@@ -14,11 +14,13 @@ _EPS = 1e-6
 class DinoV2(nn.Module):
     """ViT-S/14 up to block `depth`: one feature vector of 384 channels for each cell of 16 x 16 pixels.
 
-    depth: blocks to keep, of 12. Tokens of block 8 match objects across frames best, those of 9 almost as
-        well while memory is recent.
-    width, heads, grid: channels, attention heads, and side of the square of patches that the positions were
-        trained on. The defaults are those of ViT-S/14 at 518 pixels.
-    learned_norm: end in the layer norm that was trained with block 12 instead of one without parameters.
+    depth: number of blocks to keep, of 12. The tokens of block 8 match objects across frames best. The tokens
+        of block 9 are almost as good while the memory is recent.
+    width: channels; the default is that of ViT-S/14.
+    heads: attention heads.
+    grid: side of the square of patches that the position embeddings were trained on: 37 for 518 pixels.
+    learned_norm: whether to end in the layer norm trained with block 12. Otherwise the norm has no
+        parameters.
     """
 
     def __init__(
@@ -46,18 +48,18 @@ class DinoV2(nn.Module):
             nn.init.trunc_normal_(parameter, std=0.02)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Features of unit variance at each cell.
+        """Features of unit variance at each cell: (B, width, H/16, W/16).
 
         frames: (B, 3, H, W), normalised by ImageNet's mean and deviation; H and W multiples of 16. They are
-            resized to 14/16, so that a patch of 14 pixels is a cell of 16. Returns (B, width, H/16, W/16).
+            resized to 14/16, so a patch of 14 pixels covers a cell of 16.
         """
         height, width = frames.shape[-2:]
         if height % _STRIDE or width % _STRIDE:
             raise ValueError(f"frames are {height}x{width}; pad both sides to multiples of {_STRIDE}")
         size = (height // _STRIDE * _PATCH, width // _STRIDE * _PATCH)
-        # Bilinear without antialiasing: at 7/8 of the size there is next to nothing to alias.
+        # Bilinear without antialiasing: shrinking to 7/8 causes hardly any aliasing.
         resized = functional.interpolate(frames, size=size, mode="bilinear", align_corners=False)
-        return self.encode(resized.to(self.patch.weight.dtype))  # another where the network was folded
+        return self.encode(resized.to(self.patch.weight.dtype))  # a folded network has another dtype
 
     def encode(self, frames: Tensor) -> Tensor:
         """Features of frames whose sides are multiples of 14, DINOv2's own stride: (B, width, H/14, W/14)."""
@@ -81,7 +83,7 @@ class DinoV2(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a perceptron; each behind a layer norm, scaled per channel and added to its input."""
+    """Attention, then an MLP. Each follows a layer norm, is scaled per channel and is added to its input."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

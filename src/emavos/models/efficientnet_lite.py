@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Of each block: input channels, output channels, expansion, kernel, stride. Stride 32 is left out.
+# Input channels, output channels, expansion, kernel and stride of each block. Stride 32 is omitted.
 _BLOCKS = (
     (32, 16, 1, 3, 1),
     (16, 24, 6, 3, 2),
@@ -23,21 +23,21 @@ _BLOCKS = (
     (112, 112, 6, 5, 1),
     (112, 112, 6, 5, 1),
 )
-# Bytes. The C library gives blocks above 32 MB back to the system each time they are freed, and to have new
-# ones zeroed took twice as long as the convolutions: a block at stride 2 of a frame of 480x864 took 19 ms
-# whole and 7 ms in strips.
+# Bytes. Larger maps are computed in strips. The C library returns blocks above 32 MB to the system each time
+# they are freed, and zeroing new blocks took twice as long as the convolutions: a block at stride 2 of a
+# frame of 480x864 took 19 ms whole and 7 ms in strips.
 _LARGE = 24 << 20
 
-_OUT4, _OUT8 = 2, 4  # the blocks whose outputs are taken at strides 4 and 8
-_FIRST = 2  # blocks, with the stem, that keep single precision where the others have half
+_OUT4, _OUT8 = 2, 4  # the last blocks at strides 4 and 8
+_FIRST = 2  # blocks that stay in single precision, like the stem, if the others use half
 
 
 class EfficientNetLiteTrunk(nn.Module):
     """Lite0 without its last stage: feature maps at strides 4, 8 and 16.
 
-    Padding is symmetric, where the ImageNet weights were trained with one more pixel on the right and below.
-    That equals the same network on a picture moved by 15 pixels: away from the border nothing changes, and
-    cell i is centred on pixel 16 i, where the decoder's bilinear steps expect it.
+    Padding is symmetric, although the ImageNet weights were trained with one more pixel on the right and
+    below. The result equals the original network on a picture shifted by 15 pixels. Away from the border
+    nothing changes, and cell i is centred on pixel 16 i, as the decoder's bilinear upsampling expects.
     """
 
     channels = (24, 40, 112)
@@ -48,10 +48,10 @@ class EfficientNetLiteTrunk(nn.Module):
         self.blocks = nn.ModuleList(MBConv(*block) for block in _BLOCKS)
 
     def fold(self, dtype: torch.dtype) -> None:
-        """Make frozen batch norms a part of their convolutions, for good, and compute in `dtype`.
+        """Fold frozen batch norms into their convolutions and compute in `dtype`. You cannot undo this.
 
-        In half precision the stem and the first two blocks stay as they are. They make most of the error of a
-        trunk that is all bfloat16, and little of its time.
+        If `dtype` is a half precision, the stem and the first two blocks keep their dtype: they cause most of
+        the error of an all-bfloat16 trunk and take little of its time.
         """
         for module in self.modules():
             if isinstance(module, ConvNorm):
@@ -66,7 +66,7 @@ class EfficientNetLiteTrunk(nn.Module):
         x = self.stem(x)
         for block in self.blocks[:_FIRST]:
             x = block(x)
-        x = x.to(next(self.blocks[_FIRST].parameters()).dtype)  # another where it was folded
+        x = x.to(next(self.blocks[_FIRST].parameters()).dtype)  # a folded trunk has another dtype
         for block in self.blocks[_FIRST : _OUT4 + 1]:
             x = block(x)
         f4 = x
@@ -79,7 +79,7 @@ class EfficientNetLiteTrunk(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Expand, depthwise convolution, project; plus the input where the shapes agree."""
+    """Expand, depthwise convolution, project; plus the input if the shapes agree."""
 
     def __init__(self, in_channels: int, out_channels: int, expansion: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -102,10 +102,10 @@ class MBConv(nn.Module):
         return out
 
     def _in_strips(self, x: Tensor, strips: int) -> Tensor:
-        """The same, some rows at a time, so that the expanded map is never whole in memory."""
+        """Same as `_whole`, a few rows at a time, so the expanded map is never whole in memory."""
         stride, reach = self.depthwise.conv.stride[0], self.depthwise.conv.kernel_size[0] // 2
         rows = math.ceil(x.shape[2] / stride)  # of the output
-        margin = math.ceil(reach / stride)  # output rows beside a strip that its padding spoils
+        margin = math.ceil(reach / stride)  # output rows spoilt by the padding at the edge of a strip
         step = math.ceil(rows / strips)
         parts = []
         for first in range(0, rows, step):
@@ -117,10 +117,10 @@ class MBConv(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Convolution and batch norm as one convolution, then ReLU6 where wanted.
+    """Convolution and batch norm computed as one convolution, then an optional ReLU6.
 
-    Batch norm is frozen, so it is a scale and a shift of the convolution's output. Scaling the weights
-    instead is the same function with the same gradients, and saves passes over the largest maps.
+    Batch norm is frozen, so batch norm only scales and shifts the output of the convolution. Scaling the
+    weights instead is the same function with the same gradients, and saves passes over the largest maps.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class ConvNorm(nn.Module):
         self.relu = relu
 
     def fold(self) -> None:
-        """Keep the scaled weights in place of weights and batch norm, for good."""
+        """Replace weights and batch norm by the scaled weights. You cannot undo this."""
         weight, bias = self._scaled()
         self.conv.weight, self.norm = nn.Parameter(weight.detach()), None
         self.conv.bias = nn.Parameter(bias.detach())
@@ -172,9 +172,9 @@ class ConvNorm(nn.Module):
 
 
 class _Depthwise(torch.autograd.Function):
-    """A depthwise convolution in bfloat16 whose gradients are computed in float32.
+    """A bfloat16 depthwise convolution with gradients computed in float32.
 
-    On a CPU those in bfloat16 take up to six times as long (strided and 5x5 ones), and are no better.
+    On a CPU, bfloat16 gradients take up to six times as long (for strided and 5x5 kernels) and are no better.
     """
 
     @staticmethod

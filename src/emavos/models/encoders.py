@@ -1,4 +1,4 @@
-"""The two encoders of STCN: keys of the frame alone, values of the frame and the objects' masks."""
+"""The two encoders of STCN: keys from the frame only, values from the frame and the masks of its objects."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ Trunk = ResNetTrunk | EfficientNetLiteTrunk
 
 
 class Features(NamedTuple):
-    """What the key encoder says of frames; all that is later asked of them is asked of this."""
+    """Output of the key encoder: everything that later stages use of a frame."""
 
-    key: Tensor  # (B, Ck, h, w), h w at stride 16: query of this frame, key once it is memory
+    key: Tensor  # (B, Ck, h, w) at stride 16: the query of this frame, and its key once stored
     context: Tensor  # (B, Cc, h, w)
     f16: Tensor  # (B, C16, h, w)
     f8: Tensor  # (B, C8, 2h, 2w)
     f4: Tensor  # (B, C4, 4h, 4w)
 
 
-KEY_SCALE = 18.0  # length of unit keys before training: a query's best cell gets about 0.4 of the weight
+KEY_SCALE = 18.0  # length of unit keys before training: the best cell of a query gets about 0.4 of the weight
 
 
 class KeyEncoder(nn.Module):
-    """Trunk, attention on its last map, then the projections to key and context.
+    """Trunk, attention on the last map, then projections to key and context.
 
-    vit: a transformer whose tokens are added to the trunk's last map before the attention, and to the key.
-    unit_keys: every key has the same learned length `exp(log_scale)`, so that STCN's similarity is a cosine
-        times a learned factor. Otherwise the length of keys grows until the softmax over the memory is an
-        argmax, through which keys get no gradient.
+    unit_keys: give every key the same learned length `exp(log_scale)`, so STCN's similarity becomes a cosine
+        times a learned factor. Otherwise the keys keep growing during training until the softmax over the
+        memory is an argmax, and an argmax passes no gradient to the keys.
+    vit: a vision transformer. Its tokens are added to the last map of the trunk, before the attention, and to
+        the key.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class KeyEncoder(nn.Module):
         self.key_proj = nn.Conv2d(trunk.channels[2], key_channels, 3, padding=1)
         self.context_proj = Conv2d(trunk.channels[2], context_channels, 3, padding=1)
         self.log_scale = nn.Parameter(torch.tensor(math.log(KEY_SCALE))) if unit_keys else None
-        # STCN, section 3.3: keys that start orthogonal spread over the space of the L2 similarity
+        # STCN, section 3.3: with an orthogonal start, keys spread over the space of the L2 similarity
         nn.init.orthogonal_(self.key_proj.weight)
         self.vit = vit
         if vit is not None:
@@ -79,14 +80,14 @@ class KeyEncoder(nn.Module):
         return Features(self._key(key), self.context_proj(f16), f16, f8, f4)
 
     def _key(self, key: Tensor) -> Tensor:
-        """The key from its projection, (B, Ck, h, w)."""
+        """The key from the output of its projection, (B, Ck, h, w)."""
         if self.log_scale is None:
             return key
         return functional.normalize(key, dim=1) * self.log_scale.to(key.dtype).exp()
 
 
 def _wide(projection: nn.Conv2d, x: Tensor) -> Tensor:
-    """The projection of x in float32 at least: rounded to half precision, cells that differ look the same."""
+    """Project x in float32 or wider. In half precision, rounding would make different cells look the same."""
     wide = torch.promote_types(x.dtype, torch.float32)
     if x.is_meta or (x.dtype == wide and not torch.is_autocast_enabled(x.device.type)):
         projected: Tensor = projection(x)
@@ -97,13 +98,13 @@ def _wide(projection: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def _centred(frames: Tensor) -> Tensor:
-    """Frames moved by half a cell: a transformer's patches then lie where the trunk's cells are centred."""
+    """Shift frames by half a cell, so the transformer's patches line up with the cells of the trunk."""
     height, width = frames.shape[-2:]
     return functional.pad(frames, (8, 0, 8, 0), mode="replicate")[..., :height, :width]
 
 
 class ValueEncoder(nn.Module):
-    """Trunk on frame, mask and others' mask; attention on its last map; fusion with the key's features."""
+    """Trunk on frame, mask and mask of the others; attention on the last map; fusion with `f16`."""
 
     def __init__(
         self,
@@ -120,9 +121,12 @@ class ValueEncoder(nn.Module):
         self.fusion = FeatureFusion(channels, value_channels, skip_kernel)
 
     def forward(self, frames: Tensor, f16: Tensor, prob: Tensor, total: Tensor | None = None) -> Tensor:
-        """frames: (B, 3, H, W). f16: (B, C16, h, w). prob: (B, O, H, W). Returns (B, O, Cv, h, w).
+        """Values (B, O, Cv, h, w).
 
-        total: (B, 1, H, W), the sum of prob over all objects, where it holds some of them alone.
+        frames: (B, 3, H, W), normalised.
+        f16: (B, C16, h, w), key encoder features of the frames.
+        prob: (B, O, H, W), the probability of each object.
+        total: (B, 1, H, W), the sum of prob over all objects. Needed only if `prob` has some of the objects.
         """
         objects = prob.shape[1]
         others = (prob.sum(dim=1, keepdim=True) if total is None else total) - prob

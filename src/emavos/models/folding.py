@@ -1,4 +1,4 @@
-"""A copy of a network that only infers: faster, and as exact as its type allows."""
+"""A copy of a network for inference only: faster, and as exact as its dtype allows."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from emavos.models.stcn import STCN
 
 
 def folded(model: STCN, dtype: torch.dtype | None = None) -> STCN:
-    """A network that gives what `model` gives, in `dtype`; None: in its own.
+    """A copy of `model` for inference in `dtype`, with the same results up to rounding.
 
-    Frozen batch norms of small trunks become parts of the convolutions before them, in single precision,
-    before anything is rounded to `dtype`. The copy is for inference alone: its state is no STCN's, and what
-    happens to the weights of `model` later does not reach it. Where nothing is folded or rounded it is the
-    model.
+    dtype: defaults to the dtype of the model.
+
+    Frozen batch norms of small trunks are folded into the convolutions before them, in single precision,
+    before the weights are rounded to `dtype`. The state of the copy does not fit an `STCN`, and later changes
+    to the weights of `model` do not reach the copy. If there is nothing to fold or to round, `model` itself
+    is returned.
     """
     own = next(model.parameters()).dtype
     dtype = own if dtype is None else dtype

@@ -12,15 +12,16 @@ from emavos.models.winograd import convolve
 class ResNetTrunk(nn.Module):
     """torchvision's ResNet without its last stage: feature maps at strides 4, 8 and 16.
 
-    Batch norm is frozen, so it is a scale and a shift of a convolution's output. Scaling the weights instead
-    is the same function with the same gradients, and saves a pass over each map.
+    Batch norm is frozen, so batch norm only scales and shifts the output of a convolution. Scaling the
+    weights instead is the same function with the same gradients, and saves a pass over each map.
 
-    depth: 18 or 50. in_channels: 3 for an image; more where masks come with it.
+    depth: 18 or 50.
+    in_channels: 3 for an image; more if masks are stacked below the image.
     """
 
     def __init__(self, depth: int, in_channels: int = 3) -> None:
         super().__init__()
-        # a second of loading, which a model with another trunk does not need
+        # this import takes a second, and models with another trunk do not need it
         from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
         net = {18: ResNet(BasicBlock, [2, 2, 2, 1]), 50: ResNet(Bottleneck, [3, 4, 6, 1])}[depth]
@@ -42,7 +43,7 @@ class ResNetTrunk(nn.Module):
 
 
 def _residual(block: Any, x: Tensor) -> Tensor:
-    """A BasicBlock or a Bottleneck of torchvision."""
+    """Apply a BasicBlock or a Bottleneck of torchvision."""
     pairs: list[tuple[nn.Conv2d, Any]] = [(block.conv1, block.bn1), (block.conv2, block.bn2)]
     if hasattr(block, "conv3"):  # a Bottleneck
         pairs.append((block.conv3, block.bn3))
@@ -56,7 +57,7 @@ def _residual(block: Any, x: Tensor) -> Tensor:
 
 
 def _conv_norm(conv: nn.Conv2d, norm: Any, x: Tensor) -> Tensor:
-    """Convolution without a bias and batch norm, as one convolution."""
+    """Apply a convolution without bias and its batch norm as one convolution."""
     scale = norm.weight.float() * (norm.running_var.float() + norm.eps).rsqrt()
     weight = conv.weight * scale.to(conv.weight.dtype).view(-1, 1, 1, 1)
     bias = (norm.bias - norm.running_mean * scale).to(weight.dtype)

@@ -1,4 +1,4 @@
-"""STCN with attention: the network, stateless, and the config that says which one."""
+"""STCN with attention: the stateless network, and its config."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ Attention = Literal["none", "self", "external"]
 TrunkName = Literal["resnet", "efficientnet-lite0"]
 VitName = Literal["none", "dinov2-s"]
 
-STRIDE = 16  # of keys and values; frames come in multiples of it
+STRIDE = 16  # pixels per cell of keys and values; the sides of frames are multiples of 16
 
 
 @dataclass(frozen=True)
 class STCNConfig:
-    """Which STCN. The defaults are the paper's baseline; `PRESETS` names the variants of its tables."""
+    """Architecture of an STCN. Defaults to the paper's baseline; `PRESETS` has the paper's other variants."""
 
-    trunk: TrunkName = "resnet"  # resnet: 50 for keys and 18 for values
+    trunk: TrunkName = "resnet"  # resnet: ResNet-50 for keys, ResNet-18 for values
     key_channels: int = 64
     value_channels: int = 512
     context_channels: int = 512
     decoder_channels: tuple[int, int, int] = (512, 256, 256)  # at strides 16, 8, 4
-    skip_kernel: int = 3  # of the convolutions beside the main path
+    skip_kernel: int = 3  # kernel size of the skip convolutions
     key_attention: Attention = "none"  # on the key encoder's last map
     value_attention: Attention = "none"  # on the value encoder's last map, before the fusion
-    attention_form: Form = "block"  # of external attention; "equation" where the map is not a ReLU's
-    slots: int = 64  # of each external memory
+    attention_form: Form = "block"  # of external attention; use "equation" if the map does not end in a ReLU
+    slots: int = 64  # rows of each external memory
     vit: VitName = "none"  # a vision transformer beside the key trunk
-    vit_depth: int = 8  # its blocks that are kept; their tokens match parts of objects best
+    vit_depth: int = 8  # blocks of the transformer to keep; the tokens of block 8 match objects best
     unit_keys: bool = False  # keys of unit length times a learned scale, instead of the bare projection
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class STCNConfig:
                 raise ValueError(f"{name} is one of {', '.join(allowed)}, not {getattr(self, name)!r}")
         if not isinstance(self.decoder_channels, (tuple, list)) or len(self.decoder_channels) != 3:
             raise ValueError(f"decoder_channels holds three numbers, not {self.decoder_channels!r}")
-        object.__setattr__(self, "decoder_channels", tuple(self.decoder_channels))  # JSON knows lists alone
+        object.__setattr__(self, "decoder_channels", tuple(self.decoder_channels))  # JSON has only lists
         sizes = {name: getattr(self, name) for name in _SIZES} | {
             f"decoder_channels[{i}]": n for i, n in enumerate(self.decoder_channels)
         }
@@ -67,7 +67,7 @@ class STCNConfig:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> STCNConfig:
-        """The config of a dictionary, as read from JSON. A field that does not exist is an error."""
+        """The config with these fields, for example read from JSON. An unknown field raises ValueError."""
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(fields) - known):
             raise ValueError(
@@ -76,7 +76,7 @@ class STCNConfig:
         return cls(**fields)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `from_dict` undoes it."""
+        """Plain values for JSON. `from_dict` reads them back."""
         return dataclasses.asdict(self)
 
 
@@ -99,7 +99,7 @@ _SMALL = STCNConfig(
 )
 _BOTH = dataclasses.replace(_SMALL, key_attention="external", value_attention="external")
 _TINY_ATTENTION: Mapping[str, tuple[Attention, Attention]] = {  # of keys, of values
-    "stcn-tiny": ("external", "external"),  # the embedded model's; then those that it is compared with
+    "stcn-tiny": ("external", "external"),  # the embedded model; the presets below are its comparisons
     "stcn-tiny-none": ("none", "none"),
     "stcn-tiny-self-key": ("self", "none"),
     "stcn-tiny-self-value": ("none", "self"),
@@ -127,8 +127,8 @@ PRESETS: Mapping[str, STCNConfig] = {
 class STCN(nn.Module):
     """Space-time correspondence network (Cheng et al., NeurIPS 2021), with attention (Kim and Hong, 2023).
 
-    It remembers nothing of any video: frames in, features out. Frames are (B, 3, H, W), float, normalised by
-    `emavos.frames.normalize`, H and W multiples of 16; h = H / 16, w = W / 16.
+    The network has no state between calls: frames in, features out. Frames are float (B, 3, H, W), normalised
+    by `emavos.frames.normalize`. H and W are multiples of 16, and h = H / 16, w = W / 16.
 
     >>> model = STCN(PRESETS["stcn-tiny"])
     >>> features = model.encode_key(torch.zeros(1, 3, 96, 160))
@@ -166,29 +166,34 @@ class STCN(nn.Module):
         self.to(memory_format=torch.channels_last)  # on a CPU about twice as fast
 
     def encode_key(self, frames: Tensor) -> Features:
-        """Key, context and the decoder's skip features of frames (B, 3, H, W)."""
+        """Key, context and skip features of frames (B, 3, H, W)."""
         return self.key_encoder(frames)
 
     def encode_value(
         self, frames: Tensor, features: Features, prob: Tensor, total: Tensor | None = None
     ) -> Tensor:
-        """Values (B, O, Cv, h, w) of O objects whose probabilities in the frames are prob (B, O, H, W).
+        """Values (B, O, Cv, h, w) of O objects.
 
-        total: (B, 1, H, W), the sum of prob over all objects, where it holds some of them alone.
+        frames: (B, 3, H, W).
+        features: of the frames, from `encode_key`.
+        prob: (B, O, H, W), the probability of each object.
+        total: (B, 1, H, W), the sum of prob over all objects. Needed only if `prob` has some of the objects.
         """
         return self.value_encoder(frames, features.f16, prob, total)
 
     def decode(self, readout: Tensor, features: Features, cells: Tensor | None = None) -> Tensor:
-        """Logits (B, O, H, W) of each object by itself from what was read for it (B, O, Cv, h, w).
+        """Logits (B, O, H, W) of each object by itself.
 
-        cells: (B, O, h, w) of bool, where logits are asked for; they are given in rectangles over these, and
-            elsewhere are minus infinity, a probability of zero. None: everywhere.
+        readout: (B, O, Cv, h, w), the memory readout of each object.
+        features: of the frames, from `encode_key`.
+        cells: bool (B, O, h, w), the cells to decode. Logits are computed in rectangles that cover these
+            cells, and are minus infinity (a probability of zero) elsewhere. None decodes all cells.
         """
         return self.decoder(readout, features, cells)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike[str] | None = None, **options: Any) -> STCN:
-        """A trained model in evaluation mode: `emavos.weights.load_model`, whose arguments these are.
+        """A trained model in evaluation mode. Takes the arguments of `emavos.weights.load_model`.
 
         >>> model = STCN.from_pretrained("base")
         """
@@ -196,16 +201,16 @@ class STCN(nn.Module):
         return model
 
     def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
-        """Write config and weights: `emavos.weights.save_model`, whose arguments these are."""
+        """Write config and weights. Takes the arguments of `emavos.weights.save_model`."""
         _weights().save_model(self, folder, **options)
 
     def push_to_hub(self, repository: str, **options: Any) -> str:
-        """Upload to "user/name" of the Hub: `emavos.weights.push_model`, whose arguments these are."""
+        """Upload to "user/name" on the Hub. Takes the arguments of `emavos.weights.push_model`."""
         address: str = _weights().push_model(self, repository, **options)
         return address
 
     def train(self, mode: bool = True) -> STCN:
-        """As nn.Module.train, but batch norm stays in evaluation mode always, as STCN trains it."""
+        """Same as `nn.Module.train`, but batch norm always stays in evaluation mode, as STCN trains it."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -214,12 +219,12 @@ class STCN(nn.Module):
 
 
 def _weights() -> ModuleType:
-    """What loads and saves models, found by its name when it is needed: this package imports none of it."""
+    """The package `emavos.weights`, imported by name on use: `emavos.models` must not depend on it."""
     return importlib.import_module("emavos.weights")
 
 
 def _trunks(config: STCNConfig) -> tuple[Trunk, Trunk]:
-    """For keys (the image) and for values (the image, the object's mask, the others' mask)."""
+    """The trunks for keys (image) and for values (image, mask of the object, mask of the others)."""
     if config.trunk == "resnet":
         return ResNetTrunk(50), ResNetTrunk(18, in_channels=5)
     return EfficientNetLiteTrunk(), EfficientNetLiteTrunk(in_channels=5)

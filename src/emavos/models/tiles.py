@@ -1,4 +1,4 @@
-"""Rectangles that cover the cells of a map that count, so that the others need not be computed."""
+"""Rectangles that cover the cells to compute, so that the other cells of a map can be skipped."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from types import EllipsisType
 import numpy as np
 import numpy.typing as npt
 
-_EDGE = 3  # cells that a rectangle's halo adds to its height and to its width, about
-_START = 64  # cells whose time another rectangle takes beyond its own, about; of a large network fewer
+_EDGE = 3  # about how many cells the halo adds to the height and to the width of a rectangle
+_START = 64  # fixed cost of one more rectangle, about this many cells; less in a large network
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A rectangle of a map, in whatever units."""
+    """A rectangle of a map, in any unit."""
 
     top: int
     bottom: int
@@ -22,11 +22,11 @@ class Tile:
     right: int
 
     def scaled(self, factor: int) -> Tile:
-        """The same rectangle in units so many times as small."""
+        """The same rectangle in units that are `factor` times smaller."""
         return Tile(self.top * factor, self.bottom * factor, self.left * factor, self.right * factor)
 
     def grown(self, margin: int, height: int, width: int) -> Tile:
-        """With so much more on each side, as far as a map of that size goes."""
+        """The rectangle with `margin` more on each side, clipped to a map of `height` x `width`."""
         return Tile(
             max(self.top - margin, 0),
             min(self.bottom + margin, height),
@@ -38,7 +38,7 @@ class Tile:
         return Tile(self.top + down, self.bottom + down, self.left + right, self.right + right)
 
     def within(self, other: Tile) -> Tile:
-        """Where it is in what `other` cuts out."""
+        """The position of this rectangle in the crop made by `other`."""
         return self.moved(-other.top, -other.left)
 
     @property
@@ -48,10 +48,10 @@ class Tile:
 
 
 def tiles_over(cells: npt.NDArray[np.bool_]) -> list[Tile]:
-    """Disjoint rectangles over all true cells (h, w), few where that is cheap.
+    """Disjoint rectangles that cover all true cells (h, w), few if more would not be cheaper.
 
-    The rectangle of all is halved where the two rectangles of the halves are together less to compute, halos
-    included, and so are these.
+    The bounding rectangle is cut in two at the cheapest line if both parts together cost less to compute,
+    halos included. Each part is cut again in the same way.
     """
     found = _bounds(cells)
     if found is None:
@@ -60,7 +60,7 @@ def tiles_over(cells: npt.NDArray[np.bool_]) -> list[Tile]:
     part = cells[found.index]
     for axis, lines in enumerate((part, part.T)):
         before, after = _costs_of_beginnings(lines), _costs_of_beginnings(lines[::-1])[::-1]
-        costs = before[:-1] + after[1:]  # of a cut behind each line but the last
+        costs = before[:-1] + after[1:]  # the cost of a cut after each line except the last
         if costs.size and costs.min() < best:
             best, cut = int(costs.min()), (axis, int(costs.argmin()) + 1)
     if cut is None:
@@ -85,7 +85,7 @@ def _cost(tile: Tile) -> int:
 
 
 def _costs_of_beginnings(lines: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Of the rectangle over the true cells of the first line, of the first two, and so on."""
+    """Costs of the rectangle around the true cells of the first line, the first two lines, and so on."""
     count, width = lines.shape
     some = lines.any(axis=1)
     index = np.arange(count)

@@ -1,7 +1,7 @@
 """3x3 convolutions by the minimal filtering of Winograd, F(4x4, 3x3) (Lavin and Gray, CVPR 2016).
 
-Four by four outputs are made of 36 products where a direct convolution takes 144. The transforms around them
-are passes over memory, so it pays where both sides have many channels and the map is not small.
+A tile of 4x4 outputs takes 36 products instead of the 144 of a direct convolution. The transforms before and
+after are passes over memory, so the method pays if both sides have many channels and the map is not small.
 """
 
 from __future__ import annotations
@@ -10,30 +10,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_CHANNELS = 256  # of either side, at least
-_TILES = 64  # of 4x4 outputs, at least
-_BLOCK = 30 << 20  # bytes of transformed tiles at once; the C library gives blocks above 32 MB back each time
+_CHANNELS = 256  # input and output channels, at least
+_TILES = 64  # tiles of 4x4 outputs, at least
+_BLOCK = 30 << 20  # bytes of transformed tiles at a time; the C library returns larger blocks to the system
 
-# The polynomials are taken at 0, ±1/√2, ±√2 and infinity: the usual 0, ±1, ±2 round to five times as much.
+# The polynomials are evaluated at 0, ±1/√2, ±√2 and infinity. With the usual 0, ±1, ±2 the rounding error
+# is five times as large.
 _A, _B = 0.5, 2.0  # the squares of the points; their product is 1
 _POINTS = (_A**0.5, -(_A**0.5), _B**0.5, -(_B**0.5))
 
 
 class Conv2d(nn.Conv2d):
-    """nn.Conv2d, padded with zeros and without groups, that is computed as `convolve` does."""
+    """nn.Conv2d with zero padding and without groups, computed by `convolve`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.with_weight(x, self.weight, self.bias)
 
     def with_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """This convolution with another weight, such as that of some of its channels."""
+        """This convolution with another weight, for example a slice of its channels."""
         return convolve(x, weight, bias, self.stride[0], self.kernel_size[0] // 2)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 1) -> Tensor:
-    """functional.conv2d, by Winograd's method where that is faster and no gradient is wanted.
+    """functional.conv2d, by Winograd's method if the method is faster and no gradient is needed.
 
-    Both agree to the rounding of single precision, some 2e-6 of the largest output.
+    Both agree to the rounding of single precision: about 2e-6 of the largest output.
     """
     if stride == 1 and padding == 1 and _pays(x, weight):
         return winograd(x, weight, bias)
@@ -52,39 +53,40 @@ def _pays(x: Tensor, weight: Tensor) -> bool:
 
 
 def plain_inference(x: Tensor) -> bool:
-    """Whether x is on a CPU and no gradient, compiler or exporter looks on, who know plain functions best."""
+    """Whether x is on a CPU and neither gradients, a compiler nor an exporter need plain torch functions."""
     return (
         x.device.type == "cpu"
         and not torch.is_grad_enabled()
-        and not torch.compiler.is_dynamo_compiling()  # here, for another thread may compile
+        and not torch.compiler.is_dynamo_compiling()  # in this thread; another thread may be compiling
         and not _is_exporting()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     )
 
 
 def _is_exporting() -> bool:
-    ask = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # not before torch 2.7
+    ask = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # since torch 2.7
     return bool(ask())
 
 
 def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """functional.conv2d(x, weight, bias, padding=1) without a gradient.
+    """functional.conv2d(x, weight, bias, padding=1) without a gradient: (B, D, h, w), channels last.
 
-    x: (B, C, h, w). weight: (D, C, 3, 3). Returns (B, D, h, w), channels last.
+    x: (B, C, h, w).
+    weight: (D, C, 3, 3).
     """
     (batch, channels, height, width), out_channels = x.shape, weight.shape[0]
     down, across = -(-height // 4), -(-width // 4)  # tiles
-    row = (4 * across + 2) * channels  # numbers in a row of pixels
+    row = (4 * across + 2) * channels  # values in a row of pixels
     padded = x.new_empty(batch, 4 * down + 2, 4 * across + 2, channels)
     padded[:, 1 : height + 1, 1 : width + 1] = x.permute(0, 2, 3, 1)
     for border in (padded[:, :1], padded[:, height + 1 :], padded[:, :, :1], padded[:, :, width + 1 :]):
         border.zero_()
-    filters = weight.permute(0, 2, 3, 1).reshape(out_channels, 9, channels)  # as it lies in memory
+    filters = weight.permute(0, 2, 3, 1).reshape(out_channels, 9, channels)  # the order in memory
     out = x.new_empty(batch * down, 4, across, 4, out_channels)
 
     tile_rows = _BLOCK // (36 * 4 * across * max(channels, out_channels)) or 1
     blocks = -(-batch * down // tile_rows)
-    tile_rows = -(-batch * down // blocks)  # of equal size
+    tile_rows = -(-batch * down // blocks)  # blocks of equal size
     tiles = tile_rows * across
     rows = x.new_empty(tile_rows * 6 * row)
     turned = x.new_empty(36 * tiles * channels)
@@ -98,12 +100,12 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         n = last - first
         tiles = n * across
         y = rows[: n * 6 * row].view(n, 6, row)
-        for image in range(first // down, (last - 1) // down + 1):  # rows of tiles overlap by two of pixels
+        for image in range(first // down, (last - 1) // down + 1):  # tiles overlap by two rows of pixels
             begin, end = max(first, image * down), min(last, (image + 1) * down)
             start = ((begin - image * down) * 4 + image * (4 * down + 2)) * row
             strips = padded.as_strided((end - begin, 6, row), (4 * row, row, 1), start)
             torch.bmm(to_rows.expand(end - begin, 6, 6), strips, out=y[begin - first : end - first])
-        z = turned[: 36 * tiles * channels].view(6, 6, n, across, channels)  # columns, rows of a tile
+        z = turned[: 36 * tiles * channels].view(6, 6, n, across, channels)  # columns and rows of a tile, ...
         columns = y.view(n, 6, -1, channels).transpose(0, 1)
         _turn(columns, z, spare[: 6 * tiles * channels].view(z.shape[1:]))
         m = products[: 36 * tiles * out_channels].view(6, 6, tiles, out_channels)
@@ -124,7 +126,7 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _turn(x: Tensor, out: Tensor, spare: Tensor) -> None:
-    """_INPUT along the columns of the tiles. x: (6, n, 4 across + 2, C). out: (6, 6, n, across, C)."""
+    """Apply _INPUT along the columns of the tiles. x: (6, n, 4 across + 2, C). out: (6, 6, n, across, C)."""
     across = out.shape[3]
     d = [x[:, :, i : i + 4 * across - 3 : 4] for i in range(6)]
     for place, point, other in ((1, _POINTS[0], _B), (3, _POINTS[2], _A)):
@@ -137,7 +139,7 @@ def _turn(x: Tensor, out: Tensor, spare: Tensor) -> None:
 
 
 def _matrices() -> tuple[Tensor, Tensor, Tensor]:
-    """What turns six inputs into six, six products into four outputs, and a filter 3x3 into 6 x (6, 9)."""
+    """Input (6, 6), output (4, 6) and filter (6, 6, 9) transforms."""
     points = torch.tensor(_POINTS, dtype=torch.float64)
     a, b = _A, _B
     rows = [[1, 0, -a - b, 0, 1, 0]]
