@@ -1,7 +1,8 @@
-"""The frame of the last step, and what the network makes of it: functions that remember nothing."""
+"""The frame of a step: prepared, drawn by the network, given masks. Functions that remember nothing."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -9,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from emavos.frames.preprocess import Crop, pad_to_stride, resize
+from emavos.frames.preprocess import Crop, WorkingFrame, pad_to_stride, resize, to_working
 from emavos.models import STCN, Features, aggregate
 from emavos.session.shortcuts import cells_near, coverage, encode_near
 from emavos.settings import Shortcuts
@@ -35,6 +36,52 @@ class CurrentFrame:
     def key(self) -> Tensor:
         """(Ck, h, w) float32, as the key encoder projects it whatever the dtype of the network."""
         return self.features.key[0].float()
+
+
+def prepared(frame: object, short_side: int | None, device: torch.device, name: int) -> WorkingFrame:
+    """What the network takes of a frame. Raises ValueError as `to_working` does, by the frame's name."""
+    try:
+        return to_working(frame, short_side, device)
+    except ValueError as error:
+        raise ValueError(f"frame {name}: {error}") from error
+
+
+def check_fits(
+    working: WorkingFrame,
+    short_side: int | None,
+    device: torch.device,
+    frame_size: tuple[int, int] | None,
+    name: int,
+) -> None:
+    """Raise ValueError unless a frame was prepared for this size and device, and is as large as the others.
+
+    frame_size: (H, W) with which the video began; None: with this frame.
+    """
+    if not working.suits(short_side, device):
+        height, width = working.working_size
+        raise ValueError(
+            f"frame {name} was prepared at {height}x{width} (height x width) on "
+            f"{working.pixels.device.type}, for a session of another size or device than this one, "
+            f"whose size is {short_side} on {device.type}"
+        )
+    if frame_size is not None and working.size != frame_size:
+        (height, width), size = frame_size, working.size
+        raise ValueError(
+            f"frame {name} is {size[0]}x{size[1]} but the video began with {height}x{width} "
+            "(height x width); resize it, or begin a new session"
+        )
+
+
+def probabilities(
+    network: STCN, readout: Tensor, features: Features, ids: Sequence[int], shortcuts: Shortcuts, name: int
+) -> Tensor:
+    """What the memory says of a frame (O, Cv, h, w), drawn: (1 + O, H', W'), background first.
+
+    Raises FloatingPointError that names the frame and the object if the network gives NaN or infinity.
+    """
+    logits = decode(network, readout, features, shortcuts)  # (O, H', W')
+    _check_finite(ids, name, readout, logits.clamp(min=0) if shortcuts.decode_near else logits)
+    return aggregate(logits.sigmoid())
 
 
 def decode(network: STCN, readout: Tensor, features: Features, shortcuts: Shortcuts) -> Tensor:
@@ -64,6 +111,17 @@ def encode_values(network: STCN, now: CurrentFrame, shortcuts: Shortcuts) -> Ten
     if not shortcuts.decode_near:
         return values
     return torch.cat([values, coverage(prob[0]).to(values.dtype)], dim=1)  # (O, Cv + 1, h, w)
+
+
+def _check_finite(ids: Sequence[int], name: int, *parts: Tensor) -> None:
+    """A sum for each object, which NaN and infinity survive; masks would be black and not say why."""
+    sums = torch.stack([part.flatten(1).sum(dim=1, dtype=torch.float32) for part in parts]).sum(dim=0)
+    for id, total in zip(ids, sums.tolist(), strict=True):
+        if not math.isfinite(total):
+            raise FloatingPointError(
+                f"frame {name}: the network gives NaN or infinity for object {id}; its weights are damaged, "
+                "or its numbers too large for their dtype (float32 holds the most)"
+            )
 
 
 def distance(now: CurrentFrame, key: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,16 +13,18 @@ from torch import Tensor
 
 from emavos.confidence.expected import observe, signs
 from emavos.frames.masks import ids_of, one_hot, planes_of, to_mask
-from emavos.frames.preprocess import WorkingFrame, moved, resize, to_working
+from emavos.frames.preprocess import WorkingFrame, moved, resize
 from emavos.memory import MemoryPolicy
-from emavos.models import STCN, Features, aggregate
+from emavos.models import STCN
 from emavos.session.banks import Banks, BanksMark, Group
 from emavos.session.file import SessionState, read_state, write_state
 from emavos.session.frame import (
     CurrentFrame,
-    decode,
+    check_fits,
     distance,
     encode_values,
+    prepared,
+    probabilities,
     with_masks,
     without_objects,
 )
@@ -172,7 +173,7 @@ class Session:
         """
         _index("index", index)
         with self._computing() as device:
-            return self._prepared(frame, index, device)
+            return prepared(frame, self.size, device, self._name(index))
 
     def _see(self, working: WorkingFrame, index: int, use: int | None = None) -> CurrentFrame:
         """What the memory and a frame say of the objects followed.
@@ -181,7 +182,12 @@ class Session:
         """
         frame = working.pixels.to(next(self.network.parameters()).dtype)
         features = self.network.encode_key(frame)
-        prob = self._read(features, frame, index, use)  # (1 + O, H', W')
+        if self.groups:
+            readout = self._banks.read(features.key[0].float(), use)  # (O, Cv, h, w)
+            name = self._name(index)
+            prob = probabilities(self.network, readout, features, self.ids, self.shortcuts, name)
+        else:  # all is background
+            prob = torch.ones(1, *frame.shape[2:], dtype=torch.float32, device=frame.device)  # (1, H', W')
         full = resize(prob[working.crop], working.size)
         remembered = self._banks.remembered(index)
         return CurrentFrame(
@@ -194,26 +200,6 @@ class Session:
             remembered=remembered,
             edges=self._sureness.edges,
         )
-
-    def _read(self, features: Features, frame: Tensor, index: int, use: int | None) -> Tensor:
-        """The probabilities of the objects followed: (1 + O, H', W')."""
-        if not self.groups:
-            return torch.ones(1, *frame.shape[2:], dtype=torch.float32, device=frame.device)  # background
-        readout = self._banks.read(features.key[0].float(), use)  # (O, Cv, h, w)
-        logits = decode(self.network, readout, features, self.settings.shortcuts)  # (O, H', W')
-        far = self.settings.shortcuts.decode_near  # where logits are minus infinity
-        self._check_finite(index, readout, logits.clamp(min=0) if far else logits)
-        return aggregate(logits.sigmoid())
-
-    def _check_finite(self, index: int, *parts: Tensor) -> None:
-        """A sum for each object, which NaN and infinity survive; masks would be black and not say why."""
-        sums = torch.stack([part.flatten(1).sum(dim=1, dtype=torch.float32) for part in parts]).sum(dim=0)
-        for id, total in zip(self.ids, sums.tolist(), strict=True):
-            if not math.isfinite(total):
-                raise FloatingPointError(
-                    f"frame {self._name(index)}: the network gives NaN or infinity for object {id}; its "
-                    "weights are damaged, or its numbers too large for their dtype (float32 holds the most)"
-                )
 
     def _give(
         self, now: CurrentFrame, known: tuple[int, ...], planes: Tensor, edit: bool = False
@@ -460,31 +446,14 @@ class Session:
 
     def _name(self, index: int) -> int:
         """What a frame is called in an error."""
-        return index if self._order is None else self._order[index]
+        return index if self._order is None or index >= len(self._order) else self._order[index]
 
     def _working(self, frame: object, index: int, device: torch.device) -> WorkingFrame:
         """A frame, prepared, of the size with which the video began."""
-        working = frame if isinstance(frame, WorkingFrame) else self._prepared(frame, index, device)
-        if not working.suits(self.settings.size, device):
-            height, width = working.working_size
-            raise ValueError(
-                f"frame {self._name(index)} was prepared at {height}x{width} (height x width) on "
-                f"{working.pixels.device.type}, for a session of another size or device than this one, "
-                f"whose size is {self.size} on {device.type}"
-            )
-        if self.frame_size is not None and working.size != self.frame_size:
-            (height, width), size = self.frame_size, working.size
-            raise ValueError(
-                f"frame {self._name(index)} is {size[0]}x{size[1]} but the video began with {height}x{width} "
-                "(height x width); resize it, or begin a new session"
-            )
+        name = self._name(index)
+        working = frame if isinstance(frame, WorkingFrame) else prepared(frame, self.size, device, name)
+        check_fits(working, self.size, device, self.frame_size, name)
         return working
-
-    def _prepared(self, frame: object, index: int, device: torch.device) -> WorkingFrame:
-        try:
-            return to_working(frame, self.settings.size, device)
-        except ValueError as error:
-            raise ValueError(f"frame {self._name(index)}: {error}") from error
 
 
 def _index(name: str, value: object) -> int:
