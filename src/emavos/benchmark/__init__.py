@@ -1,4 +1,4 @@
-"""How fast models run here: what `emavos bench` measures and draws.
+"""Speed of the models on this machine: `emavos bench` measures and plots with these modules.
 
-The programs behind the other figures of the documents are in docs/measure of the source.
+The programs for the other figures in the docs are in docs/measure of the source.
 """

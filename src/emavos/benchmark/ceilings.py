@@ -1,4 +1,4 @@
-"""What the machine's own library reaches, to compare stages with: a matrix product and a convolution."""
+"""Peak speed of torch on this machine, to compare stages with: a matrix product and a convolution."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-_SIDE = 2048  # of the matrices
-_CHANNELS, _HEIGHT, _WIDTH = 256, 120, 216  # of the convolution: the decoder's at stride 4 of 480x864
+_SIDE = 2048  # rows and columns of the matrices
+_CHANNELS, _HEIGHT, _WIDTH = 256, 120, 216  # decoder at stride 4, frame of 480x864
 
 
 @torch.inference_mode()
 def ceilings(dtype: torch.dtype, device: str = "cpu", repeats: int = 5) -> dict[str, float]:
-    """10^9 operations a second of "gemm" and "conv" (3x3, channels last): the best of so many runs."""
+    """Speeds of "gemm" and "conv" (3x3, channels last), in 10^9 operations per second.
+
+    dtype: of the operands.
+    device: to measure.
+    repeats: number of runs; the best counts.
+    """
     a, b = (torch.randn(_SIDE, _SIDE, device=device).to(dtype) for _ in range(2))
     maps = torch.randn(1, _CHANNELS, _HEIGHT, _WIDTH, device=device).to(dtype)
     weight = torch.randn(_CHANNELS, _CHANNELS, 3, 3, device=device).to(dtype)

@@ -1,4 +1,4 @@
-"""What a frame costs: parameters and GFLOP of a model."""
+"""Cost of a model: its parameters, and GFLOP per frame."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ from emavos.models import STCN, STCNConfig
 def gflop(
     config: STCNConfig, height: int = 480, width: int = 854, objects: int = 1, memory_frames: int = 10
 ) -> dict[str, float]:
-    """10^9 operations (a multiplication and an addition are two) by part, and of a frame.
+    """GFLOP of each stage and of a whole frame (a multiplication and an addition count as two operations).
 
-    A frame is a key, a readout of `memory_frames`, a decoding and, as one in five is remembered, a fifth of a
-    value. What torch's counter counts: convolutions and matrix products. The network is not computed, so that
-    a convolution counts as one, however a machine does it.
+    A frame is a key, a readout, a decoding and a fifth of a value, because one frame in five is stored. Only
+    the operations that torch's counter knows are counted: convolutions and matrix products. Nothing is
+    computed, so a convolution has the same count on every machine.
+
+    config: of the model.
+    height, width: of the frame, in pixels.
+    objects: number of objects.
+    memory_frames: frames in the memory.
     """
     policy = MemoryPolicy(max_frames=memory_frames)
     with torch.device("meta"):
@@ -48,5 +53,5 @@ def gflop(
 
 
 def parameters(model: STCN) -> int:
-    """How many numbers were learned."""
+    """Number of parameters."""
     return sum(parameter.numel() for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""Lines on two axes, drawn with Pillow."""
+"""Line plots on two axes, drawn with Pillow."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ def lines(
     size: tuple[int, int] = (640, 400),
     logarithmic: bool = True,
 ) -> Pixels:
-    """A plot, (H, W, 3) of uint8.
+    """A plot (H, W, 3) uint8.
 
-    series: the points of each line. size: (W, H). logarithmic: both axes are, and all points positive.
+    series: {name: points (x, y) of the line}.
+    size: (W, H), in pixels.
+    logarithmic: whether both axes are logarithmic. All coordinates must then be positive.
     """
     points = [point for line in series.values() for point in line]
     if not points:
@@ -60,7 +62,7 @@ def lines(
         draw.line(places, paint, 2, joint="curve")
         for x, y in places:
             draw.ellipse((x - 3, y - 3, x + 3, y + 3), paint)
-        end = max([places[-1][1], *(y + 16 for y in ends[-1:])])  # labels do not cover each other
+        end = max([places[-1][1], *(y + 16 for y in ends[-1:])])  # so that labels do not overlap
         ends.append(end)
         draw.text((right + 10, end), name, paint, font, anchor="lm")
     draw.text((left, 10), title, INK, ImageFont.load_default(15))
@@ -77,7 +79,7 @@ def _range(values: Sequence[float], logarithmic: bool) -> tuple[float, float]:
 
 
 def _even_ticks(low: float, high: float) -> list[float]:
-    """Some five round numbers."""
+    """About five round numbers."""
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough)

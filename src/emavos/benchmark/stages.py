@@ -1,6 +1,6 @@
-"""How fast a model runs here: what `emavos bench` measures.
+"""Speed of a model on this machine: the measurements of `emavos bench`.
 
-Weights are random and frames are noise: the time does not depend on them, and nothing is said about masks.
+Weights are random and frames are noise, because the time does not depend on them. The masks are meaningless.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from emavos.session import Session
 
 @dataclass(frozen=True)
 class Timing:
-    """Medians, in milliseconds, of one model on one kind of frame."""
+    """Median times, in milliseconds, of one model on frames of one size."""
 
     model: str
     dtype: str
@@ -39,12 +39,12 @@ class Timing:
     memory_frames: int
     encode_key: float
     read: float
-    decode: float  # with the aggregation
+    decode: float  # includes the aggregation
     encode_value: float
-    stages_fps: float  # of key + read + decode + value / every: the network and its memory alone
-    session_fps: float  # of Session.step, all included
-    peak_mb: float  # of the process on a CPU, of the allocator on CUDA
-    gflops: float  # 10^9 operations a second of key, decoder and value, as convolutions are counted
+    stages_fps: float  # from key + read + decode + value / every: only the network and its memory
+    session_fps: float  # from Session.step, everything included
+    peak_mb: float  # the process on a CPU, the allocator on CUDA
+    gflops: float  # 10^9 operations per second of key, decoder and value, counted by `gflop`
 
 
 def measure(
@@ -61,7 +61,13 @@ def measure(
 ) -> Timing:
     """Time the stages of a preset, and whole steps of a session.
 
-    memory_frames: held by the bank that is read, by steps too. repeats: measured, after a warm-up.
+    name: of the preset.
+    height, width: of the frames, in pixels.
+    objects: number of objects.
+    memory_frames: frames in the memory, for the readout and for the steps.
+    repeats: number of measured runs, after a warm-up.
+    device, dtype: of the network.
+    compile: whether to compile the key encoder.
     """
     torch.manual_seed(0)
     policy = MemoryPolicy(max_frames=memory_frames)
@@ -118,7 +124,7 @@ def measure(
 
 
 def measure_apart(name: str, threads: int, **options: Any) -> Timing:
-    """`measure` in a process of its own, for a peak of its own."""
+    """Run `measure` in a new process, so that the peak memory counts only this model."""
     with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (threads,)) as process:
         return process.submit(measure, name, **options).result()
 
@@ -126,9 +132,9 @@ def measure_apart(name: str, threads: int, **options: Any) -> Timing:
 def _time_of_steps(
     model: STCN, policy: MemoryPolicy, key: Tensor, values: Tensor, height: int, width: int, repeats: int
 ) -> float:
-    """Milliseconds of a step over whole periods of the policy, whose memory is full.
+    """Milliseconds per step, averaged over whole periods of the policy, with a full memory.
 
-    key: (Ck, h, w), values: (O, Cv, h, w), of a frame.
+    key, values: (Ck, h, w) and (O, Cv, h, w) of a frame, to fill the memory.
     """
     objects = len(values)
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""How sure a mask is."""
+"""How reliable a mask is."""
 
 from emavos.confidence.expected import ObjectState
 

@@ -2,7 +2,7 @@
 
 python docs/measure/quality/confidence.py --calibrate --data CLIPS --frames 60
 
-where CLIPS has the four sequences that the embedded model was not trained on,
+CLIPS is a folder with the four sequences that the embedded model was not trained on,
 `emavos.training.stages.DAVIS_HELD_OUT`.
 """
 

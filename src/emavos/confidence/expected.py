@@ -1,10 +1,12 @@
-"""How sure a mask is: what can be told of it from its own probabilities, and from where it was last seen.
+"""Confidence of a mask, estimated from its own probabilities and from the object's last position.
 
-The network says for each pixel how probable an object is there. Where those inside the mask are high and
-those outside are low the mask is mostly right; where they blur into each other it is mostly not. A logistic
-regression, whose weights are in `emavos.confidence.calibration`, makes of this the J that the mask can be
-expected to have. An object without a mask is rather gone where it was last seen at the border of the frame,
-and rather lost where it was not, or where the network still sees a trace of it.
+The network returns a probability per pixel and object. If the probabilities are high inside the mask and low
+outside, the mask is mostly right; if they blur into each other, the mask is mostly wrong. A logistic
+regression with the weights in `emavos.confidence.calibration` turns the agreement into the expected J of the
+mask.
+
+An object without a mask has probably left if it was last seen at the border of the frame. Otherwise, or if
+the network still sees a trace of the object, the tracker has probably lost it.
 """
 
 from __future__ import annotations
@@ -18,17 +20,17 @@ from torch import Tensor
 
 from emavos.confidence.calibration import ABSENT, PRESENT
 
-_FADES = 0.9  # per frame: how much of having been at the border counts a frame later
+_FADES = 0.9  # per frame: decay of the memory that an object touched the border
 
 
 @dataclass(frozen=True)
 class ObjectState:
-    """What a result says of an object.
+    """State of one object in a result.
 
     present: whether the object has any pixel of the mask.
-    confidence: in [0, 1], the J (intersection over union) that its mask can be expected to have; of an object
-        that is absent, how sure that is. 1 on frames where its mask was given.
-    area: its pixels in the mask.
+    confidence: in [0, 1], the expected J (intersection over union) of the mask. For an absent object, the
+        probability that the object is really absent. 1 on frames with a user's mask of the object.
+    area: pixels of the object in the mask.
     """
 
     present: bool
@@ -39,20 +41,22 @@ class ObjectState:
 def observe(
     prob: Tensor, ids: Sequence[int], given: Collection[int], edges: Mapping[int, float]
 ) -> tuple[tuple[float, ...], dict[int, float]]:
-    """Of each object its confidence, and how much of it was last seen at the border of the frame.
+    """Confidences in the order of ids, and {id: share of the outline last seen at the frame's border}.
 
-    prob: (1 + O, H, W), background first, then in the order of ids. given: the objects whose masks on this
-    frame were given. edges: what this returned for the frame before, {id: share of the outline}.
+    prob: (1 + O, H, W), background first, then in the order of ids.
+    ids: of the objects.
+    given: ids of the objects with a user's mask on this frame.
+    edges: {id: share of the outline}, as returned for the previous frame.
     """
     if not ids:
         return (), {}
     winner = prob.max(dim=0).indices  # argmax takes twenty times as long
     signs = [signs_of(prob[plane], winner == plane) for plane in range(1, 1 + len(ids))]
     confidences, seen = [], {}
-    for id, (area, agreement, edge, trace) in zip(ids, torch.stack(signs).tolist(), strict=True):  # one wait
+    for id, (area, agreement, edge, trace) in zip(ids, torch.stack(signs).tolist(), strict=True):  # one sync
         before = edges.get(id, 0.0)
         if id in given:
-            # an object that was said to be absent is as surely gone as one that left across the border
+            # objects that the user marks as absent count as having left across the border
             seen[id] = edge if area else 1.0
             confidences.append(1.0)
             continue
@@ -64,9 +68,9 @@ def observe(
 
 
 def signs(prob: Tensor, ids: Sequence[int], edges: Mapping[int, float]) -> dict[int, tuple[float, ...]]:
-    """What the confidence of each object is computed from when its mask is not given: {id: signs}.
+    """The features behind the confidence of each object without a user's mask: {id: features}.
 
-    Arguments as for `observe`. These are the signs that `emavos.confidence.calibration` has weights for.
+    Takes the arguments of `observe`. `emavos.confidence.calibration` has one weight per feature.
     """
     if not ids:
         return {}
@@ -79,25 +83,29 @@ def signs(prob: Tensor, ids: Sequence[int], edges: Mapping[int, float]) -> dict[
 
 
 def present_signs(agreement: float) -> tuple[float, float]:
-    """What the confidence of a mask is made of: log-odds, in which 0.9 and 0.99 differ as 0.5 and 0.9 do."""
+    """Features of a visible mask. Log-odds, because 0.9 and 0.99 differ as much as 0.5 and 0.9."""
     return 1.0, _logit(agreement)
 
 
 def absent_signs(edge: float, trace: float) -> tuple[float, float, float]:
-    """What the confidence of an absence is made of; a tenth of either counts in full.
+    """Features of an absent object. Both arguments saturate at a tenth.
 
-    edge: what `observe` returned for the frame before. trace: the highest probability of the object.
+    edge: share of the outline at the border, as `observe` returned it for the previous frame.
+    trace: the highest probability of the object.
     """
     return 1.0, min(10 * edge, 1.0), min(10 * trace, 1.0)
 
 
 def signs_of(prob: Tensor, mask: Tensor) -> Tensor:
-    """Of an object: area, agreement, share of its outline at the frame's border, highest probability. (4,)
+    """Four features of one object: area, agreement, share of outline at the border, top probability. (4,)
 
-    prob: (H, W), its own. mask: bool (H, W). The agreement is the intersection over union of the mask and the
-    probability, where the union counts the mask whole and the probability outside it.
+    The agreement is the intersection over union of the mask and the probability. The union counts the mask in
+    full, plus the probability outside the mask.
+
+    prob: (H, W), the probability of the object.
+    mask: bool (H, W).
     """
-    plane = mask.to(prob.dtype)  # sums of numbers take a tenth of what those of bool take
+    plane = mask.to(prob.dtype)  # summing floats takes a tenth of the time of summing bool
     area = plane.sum()
     inside = torch.dot(prob.flatten(), plane.flatten())
     agreement = inside / (area + prob.sum() - inside).clamp(min=1e-6)

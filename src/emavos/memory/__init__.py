@@ -1,4 +1,4 @@
-"""The space-time memory: what is kept of a video, and how it is read."""
+"""The space-time memory: stores frames of a video, and reads them by affinity."""
 
 from emavos.memory.bank import Eviction, Kind, MemoryBank, MemoryPolicy
 from emavos.memory.readout import full_affinity, full_readout, topk_readout, weighted_values

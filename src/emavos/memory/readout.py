@@ -1,10 +1,10 @@
-"""What the memory says at each query cell: the affinity of keys, and the readout of values by it.
+"""Readout of the memory: the affinity of keys, and the sum of values weighted by the affinity.
 
 Similarity is STCN's negative squared distance (Cheng et al., NeurIPS 2021, eq. 3) over sqrt(Ck),
 
-    S = (2 k.q - |k|^2) / sqrt(Ck),
+    S = (2 k.q - |k|^2) / sqrt(Ck).
 
-where |q|^2 is left out because it cancels in the softmax over the cells of the memory.
+|q|^2 is left out because it cancels in the softmax over the cells of the memory.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from emavos.memory import native_readout, triton_readout
 
 Backend = Literal["auto", "dense", "blocks", "native", "triton"]
 
-_GROUP = 8  # cells whose largest similarity is compared before their own are
-_CPU_BLOCK = (128, 32768)  # query cells, memory cells: 16 MB of similarities, which a CPU's last cache holds
-_GPU_BLOCK = (1024, 16384)  # 64 MB: enough for all multiprocessors, and few launches
+_GROUP = 8  # cells per group: groups are compared by their largest similarity, then cells
+_CPU_BLOCK = (128, 32768)  # query cells, memory cells: 16 MB of similarities fit the last cache of a CPU
+_GPU_BLOCK = (1024, 16384)  # 64 MB: enough work for all multiprocessors, and few launches
 
 
 def topk_readout(
@@ -34,23 +34,27 @@ def topk_readout(
     norms: Tensor | None = None,
     received: Tensor | None = None,
 ) -> Tensor:
-    """The values of the `top_k` memory cells most alike each query cell, weighted by their softmax.
+    """Values of the `top_k` memory cells most similar to each query cell, weighted by softmax: (O, Cv, P).
 
-    query: (Ck, P). keys: (N, Ck). values: (N, O, Cv). top_k: at most N count. norms: (N,), |k|^2 of the keys,
-    where they are at hand; they are taken as they are. received: (N,) float32, to which the weight that each
-    memory cell gets is added, P in all, without gradient. Returns (O, Cv, P) of the dtype of values.
+    query: (Ck, P).
+    keys: (N, Ck).
+    values: (N, O, Cv). The readout has the same dtype.
+    top_k: number of memory cells per query cell; at most N are used.
+    backend: implementation. All backends return the same readout.
 
-    backend: all give the same readout.
-
-    * "dense": the definition, which writes the affinity (N, P) out.
-    * "blocks": PyTorch on any device, in blocks of cells, so that its memory does not grow with N.
-    * "native": a C++ function on the CPU, compiled in a second when first asked for; float32, no gradient.
+    * "dense": the definition; writes the affinity (N, P) out.
+    * "blocks": PyTorch on any device, in blocks of cells, so the extra memory does not grow with N.
+    * "native": a C++ function on the CPU, compiled on first use in about a second; float32, no gradient.
     * "triton": a fused kernel on CUDA; top_k up to 128, float32, float16 and bfloat16, no gradient.
-    * "auto": triton where it can run, on CUDA; else blocks.
+    * "auto": "triton" on CUDA if the kernel can run, otherwise "blocks".
 
-    Similarities are float32 (float64 for float64 keys), under autocast too. Raises ValueError where shapes
-    disagree, the memory is empty, top_k is below 1 or backend is none of these; RuntimeError where one that
-    was asked for cannot run.
+    norms: (N,), |k|^2 of the keys, if you have them. They are not checked.
+    received: (N,) float32. The weight of each memory cell is added in place, P in total, without gradient.
+
+    Similarities are float32 (float64 for float64 keys), under autocast too.
+
+    Raises ValueError if shapes disagree, the memory is empty, top_k is below 1 or the backend does not exist,
+    and RuntimeError if the chosen backend cannot run.
     """
     _check(query, keys, values, top_k, norms, received)
     if backend not in get_args(Backend):
@@ -62,7 +66,7 @@ def topk_readout(
         asked = native_readout if backend == "native" else triton_readout
         if (reason := asked.obstacle(query, keys, values, top_k)) is not None:
             raise RuntimeError(f"the {backend} readout cannot run: {reason}; use backend='auto'")
-    with torch.autocast(query.device.type, enabled=False):  # half a similarity would take other cells
+    with torch.autocast(query.device.type, enabled=False):  # half precision would select other cells
         if backend == "dense":
             return dense_readout(query, keys, values, top_k, received)
         if backend == "blocks":
@@ -89,45 +93,48 @@ def dense_readout(
 
 
 def full_affinity(query: Tensor, keys: Tensor) -> Tensor:
-    """The weight of every memory cell for every query cell, as in training, for a batch.
+    """Weights (B, N, P) of all memory cells for each query cell, as in training (STCN, eqs. 1 and 3).
 
-    query: (B, Ck, P). keys: (B, N, Ck). Returns (B, N, P), which sums to one over N (STCN, eqs. 1 and 3).
+    query: (B, Ck, P).
+    keys: (B, N, Ck). The weights sum to one over N.
     """
     similarity = 2 * keys @ query - keys.square().sum(dim=2, keepdim=True)  # (B, N, P)
     return (similarity / keys.shape[2] ** 0.5).softmax(dim=1)
 
 
 def full_readout(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """The readout over all cells, as in training, for a batch.
+    """Readout (B, O, Cv, P) over all cells, for a batch, as in training.
 
-    query: (B, Ck, P). keys: (B, N, Ck). values: (B, N, O, Cv). Returns (B, O, Cv, P).
+    query: (B, Ck, P).
+    keys: (B, N, Ck).
+    values: (B, N, O, Cv).
     """
     return weighted_values(full_affinity(query, keys), values)
 
 
 def weighted_values(affinity: Tensor, values: Tensor) -> Tensor:
-    """The sum of values (B, N, O, Cv) by the weights (B, N, P) of an affinity: (B, O, Cv, P)."""
+    """Values (B, N, O, Cv) summed with the weights (B, N, P) of an affinity: (B, O, Cv, P)."""
     out = values.flatten(2).transpose(1, 2) @ affinity  # (B, O * Cv, P)
     return out.unflatten(1, values.shape[2:])
 
 
 def squared_norms(keys: Tensor) -> Tensor:
-    """|k|^2 of keys (..., Ck): (...,) of float32, or float64 where keys are."""
+    """|k|^2 of keys (..., Ck): (...,) in float32, or float64 for float64 keys."""
     wide = keys.to(_dtype(keys, keys))
     return torch.linalg.vecdot(wide, wide)
 
 
 def _block_topk(query: Tensor, keys: Tensor, norms: Tensor | None, top_k: int) -> tuple[Tensor, Tensor]:
-    """The largest similarities of each query cell and where they are, (P, at most top_k).
+    """The largest similarities of each query cell and their memory cells: both (P, at most top_k).
 
-    Goes through the memory block by block, and keeps the best of all blocks so far.
+    Scans the memory block by block and keeps the best so far.
     """
     cells = len(keys)
     queries_at_once, cells_at_once = _CPU_BLOCK if query.device.type == "cpu" else _GPU_BLOCK
     dtype, scale = _dtype(query, keys), keys.shape[1] ** -0.5
     scaled = query.T.to(dtype) * (2 * scale)  # (P, Ck)
     buffer = None
-    if not torch.is_grad_enabled():  # what is written again and again stays in the cache
+    if not torch.is_grad_enabled():  # reusing one buffer keeps it in the cache
         buffer = scaled.new_empty(min(queries_at_once, len(scaled)), min(cells_at_once, cells)).flatten()
     best, index = scaled.new_empty(len(scaled), 0), scaled.new_empty(len(scaled), 0, dtype=torch.long)
     for first in range(0, cells, cells_at_once):
@@ -149,10 +156,11 @@ def _block_topk(query: Tensor, keys: Tensor, norms: Tensor | None, top_k: int) -
 
 
 def _topk(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row (p, n) and where they are, in no promised order.
+    """The k largest values of each row (p, n) and their indices, unordered.
 
-    The k largest cells of a row lie in the k groups of largest maximum, so only those are searched; the
-    groups are found in the same way. Cells of a group are n / 8 apart: a CPU compares whole runs of memory.
+    The k largest values lie in the k groups with the largest maxima, so only these groups are searched. The
+    groups are found in the same way. The cells of a group are n / 8 apart, so a CPU compares contiguous
+    memory.
     """
     cells = similarity.shape[1]
     groups = cells // _GROUP
@@ -170,7 +178,7 @@ def _topk(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _weighted_sum(similarity: Tensor, index: Tensor, values: Tensor, received: Tensor | None) -> Tensor:
-    """The values at index (P, k), by the softmax of their similarities: (O, Cv, P)."""
+    """The values at index (P, k), weighted by the softmax of their similarities: (O, Cv, P)."""
     cells, objects, channels = values.shape
     rows = values.reshape(cells, objects * channels)
     weights = similarity.softmax(dim=1)
@@ -182,7 +190,7 @@ def _weighted_sum(similarity: Tensor, index: Tensor, values: Tensor, received: T
 
 
 def _dtype(query: Tensor, keys: Tensor) -> torch.dtype:
-    """Of similarities."""
+    """The dtype of similarities."""
     return torch.promote_types(torch.promote_types(query.dtype, keys.dtype), torch.float32)
 
 

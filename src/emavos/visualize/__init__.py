@@ -1,4 +1,4 @@
-"""Masks and scores for the eye: coloured overlays, contact sheets, grids, curves."""
+"""Pictures of masks and scores: coloured overlays, contact sheets, grids, curves."""
 
 from emavos.visualize.curves import curves
 from emavos.visualize.overlays import colour, overlay

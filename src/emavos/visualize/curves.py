@@ -1,4 +1,4 @@
-"""Scores over time as a picture."""
+"""Plots of scores over time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from emavos.visualize.overlays import colour
 from emavos.visualize.sheets import INK, PAPER
 
 _GRID = (224, 224, 220)
-_FINER = 3  # times as large while drawing: Pillow's lines have no soft edges
-_ORDER = (2, 8, 3, 5, 6, 1, 7, 4)  # colours of objects that are told apart as lines
+_FINER = 3  # draw this many times larger, then shrink: Pillow has no antialiased lines
+_ORDER = (2, 8, 3, 5, 6, 1, 7, 4)  # colours that stay distinguishable as thin lines
 
 
 def curves(
@@ -25,10 +25,12 @@ def curves(
     height: int = 320,
     start: int = 0,
 ) -> Pixels:
-    """Lines of values in [0, 1] over frames, (height, width, 3) of uint8, each with its name and its mean.
+    """A plot of values in [0, 1] over frames, with the name and the mean of each line: (H, W, 3) uint8.
 
-    series: for each name its values, one a frame, NaN where there is none: the line is broken there.
-    start: the number of the frame of the first value.
+    series: {name: one value per frame}. A NaN leaves a gap in the line.
+    title: text above the plot.
+    width, height: in pixels, at least 240x120.
+    start: number of the first frame.
     """
     if not series or not all(len(values) for values in series.values()):
         raise ValueError("a curve has at least one value")
@@ -83,7 +85,7 @@ def curves(
 
 
 def _ink(index: int) -> tuple[int, int, int]:
-    """The colour of a line: that of an object, darker, for lines are thin and the paper is bright."""
+    """The colour of a line: an object's colour, darker, because lines are thin and the paper is bright."""
     red, green, blue = colour(_ORDER[index % len(_ORDER)] + 8 * (index // len(_ORDER) % 3))
     return red * 85 // 100, green * 85 // 100, blue * 85 // 100
 
@@ -103,7 +105,7 @@ def _rows(names: Sequence[str], font: Any, width: float) -> list[list[int]]:
 
 
 def _ticks(first: int, last: int) -> list[int]:
-    """Some eight round numbers from the first frame to the last."""
+    """About eight round numbers from the first frame to the last."""
     rough = max((last - first) / 8, 1)
     power = 10 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough)
@@ -111,7 +113,7 @@ def _ticks(first: int, last: int) -> list[int]:
 
 
 def _pieces(values: Sequence[float]) -> list[list[int]]:
-    """The indices of the values that are numbers, in runs without a gap."""
+    """The indices of the values that are not NaN, in runs without a gap."""
     pieces: list[list[int]] = [[]]
     for index, value in enumerate(values):
         if math.isnan(value):

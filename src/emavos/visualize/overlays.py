@@ -1,4 +1,4 @@
-"""Masks for the eye: frames with their objects in colour."""
+"""Frames with their objects in colour."""
 
 from __future__ import annotations
 
@@ -29,11 +29,13 @@ def overlay(
     alpha: float = 0.5,
     contour: bool = True,
 ) -> Pixels:
-    """The frame with its objects in colour, (H, W, 3) of uint8.
+    """The frame with its objects in colour: (H, W, 3) uint8.
 
-    frame: (H, W, 3) of uint8. mask: (H, W) of ids. ids: the objects to show; None, all but the background.
-    alpha: how much of the colour is seen, from 0 to 1. contour: outline each object, inside its border.
-    An object has one colour in all frames and videos, that of its id.
+    frame: (H, W, 3) uint8.
+    mask: (H, W) of ids. An id has the same colour in all frames and videos.
+    ids: the objects to show; None shows all.
+    alpha: opacity of the colour, from 0 to 1.
+    contour: whether to outline each object, inside its border.
     """
     if frame.shape != (*mask.shape, 3):
         given, wanted = ("x".join(map(str, x.shape[:2])) for x in (mask, frame))
@@ -53,7 +55,7 @@ def overlay(
 
 
 def colour(id: int) -> tuple[int, int, int]:
-    """The colour of an object, by its id: eight vivid ones, then the same darker, then paler, and again."""
+    """The colour (red, green, blue) of an id: eight vivid colours, the same darker, then paler, and again."""
     towards = (None, 0, 255)[(id - 1) // len(_COLOURS) % 3]
     red, green, blue = _COLOURS[(id - 1) % len(_COLOURS)]
     if towards is None:
@@ -62,7 +64,7 @@ def colour(id: int) -> tuple[int, int, int]:
 
 
 def _contours(indices: NDArray[Any], width: int) -> NDArray[np.bool_]:
-    """Pixels within `width` of one that is not of their object; the border of the image is no contour."""
+    """Pixels within `width` of another object. The border of the image is not a contour."""
     edge = np.zeros(indices.shape, dtype=bool)
     for distance in range(1, width + 1):
         for near, far in (

@@ -1,4 +1,4 @@
-"""Many images on one: contact sheets, and grids of frames by methods."""
+"""Many images in one: contact sheets, and grids of frames by methods."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ def contact_sheet(
     columns: int = 4,
     width: int = 1280,
 ) -> Pixels:
-    """Small copies of images in rows, with a label under each, on paper: (H, width, 3) of uint8.
+    """Thumbnails in rows, with a label below each: (H, width, 3) uint8.
 
-    images: (H, W, 3) of uint8 each; rows are as high as their highest.
+    images: each (H, W, 3) uint8. A row is as high as its highest image.
+    labels: one per image; None for no labels.
+    columns: thumbnails per row, at most.
+    width: of the sheet, in pixels.
     """
     if not images:
         raise ValueError("a contact sheet has at least one image")
@@ -39,7 +42,7 @@ def contact_sheet(
     heights = [max(image.height for image in row) + caption for row in rows]
     sheet = Image.new("RGB", (width, sum(heights) + margin * (len(rows) + 1)), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size)
-    left = (width - columns * side - (columns - 1) * margin) // 2  # what the division left over
+    left = (width - columns * side - (columns - 1) * margin) // 2  # centres the columns
     y = margin
     for r, (row, height) in enumerate(zip(rows, heights, strict=True)):
         for c, image in enumerate(row):
@@ -58,10 +61,12 @@ def comparison_grid(
     columns: Sequence[str],
     width: int = 1280,
 ) -> Pixels:
-    """A table of images, a name before each row and above each column: (H, width, 3) of uint8.
+    """A table of images with a name beside each row and above each column: (H, width, 3) uint8.
 
-    images: rows of images (H, W, 3) of uint8, as long as `columns`; such as a row for each method, a column
-    for each frame. Rows are as high as their highest image.
+    images: rows of images (H, W, 3) uint8, for example one row per method and one column per frame. A row is
+        as high as its highest image.
+    rows, columns: the names.
+    width: of the table, in pixels.
     """
     if not images or any(len(row) != len(columns) for row in images) or not columns:
         raise ValueError(f"a grid has rows of as many images as columns, {len(columns)}, and at least one")
