@@ -261,21 +261,19 @@ class Predictor:
 
     def _propagate_forward(self, frames: FrameSource, masks: dict[int, Any]) -> Iterator[Result]:
         session = self.session()
-        wanted = self.settings.resize_ahead
-        if wanted is None:
-            # a GPU resizes by itself
-            wanted = self.device.type == "cpu" and has_spare_core(torch.get_num_threads())
-        beside = wanted and frames.stored
-        for index, frame in enumerate(ahead(_ready(session, frames)) if beside else read_ahead(frames)):
-            mask = masks.pop(index, None)
-            yield session.step(frame, _read(mask))
+        resize_ahead = self.settings.resize_ahead
+        if resize_ahead is None:  # a GPU resizes by itself
+            resize_ahead = self.device.type == "cpu" and has_spare_core(torch.get_num_threads())
+        prepares = resize_ahead and frames.stored
+        for index, frame in enumerate(ahead(_prepared(session, frames)) if prepares else read_ahead(frames)):
+            yield session.step(frame, _read(masks.pop(index, None)))
         if masks:
             raise ValueError(
                 f"a mask is given for frame {min(masks)} but the video has {session.index} frames"
             )
 
 
-def _ready(session: Session, frames: FrameSource) -> Iterator[WorkingFrame]:
+def _prepared(session: Session, frames: FrameSource) -> Iterator[WorkingFrame]:
     for index, frame in enumerate(frames):
         yield session.prepare(frame, index)
 

@@ -140,17 +140,17 @@ class Session:
         """
         with self._computing() as device:
             working = self._working(frame, self.index, device)
-            given = None if mask is None else to_mask(mask, working.size)
-            known = () if given is None else ids_of(given)
-            if given is not None and not known:
+            labels = None if mask is None else to_mask(mask, working.size)  # (H, W) of ids
+            known = () if labels is None else ids_of(labels)
+            if labels is not None and not known:
                 raise ValueError(
                     f"the mask of frame {self._name(self.index)} is empty: every pixel is 0, the background"
                 )
             before = _Before(self._banks.mark(cells=False), self._now, self._sureness)
             try:
                 now = self._see(working, self.index, use=self.index)
-                if given is not None:
-                    now = self._give(now, known, one_hot(moved(given, device), known))
+                if labels is not None:
+                    now = self._give(now, known, one_hot(moved(labels, device), known))
                 sureness = self._observe(now)
                 result = self._result(now, sureness)
                 store = self._storing(now)
@@ -253,8 +253,8 @@ class Session:
             raise ValueError("no object is followed; there is nothing to remember")
         with self._computing() as device:
             working = self._working(frame, index, device)
-            given = to_mask(mask, working.size)
-            shown = {*ids_of(given)}
+            labels = to_mask(mask, working.size)  # (H, W) of ids
+            shown = {*ids_of(labels)}
             groups = self._banks.within(shown)
             if not groups:
                 lacking = ", ".join(str(id) for id in self.ids if id not in shown)
@@ -263,7 +263,7 @@ class Session:
                     "and objects that were introduced together are remembered together"
                 )
             known = tuple(id for group in groups for id in group.ids)
-            now = self._give(self._see(working, index), known, one_hot(moved(given, device), known))
+            now = self._give(self._see(working, index), known, one_hot(moved(labels, device), known))
             values = encode_values(self.network, now, self.settings.shortcuts)  # (O, Cv, h, w)
             store = self._banks.adding_known(now.key, values, index, groups, now=self.index)
             self._keep_edits()
