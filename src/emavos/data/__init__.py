@@ -1,4 +1,4 @@
-"""Training data: folders of images or clips with masks, made into short clips."""
+"""Training data: folders of images or clips with masks, cut into short clips."""
 
 from emavos.data.clips import BL30K, Clips, Davis, YouTubeVOS
 from emavos.data.mixed_samples import MixedSamples

@@ -1,4 +1,4 @@
-"""What is wrong with a folder of training data, found before hours are spent on it."""
+"""Check a folder of training data before spending hours of training on it."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ import numpy as np
 from emavos.data.static import read_still_mask
 from emavos.io import list_images, read_frame, read_mask
 
-# where a folder of several data sets has each; all but the first hold clips
+# subfolders of a folder with several data sets; all but the first contain clips
 PARTS = ("static", "clips", "BL30K", "DAVIS", "YouTubeVOS/train")
-_MOST = (
-    255  # the largest id that a sample can hold; as DAVIS has it, it is void where it stands beside others
-)
+_MOST = 255  # largest id a sample can hold; DAVIS uses 255 for void if other ids are present
 
 
 @dataclass(frozen=True)
 class Group:
-    """Images and masks that belong together: a sequence, or one still image."""
+    """Images and masks checked together: a sequence, or one still image."""
 
     name: str
-    pairs: tuple[tuple[Path, Path], ...]  # an image and its mask
+    pairs: tuple[tuple[Path, Path], ...]  # each image with its mask
     still: bool = False
 
 
 def list_groups(root: str | Path) -> tuple[list[Group], list[str]]:
-    """What there is to check, and what is already wrong: images and masks without each other.
+    """Returns the groups to check, and a list of faults: images without a mask and masks without an image.
 
-    root: one layout of `emavos.data`, or a folder that has several as `static`, `clips`, `BL30K`, `DAVIS` and
-        `YouTubeVOS`. Frames of clips need no mask, but one at least in each clip; still images need one each.
-    Raises ValueError where there is none of these.
+    root: one layout of `emavos.data`, or a folder with several, named `static`, `clips`, `BL30K`, `DAVIS` and
+        `YouTubeVOS`. Each still image needs a mask, each clip needs at least one.
+
+    Raises ValueError if the folder has none of these layouts.
     """
     root = Path(root)
     if not root.is_dir():
@@ -55,9 +54,9 @@ def list_groups(root: str | Path) -> tuple[list[Group], list[str]]:
 
 
 def check_group(group: Group) -> Iterator[str]:
-    """What is wrong with the files of a group, a line each."""
+    """Yield the faults in the files of a group, one line each."""
     sizes: dict[tuple[int, ...], str] = {}
-    seen, shown = False, False  # a mask that can be read; an object in one
+    seen, shown = False, False  # whether any mask could be read; whether any mask shows an object
     for image, mask in group.pairs:
         size = None
         try:
@@ -125,12 +124,12 @@ def _still_images(root: Path) -> tuple[list[Group], list[str]]:
 
 
 def _by_stem(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """The images of a folder by their names without suffix, and those whose name is taken."""
+    """Returns the images of a folder by stem, and a list of faults: two images with the same stem."""
     found: dict[str, Path] = {}
     wrong = []
     try:
         images = list_images(folder)
-    except (ValueError, OSError):  # empty, or not there; what lacks them says so
+    except (ValueError, OSError):  # empty or missing; the caller reports the missing files
         images = []
     for image in images:
         if (first := found.setdefault(image.stem, image)) is not image:

@@ -1,4 +1,4 @@
-"""Samples of several objects: those that clips and stills show, and things pasted over or under them."""
+"""Samples of several objects from clips and still images, with more objects pasted over or under."""
 
 from __future__ import annotations
 
@@ -18,35 +18,33 @@ from emavos.data.videos import Videos
 from emavos.frames import normalize
 from emavos.frames.masks import one_hot
 
-_TRIES = 20  # before a clip whose objects are too small is taken as it is
-_LEAST = 0.003  # of the first frame that each object covers
+_TRIES = 20  # then a clip is used although its objects are too small
+_LEAST = 0.003  # least fraction of the first frame covered by each object
 _Clip = list[tuple[Tensor, Tensor]]  # frames (3, S, S) in [0, 1] and ids (S, S) uint8
 
 
 @dataclass(frozen=True)
 class MixedSamples(Dataset[Sample]):
-    """Endless samples of as many objects as the batch asks for: those of the picture, then pasted ones.
+    """Endless samples. Objects come from the picture first; pasted objects fill up to the batch's number.
 
-    Sample i is drawn from a generator seeded with (seed, i), so the order of a run depends on neither workers
-    nor on where the run was stopped and resumed.
+    Sample i is drawn from a generator seeded with (seed, i). Samples therefore depend neither on the number
+    of workers nor on stopping and resuming a run.
     """
 
-    stills: Videos  # things are pasted from these
+    stills: Videos  # source of pasted objects
     clips: Videos
-    count: int  # how many samples there are
-    batch: int  # samples of one batch have the same number of objects
+    count: int  # number of samples
+    batch: int  # batch size; all samples of a batch have the same number of objects
     size: int = 256
     frames: int = 4
-    max_gap: int = 12  # frames between two neighbours of a sample
-    real: float = 0.5  # share of samples that are real video
-    objects: Sequence[float] = (0.55, 0.3, 0.15)  # shares of batches with one, two, ... objects
-    occluder: float = 0.4  # share of samples with something pasted in that is not to be followed
-    lookalike: float = 0.35  # share of pasted things that are copies of an object of the sample
-    under: float = (
-        0.35  # share of pasted things that lie under the objects of the sample instead of over them
-    )
-    blur: float = 0.2  # share of samples that are smeared as by a moving camera, each frame by itself
-    zoom: tuple[float, float] = (0.4, 1.0)  # side of the view over the short side of the picture
+    max_gap: int = 12  # largest distance between two neighbours of a sample, in frames
+    real: float = 0.5  # fraction of samples from real video
+    objects: Sequence[float] = (0.55, 0.3, 0.15)  # relative shares of batches with one, two, ... objects
+    occluder: float = 0.4  # fraction of samples with a pasted occluder, which counts as background
+    lookalike: float = 0.35  # fraction of pasted objects copied from the sample itself
+    under: float = 0.35  # fraction of pasted objects placed under the sample's objects
+    blur: float = 0.2  # fraction of samples with motion blur, drawn for each frame
+    zoom: tuple[float, float] = (0.4, 1.0)  # range of the view's side over the picture's short side
     seed: int = 0
 
     def __len__(self) -> int:
@@ -72,7 +70,8 @@ class MixedSamples(Dataset[Sample]):
         clip = [(frame, _renumbered(ids, chosen)) for frame, ids in clip]
         pasted = list(range(len(chosen) + 1, wanted + 1))
         if rng.random() < self.occluder:
-            pasted.insert(int(rng.integers(len(pasted) + 1)), 0)  # in between, it may hide those before it
+            # drawn in this order, so the occluder may hide earlier pasted objects
+            pasted.insert(int(rng.integers(len(pasted) + 1)), 0)
         for id in pasted:
             clip = self._paste(clip, rng, id)
         if self.blur > 0 and rng.random() < self.blur:
@@ -92,11 +91,11 @@ class MixedSamples(Dataset[Sample]):
         places = draw_places(rng, self.clips.length(video), self.frames, self.max_gap)
         pairs = [self.clips.load(video, place) for place in places]
         view = draw_view(_one_of(pairs[0][1], rng), rng, self.zoom)
-        motion = Motion.draw(rng, 0.3)  # one for the clip: the motion between its frames is real
+        motion = Motion.draw(rng, 0.3)  # one for the whole clip, as the motion between frames is real
         return [view.sample(image, mask, motion, self.size) for image, mask in pairs]
 
     def _thing(self, clip: _Clip, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """What to paste: picture (3, H, W) of bytes and mask (H, W) of bool."""
+        """An object to paste: picture (3, H, W) uint8 and mask (H, W) of bool."""
         frame, ids = clip[0]
         there = _large_ids(ids)
         if there and rng.random() < self.lookalike:
@@ -105,7 +104,7 @@ class MixedSamples(Dataset[Sample]):
         return image, _one_of(mask, rng)
 
     def _paste(self, clip: _Clip, rng: np.random.Generator, id: int) -> _Clip:
-        """A thing in motion over or under the objects of a clip, with this id."""
+        """Paste a moving object with the given id over or under the objects of a clip."""
         image, thing = self._thing(clip, rng)
         if not thing.any():
             return clip
@@ -124,13 +123,13 @@ class MixedSamples(Dataset[Sample]):
 
 
 def _large_ids(ids: Tensor) -> list[int]:
-    """Ids (S, S) of the objects that cover enough to be followed."""
+    """The ids of a mask (S, S) whose objects are large enough to track."""
     found, areas = ids.unique(return_counts=True)
     return [int(i) for i, area in zip(found, areas, strict=True) if i and area >= _LEAST * ids.numel()]
 
 
 def _renumbered(ids: Tensor, chosen: Sequence[int]) -> Tensor:
-    """The chosen ids as 1, 2, ...; all others as background."""
+    """The chosen ids renumbered 1, 2, ...; all other ids become background."""
     out = torch.zeros_like(ids)
     for number, id in enumerate(chosen, 1):
         out[ids == id] = number
@@ -138,12 +137,12 @@ def _renumbered(ids: Tensor, chosen: Sequence[int]) -> Tensor:
 
 
 def _one_of(mask: Tensor, rng: np.random.Generator) -> Tensor:
-    """One object of a mask (H, W) of ids, as (H, W) of bool; all false without any."""
+    """A random object of a mask (H, W) of ids, as (H, W) of bool; all False if there is none."""
     ids = mask.unique()
     ids = ids[ids > 0]
     return mask == (ids[rng.integers(len(ids))] if len(ids) else 1)
 
 
 def _softened(shown: Tensor) -> Tensor:
-    """A mask (S, S) of bool with an edge of three pixels, as a camera sees one: (S, S) in [0, 1]."""
+    """A mask (S, S) of bool with a soft edge three pixels wide, as in camera pictures: (S, S) in [0, 1]."""
     return functional.avg_pool2d(shown[None].float(), 3, stride=1, padding=1, count_include_pad=False)[0]

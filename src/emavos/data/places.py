@@ -1,4 +1,4 @@
-"""Which frames of a video make a sample, and how far apart they may be as a run goes on."""
+"""Choose the frames of a sample from a video, with gaps that grow during a run."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-Gaps = Sequence[tuple[float, int]]  # (from this fraction of the run on, so many frames at most)
+Gaps = Sequence[tuple[float, int]]  # (fraction of the run, largest gap from there on in frames)
 
 
 def gap_at(gaps: Gaps, fraction: float) -> int:
-    """The largest gap at a fraction of the run; `gaps` rise in their fractions and begin at 0."""
+    """The largest gap at a fraction of the run. The fractions of `gaps` start at 0 and increase."""
     return [gap for begin, gap in gaps if begin <= fraction][-1]
 
 
 def draw_places(rng: np.random.Generator, length: int, count: int, gap: int) -> list[int]:
-    """`count` frames of a video of `length`, neighbours 1 to `gap` apart, forwards or backwards in time.
+    """Draw `count` frame indices of a video, with neighbours 1 to `gap` apart, forward or backward in time.
 
-    Gaps shrink where the video is too short for them; one with fewer frames than wanted is walked to and fro.
+    rng: random generator.
+    length: number of frames of the video.
+    count: number of indices. If `length` is smaller, the indices run back and forth.
+    gap: largest gap in frames; smaller if the video is too short.
     """
     gaps = rng.integers(1, gap + 1, count - 1)
     gaps = np.minimum(gaps, max((length - 1) // (count - 1), 0))

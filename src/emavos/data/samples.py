@@ -1,4 +1,4 @@
-"""Training samples: short clips with up to two objects, each made from its number alone."""
+"""Training samples: short clips with one or two objects, each determined by its index."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from emavos.data.transforms import Blur, Colour, Motion, View, draw_object_view,
 from emavos.frames.masks import one_hot
 from emavos.frames.preprocess import normalize
 
-_TRIES = 20  # before a clip whose objects are too small is taken as it is
-_LEAST = 0.004  # of the first frame that each object covers
+_TRIES = 20  # then a clip is used although its objects are too small
+_LEAST = 0.004  # least fraction of the first frame covered by each object
 
 
 class Sample(NamedTuple):
-    """A clip of T frames and O objects; batches have a leading B."""
+    """A clip of T frames and O objects. In a batch, each tensor has a leading dimension B."""
 
-    frames: Tensor  # (T, 3, S, S), normalised
+    frames: Tensor  # (T, 3, S, S), normalised with the statistics of ImageNet
     masks: Tensor  # (T, O, S, S), 0 and 1
-    valid: Tensor  # (O,), 1 where there is such an object, 0 where the plane only fills the batch
+    valid: Tensor  # (O,), 1 for objects, 0 for empty planes that pad the batch
 
 
 @dataclass(frozen=True)
 class ClipSamples(Dataset[Sample]):
-    """Endless samples: half from still images, which are moved, half from real clips.
+    """Endless samples from still images in artificial motion and from real clips.
 
-    Sample i is drawn from a generator seeded with (seed, i), so the order of a run depends on neither workers
-    nor on where the run was stopped and resumed.
+    Sample i is drawn from a generator seeded with (seed, i). Samples therefore depend neither on the number
+    of workers nor on stopping and resuming a run.
     """
 
     static: StaticImages
     clips: Clips
-    count: int  # how many samples there are
-    batch: int  # samples of one batch have the same number of objects
+    count: int  # number of samples
+    batch: int  # batch size; all samples of a batch have the same number of objects
     size: int = 224
     frames: int = 3
-    max_gap: int = 12  # frames between two neighbours of a sample
-    real: float = 0.5  # share of samples that are real video
-    two_objects: float = 0.35  # share of batches with two objects: one more is pasted in
-    occluder: float = 0.3  # share of single-object clips with something pasted in that is not an object
-    lookalike: float = 0.0  # share of these where it is a copy of the object itself
-    blur: float = 0.0  # share of clips that are smeared as by a moving camera, each frame by itself
-    zoom: tuple[float, float] = (0.45, 1.0)  # side of the view over the short side of the picture
+    max_gap: int = 12  # largest distance between two neighbours of a sample, in frames
+    real: float = 0.5  # fraction of samples from real video
+    two_objects: float = 0.35  # fraction of batches with two objects; the second object is pasted in
+    occluder: float = 0.3  # fraction of single-object clips with a pasted occluder (background)
+    lookalike: float = 0.0  # fraction of occluders copied from the object itself
+    blur: float = 0.0  # fraction of clips with motion blur, drawn for each frame
+    zoom: tuple[float, float] = (0.45, 1.0)  # range of the view's side over the picture's short side
     seed: int = 0
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ class ClipSamples(Dataset[Sample]):
         return Sample(normalize(torch.stack(frames)), masks, masks.new_ones(objects))
 
     def _draw(self, rng: np.random.Generator, objects: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Frames (3, S, S) in [0, 1] and ids (S, S)."""
+        """Returns the frames (3, S, S) in [0, 1] and the ids (S, S) of a clip."""
         clip = self._real(rng) if rng.random() < self.real else self._still(rng)
         if objects == 2:
             clip = self._paste(clip, rng, self._one_object(rng), id=2)
@@ -92,11 +92,11 @@ class ClipSamples(Dataset[Sample]):
         places = draw_places(rng, self.clips.length(sequence), self.frames, self.max_gap)
         pairs = [self.clips.load(sequence, place) for place in places]
         view = draw_view(pairs[0][1] > 0, rng, self.zoom)
-        motion = Motion.draw(rng, 0.3)  # one for the clip: the motion between its frames is real
+        motion = Motion.draw(rng, 0.3)  # one for the whole clip, as the motion between frames is real
         return [view.sample(image, (mask > 0).to(torch.uint8), motion, self.size) for image, mask in pairs]
 
     def _one_object(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """A still image and one of its objects, as id 1."""
+        """A still image with a mask of one of its objects, with id 1."""
         image, mask = self.static[int(rng.integers(len(self.static)))]
         ids = mask.unique()
         ids = ids[ids > 0]
@@ -110,7 +110,7 @@ class ClipSamples(Dataset[Sample]):
         thing: tuple[Tensor, Tensor],
         id: int,
     ) -> list[tuple[Tensor, Tensor]]:
-        """A thing, the picture and mask of it, on top of a clip, in motion, with this id."""
+        """Paste an object (picture and mask) over a clip, in motion and with the given id."""
         image, mask = thing
         if not mask.any():
             return clip
@@ -126,5 +126,5 @@ class ClipSamples(Dataset[Sample]):
 
 
 def object_of(frame: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The object of a frame (3, S, S) in [0, 1] with ids (S, S), as a picture of bytes and its mask."""
+    """The object with id 1 of a frame (3, S, S) in [0, 1], as a picture of bytes and a mask."""
     return (frame * 255).to(torch.uint8), (ids == 1).to(torch.uint8)

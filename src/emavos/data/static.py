@@ -15,10 +15,12 @@ from emavos.io.images import read_image
 
 
 class StaticImages(Sequence[tuple[Tensor, Tensor]]):
-    """`root/images/NAME.jpg` with `root/masks/NAME.png`; or NAME.png beside NAME.jpg, at any depth.
+    """`root/images/NAME.jpg` with `root/masks/NAME.png`; or NAME.png beside NAME.jpg at any depth.
 
-    An item is (image (3, H, W) uint8, mask (H, W) uint8 of ids, as `read_still_mask` reads it). As a set of
-    `Videos`, each has one frame.
+    An item is an image (3, H, W) uint8 and its mask (H, W) uint8 of ids, read by `read_still_mask`. Used as
+    `Videos`, each image is a video of one frame.
+
+    Raises ValueError if there is no mask, or if a mask has no image.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -45,22 +47,25 @@ class StaticImages(Sequence[tuple[Tensor, Tensor]]):
         return load_pair(self.images[index], self.masks[index], read_still_mask)
 
     def length(self, video: int) -> int:
-        """One frame, as `Videos` asks."""
+        """One frame, for `Videos`."""
         return 1
 
     def step(self, video: int) -> int:
-        """One, as `Videos` asks."""
+        """One, for `Videos`."""
         return 1
 
     def load(self, video: int, frame: int) -> tuple[Tensor, Tensor]:
-        """The item, as `Videos` asks."""
+        """The item, for `Videos`."""
         return self[video]
 
 
 def load_pair(image: Path, mask: Path, read: Callable[[Path], IdMask] = read_mask) -> tuple[Tensor, Tensor]:
-    """A picture (3, H, W) uint8 and its mask (H, W) uint8, read as a session's are.
+    """Returns a picture (3, H, W) uint8 and its mask (H, W) uint8, read like the inputs of a session.
 
-    Raises ValueError where one cannot be read, sizes differ, or an id is beyond 255.
+    image, mask: paths of the files.
+    read: function to read the mask.
+
+    Raises ValueError if a file cannot be read, the sizes differ, or an id is above 255.
     """
     pixels, ids = read_frame(image), read(mask)
     if pixels.shape[:2] != ids.shape:
@@ -73,8 +78,8 @@ def load_pair(image: Path, mask: Path, read: Callable[[Path], IdMask] = read_mas
 def read_still_mask(path: Path) -> IdMask:
     """The ids of a still image's mask, (H, W) int32.
 
-    A gray one that reaches 255 is white on black, as sets of salient objects have it, often with soft edges:
-    it is cut at half, as STCN does.
+    A gray mask with maximum 255 is a soft white-on-black mask, as in data sets of salient objects. Such a
+    mask is thresholded at half, as in STCN.
     """
     image = read_image(path)
     if image.format == "PNG" and image.mode == "L" and image.getextrema()[1] == 255:

@@ -1,4 +1,4 @@
-"""Thin-plate splines (Bookstein, PAMI 1989): the smoothest warp that moves control points as told."""
+"""Thin-plate splines (Bookstein, PAMI 1989): the smoothest warp with given moves of control points."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from emavos.data.points import regular_points
 
 
 def thin_plate_warp(moves: Tensor, size: int) -> Tensor:
-    """How far each of (size, size) regular points of [-1, 1] x [-1, 1] moves: (size, size, 2).
+    """The moves (size, size, 2) of regular points on the square [-1, 1] x [-1, 1].
 
-    moves: (2, n, n), x and y, of a regular grid of n x n control points that spans the square.
+    moves: (2, n, n), x and y moves of n x n control points on a regular grid across the square.
+    size: number of points per side.
     """
     n = moves.shape[1]
     return (_basis(n, size) @ moves.flatten(1).T).view(size, size, 2)
@@ -21,7 +22,7 @@ def thin_plate_warp(moves: Tensor, size: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _basis(n: int, size: int) -> Tensor:
-    """(size * size, n * n): what each point takes of each control point's move. It depends on sizes alone."""
+    """(size * size, n * n): the weight of each control point's move at each point."""
     line = torch.linspace(-1, 1, n, dtype=torch.float64, device="cpu")
     y, x = torch.meshgrid(line, line, indexing="ij")
     control = torch.stack([x, y], dim=-1).view(-1, 2)  # (n * n, 2)
@@ -37,7 +38,7 @@ def _basis(n: int, size: int) -> Tensor:
 
 
 def _radial(points: Tensor, control: Tensor) -> Tensor:
-    """r^2 log r^2 of all pairs, which is 0 where r is 0."""
+    """r^2 log r^2 of all pairs, with value 0 at r = 0."""
     squared = (points[:, None] - control[None]).square().sum(dim=2)
     return torch.special.xlogy(squared, squared)
 

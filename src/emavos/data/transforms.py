@@ -1,4 +1,4 @@
-"""Random views of pictures: drawn once from a generator, then applied alike to image and mask."""
+"""Random views of pictures: drawn once, then applied equally to image and mask."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch.nn import functional
 from emavos.data.points import regular_points
 from emavos.data.thin_plate import thin_plate_warp
 
-# Samples are made on the CPU in single precision, whatever torch's defaults are
+# Samples are made on the CPU in float32, regardless of torch's defaults
 _HERE: Any = {"dtype": torch.float32, "device": "cpu"}
 
 
 @dataclass(frozen=True)
 class Motion:
-    """A small change of the picture in its own coordinates ([-1, 1] across): affine, then a smooth warp."""
+    """A small motion of a picture in coordinates from -1 to 1: an affine map, then a smooth warp."""
 
     matrix: Tensor  # (2, 3)
-    warp: Tensor  # (2, n, n), moves of a grid of control points
-    thin_plate: bool = False  # how the warp goes on between them: as a thin-plate spline, or bicubic
+    warp: Tensor  # (2, n, n), x and y moves of a grid of control points
+    thin_plate: bool = False  # interpolation of the warp: thin-plate spline if True, otherwise bicubic
 
     @classmethod
     def still(cls) -> Motion:
@@ -32,7 +32,12 @@ class Motion:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, strength: float = 1.0, thin_plate: bool = False) -> Motion:
-        """At strength 1 up to 20 degrees of rotation and shear, a third of scale, 15 % of shift."""
+        """Draw a motion: at strength 1 up to 20 degrees of rotation and shear, 1/3 of scale, 15 % of shift.
+
+        rng: random generator.
+        strength: factor on all ranges.
+        thin_plate: whether to interpolate the warp as a thin-plate spline.
+        """
         angle, shear = strength * np.radians(rng.uniform(-20, 20, 2))
         sx, sy = np.exp(strength * (rng.uniform(-0.2, 0.2) + rng.uniform(-0.1, 0.1, 2)))
         rotate = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -43,7 +48,7 @@ class Motion:
         return cls(torch.from_numpy(matrix).float(), torch.from_numpy(warp).float(), thin_plate)
 
     def __call__(self, points: Tensor) -> Tensor:
-        """(S, S, 2) regular points of [-1, 1] x [-1, 1] -> where they come from."""
+        """Map regular points (S, S, 2) on the square [-1, 1] x [-1, 1] to their source positions."""
         moved = points @ self.matrix[:, :2].T + self.matrix[:, 2]
         size = points.shape[0]
         if self.thin_plate:
@@ -54,16 +59,21 @@ class Motion:
 
 @dataclass(frozen=True)
 class View:
-    """A square window on a picture: its centre and half its side in pixels, mirrored or not."""
+    """A square window on a picture: centre and half side in pixels, optionally mirrored."""
 
     centre: tuple[float, float]  # x, y
     half: tuple[float, float]
     mirrored: bool
 
     def sample(self, image: Tensor, mask: Tensor, motion: Motion, size: int) -> tuple[Tensor, Tensor]:
-        """What is seen of (3, H, W) uint8 and (H, W): (3, size, size) float in [0, 1] and (size, size) ids.
+        """Sample a picture and its mask: returns (3, size, size) float in [0, 1] and ids (size, size).
 
-        Outside the picture: its mean colour, and no object.
+        image: (3, H, W) uint8.
+        mask: (H, W) of ids.
+        motion: motion applied within the window.
+        size: side of the result in pixels.
+
+        Outside the picture, the colour is the picture's mean and the id is 0.
         """
         height, width = mask.shape
         source = motion(regular_points(size)) * torch.tensor(self.half, **_HERE)
@@ -73,7 +83,7 @@ class View:
         grid = (source / torch.tensor([width, height], **_HERE) * 2 - 1)[None]
         pixels = image.float() / 255
         times = int(2 * min(self.half) / size)
-        if times > 1:  # each pixel seen is a mean of those it covers, not one of them
+        if times > 1:  # average the covered pixels instead of picking one
             small = (max(height // times, 1), max(width // times, 1))
             pixels = functional.interpolate(pixels[None], small, mode="area")[0]
         mean = pixels.mean(dim=(1, 2), keepdim=True)
@@ -83,9 +93,11 @@ class View:
 
 
 def draw_view(mask: Tensor, rng: np.random.Generator, zoom: tuple[float, float]) -> View:
-    """A window that holds a random pixel of the object of a mask (H, W) of bool, not in its margin.
+    """A random window that shows a pixel of the object, away from the window's edge.
 
-    zoom: least and most of the picture's short side that the window's side takes.
+    mask: (H, W) of bool; if all False, the window is near the middle.
+    rng: random generator.
+    zoom: smallest and largest side of the window as a fraction of the picture's short side.
     """
     height, width = mask.shape
     side = min(height, width) * math.exp(rng.uniform(math.log(zoom[0]), math.log(zoom[1])))
@@ -102,7 +114,7 @@ def draw_view(mask: Tensor, rng: np.random.Generator, zoom: tuple[float, float])
 
 
 def draw_object_view(mask: Tensor, rng: np.random.Generator) -> View:
-    """A window around the object of a mask (H, W) of bool, which fills 0.25 to 0.8 of it, off the middle."""
+    """A random window around the object of a mask (H, W) of bool; the object fills 0.25 to 0.8 of it."""
     y, x = mask.nonzero(as_tuple=True)
     low = (x.min().item(), y.min().item())
     high = (x.max().item() + 1, y.max().item() + 1)
@@ -115,7 +127,7 @@ def draw_object_view(mask: Tensor, rng: np.random.Generator) -> View:
 
 @dataclass(frozen=True)
 class Colour:
-    """Brightness, contrast, saturation and a colour cast."""
+    """A change of brightness, contrast and saturation, and a colour cast."""
 
     brightness: float
     contrast: float
@@ -129,23 +141,27 @@ class Colour:
         return cls(float(b), float(c), 0.0 if rng.random() < 0.05 * strength else float(s), cast)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(3, S, S) in [0, 1] -> the same."""
+        """Apply the change to an image (3, S, S) in [0, 1]."""
         gray = image.mean(dim=0, keepdim=True)
         image = gray + (image - gray) * self.saturation
-        mean = image.mean(dim=(1, 2)).mean()  # channel by channel: a sum of all is shared by the threads
+        # per channel first: a sum over everything is split among threads, so its rounding varies
+        mean = image.mean(dim=(1, 2)).mean()
         image = (image - mean) * self.contrast + mean * self.brightness + self.cast
         return image.clamp(0, 1)
 
 
 @dataclass(frozen=True)
 class Blur:
-    """The smear of a moving camera: a line of light instead of a point."""
+    """Motion blur of a moving camera: each point becomes a line."""
 
     kernel: Tensor  # (n, n), sums to one
 
     @classmethod
     def draw(cls, rng: np.random.Generator, longest: int = 13) -> Blur:
-        """A line through the middle, of a random direction, 2 to `longest` pixels long (an odd number)."""
+        """Draw a line through the centre with a random direction, 2 to `longest` pixels long.
+
+        longest: largest length in pixels, an odd number.
+        """
         half, angle = rng.uniform(1, longest / 2), rng.uniform(0, np.pi)
         steps = np.linspace(-half, half, 4 * longest)
         middle = longest // 2
@@ -156,7 +172,7 @@ class Blur:
         return cls(torch.from_numpy(kernel))
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(3, S, S) -> the same, its border repeated outwards."""
+        """Blur an image (3, S, S), with its border pixels repeated outwards."""
         reach = self.kernel.shape[0] // 2
         padded = functional.pad(image[None], (reach, reach, reach, reach), mode="replicate")
         weight = self.kernel.expand(3, 1, -1, -1)

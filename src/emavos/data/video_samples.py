@@ -1,4 +1,4 @@
-"""Samples of videos as they are, in the way of STCN: up to two objects, each with a flag of validity."""
+"""Samples of videos as in STCN: up to two objects, each with a validity flag."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from emavos.data.videos import Videos
 from emavos.frames.masks import one_hot
 from emavos.frames.preprocess import normalize
 
-_TRIES = 20  # before a clip without an object in its first frame is taken as it is
-_LEAST = 0.001  # of the first frame that an object covers
+_TRIES = 20  # then a clip is used although its first frame has no object
+_LEAST = 0.001  # least fraction of the first frame covered by an object
 
 
 @dataclass(frozen=True)
 class VideoSamples(Dataset[Sample]):
-    """Endless samples of a set of videos; still images among them are moved into clips.
+    """Endless samples from a set of videos; still images become clips by artificial motion.
 
-    Sample i is drawn from a generator seeded with (seed, i), so the order of a run depends neither on workers
-    nor on where the run was stopped and resumed.
+    Sample i is drawn from a generator seeded with (seed, i). Samples therefore depend neither on the number
+    of workers nor on stopping and resuming a run.
     """
 
     videos: Videos
-    count: int  # how many samples there are
+    count: int  # number of samples
     size: int = 384
     frames: int = 3
-    objects: int = 2  # at most; planes without one are empty and not valid
-    gaps: Gaps = ((0.0, 25),)  # frames of the video between two neighbours, by the fraction of the run
-    still: float = 0.0  # share of samples made of one frame, where a video has more
-    zoom: tuple[float, float] = (0.6, 1.0)  # side of the view over the short side of the picture
+    objects: int = 2  # planes per sample; planes without an object are empty and not valid
+    gaps: Gaps = ((0.0, 25),)  # largest gap in frames, by fraction of the run
+    still: float = 0.0  # fraction of samples of longer videos made from a single frame
+    zoom: tuple[float, float] = (0.6, 1.0)  # range of the view's side over the picture's short side
     seed: int = 0
 
     def __len__(self) -> int:
@@ -56,7 +56,7 @@ class VideoSamples(Dataset[Sample]):
         return Sample(normalize(torch.stack(frames)), masks, valid)
 
     def _draw(self, rng: np.random.Generator, gap: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Frames (3, S, S) in [0, 1] and ids (S, S)."""
+        """Returns the frames (3, S, S) in [0, 1] and the ids (S, S) of a clip."""
         video = int(rng.integers(len(self.videos)))
         length = self.videos.length(video)
         if length == 1 or rng.random() < self.still:
@@ -65,7 +65,7 @@ class VideoSamples(Dataset[Sample]):
         else:
             places = draw_places(rng, length, self.frames, max(gap // self.videos.step(video), 1))
             pairs = [self.videos.load(video, place) for place in places]
-            strength, jitter = 0.3, 0.05  # the motion between its frames is real
+            strength, jitter = 0.3, 0.05  # weaker, as the motion between frames is real
         view = draw_view(pairs[0][1] > 0, rng, self.zoom)
         motions = [Motion.still()] + [
             Motion.draw(rng, strength, thin_plate=True) for _ in range(self.frames - 1)
@@ -78,7 +78,7 @@ class VideoSamples(Dataset[Sample]):
         return [colour(Colour.draw(rng, jitter)(frame)) for frame, _ in clip], [ids for _, ids in clip]
 
     def _choose(self, first: Tensor, rng: np.random.Generator) -> list[int]:
-        """Ids of the first frame (S, S) to be followed: as many as there is room for, at random."""
+        """The ids to track in the first frame (S, S): up to `objects` ids, chosen at random."""
         ids, areas = first.unique(return_counts=True)
         there = [
             i

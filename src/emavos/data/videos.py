@@ -1,4 +1,4 @@
-"""What samples are drawn from: videos with masks of some frames, whatever folder they are in."""
+"""The interface between samples and data sets: videos with masks for some frames."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor
 
 
 class Videos(Protocol):
-    """Videos by number; of each, the frames that have a mask, by number. A still image is a video of one."""
+    """Videos by number, each with the frames that have a mask. A still image is a video of one frame."""
 
     def __len__(self) -> int:
-        """How many videos there are."""
+        """The number of videos."""
 
     def length(self, video: int) -> int:
-        """How many of its frames have a mask; at least 1."""
+        """The number of frames with a mask; at least 1."""
 
     def step(self, video: int) -> int:
-        """How many frames of the video lie from one frame with a mask to the next."""
+        """The distance between two frames with a mask, in frames of the video."""
 
     def load(self, video: int, frame: int) -> tuple[Tensor, Tensor]:
-        """Image (3, H, W) uint8 and mask (H, W) uint8 of ids."""
+        """Returns an image (3, H, W) uint8 and its mask (H, W) uint8 of ids."""
 
 
 class Joined:
-    """Several sets as one; each counts as often as its number of repeats says."""
+    """Several sets of videos as one; each set is repeated the given number of times."""
 
     def __init__(self, parts: Sequence[Videos], repeats: Sequence[int] | None = None) -> None:
         repeats = [1] * len(parts) if repeats is None else repeats
@@ -56,9 +56,10 @@ class Joined:
 
 
 class Remembered:
-    """A set of videos that keeps the pictures which it loaded last, so that they are decoded once.
+    """A set of videos with a cache of the pictures loaded last, so that repeated pictures are decoded once.
 
-    nbytes: of pictures and masks kept, at most, in each process that loads.
+    videos: set of videos to cache.
+    nbytes: largest size of the cache in bytes, in each loading process.
     """
 
     def __init__(self, videos: Videos, nbytes: int = 3 << 30) -> None:

@@ -1,4 +1,4 @@
-"""J and F, protocols of benchmarks, and the scores of folders of masks."""
+"""The metrics J and F, benchmark protocols, and scores of folders of masks."""
 
 from emavos.evaluation.layouts import VOID, Video, find_videos
 from emavos.evaluation.metrics import Statistics, boundary_accuracy, region_similarity, statistics

@@ -1,4 +1,4 @@
-"""What a method must beat: the given masks, unmoved."""
+"""A baseline for every method: the given masks copied unchanged to later frames."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from emavos.io import IdMask
 
 @dataclass(frozen=True)
 class Copy:
-    """The answer of `CopyFirstMask`: mask (H, W) of ids."""
+    """The result of one `CopyFirstMask` step: mask (H, W) of ids."""
 
     mask: IdMask
 
 
 class CopyFirstMask:
-    """Follows nothing: every frame has the masks that were given, each where it was given.
+    """A baseline that tracks nothing: each given mask stays in place in all later frames.
 
-    Used in place of a `Session`. Objects that come later take their pixels from the others.
+    Use an instance instead of a `Session`. Objects added later overwrite the pixels of earlier objects.
     """
 
     def __init__(self) -> None:
         self._mask: IdMask | None = None
 
     def step(self, frame: Any, mask: Any = None) -> Copy:
-        """The masks given up to this frame. frame: (H, W, 3). mask: (H, W) of ids, or None."""
+        """Returns the union of all masks given so far.
+
+        frame: (H, W, 3), used only for its size.
+        mask: (H, W) of ids, or None.
+        """
         if self._mask is None:
             self._mask = np.zeros(frame.shape[:2], dtype=np.int32)
         if mask is not None:

@@ -1,4 +1,4 @@
-"""Methods side by side on a data set: masks made, scored and written with a report, in one call."""
+"""Compare methods on a data set: predict masks, score them and write a report in one call."""
 
 from __future__ import annotations
 
@@ -33,17 +33,18 @@ from emavos.machine import PeakMemory, describe, is_out_of_memory
 if TYPE_CHECKING:
     from emavos.predictor import Predictor
 
-COPY = "copy-first-mask"  # the name of a method without a network
-Progress = Callable[[str, int, int], AbstractContextManager[Any]]  # method, frames done, all: has update()
+COPY = "copy-first-mask"  # the baseline, which has no network
+# called with (method, frames done, all frames); the context has update()
+Progress = Callable[[str, int, int], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
 class Model:
-    """A method that makes its masks here.
+    """A method whose masks are predicted in this run.
 
-    load: returns the predictor, when its turn comes. None: the first mask is copied to every frame.
-    name: of the model, as it is recorded beside the masks.
-    scales, flip: of the views whose probabilities are averaged, see `emavos.evaluation.views.Views`.
+    load: called when needed; returns the predictor. None copies the first mask to every frame.
+    name: name of the model, recorded beside the masks.
+    scales, flip: views to average the probabilities over, see `emavos.evaluation.views.Views`.
     """
 
     load: Callable[[], Predictor] | None
@@ -54,7 +55,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was compared, and how it did."""
+    """The methods compared on a data set, with their scores."""
 
     data: Path
     protocol: Protocol
@@ -63,11 +64,11 @@ class Comparison:
 
     @property
     def scored(self) -> list[Method]:
-        """The methods that have a score."""
+        """The methods with a score."""
         return [method for method in self.methods if method.score is not None]
 
     def measured(self) -> list[Measured]:
-        """The methods that a table of the paper may have a line for."""
+        """The methods to list beside the published results of the paper's tables."""
         return [
             Measured(
                 name=method.name,
@@ -85,7 +86,9 @@ class Comparison:
     def write(self, out: Path, pictures: int = 8, paper: str = "") -> None:
         """Write scores/, overview.csv, overview.json and report.html into a folder.
 
-        pictures: sequences shown in the report, worst first. paper: a text about the paper's tables.
+        out: folder to write to.
+        pictures: number of sequences shown in the report, worst first.
+        paper: text about the paper's tables, shown in the report unless empty.
         """
         for method in self.scored:
             if method.score is not None:
@@ -129,15 +132,20 @@ def compare(
     processes: int = 1,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Make the masks of models on a data set, those that are not there yet, and score all methods.
+    """Predict the missing masks of each model on a data set, then score all methods.
 
-    out: folder of the masks, OUT/masks/<method>/<sequence>/<frame>.png.
-    models: by the name of the method. results: folders of masks that were made elsewhere, by theirs.
-    sequences: names of those to take; None: all of the protocol.
-    processes: that score. progress: returns a context whose value is told of each frame by `update()`.
+    data: folder of the data set.
+    protocol: benchmark protocol, see `PROTOCOLS`.
+    out: folder for the masks, OUT/masks/<method>/<sequence>/<frame>.png.
+    models: models by method name.
+    results: folders of masks predicted elsewhere, by method name.
+    sequences: names of the sequences to use; None uses all sequences of the protocol.
+    processes: number of processes for scoring.
+    progress: called for each model; returns a context manager whose value has `update()`, called once per
+        frame.
 
-    Raises ValueError when two methods have one name or would share a folder, or masks were made with other
-    settings; and as `find_videos` does.
+    Raises ValueError if two methods share a name or a folder, if existing masks were made with other
+    settings, or if `find_videos` fails.
 
     >>> predictor = Predictor.from_pretrained()
     >>> model = Model(lambda: predictor, "tiny")
@@ -172,14 +180,14 @@ def compare(
 
 
 def file_name(name: str) -> str:
-    """A name as that of a file or a folder: slashes and other odd letters become two dashes."""
+    """Returns a method's name as a file name: slashes and other unusual characters become two dashes."""
     return re.sub(r"[^A-Za-z0-9._+=,-]+", "--", name).strip("-.") or "model"
 
 
 def _run(
     name: str, model: Model, folder: Path, protocol: Protocol, videos: Sequence[Video], progress: Progress
 ) -> Run:
-    """Write the masks of a model, those that are not there yet."""
+    """Predict the masks of a model, skipping finished videos."""
     settings: dict[str, Any] = {"model": model.name}
     before = Run.read(folder)
     predictor = None if model.load is None else model.load()
@@ -199,7 +207,7 @@ def _run(
                 raise
             raise ValueError(f"out of memory; try a smaller --size or --max-frames ({name})") from error
     followed = before is None or before.timings != run.timings
-    if predictor is not None and (followed or run.parameters is None):  # None: killed after the last video
+    if predictor is not None and (followed or run.parameters is None):  # None if killed after the last video
         measured = peak.mb() if followed else None
         run.peak_mb = run.peak_mb if measured is None else max(measured, run.peak_mb or 0)
         run.parameters = sum(parameter.numel() for parameter in predictor.model.parameters())
@@ -209,7 +217,7 @@ def _run(
 
 
 def _follower(predictor: Predictor, model: Model) -> Callable[[], Follower]:
-    """What makes a follower for a video: a session, or several views of it."""
+    """Returns a function to begin a video: a plain session, or `Views` if several views are averaged."""
     if not model.flip and tuple(model.scales) == (1.0,):
         return predictor.session
     return lambda: Views(
@@ -221,7 +229,7 @@ def _follower(predictor: Predictor, model: Model) -> Callable[[], Follower]:
 
 
 def _settings(predictor: Predictor, model: Model) -> dict[str, Any]:
-    """All that decides the masks of a model, beside the data, as plain values for JSON."""
+    """All settings of a model that change its masks, as plain values for JSON."""
     config = predictor.model.config
     return {
         **predictor.facts(),

@@ -1,4 +1,4 @@
-"""Results for the eye: methods side by side, their scores over time, and where one of them fails."""
+"""Pictures of results: methods side by side, scores over time, and the worst frames."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ def qualitative(
     frames: int | Sequence[str] = 6,
     width: int = 1600,
 ) -> Pixels:
-    """Frames by methods, objects in colour: a row for each method, the truth first where there is one.
+    """A grid of frames with objects in colour: one row per method, ground truth first if there is any.
 
-    results: for each method its folder of `<sequence>/<frame>.png`.
-    frames: their names; or how many, evenly from the one after the first to the last.
-    Returns (H, width, 3) of uint8. Raises ValueError that names the mask that is missing or does not fit.
+    video: the sequence to show.
+    results: the folder of each method, with masks at `<sequence>/<frame>.png`.
+    frames: names of the frames to show; or a number of frames, spread evenly from the second to the last.
+    width: width of the grid in pixels.
+
+    Returns (H, width, 3) uint8. Raises ValueError if a mask is missing or has the wrong size.
     """
     wanted = _with_masks(video)
     if isinstance(frames, int):
         if frames < 1:
             raise ValueError(f"frames is at least 1, not {frames}")
-        later = wanted[1:] or wanted  # the first was given to all
+        later = wanted[1:] or wanted  # every method was given the first mask
         names = [later[i] for i in _evenly(min(frames, len(later)), len(later))]
     else:
         if unknown := [name for name in frames if name not in wanted]:
@@ -57,7 +60,7 @@ def qualitative(
 
 
 def over_time(sequence: str, scores: Mapping[str, Score], width: int = 1280, height: int = 330) -> Pixels:
-    """J&F of a sequence, frame by frame, a line for each method: (height, width, 3) of uint8."""
+    """A plot of J&F per frame of a sequence, one line per method: (height, width, 3) uint8."""
     series = {}
     for method, score in scores.items():
         names, known = score.names[sequence][1:], score.over_time(sequence)
@@ -69,10 +72,14 @@ def over_time(sequence: str, scores: Mapping[str, Score], width: int = 1280, hei
 def worst_frames(
     video: Video, results: str | PathLike[str], score: Score, count: int = 6, width: int = 1600
 ) -> Pixels:
-    """The frames where a result is worst, in the order of the video, above them the truth.
+    """The worst frames of a result in video order, below the ground truth: (H, width, 3) uint8.
 
-    score: of these results. Frames near one that is chosen already are passed over while others are left,
-    so that one failure is not shown `count` times. Returns (H, width, 3) of uint8.
+    video: the sequence to show.
+    results: folder with masks at `<sequence>/<frame>.png`.
+    score: the score of these results.
+    count: number of frames. Neighbours of a chosen frame are skipped while other frames remain, so that one
+        failure is not shown `count` times.
+    width: width of the grid in pixels.
     """
     known = score.over_time(video.name)
     names = list(known)
@@ -95,9 +102,9 @@ def worst_frames(
 
 
 def sections(videos: Sequence[Video], methods: Sequence[Method], most: int) -> list[Section]:
-    """The pictures of a report: for each of `most` sequences the methods side by side, curves, worst frames.
+    """The pictures of a report: for each of `most` sequences a grid of all methods, curves and worst frames.
 
-    Sequences come in the order of the first method's score, the worst first; without one, in the data's.
+    Sequences are sorted by the first method's score, worst first. Without a score, the data's order is kept.
     """
     scores = {method.name: method.score for method in methods if method.score is not None}
     chosen = list(videos)
@@ -114,7 +121,7 @@ def sections(videos: Sequence[Video], methods: Sequence[Method], most: int) -> l
 def pictures_of(
     video: Video, methods: Sequence[Method], frames: int | Sequence[str] = 6
 ) -> dict[str, tuple[str, Pixels]]:
-    """By a short name, caption and pixels of all that there is to see of a sequence."""
+    """All pictures of a sequence by short name, each with its caption: (caption, pixels)."""
     results = {method.name: method.folder for method in methods}
     scores = {m.name: m.score for m in methods if m.score is not None and video.name in m.score.sequences}
     found = {"grid": (f"{video.name}: the same frames by each method", qualitative(video, results, frames))}
@@ -134,12 +141,12 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _evenly(count: int, length: int) -> list[int]:
-    """So many different places of `length`, as even as may be, the last among them."""
+    """`count` different indices below `length`, spread evenly and including the last index."""
     return [round((i + 1) * length / count) - 1 for i in range(count)]
 
 
 def _with_masks(video: Video) -> tuple[str, ...]:
-    """The wanted frames from the first given one on."""
+    """The names of the wanted frames, starting at the first given mask."""
     begin = next((i for i, name in enumerate(video.wanted) if name == video.masks[0].stem), 0)
     return video.wanted[begin:]
 

@@ -1,4 +1,4 @@
-"""A report of an evaluation as one HTML file that needs nothing beside it and no network."""
+"""An evaluation report as one HTML file with all pictures inside, readable offline."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from emavos.io import Pixels
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with tables and pictures below it, each with its caption."""
+    """A heading, followed by tables and pictures with their captions."""
 
     title: str
     tables: Sequence[tuple[str, Table]] = ()
@@ -25,7 +25,7 @@ class Section:
 
 
 def html_report(title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> str:
-    """The text of an HTML page. Pictures are inside it; all names are escaped."""
+    """The text of an HTML page with embedded pictures. Names and texts are escaped."""
     known = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts.items())
     body = "\n".join(map(_section, sections))
     return (
@@ -77,7 +77,7 @@ def _cell(cell: Cell) -> str:
 
 
 def _data_uri(picture: Pixels) -> str:
-    """A picture inside the page: flat drawings as PNG, photographs, which are smaller so, as JPEG."""
+    """A picture as a data URI: flat drawings as PNG, photographs as JPEG because JPEG is smaller."""
     image, file = Image.fromarray(picture), io.BytesIO()
     kind = "jpeg" if image.getcolors(4096) is None else "png"
     image.save(file, kind, quality=88)

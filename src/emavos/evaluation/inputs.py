@@ -1,4 +1,4 @@
-"""What is wrong with masks that are to be scored: of a folder before anything is read, and of each frame."""
+"""Checks of masks before scoring: whole folders before any file is read, and each frame's pair of masks."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from emavos.evaluation.layouts import VOID, Video, some
 from emavos.io import list_images
 
-AnyMask: TypeAlias = NDArray[np.integer[Any]] | NDArray[np.bool_]  # (H, W), 0 is background: masks of others
+# (H, W), 0 is background; any dtype that users pass
+AnyMask: TypeAlias = NDArray[np.integer[Any]] | NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class CheckedResults:
-    """Names of what is not compared, in results that are complete.
+    """Frames left out of the score, from results that are otherwise complete.
 
-    extra: results that no ground truth asks for. untold: frames of the data without a ground truth.
+    extra: result files without a ground truth.
+    untold: frames of the data without a ground truth.
     """
 
     extra: tuple[str, ...]
@@ -28,9 +30,9 @@ class CheckedResults:
 
 
 def check_results(videos: Sequence[Video], results: Path) -> CheckedResults:
-    """Raise ValueError if a ground truth or a result lacks that is compared, by the names of the files.
+    """Raise ValueError if a compared frame lacks its ground truth or its result. The error lists the files.
 
-    results: the folder of `<sequence>/<frame>.png`.
+    results: folder with masks at `<sequence>/<frame>.png`.
     """
     if bare := [video.name for video in videos if not video.truths]:
         raise ValueError(
@@ -53,7 +55,7 @@ def check_results(videos: Sequence[Video], results: Path) -> CheckedResults:
 
 
 def check_pair(name: str, truth: AnyMask | None, pred: AnyMask | None) -> None:
-    """Raise ValueError unless both masks of a frame are there, hold ids and have one size."""
+    """Raise ValueError unless both masks of a frame exist, hold integer ids and have the same size."""
     if truth is None or pred is None:
         ended = "truth" if truth is None else "pred"
         raise ValueError(f"{name}: {ended} has ended, the other has not; give every frame of both")
@@ -67,7 +69,7 @@ def check_pair(name: str, truth: AnyMask | None, pred: AnyMask | None) -> None:
 
 
 def objects_of(name: str, truth: AnyMask) -> list[int]:
-    """The objects of a ground truth (H, W): its ids except 255, which is void."""
+    """The object ids of a ground truth (H, W): all ids except background and 255, which is void."""
     ids = _ids(truth)
     if ids and ids[0] < 0:
         raise ValueError(f"{name}: truth has id {ids[0]}; ids of objects are above 0, and void is 255")
@@ -75,7 +77,7 @@ def objects_of(name: str, truth: AnyMask) -> list[int]:
 
 
 def check_ids(name: str, pred: AnyMask, objects: Collection[int]) -> None:
-    """Raise ValueError if a result has an id that is none of these objects."""
+    """Raise ValueError if a result contains an id that is not in `objects`."""
     if not (foreign := [i for i in _ids(pred) if i not in objects]):
         return
     several = sorted(objects) == [*range(1, 1 + len(objects))]
@@ -88,16 +90,17 @@ def check_ids(name: str, pred: AnyMask, objects: Collection[int]) -> None:
 
 
 def _pngs(folder: Path) -> list[str]:
-    """The PNG files in a folder; none where there is no folder."""
+    """The names of the PNG files in a folder; empty if the folder does not exist."""
     if not any(folder.glob("*.png")):
         return []
     return [path.name for path in list_images(folder) if path.suffix == ".png"]
 
 
 def _ids(mask: AnyMask) -> list[int]:
-    """The values of a mask other than 0, sorted."""
+    """The nonzero values of a mask, sorted."""
     if mask.size and mask.min() >= 0 and mask.max() <= 0xFFFF:
-        ids = np.flatnonzero(np.bincount(mask.ravel().astype(np.intp)))  # np.unique would sort all pixels
+        # faster than np.unique, which sorts all pixels
+        ids = np.flatnonzero(np.bincount(mask.ravel().astype(np.intp)))
     else:
         ids = np.unique(mask)
     return [i for i in ids.tolist() if i != 0]

@@ -1,4 +1,4 @@
-"""The videos of a data set, as a protocol finds them on disk."""
+"""Find the videos of a data set on disk, as a protocol lays them out."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from emavos.evaluation.protocol import Protocol
 from emavos.io import IdMask, list_images, read_mask
 from emavos.io.text import read_json, read_text
 
-VOID = 255  # in a ground truth: no object, so DAVIS counts it as background
+VOID = 255  # ground truth without an object; DAVIS counts it as background
 
 
 @dataclass(frozen=True)
 class Video:
-    """One sequence: its frames, what is known of them and what is wanted."""
+    """One sequence: its frames, its annotations and the frames whose masks are wanted."""
 
     name: str
     protocol: Protocol
-    images: tuple[Path, ...]  # in order; none where the data holds no frames
-    masks: tuple[Path, ...]  # the annotations, in order; what is given and, where there is more, the truth
-    wanted: tuple[str, ...]  # the names of the frames whose masks are asked for, in order
-    categories: Mapping[int, str] = field(default_factory=dict)  # of objects, where meta.json tells
+    images: tuple[Path, ...]  # in order; empty if the data has no frames
+    masks: tuple[Path, ...]  # annotations in order: the given masks and, if there are more, the ground truth
+    wanted: tuple[str, ...]  # names of the frames to predict masks for, in order
+    categories: Mapping[int, str] = field(default_factory=dict)  # by object, if meta.json lists categories
 
     @cached_property
     def truths(self) -> tuple[Path, ...]:
-        """The annotations that a result is compared with, the first given one included; none: no score.
+        """The annotations to compare a result with, the first given one included; empty if there is no score.
 
-        Where objects are all known at first, every annotation counts, and three are the least. Where they
-        may appear later, an annotation may show the new ones alone: it is the truth only if all wanted
-        frames have one.
+        If all objects are known from the first frame, every annotation counts, and three are needed at least.
+        If objects may appear later, an annotation may show only the new objects. Such annotations count as
+        ground truth only if every wanted frame has one.
         """
         if not self.protocol.late:
             return self.masks if len(self.masks) >= (2 if self.protocol.scores_last else 3) else ()
@@ -45,22 +45,24 @@ class Video:
 
     @property
     def untold(self) -> tuple[str, ...]:
-        """Frames of a video with a truth that it does not tell of, and that no score can count."""
+        """Frames without ground truth in a video with ground truth; no score counts these frames."""
         with_truth = {path.stem for path in self.truths}
-        if self.protocol.late or not with_truth:  # where objects appear later the truth is whole, or none
+        # with late objects, ground truth covers all wanted frames or is absent
+        if self.protocol.late or not with_truth:
             return ()
         return tuple(path.stem for path in self.images if path.stem not in with_truth)
 
     @cached_property
     def _begin(self) -> int:
-        """The first wanted frame that has an annotation; none before it can be with_truth from background."""
+        """The index of the first wanted frame with an annotation; earlier frames show only background."""
         annotated = {path.stem for path in self.masks}
         return next((i for i, name in enumerate(self.wanted) if name in annotated), len(self.wanted))
 
     def given(self) -> Mapping[int, Path]:
-        """The annotations that may be looked at to begin, by the index of their frame.
+        """The annotations a method may read, by frame index.
 
-        The first, or where objects appear later each of them, of which only ids that are new are taken.
+        This is the first annotation. If objects may appear later, all annotations are given, and only new ids
+        are used from each.
         """
         indices = {path.stem: index for index, path in enumerate(self.images)}
         files = self.masks if self.protocol.late else self.masks[:1]
@@ -70,9 +72,9 @@ class Video:
         return {indices[path.stem]: path for path in files}
 
     def introductions(self) -> Iterator[tuple[Path, IdMask | None]]:
-        """Each image with the mask (H, W) of the objects that begin there, None where none does.
+        """Yield each image with the mask (H, W) of the objects that begin there, or None.
 
-        The images end with the last wanted one. Raises ValueError where no mask shows an object.
+        The images end at the last wanted frame. Raises ValueError if no mask shows an object.
         """
         given, seen, asked = self.given(), set[int](), {*self.wanted}
         last = max((i for i, path in enumerate(self.images) if path.stem in asked), default=-1)
@@ -91,7 +93,7 @@ class Video:
 
 
 def foreground(mask: IdMask, binary: bool) -> IdMask:
-    """The ids of an annotation (H, W) without void; binary: 1 where it is not 0."""
+    """The ids of an annotation (H, W) without void. If `binary`, every nonzero pixel becomes 1."""
     return (mask != 0).astype(np.int32) if binary else np.where(mask == VOID, 0, mask)
 
 
@@ -102,10 +104,14 @@ def find_videos(
     *,
     images: bool = True,
 ) -> list[Video]:
-    """The sequences of a data set, in the order of its list.
+    """The sequences of a data set, in the order of the protocol's list.
 
-    names: these alone. images: whether frames are needed, or masks will do, as they do for a score.
-    Raises ValueError that names the folder, list or sequence that is not there.
+    data: folder of the data set.
+    protocol: benchmark protocol, see `PROTOCOLS`.
+    names: sequences to use; None uses all.
+    images: whether frames are required; scoring needs only masks.
+
+    Raises ValueError if a folder, list or sequence is missing.
     """
     root = Path(data)
     if not root.is_dir():
@@ -153,7 +159,7 @@ def find_videos(
 
 
 def seen_categories(data: str | PathLike[str], protocol: Protocol) -> frozenset[str]:
-    """The categories of the training set's meta.json, which are the seen ones; none where there is none."""
+    """The "seen" categories, listed in the training set's meta.json; empty without such a file."""
     path = _first(Path(data), protocol.seen)
     if path is None:
         return frozenset()
@@ -162,7 +168,7 @@ def seen_categories(data: str | PathLike[str], protocol: Protocol) -> frozenset[
 
 
 def some(names: Sequence[str], most: int = 10) -> str:
-    """Names for an error: the first few, and how many more."""
+    """Names for an error message: the first few, then how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
@@ -181,7 +187,7 @@ def _wanted(
 
 
 def _listed(root: Path, protocol: Protocol, masks: Path) -> list[str]:
-    """The names on the protocol's list; without a list, of the folders of masks."""
+    """The sequence names on the protocol's list; without a list, the names of the mask folders."""
     if not protocol.lists:
         names = sorted(path.name for path in masks.iterdir() if path.is_dir() and path.name[0] != ".")
         if not names:
@@ -201,7 +207,7 @@ def _listed(root: Path, protocol: Protocol, masks: Path) -> list[str]:
 
 
 def _read_meta(root: Path, protocol: Protocol) -> dict[str, dict[int, Any]] | None:
-    """For each video its objects; None where the protocol knows no meta.json."""
+    """The objects of each video from meta.json; None if the protocol has no meta.json."""
     if not protocol.meta:
         return None
     path = _first(root, protocol.meta)
@@ -227,7 +233,7 @@ def _parse_meta(path: Path) -> dict[str, dict[int, Any]]:
 
 
 def _pictures(folder: Path) -> tuple[Path, ...]:
-    """The images of a folder, in the order of the video; none where there is no such folder."""
+    """The images of a folder in video order; empty if the folder does not exist."""
     try:
         files = list_images(folder)
     except (ValueError, FileNotFoundError, NotADirectoryError):

@@ -1,8 +1,8 @@
-"""The two measures of DAVIS, and what it reports of a series of them.
+"""The two DAVIS metrics J and F, and the statistics DAVIS reports for each.
 
 J and F are from Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object
 Segmentation", CVPR 2016. F compares outlines as Martin, Fowlkes and Malik did in "Learning to Detect Natural
-Image Boundaries", PAMI 2004, with a tolerance in place of their matching.
+Image Boundaries", PAMI 2004, but with a tolerance instead of a matching of pixels.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ BoolMask: TypeAlias = NDArray[np.bool_]  # (H, W)
 
 
 def region_similarity(pred: BoolMask, truth: BoolMask, void: BoolMask | None = None) -> float:
-    """J of DAVIS: intersection over union of two masks, in [0, 1]; two empty masks agree, J = 1.
+    """J of DAVIS: intersection over union of two masks, in [0, 1]; J = 1 if both masks are empty.
 
-    pred, truth: bool (H, W). void: bool (H, W), pixels that do not count.
+    pred: bool (H, W), the predicted mask.
+    truth: bool (H, W), the ground truth.
+    void: bool (H, W), pixels to ignore.
     """
     pred, truth = _without_void(pred, truth, void)
     union = np.count_nonzero(pred | truth)
@@ -31,14 +33,17 @@ def region_similarity(pred: BoolMask, truth: BoolMask, void: BoolMask | None = N
 def boundary_accuracy(
     pred: BoolMask, truth: BoolMask, tolerance: float = 0.008, void: BoolMask | None = None
 ) -> float:
-    """F of DAVIS: how well the outlines of two masks agree, in [0, 1]; two masks without outline: F = 1.
+    """F of DAVIS: how well the outlines of two masks agree, in [0, 1]; F = 1 if neither mask has an outline.
 
-    A pixel of an outline is right where the other outline passes within the tolerance. F is the harmonic mean
-    of the right share of `pred` (precision) and of `truth` (recall). The border of the frame is no outline,
-    so an empty mask has none, nor has a full one.
+    An outline pixel is correct if the other outline passes within the tolerance. F is the harmonic mean of
+    precision (the correct share of `pred`) and recall (the correct share of `truth`). The border of the frame
+    is not an outline, so neither an empty nor a full mask has one.
 
-    pred, truth: bool (H, W). void: bool (H, W), pixels that belong to neither mask.
-    tolerance: below 1 a fraction of the diagonal, rounded up to whole pixels; from 1 on a number of pixels.
+    pred: bool (H, W), the predicted mask.
+    truth: bool (H, W), the ground truth.
+    tolerance: below 1, a fraction of the image diagonal, rounded up to whole pixels; from 1, a number of
+        pixels.
+    void: bool (H, W), pixels to remove from both masks.
     """
     pred, truth = _without_void(pred, truth, void)
     radius = _radius(tolerance, truth.shape)
@@ -54,27 +59,30 @@ def boundary_accuracy(
 
 @dataclass(frozen=True)
 class Statistics:
-    """What DAVIS reports of a measure."""
+    """The statistics DAVIS reports for J and for F."""
 
     mean: float
-    recall: float  # share of the frames above 0.5
-    decay: float  # mean of the first quarter minus mean of the last: what is lost over time
+    recall: float  # fraction of the frames above 0.5
+    decay: float  # mean of the first quarter minus mean of the last: the loss over time
 
 
 def statistics(series: Sequence[float] | NDArray[np.float64]) -> Statistics:
-    """Mean, recall and decay of one object's J or F, frame by frame.
+    """Mean, recall and decay of one object's J or F over time.
 
-    The quarters of the decay share the frame where they meet, so one frame is enough: it decays by 0. A NaN
-    stands for a frame without score: it keeps its place in time and counts nowhere. Where nothing is left to
-    count, as in an empty series, the answer is NaN.
+    series: one value per frame. NaN marks a frame without a score: the frame keeps its place in time but is
+        not counted.
 
-    The official code numbers the frames in 8 bits, so that its decay is NaN from 256 frames on; not so here.
+    The quarters of the decay share their border frame, so a single frame is enough and has decay 0. The
+    statistics are NaN if no frame counts, as in an empty series.
+
+    The official code numbers frames in 8 bits, so its decay is NaN from 256 frames on; this function has no
+    such limit.
     """
     values = np.asarray(series, dtype=np.float64)
     if values.ndim != 1:
         raise ValueError(f"series has shape {values.shape}; pass the values of one object, one per frame")
     last = len(values) - 1
-    first_end, last_start = (last + 2) // 4, (3 * last + 2) // 4  # a quarter and three of the way, rounded
+    first_end, last_start = (last + 2) // 4, (3 * last + 2) // 4  # 1/4 and 3/4 of the way, rounded
     scored = values[~np.isnan(values)]
     return Statistics(
         mean=_mean(scored),
@@ -93,13 +101,14 @@ def boundary(mask: BoolMask) -> BoolMask:
 
 
 def dilate(mask: BoolMask, radius: float) -> BoolMask:
-    """Every pixel of a mask (H, W) whose distance to a set pixel is at most `radius`."""
+    """The pixels within `radius` of any set pixel of a mask (H, W)."""
     height, width = mask.shape
     gap = math.floor(radius)
-    stride = width + gap  # so much empty space ends each line that no shift below meets another line
+    stride = width + gap  # empty space after each line, so that the shifts below never reach the next line
     source = np.pad(mask, ((0, 0), (0, gap))).ravel()
     grown = np.zeros_like(source)
-    # A disk is a stack of chords. Every set pixel becomes one, widening from the disk's pole to its middle.
+    # A disk is a stack of chords. Each set pixel becomes a chord that widens from the disk's pole to its
+    # middle.
     chord, reach = source.copy(), 0
     for dy in range(min(gap, height - 1), -1, -1):
         while (reach + 1) ** 2 + dy**2 <= radius**2:
@@ -134,7 +143,7 @@ def _radius(tolerance: float, shape: tuple[int, ...]) -> float:
 
 
 def _box_with_outlines(mask: BoolMask) -> tuple[slice, slice]:
-    """The bounding box of a mask, one pixel wider on each side: outlines in it are those in the frame."""
+    """The bounding box of a mask plus one pixel on each side, wide enough to keep all outlines."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         return slice(0), slice(0)

@@ -1,4 +1,4 @@
-"""Masks for a data set: each video followed, its wanted frames written, and the time taken."""
+"""Predict the masks of a data set: track each video, write the wanted frames and record the time."""
 
 from __future__ import annotations
 
@@ -24,47 +24,47 @@ RUN_NAME = "run.json"
 
 
 class Answer(Protocol):
-    """What a follower says of a frame: at least its mask (H, W) of ids. A `Result` is one."""
+    """The result of a follower for one frame: at least a mask (H, W) of ids. A `Result` is one."""
 
     @property
     def mask(self) -> IdMask: ...
 
 
 class Follower(Protocol):
-    """Whatever follows the objects of one video, frame by frame. A `Session` is one."""
+    """Anything that tracks the objects of one video frame by frame. A `Session` is one."""
 
     def step(self, frame: Any, mask: Any = None) -> Answer: ...
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a video took: `seconds` in `step` and its mask alone, reading and writing left out."""
+    """The time spent on a video: `seconds` in `step` and its mask, without reading and writing files."""
 
     frames: int
     seconds: float
-    data: str = ""  # sha256 of what was followed: `data_sha256`
+    data: str = ""  # hash of the inputs, see `data_sha256`
 
 
 @dataclass
 class Run:
-    """Masks of a data set by one method: what made them, and how long it took."""
+    """The masks of a data set by one method, with the settings and the time used."""
 
-    settings: Mapping[str, Any]  # that decide the masks; a run goes on only under the same
-    timings: dict[str, Timing] = field(default_factory=dict)  # of the videos that are done
+    settings: Mapping[str, Any]  # all settings that change the masks; a run resumes only with equal settings
+    timings: dict[str, Timing] = field(default_factory=dict)  # of the finished videos
     parameters: int | None = None  # of the network
-    peak_mb: float | None = None  # memory at most: of the process, or of the accelerator's allocator
+    peak_mb: float | None = None  # peak memory of the process, or of the accelerator's allocator
     machine: str = ""
-    version: str = ""  # of emavos, the last that wrote masks
+    version: str = ""  # emavos version of the last masks written
 
     @property
     def fps(self) -> float:
-        """Frames per second: all frames over all seconds in `step`, memory frames and given ones included."""
+        """Frames per second: all frames, memory and given frames too, over all seconds in `step`."""
         seconds = sum(timing.seconds for timing in self.timings.values())
         return sum(timing.frames for timing in self.timings.values()) / seconds if seconds else float("nan")
 
     @classmethod
     def read(cls, folder: str | PathLike[str]) -> Run | None:
-        """The run that wrote a folder of masks; None where none says so."""
+        """Returns the recorded run of a folder of masks, or None if there is no record."""
         path = Path(folder) / RUN_NAME
         if not path.is_file():
             return None
@@ -76,7 +76,7 @@ class Run:
             raise ValueError(f"{path} is no record of a run ({error}); delete it with its masks") from error
 
     def _checked(self) -> Run:
-        """This run, if its values are of their kinds, for it may be somebody else's; otherwise ValueError."""
+        """Returns this run; raises ValueError if a value has the wrong type, as in a foreign file."""
         wrong = [
             name
             for name, value in (("parameters", self.parameters), ("peak_mb", self.peak_mb))
@@ -102,7 +102,7 @@ class Run:
         return self
 
     def write(self, folder: str | PathLike[str]) -> None:
-        """Write it beside its masks, whole or not at all."""
+        """Write the run beside its masks, atomically."""
         with replacing(Path(folder) / RUN_NAME) as partial:
             partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
@@ -121,13 +121,15 @@ def predict(
 ) -> Run:
     """Write `out/<sequence>/<frame>.png` for the wanted frames of each video.
 
-    begin: makes a follower for a video, such as `predictor.session`.
-    settings: plain values for JSON that decide the masks. Videos that a run of the same settings has
-        finished, with the frames and masks that they have now, are not followed again; ValueError where
-        `out` holds a run of other settings.
-    each_frame: told of each frame that is done.
+    videos: sequences from `find_videos`.
+    begin: returns a new follower for each video, for example `predictor.session`.
+    out: folder for the masks. The masks of a video appear together once the video is finished, so you can
+        stop a run at any time.
+    settings: plain values for JSON that decide the masks. Videos finished by an earlier run with equal
+        settings and unchanged inputs are skipped.
+    each_frame: called with the video and the number of frames done.
 
-    The masks of a video appear together, when it is finished; so a run can be stopped at any time.
+    Raises ValueError if `out` holds a run with other settings.
     """
     from emavos import __version__
 
@@ -157,7 +159,7 @@ def predict(
 
 
 def data_sha256(video: Video) -> str:
-    """Of what masks depend on beside the model: what is given to the bit, frames by name and bytes."""
+    """Hash of a video's inputs: given masks by content, frames by name and file size."""
     digest = hashlib.sha256()
     for index, path in video.given().items():
         digest.update(f"{index} {path.name} ".encode() + path.read_bytes())
@@ -180,7 +182,7 @@ def follow_video(
                 have, want = ("{}x{}".format(*x.shape[:2]) for x in (given, frame))
                 raise ValueError(f"the mask of {path} is {have} but the frame is {want} (height x width)")
             start = time.perf_counter()
-            mask = follower.step(frame, given).mask  # on a CPU at the end, so an accelerator has finished
+            mask = follower.step(frame, given).mask  # `mask` is on the CPU, so an accelerator has finished
             seconds += time.perf_counter() - start
             count += 1
             if path.stem in wanted:
@@ -196,13 +198,13 @@ def _read(video: Video) -> Iterator[tuple[Path, IdMask | None, Pixels]]:
 
 @contextmanager
 def _appearing(target: Path) -> Iterator[Path]:
-    """A hidden folder to fill, whose files take their place if the block ends well, and vanish otherwise."""
+    """A hidden folder to fill. On success the folder moves to `target`; on an error it is removed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
         partial_folder(target.parent, target.name) as stage,
         partial_folder(target.parent, target.name) as old,
     ):
         yield stage
-        if target.exists():  # of an earlier run
+        if target.exists():  # left by an earlier run
             os.rename(target, old / target.name)
         os.rename(stage, target)

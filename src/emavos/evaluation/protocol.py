@@ -1,4 +1,4 @@
-"""Protocols: where a data set keeps what is needed, what is wanted of it, and how it is scored."""
+"""Benchmark protocols: folder layout, wanted frames and scoring rules."""
 
 from __future__ import annotations
 
@@ -7,37 +7,35 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
-_FLAT = 16  # memory frames, as a session holds unless told
+_FLAT = 16  # memory frames, the default of a session
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a benchmark is run. Folders are relative to the data; of several the first that exists is taken.
+    """How a benchmark is run. Folders are relative to the data; the first existing one is used.
 
-    The defaults suit any folder that looks like DAVIS; `PROTOCOLS` has the benchmarks by name.
+    The defaults suit any folder laid out like DAVIS. `PROTOCOLS` has the benchmarks by name.
     """
 
     name: str
-    images: tuple[str, ...] = ("JPEGImages/480p", "JPEGImages")  # of IMAGES/<sequence>/<frame>.jpg
-    masks: tuple[str, ...] = ("Annotations/480p", "Annotations")  # of MASKS/<sequence>/<frame>.png
-    lists: tuple[str, ...] = ()  # files that name the sequences, one a line; none: every folder with masks
-    meta: tuple[str, ...] = ()  # YouTube-VOS's meta.json, which names sequences, objects and frames
-    seen: tuple[str, ...] = ()  # the meta.json of the training set, whose categories are the seen ones
+    images: tuple[str, ...] = ("JPEGImages/480p", "JPEGImages")  # each has IMAGES/<sequence>/<frame>.jpg
+    masks: tuple[str, ...] = ("Annotations/480p", "Annotations")  # each has MASKS/<sequence>/<frame>.png
+    lists: tuple[str, ...] = ()  # files with one sequence name per line; empty: every folder with masks
+    meta: tuple[str, ...] = ()  # YouTube-VOS's meta.json with sequences, objects and frames
+    seen: tuple[str, ...] = ()  # meta.json of the training set, for the seen categories
 
-    binary: bool = False  # all that is not 0 in a mask, 255 too, is one object
-    late: bool = False  # objects may appear later, each in the first mask that shows it
-    wanted: Literal["frames", "meta"] = (
-        "frames"  # which frames get a mask: all, or those that meta.json names
-    )
-    whole: bool = False  # whether a sequence with a truth has one for each frame
-    scores_last: bool = False  # whether the last frame counts; DAVIS leaves it out
+    binary: bool = False  # all nonzero pixels of a mask, including 255, are one object
+    late: bool = False  # objects may appear later, each in the first mask showing it
+    wanted: Literal["frames", "meta"] = "frames"  # the frames to predict: all, or those listed in meta.json
+    whole: bool = False  # whether ground truth, if any, covers every frame
+    scores_last: bool = False  # whether the last frame counts; DAVIS skips the last frame
 
-    size: int | None = 480  # short side while working; None: the source's
-    every: int = 5  # a frame becomes memory each `every` frames
-    max_frames: int | None = None  # memory frames held; None: all
+    size: int | None = 480  # short side of the frames for the network; None keeps the source's size
+    every: int = 5  # every how many frames one is stored in memory
+    max_frames: int | None = None  # memory frames to keep; None keeps all
 
-    zip_folder: str = ""  # the folder inside a submission that holds those of the sequences
-    about: str = ""  # one line for people
+    zip_folder: str = ""  # folder of the sequences inside a submission
+    about: str = ""  # one line of description
 
 
 _DAVIS = Protocol(

@@ -1,4 +1,4 @@
-"""The tables of Kim and Hong (JBE 28(5), 2023): what they published, beside what was measured here."""
+"""The tables of Kim and Hong (JBE 28(5), 2023): published results beside results measured here."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class Published:
-    """A line of a table, on DAVIS 2017 val, in percent."""
+    """One line of a table: results on DAVIS 2017 val, in percent."""
 
     method: str
     JF: float
     J: float
     F: float
-    fps: str | None  # as printed: "<6.0" is a bound; None: not in this table
-    attention: tuple[str, str] | None = None  # of key and value encoder in the model that it is about
+    fps: str | None  # as printed ("<6.0" is a bound); None: not in this table
+    attention: tuple[str, str] | None = None  # attention of the key encoder and of the value encoder
 
 
 _NONE, _SELF, _EXTERNAL = "none", "self", "external"
@@ -51,11 +51,11 @@ TABLES: Mapping[int, tuple[Published, ...]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Measured:
-    """A model that was measured here: what it is, on what, and its scores in [0, 1]."""
+    """A model measured here, with scores in [0, 1]."""
 
     name: str
     trunk: str
-    attention: tuple[str, str]  # of key and value encoder
+    attention: tuple[str, str]  # attention of the key encoder and of the value encoder
     JF: float
     J: float
     F: float
@@ -63,9 +63,13 @@ class Measured:
 
 
 def compare_with_paper(table: int, measured: Sequence[Measured] = (), data: str = "") -> str:
-    """A table of the paper as text, each line with what was measured here for the same attention.
+    """A table of the paper as text. Below each line are the models measured here with the same attention.
 
-    data: what the measured were measured on, such as "davis-2017-val, 30 sequences".
+    table: number of the table, 2 to 4.
+    measured: models measured here.
+    data: description of the data measured on, such as "davis-2017-val, 30 sequences".
+
+    Raises ValueError if there is no such table.
     """
     if table not in TABLES:
         raise ValueError(f"the tables are {', '.join(map(str, TABLES))}, not {table}")

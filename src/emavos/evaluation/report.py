@@ -21,23 +21,23 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True)
 class Method:
-    """Masks of a data set, by whatever made them, and what is known of them."""
+    """A method's masks of a data set, with its score and its run."""
 
     name: str
-    folder: Path  # of FOLDER/<sequence>/<frame>.png
-    score: Score | None = None  # None: the data holds no truth
-    run: Run | None = None  # None: they were not made here
+    folder: Path  # with masks at FOLDER/<sequence>/<frame>.png
+    score: Score | None = None  # None if the data has no ground truth
+    run: Run | None = None  # None if the masks were made elsewhere
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells below the names of columns. Numbers are formatted where they are shown."""
+    """A table of cells with named columns. Numbers stay unformatted until shown."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
     def text(self) -> str:
-        """In columns: names to the left, numbers to the right."""
+        """The table as aligned text: names to the left, numbers to the right."""
         cells = [self.columns, *([shown(cell) for cell in row] for row in self.rows)]
         widths = [max(len(row[c]) for row in cells) for c in range(len(self.columns))]
         numeric = [all(not isinstance(row[c], str) for row in self.rows) for c in range(len(self.columns))]
@@ -51,7 +51,7 @@ class Table:
         return "\n".join(line.rstrip() for line in lines)
 
     def csv(self) -> str:
-        """As CSV, numbers in full and nothing where there is none."""
+        """The table as CSV with numbers in full; missing values are empty."""
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(self.columns)
@@ -60,7 +60,7 @@ class Table:
 
 
 def shown(cell: Cell) -> str:
-    """A cell for people: scores with three digits, larger numbers with fewer, "-" for nothing."""
+    """A cell as text: scores with three digits, larger numbers with fewer, missing values as "-"."""
     if _nothing(cell):
         return "-"
     if isinstance(cell, float):
@@ -69,7 +69,7 @@ def shown(cell: Cell) -> str:
 
 
 def overview(methods: Sequence[Method]) -> Table:
-    """A line for each method: its scores, speed, memory and size."""
+    """One row per method: scores, speed, memory and number of parameters."""
     classes = any(method.score is not None and method.score.classes for method in methods)
     columns = ["method", *(["G"] if classes else []), "J&F", "J", "F"]
     columns += [f"{m} {kind}" for kind in ("seen", "unseen") for m in "JF"] if classes else []
@@ -85,7 +85,7 @@ def overview(methods: Sequence[Method]) -> Table:
             for kind in ("seen", "unseen"):
                 part = parts.get(kind)
                 row += [part.J.mean, part.F.mean] if part else [None, None]
-        # a method without a network follows nothing: how fast it does so says nothing
+        # without a network nothing is tracked, so the speed would mislead
         timed = run is not None and run.parameters is not None
         row += [run.fps if timed else None, run.peak_mb if timed else None] if run else [None, None]
         row.append(run.parameters if run else None)
@@ -94,7 +94,7 @@ def overview(methods: Sequence[Method]) -> Table:
 
 
 def by_sequence(methods: Sequence[Method]) -> Table:
-    """J&F of each sequence, the mean over its objects, a column for each method that has a score."""
+    """J&F of each sequence (the mean over its objects), one column per scored method."""
     scored = [method for method in methods if method.score is not None]
     names = list(dict.fromkeys(name for method in scored for name in _scores(method).sequences))
     rows = [
@@ -105,7 +105,7 @@ def by_sequence(methods: Sequence[Method]) -> Table:
 
 
 def objects_table(score: Score) -> Table:
-    """A line for each object of each sequence."""
+    """One row per object of each sequence."""
     rows = [
         (name, i, one.JF, *asdict(one.J).values(), *asdict(one.F).values(), len(one.J_frames))
         for name, objects in score.sequences.items()
@@ -115,7 +115,7 @@ def objects_table(score: Score) -> Table:
 
 
 def sequences_table(score: Score) -> Table:
-    """A line for each sequence: means over its objects."""
+    """One row per sequence, averaged over its objects."""
     parts = {name: Score({name: objects}) for name, objects in score.sequences.items() if objects}
     rows = [
         (name, part.JF, *asdict(part.J).values(), *asdict(part.F).values(), len(part.objects))
@@ -125,7 +125,7 @@ def sequences_table(score: Score) -> Table:
 
 
 def global_table(score: Score) -> Table:
-    """One line, means over all objects; and one for seen and unseen classes where they are known."""
+    """The mean over all objects, plus rows for seen and unseen classes if classes are known."""
     parts = {"all": score, **score.classes}
     rows = [
         (name, part.JF, *asdict(part.J).values(), *asdict(part.F).values(), len(part.objects))
@@ -135,7 +135,7 @@ def global_table(score: Score) -> Table:
 
 
 def write_scores(score: Score, folder: str | PathLike[str]) -> None:
-    """Write `global.csv`, `sequences.csv`, `objects.csv` and `scores.json`, which has every frame too."""
+    """Write `global.csv`, `sequences.csv`, `objects.csv`, and `scores.json` with every frame."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
@@ -146,7 +146,10 @@ def write_scores(score: Score, folder: str | PathLike[str]) -> None:
 
 
 def write_overview(methods: Sequence[Method], facts: Mapping[str, Any], folder: str | PathLike[str]) -> None:
-    """Write `overview.csv` and `overview.json`: the line of each method; facts: about all of them."""
+    """Write `overview.csv` and `overview.json` with one line per method.
+
+    facts: plain values for JSON about all methods, added to the JSON file.
+    """
     table = overview(methods)
     lines = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     settings = {method.name: None if method.run is None else method.run.settings for method in methods}
@@ -157,7 +160,7 @@ def write_overview(methods: Sequence[Method], facts: Mapping[str, Any], folder: 
 
 
 def to_dict(score: Score) -> dict[str, Any]:
-    """All of a score as plain values for JSON."""
+    """A score as plain values for JSON."""
     return {
         "J&F": score.JF,
         "J": asdict(score.J),
@@ -204,7 +207,7 @@ def _nothing(cell: Cell) -> bool:
 
 
 def _finite(value: Any) -> Any:
-    """The same without NaN, which JSON does not have."""
+    """The same value with None instead of NaN and infinity, for JSON."""
     if isinstance(value, dict):
         return {key: _finite(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""The score of masks against a ground truth: one video, or a data set."""
+"""Score masks against ground truth: one video, or a data set."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from emavos.io import read_mask
 
 @dataclass(frozen=True)
 class ObjectScore:
-    """J and F of one object in every frame that counts: all after the one that showed it, but the last."""
+    """J and F of one object in all counted frames: after its first and before the video's last."""
 
     J_frames: tuple[float, ...]
     F_frames: tuple[float, ...]
-    begin: int = 0  # where it was given; the first that counts is the next
+    begin: int = 0  # index of the object's first frame; counting starts at the next
 
     @property
     def J(self) -> Statistics:
@@ -48,14 +48,14 @@ _Scored: TypeAlias = tuple[dict[int, ObjectScore], tuple[int, ...]]  # by object
 
 @dataclass(frozen=True)
 class Score:
-    """The scores of a data set. Its J and F are means over all objects, whatever sequence they are in."""
+    """The scores of a data set. J and F are means over all objects of all sequences."""
 
     sequences: Mapping[str, Mapping[int, ObjectScore]]  # sequences["judo"][1] is object 1 of judo
-    extra: tuple[str, ...] = ()  # results of these sequences that no ground truth asks for: not scored
-    untold: tuple[str, ...] = ()  # frames that have no ground truth, where others of their sequence do
-    seen: Mapping[str, frozenset[int]] | None = None  # objects of seen classes; None: classes are not known
-    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of the frames, the first included
-    later: tuple[str, ...] = ()  # objects that begin after the first frame, where the protocol ignores them
+    extra: tuple[str, ...] = ()  # result files without a ground truth, not scored
+    untold: tuple[str, ...] = ()  # frames without ground truth in sequences that have some
+    seen: Mapping[str, frozenset[int]] | None = None  # objects of seen classes; None if classes are not known
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of the frames, including the first
+    later: tuple[str, ...] = ()  # objects that begin after the first frame, if the protocol ignores them
 
     @property
     def objects(self) -> tuple[ObjectScore, ...]:
@@ -71,11 +71,11 @@ class Score:
 
     @property
     def JF(self) -> float:
-        """J&F, by which DAVIS ranks: halfway between mean J and mean F."""
+        """J&F, the ranking score of DAVIS: the mean of mean J and mean F."""
         return (self.J.mean + self.F.mean) / 2
 
     def over_time(self, sequence: str) -> dict[str, float]:
-        """J&F of the frames of a sequence, by their names: the mean over the objects that count there."""
+        """J&F of each frame of a sequence by frame name, averaged over the objects counted in the frame."""
         frames: dict[int, list[float]] = {}
         for one in self.sequences[sequence].values():
             for i, (j, f) in enumerate(zip(one.J_frames, one.F_frames, strict=True), start=one.begin + 1):
@@ -84,7 +84,7 @@ class Score:
 
     @property
     def classes(self) -> Mapping[str, Score]:
-        """The scores of the objects of seen and of unseen classes; empty where classes are not known."""
+        """The scores of seen and of unseen classes; empty if classes are not known."""
         if self.seen is None:
             return {}
         seen = self.seen
@@ -102,7 +102,7 @@ class Score:
 
     @property
     def overall(self) -> float:
-        """By what the protocol ranks: J&F, or G of YouTube-VOS, the mean of J and F of seen and unseen."""
+        """The ranking score: J&F, or G of YouTube-VOS (the mean of J and F over seen and unseen classes)."""
         if classes := self.classes:
             return float(np.mean([part.JF for part in classes.values()]))
         return self.JF
@@ -116,18 +116,23 @@ def score_folder(
     names: Sequence[str] | None = None,
     processes: int = 1,
 ) -> Score:
-    """The score of `results/<sequence>/<frame>.png`, masks of object ids, on the data of a protocol.
+    """Score the masks `results/<sequence>/<frame>.png` against the ground truth of a data set.
 
-    names: these sequences alone. processes: that share the work, a sequence at a time; 0: one for each core
-        that this process may use. They are spawned: a script that asks for several keeps its own work
-        below `if __name__ == "__main__":`.
+    data: folder of the data set.
+    results: folder of the masks to score, PNGs of object ids.
+    protocol: benchmark protocol, see `PROTOCOLS`.
+    names: sequences to score; None scores all.
+    processes: number of processes, each scoring one sequence at a time; 0 uses one per available core.
+        Processes are spawned, so a script that asks for several must guard its own work with `if __name__ ==
+        "__main__":`.
 
-    Every frame that is compared needs a mask of its size, but for the first, which was given. One that lacks
-    raises ValueError before anything is scored; masks of another size, of ids that the truth does not have,
-    of colours or blur raise it too, by their names. Masks that no ground truth asks for are named in
-    `Score.extra`, frames of the data without a truth in `Score.untold`, and objects of the truth that begin
-    after the first frame, where the protocol has no such objects, in `Score.later`; sequences that the
-    protocol does not name are not looked at.
+    Every compared frame except the first needs a mask of its size. Files left out of the score are listed in
+    the result: masks without a ground truth in `Score.extra`, frames without a ground truth in
+    `Score.untold`, and objects that begin after the first frame in `Score.later`, if the protocol has no such
+    objects. Other sequences are ignored.
+
+    Raises ValueError before scoring if a mask is missing; also if a mask has the wrong size, unknown ids,
+    colours or blurred ids. The error lists the files.
 
         score = score_folder("DAVIS", "results")
         print(score.JF, score.J.mean, score.sequences["judo"][1].F.decay)
@@ -143,9 +148,9 @@ def score_videos(
     *,
     processes: int = 1,
 ) -> Score:
-    """The score of results on videos that `find_videos` found; seen: the categories that count as seen.
+    """Score results on the videos returned by `find_videos`. See `score_folder`.
 
-    Otherwise as `score_folder`.
+    seen: categories that count as seen.
     """
     results = Path(results)
     checked = check_results(videos, results)
@@ -178,17 +183,19 @@ def score_sequence(
 ) -> dict[int, ObjectScore]:
     """The score of each object of one video, by id.
 
-    truth, pred: all frames in order, masks (H, W) of object ids; taken one at a time, so generators will do.
-    binary: everything that is not 0, with 255, is one object (DAVIS 2016).
-    late: objects may appear later; each counts from the frame after the one that shows it first.
+    truth, pred: masks (H, W) of object ids for all frames in order. Masks are read one at a time, so you can
+        pass generators.
+    binary: treat all nonzero pixels, including 255, as one object (DAVIS 2016).
+    late: whether objects may appear later. Each object counts from the frame after its first.
     scores_last: whether the last frame counts.
-    names: what errors call the frames, one for each.
+    names: names of the frames for error messages.
 
-    The objects are exactly the ids of the first ground truth; 255 is void, which counts as background. Ids
-    that later ground truths add count as background too, and a warning names them. With `late` the objects
-    are the ids of all ground truths except 255; an object without a scored frame after its first is left
-    out. Raises ValueError if `pred` has any other id. The first frame does not count; of the first of `pred`
-    only the size is checked.
+    The objects are the ids of the first ground truth. 255 is void and counts as background. Ids that first
+    appear in later ground truths also count as background, with a warning. With `late`, the objects are the
+    ids of all ground truths except 255; an object without a counted frame is left out. The first frame does
+    not count, and only the size of its `pred` is checked.
+
+    Raises ValueError if `pred` has any other id.
     """
     scores, later = _score(truth, pred, binary=binary, late=late, scores_last=scores_last, names=names)
     if later:
@@ -209,10 +216,10 @@ def _score(
     scores_last: bool,
     names: Sequence[str] | None,
 ) -> _Scored:
-    """The score of each object, and the ids of the truth that begin too late to be one."""
-    begins: dict[int, int] = {}  # the frame that shows an object first
-    ignored: set[int] = set()  # ids of later truths, where objects may not begin later
-    rows: list[dict[int, tuple[float, float]]] = []  # for each frame after the first, (J, F) of each object
+    """Returns the score of each object, and the ids ignored because of a late first appearance."""
+    begins: dict[int, int] = {}  # first frame of each object
+    ignored: set[int] = set()  # ids that first appear later, if the protocol ignores them
+    rows: list[dict[int, tuple[float, float]]] = []  # per frame after the first: (J, F) of each object
     for index, (true_ids, pred_ids) in enumerate(zip_longest(truth, pred)):
         name = names[index] if names else f"frame {index}"
         check_pair(name, true_ids, pred_ids)
@@ -246,10 +253,10 @@ def _score(
 
 
 def _score_video(task: tuple[Video, Path]) -> _Scored | ValueError:
-    """The score of one video, or what is wrong with its masks."""
+    """Returns the score of one video, or the error about its masks."""
     video, results = task
     files = [results / path.name for path in video.truths]
-    files[0] = video.truths[0]  # given, so that no result is needed
+    files[0] = video.truths[0]  # the first mask is given, so no result is needed
     protocol = video.protocol
     try:
         return _score(
@@ -269,7 +276,7 @@ def _in_processes(processes: int, tasks: Sequence[tuple[Video, Path]]) -> list[_
     if count < 2:
         scores = [_score_video(task) for task in tasks]
     else:
-        # longest first, so that none is left alone at the end
+        # longest first, so that no process ends up alone with a long video
         order = sorted(range(len(tasks)), key=lambda i: -len(tasks[i][0].truths))
         with ProcessPoolExecutor(count, get_context("spawn")) as pool:
             done = dict(zip(order, pool.map(_score_video, [tasks[i] for i in order]), strict=True))
@@ -280,7 +287,7 @@ def _in_processes(processes: int, tasks: Sequence[tuple[Video, Path]]) -> list[_
 
 
 def _cores() -> int:
-    """How many this process may use, where the system tells, otherwise how many there are."""
+    """The number of cores available to this process, if the system reports it; otherwise of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,4 +1,4 @@
-"""A zip of masks in the layout of a benchmark's server, checked first."""
+"""Check masks and pack them as a zip for a benchmark's server."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from emavos.io.whole import replacing
 def write_submission(
     videos: Sequence[Video], results: str | PathLike[str], path: str | PathLike[str]
 ) -> tuple[str, ...]:
-    """Write a zip of the wanted masks, `results/<sequence>/<frame>.png`, and give the names left out of it.
+    """Write a zip of the masks `results/<sequence>/<frame>.png` and return the names of files left out.
 
-    Servers score what they get, so all of it is looked at first: ValueError names the masks that are missing,
-    of another size than their frame, not palette PNGs in the colours of DAVIS, or with an id that no given
-    mask shows. What no one asked for is left out and named. Equal masks give equal bytes.
+    Servers score whatever they receive, so all masks are checked first. Equal masks give equal bytes.
+
+    Raises ValueError if a mask is missing, differs in size from its frame, is not a palette PNG in DAVIS
+    colours, or has an id that no given mask shows. The error lists the files.
     """
     results, path = Path(results), Path(path)
     if path.suffix.lower() != ".zip":
         raise ValueError(f"{path} is not named .zip")
-    path.unlink(missing_ok=True)  # one that was packed before may not stand for these masks
+    path.unlink(missing_ok=True)  # an older zip must not be mistaken for these masks
     if wrong := [problem for video in videos for problem in _problems(video, results)]:
         raise ValueError(f"{some(wrong)}; nothing was packed")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +37,8 @@ def write_submission(
         for video in videos:
             for name in video.wanted:
                 inside = "/".join(filter(None, (video.protocol.zip_folder, video.name, f"{name}.png")))
-                entry = zipfile.ZipInfo(inside)  # dated 1980, whenever it is made; PNGs are compressed
+                # fixed date (1980), stored without compression as PNGs are compressed
+                entry = zipfile.ZipInfo(inside)
                 archive.writestr(entry, (results / video.name / f"{name}.png").read_bytes())
     wanted = {f"{video.name}/{name}.png" for video in videos for name in video.wanted}
     found = (f"{video.name}/{file.name}" for video in videos for file in (results / video.name).iterdir())

@@ -1,4 +1,4 @@
-"""Several views of a video followed at once, and their probabilities averaged: flips and scales."""
+"""Track a video in several views (flipped, scaled) and average the probabilities."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from emavos.session import Result, Session
 
 
 class Views:
-    """Follows the objects of one video in several views of it; used in place of a `Session`.
+    """Tracks the objects of one video in several views. Use an instance instead of a `Session`.
 
-    A view has a memory of its own, is followed to the end by itself, and gives a probability of each frame;
-    their mean is the result. Each view costs as much time and memory as a session of its size.
+    Each view has its own session, so each costs the time and memory of a session at its size. The result is
+    the mean of the views' probabilities.
 
-    begin: makes a session that works at a short side, `lambda size: Session(model, policy, size)`.
-    size: short side of the view at scale 1; None, that of the frames.
-    scales: of the views, times `size`. flip: each view also in the mirror.
+    begin: returns a session for a short side in pixels, for example `lambda size: Session(model, policy,
+        size)`.
+    size: short side of the view at scale 1, in pixels; None keeps the size of the frames.
+    scales: factors on `size`, one per view.
+    flip: whether to add a mirrored copy of each view.
     """
 
     def __init__(
@@ -38,12 +40,12 @@ class Views:
         self._begin, self._size = begin, size
         self._kinds = list(product(scales, (False, True) if flip else (False,)))
         self._sessions: list[Session] = []
-        self._apart = False  # whether a frame failed in one view after others had taken it
+        self._apart = False  # whether a frame failed in one view after other views had processed the frame
 
     def step(self, frame: object, mask: object = None) -> Result:
-        """The masks of the next frame, as `Session.step`.
+        """Returns the masks of the next frame, like `Session.step`.
 
-        Raises RuntimeError after a step that failed in one view: the views are at different frames.
+        Raises RuntimeError after a failed step, because the views may then be at different frames.
         """
         if self._apart:
             raise RuntimeError("an earlier frame failed in one of the views; begin the video anew")
