@@ -1,4 +1,4 @@
-"""Training of STCN on still images and clips."""
+"""Train STCN on still images and video clips."""
 
 from emavos.training.config import TrainConfig
 from emavos.training.log import Progress

@@ -1,4 +1,4 @@
-"""A run on disk: all that it goes on from, in one safetensors file that is always whole."""
+"""Checkpoints: the whole state of a run in one safetensors file, written atomically."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ from emavos.training.config import TrainConfig
 from emavos.training.learner import Learner
 from emavos.weights.load import load_strictly
 
-_STATE = ("exp_avg", "exp_avg_sq", "step")  # what Adam keeps of each parameter
+_STATE = ("exp_avg", "exp_avg_sq", "step")  # Adam's state for each parameter
 
 
 def save_checkpoint(path: Path, learner: Learner, iteration: int) -> None:
-    """All that goes on from here: `iteration` is the next one to run."""
+    """Write everything needed to resume a run.
+
+    path: file to write.
+    learner: learner with model, optimiser and averages.
+    iteration: the next iteration to run.
+    """
     tensors = {f"model.{key}": tensor for key, tensor in learner.model.state_dict().items()}
     for name, parameter in learner.model.named_parameters():
-        state = learner.optimiser.state.get(parameter, {})  # nothing before the first step
+        state = learner.optimiser.state.get(parameter, {})  # empty before the first step
         tensors |= {f"{field}.{name}": state[field] for field in _STATE if field in state}
     if learner.average is not None:
         tensors |= {f"average.{name}": weight for name, weight in learner.average.weights.items()}
@@ -38,11 +43,14 @@ def save_checkpoint(path: Path, learner: Learner, iteration: int) -> None:
 
 
 def load_checkpoint(path: Path, learner: Learner) -> int:
-    """Put back what `save_checkpoint` wrote; returns the next iteration.
+    """Restore a state written by `save_checkpoint`, and return the next iteration.
 
-    Raises ValueError where the file is none of a run of this model, or the run was begun with another config.
-    Its end alone may have been moved, and the place where the learning rate begins to fall, if the run has
-    not come to it.
+    path: file to read.
+    learner: learner to restore; its config must equal the config of the run, except as below.
+
+    You can change `iterations` and `decay_from` if the learning rate has not begun to fall yet.
+
+    Raises ValueError if the file is damaged, belongs to another model, or the run had another config.
     """
     what = f"{path} is damaged, or no checkpoint of a run"
     check_file(path, "a checkpoint")
@@ -60,7 +68,7 @@ def load_checkpoint(path: Path, learner: Learner) -> int:
     load_strictly(model, {key[6:]: x for key, x in state.items() if key.startswith("model.")}, what)
     for name, parameter in model.named_parameters():
         fields = {field: state[f"{field}.{name}"] for field in _STATE if f"{field}.{name}" in state}
-        if fields:  # the step's count stays on the CPU, where the optimiser keeps it
+        if fields:  # the optimiser expects the step count on the CPU
             wanted = {field: torch.Size() if field == "step" else parameter.shape for field in _STATE}
             _check_shapes(fields, wanted, f"{what}: the optimiser's state of {name}")
             learner.optimiser.state[parameter] = {
@@ -90,7 +98,8 @@ def _check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, torch.Size],
 
 def _check_same(path: Path, begun: TrainConfig, config: TrainConfig, iteration: int) -> None:
     ours, theirs = dataclasses.asdict(config), dataclasses.asdict(begun)
-    if iteration <= min(begun.decay_from, config.decay_from) and not config.gaps:  # which follow the length
+    # gaps depend on the length of the run
+    if iteration <= min(begun.decay_from, config.decay_from) and not config.gaps:
         for name in ("iterations", "decay_from"):
             del ours[name], theirs[name]
     differing = [f"{name} was {theirs[name]}, is {ours[name]}" for name in ours if ours[name] != theirs[name]]

@@ -1,4 +1,4 @@
-"""The forward pass over a batch of short clips: the session's loop, with gradients and without top-k."""
+"""The forward pass over a batch of short clips: a session's loop, but with gradients and without top-k."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from emavos.models.stcn import STRIDE
 
 
 class Followed(NamedTuple):
-    """What one frame of a clip gave, for B clips of O objects."""
+    """The network's output for one frame, for B clips with O objects."""
 
     logits: Tensor  # (B, 1 + O, H, W), log-odds whose softmax is the aggregated probability
-    matched: Tensor  # (B, O, h, w) in [0, 1], the memory's true masks read by the affinity
-    best: Tensor  # scalar, the mean weight of the best memory cell, without gradient
-    cells: (
-        Tensor  # scalar, the mean of exp(entropy) of the weights: how many cells are read, without gradient
-    )
+    matched: Tensor  # (B, O, h, w) in [0, 1], true masks of the memory frames, read with the affinity
+    best: Tensor  # scalar without gradient, mean weight of the best memory cell
+    cells: Tensor  # scalar without gradient, mean exp(entropy) of the weights: number of cells read
 
 
 class ClipNetwork(nn.Module):
-    """`follow_clip` as a module, which is what DistributedDataParallel wraps."""
+    """`follow_clip` as a module, for DistributedDataParallel."""
 
     def __init__(self, model: STCN) -> None:
         super().__init__()
@@ -36,24 +34,28 @@ class ClipNetwork(nn.Module):
 
 
 def clip_logits(model: STCN, frames: Tensor, first: Tensor, valid: Tensor | None = None) -> list[Tensor]:
-    """Log-odds (B, 1 + O, H, W) of every frame after the first, T - 1 of them.
+    """Log-odds (B, 1 + O, H, W) of every frame after the first; T - 1 tensors.
 
-    frames: (B, T, 3, H, W), normalised. first: (B, O, H, W), the masks of frame 0. valid: see `follow_clip`.
+    model: network.
+    frames: (B, T, 3, H, W), normalised.
+    first: (B, O, H, W), the masks of frame 0.
+    valid: (B, O), see `follow_clip`.
     """
-    masks = first.unsqueeze(1).expand(-1, frames.shape[1], -1, -1, -1)  # only the first is looked at
+    masks = first.unsqueeze(1).expand(-1, frames.shape[1], -1, -1, -1)  # only the first mask is used
     return [followed.logits for followed in follow_clip(model, frames, masks, valid)]
 
 
 def follow_clip(model: STCN, frames: Tensor, masks: Tensor, valid: Tensor | None = None) -> list[Followed]:
-    """Follow the objects of a batch of clips from their first masks; each frame reads all frames before it.
+    """Track the objects of a batch of clips from their first masks; returns T - 1 results.
 
+    Each frame reads from all earlier frames.
+
+    model: network.
     frames: (B, T, 3, H, W), normalised.
-    masks: (B, T, O, H, W), the truth. The network sees that of frame 0 only; `Followed.matched` is read from
-        that of all frames in memory.
-    valid: (B, O), 1 for objects, 0 for planes without one, whose probability is held at zero; None: all are
+    masks: (B, T, O, H, W), ground truth. The network sees only frame 0; the masks of later memory frames are
+        used only for `Followed.matched`.
+    valid: (B, O), 1 for objects, 0 for empty planes, whose probability is kept at zero; None if all are
         objects.
-
-    Returns T - 1 results.
     """
     clips, length = frames.shape[:2]
     features = _per_frame(model.encode_key(frames.flatten(0, 1)), clips)
@@ -68,7 +70,8 @@ def follow_clip(model: STCN, frames: Tensor, masks: Tensor, valid: Tensor | None
         value = model.encode_value(frames[:, t - 1], last, prob)
         values.append(value.flatten(3).permute(0, 3, 1, 2))  # (B, h * w, O, Cv)
         now = features[t]
-        with torch.autocast(frames.device.type, enabled=False):  # cells that differ would look the same
+        # in half precision, different cells would look the same
+        with torch.autocast(frames.device.type, enabled=False):
             affinity = full_affinity(now.key.flatten(2).float(), torch.cat(keys, 1).float())  # (B, N, P)
             readout = weighted_values(affinity, torch.cat(values, 1).float())
             truth = covered[:, :t].transpose(1, 2).flatten(2)  # (B, O, N)
@@ -82,9 +85,9 @@ def follow_clip(model: STCN, frames: Tensor, masks: Tensor, valid: Tensor | None
 
 
 def cell_coverage(masks: Tensor) -> Tensor:
-    """How much of each cell of stride 16 masks (..., H, W) of 0 and 1 cover: (..., h, w) in [0, 1].
+    """The fraction of each stride-16 cell covered by masks (..., H, W) of 0 and 1: (..., h, w) in [0, 1].
 
-    Cell i is centred on pixel 16 i, as the small trunk's features are.
+    Cell i is centred on pixel 16 i, like the features of the small trunk.
     """
     height, width = masks.shape[-2:]
     cells = functional.avg_pool2d(masks.flatten(0, -3), STRIDE, padding=STRIDE // 2, count_include_pad=False)[
@@ -95,12 +98,12 @@ def cell_coverage(masks: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _softness(affinity: Tensor) -> tuple[Tensor, Tensor]:
-    """Means over query cells of the best weight, and of exp(entropy), of an affinity (B, N, P)."""
+    """Means over query cells of the best weight and of exp(entropy), for an affinity (B, N, P)."""
     entropy = -(affinity * affinity.clamp(min=1e-12).log()).sum(dim=1)
     return affinity.amax(dim=1).mean(), entropy.exp().mean()
 
 
 def _per_frame(features: Features, clips: int) -> list[Features]:
-    """Features of (B * T) frames -> T features of B frames."""
+    """Split the features of (B * T) frames into T features of B frames."""
     parts = [x.unflatten(0, (clips, -1)).unbind(1) for x in features]
     return [Features(*frame) for frame in zip(*parts, strict=True)]

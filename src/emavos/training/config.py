@@ -1,4 +1,4 @@
-"""What a training run is: everything that its result depends on, saved with it."""
+"""The config of a training run: all settings that the result depends on, saved with the result."""
 
 from __future__ import annotations
 
@@ -20,49 +20,49 @@ Decay = Literal["linear", "step"]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One stage of training. The defaults make the first stage of the embedded model.
+    """One stage of training. The defaults are the first stage of the embedded model.
 
-    The learning rate rises over `warmup` iterations and stays. With `decay` "linear" it falls to zero from
-    `decay_from` to `iterations`, so that a run can be made longer up to the point where the fall begins; with
-    "step" it is a tenth from `decay_from` on.
+    The learning rate rises over `warmup` iterations and then stays constant. With `decay="linear"`, the rate
+    falls to zero from `decay_from` to `iterations`, so you can lengthen a run until the fall begins. With
+    `decay="step"`, the rate is a tenth from `decay_from` on.
     """
 
     preset: str = "stcn-tiny"
     iterations: int = 3000
-    batch: int = 4  # clips of an iteration, over all processes
+    batch: int = 4  # clips per iteration, over all processes
     sources: tuple[str, ...] = ("static", "clips")  # names of `emavos.training.sources.SOURCES`
     sampling: Sampling = "composed"  # `ClipSamples`; "videos": `VideoSamples`; "mixed": `MixedSamples`
     size: int = 224  # side of the square clips
     frames: int = 3
     max_gap: int = 12
-    gaps: tuple[tuple[float, int], ...] = ()  # largest gap from a fraction of the run on, in place of max_gap
-    real: float = 0.5  # share of samples that are real video
-    two_objects: float = 0.35  # composed samples: what `ClipSamples` says of these four
+    gaps: tuple[tuple[float, int], ...] = ()  # (fraction of the run, max_gap from there on)
+    real: float = 0.5  # fraction of samples from real video
+    two_objects: float = 0.35  # composed samples: see `ClipSamples` for these four
     occluder: float = 0.3
     lookalike: float = 0.0
     blur: float = 0.0
-    several: tuple[float, ...] = (0.55, 0.3, 0.15)  # mixed samples: shares with one, two, ... objects
-    under: float = 0.35  # mixed samples: share of pasted things that lie under the others
-    objects: int = 2  # of samples of videos, at most
+    several: tuple[float, ...] = (0.55, 0.3, 0.15)  # mixed samples: relative shares of one, two, ... objects
+    under: float = 0.35  # mixed samples: fraction of pasted objects under the others
+    objects: int = 2  # video samples: objects per sample, at most
     zoom: tuple[float, float] = (0.45, 1.0)
-    leave_out: tuple[str, ...] = ()  # sequences never trained on
+    leave_out: tuple[str, ...] = ()  # sequences excluded from training
     optimiser: Optimiser = "adamw"
     lr: float = 4e-4
     trunk_lr: float = 1.3e-4  # the trunks start from ImageNet
-    frozen: tuple[str, ...] = ()  # parameters whose names begin with one of these keep their weights
+    frozen: tuple[str, ...] = ()  # name prefixes of the parameters to freeze
     weight_decay: float = 1e-2
-    clip_grad: float = 5.0  # largest norm of the gradient; 0: any
+    clip_grad: float = 5.0  # largest norm of the gradient; 0 for no limit
     warmup: int = 100
     decay: Decay = "linear"
     decay_from: int = 3000
-    all_pixels_until: int = 300  # then the loss takes the hardest fraction of the pixels,
-    hardest_from: int = 1800  # which falls linearly to its least at this iteration
+    all_pixels_until: int = 300  # later iterations count only the hardest fraction of the pixels,
+    hardest_from: int = 1800  # which falls linearly until this iteration, to
     least_fraction: float = 0.15
     bootstrapping: Bootstrapping = "hardest"  # or "scaled": see `bootstrapped_cross_entropy`
     dice: float = 0.5  # weight of the soft Dice loss beside the cross-entropy
-    matching: float = 0.0  # weight of the loss on the affinity alone
-    ema: float = 0.0  # decay of the moving average of the weights, which is then the result; 0: none
-    precision: Precision = "float32"  # of the network's activations; not of weights, keys or losses
+    matching: float = 0.0  # weight of the matching loss, which depends only on the affinity
+    ema: float = 0.0  # decay of the averaged weights, returned instead of the last; 0 for no average
+    precision: Precision = "float32"  # precision of activations; weights, keys and losses stay in float32
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -141,7 +141,7 @@ class TrainConfig:
         return rise * (self.iterations - iteration) / (self.iterations - self.decay_from)
 
 
-_PARTS: Mapping[str, tuple[tuple[type, ...], str]] = {  # what the lists hold
+_PARTS: Mapping[str, tuple[tuple[type, ...], str]] = {  # types of the lists' items
     "zoom": ((int, float), "two numbers"),
     "several": ((int, float), "numbers"),
     "leave_out": ((str,), "names"),

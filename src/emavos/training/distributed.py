@@ -1,4 +1,4 @@
-"""Several processes that train one model, as torchrun starts them; with one, each of these does nothing."""
+"""Distributed training with processes started by torchrun. In a single process, every function is a no-op."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[torch.device]:
-    """Join the processes that the environment tells of; gives the device of this one.
+    """Join the process group described by the environment; yields the device of this process.
 
-    device: of what kind. An accelerator is numbered by LOCAL_RANK. Without torchrun: the device as given.
+    device: kind of device. With torchrun, an accelerator gets the index LOCAL_RANK; otherwise the device is
+        used as passed.
     """
     if "WORLD_SIZE" not in os.environ:
         yield device
@@ -25,7 +26,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     if device.type != "cpu":
         device = torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0")))
         torch.accelerator.set_device_index(device.index)
-    distributed.init_process_group()  # gloo between CPUs, nccl between CUDA devices
+    distributed.init_process_group()  # gloo for CPUs, nccl for CUDA devices
     try:
         yield device
     finally:
@@ -33,20 +34,20 @@ def joined(device: torch.device) -> Iterator[torch.device]:
 
 
 def rank() -> int:
-    """The number of this process."""
+    """The index of this process."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def count() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def parallel(network: nn.Module) -> nn.Module:
-    """The network, whose gradients are then means over all processes."""
+    """Wrap a network so that its gradients are averaged over all processes."""
     if count() == 1:
         return network
-    # Buffers are those of batch norm, which is frozen. Newer versions of torch have another name for this.
+    # The only buffers are those of the frozen batch norms. Newer versions of torch renamed this option.
     names = inspect.signature(DistributedDataParallel.__init__).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
     buffers: dict[str, Any] = {name: False}
@@ -54,7 +55,7 @@ def parallel(network: nn.Module) -> nn.Module:
 
 
 def mean(values: Tensor) -> Tensor:
-    """Means over the processes, equal in all of them."""
+    """Average values over all processes; every process gets the same result."""
     if count() > 1:
         distributed.all_reduce(values)
         values = values / count()
@@ -67,7 +68,7 @@ def anywhere(flag: bool, device: torch.device) -> bool:
 
 
 def gathered(scores: dict[str, float]) -> dict[str, float]:
-    """The entries of all processes."""
+    """The entries of all processes in one dict."""
     if count() == 1:
         return scores
     parts: list[dict[str, float]] = [{}] * count()

@@ -1,4 +1,4 @@
-"""One step of learning, and all that changes by it."""
+"""One training step, and all state changed by a step."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from emavos.training.losses import bootstrapped_cross_entropy, dice_loss, hardes
 
 
 class Learned(NamedTuple):
-    """Means of a batch over all processes."""
+    """Figures of one step, averaged over the batch and all processes."""
 
     loss: float
-    overlap: float  # soft Dice of the clips' objects
-    matching: float  # `matching_loss`, whether it counts or not
-    best: float  # weight of the best memory cell
-    cells: float  # exp(entropy) of the weights of a query cell
+    overlap: float  # soft Dice overlap of the clips' objects
+    matching: float  # `matching_loss`, reported even if its weight is 0
+    best: float  # mean weight of the best memory cell
+    cells: float  # mean exp(entropy) of the weights of a query cell
 
 
 class Learner:
-    """A model on its device, with optimiser, the scaler of half-precision gradients and averaged weights."""
+    """A model on its device, with its optimiser, gradient scaler for float16 and averaged weights."""
 
     def __init__(self, model: STCN, config: TrainConfig) -> None:
         self.model = model.train()
@@ -43,10 +43,13 @@ class Learner:
         self._network = distributed.parallel(ClipNetwork(model))
 
     def step(self, sample: Sample, iteration: int) -> Learned:
-        """Learn from a batch; returns what it was like, over all processes.
+        """Learn from a batch; returns the figures of the step, averaged over all processes.
 
-        Raises FloatingPointError in every process, before anything is changed, where the loss or its gradient
-        is not finite. In float16 a gradient may overflow: that step is left out, and the scale made smaller.
+        sample: batch on the model's device.
+        iteration: number of the iteration, counted from 0.
+
+        Raises FloatingPointError in every process, before any weight changes, if the loss or its gradient is
+        not finite. In float16 a gradient may overflow; such a step is skipped and the scale is reduced.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = group["base"] * self.config.learning_rate(iteration)
@@ -58,7 +61,8 @@ class Learner:
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimiser)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad or math.inf)
-        if not self.scaler.is_enabled() and not bool(norm.isfinite()):  # it would be in all weights
+        # otherwise NaN would reach all weights
+        if not self.scaler.is_enabled() and not bool(norm.isfinite()):
             raise FloatingPointError(f"the norm of the gradient of iteration {iteration} is {norm.item()}")
         self.scaler.step(self.optimiser)
         self.scaler.update()
@@ -68,7 +72,7 @@ class Learner:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within, the model has its averaged weights, if there are any."""
+        """Context in which the model has its averaged weights, if averages are kept."""
         if self.average is None:
             yield
             return
@@ -80,7 +84,7 @@ class Learner:
             self.model.load_state_dict(weights, strict=False)
 
     def _loss(self, sample: Sample, iteration: int) -> tuple[Tensor, ...]:
-        """The fields of `Learned`, as scalars; the first has a gradient."""
+        """The fields of `Learned` as scalars; only the first has a gradient."""
         config, (frames, masks, valid) = self.config, sample  # (B, T, 3, S, S), (B, T, O, S, S), (B, O)
         fraction = hardest_fraction(
             iteration, config.all_pixels_until, config.hardest_from, config.least_fraction
@@ -109,7 +113,10 @@ class Learner:
 
 
 def _freeze(model: STCN, beginnings: Sequence[str]) -> None:
-    """Let the parameters learn no more whose names begin with one of these; ValueError if one names none."""
+    """Freeze the parameters whose names start with one of the prefixes.
+
+    Raises ValueError if a prefix matches no parameter.
+    """
     names = [name for name, _ in model.named_parameters()]
     for beginning in beginnings:
         if not any(name.startswith(beginning) for name in names):
@@ -119,7 +126,7 @@ def _freeze(model: STCN, beginnings: Sequence[str]) -> None:
 
 
 def make_optimiser(model: STCN, config: TrainConfig) -> torch.optim.Optimizer:
-    """The config's; the trunks have their own learning rate."""
+    """The optimiser of the config, with a separate learning rate for the trunks."""
     learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     trunks = [p for name, p in learning if ".trunk." in name]
     others = [p for name, p in learning if ".trunk." not in name]

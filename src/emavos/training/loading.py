@@ -1,4 +1,4 @@
-"""The batches of a run, in its order, made by other processes while the model learns."""
+"""Load the batches of a run in order, prepared by worker processes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ from emavos.training.config import TrainConfig
 def load_batches(
     samples: Dataset[Sample], start: int, end: int, config: TrainConfig, workers: int
 ) -> DataLoader[Sample]:
-    """Those of iterations start to end; where several processes train, this one's share of each.
+    """The batches of iterations `start` to `end`; in distributed training, this process's share of each.
 
-    Raises ValueError where a batch cannot be shared equally.
+    samples: samples by index.
+    start, end: first iteration, and the one after the last.
+    config: config with the batch size.
+    workers: number of worker processes.
+
+    Raises ValueError if a batch cannot be divided equally among the processes.
     """
     share, rest = divmod(config.batch, distributed.count())
     if rest:
@@ -35,5 +40,5 @@ def load_batches(
 
 
 def _outlive_sigterm(_: int) -> None:
-    """Where a whole group of processes is told to end, the run ends itself, and its workers after it."""
+    """Ignore SIGTERM in a worker: if a whole process group is terminated, the run stops its workers."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

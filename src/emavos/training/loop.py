@@ -1,4 +1,4 @@
-"""The training loop: resumable at any saved iteration, to the bit."""
+"""The training loop. A run can be resumed from any checkpoint with bitwise equal results."""
 
 from __future__ import annotations
 
@@ -32,22 +32,28 @@ def train(
     stopping: Callable[[], bool] | None = None,
     report: Callable[[Progress], None] | None = None,
 ) -> STCN:
-    """Train a model in place on the config's sources in `data`; returns it, with averaged weights if any.
+    """Train a model in place, and return the model (with averaged weights, if the config has `ema`).
 
-    out: a folder for `checkpoint.safetensors`, from which the same call goes on, `config.json` and `log.csv`.
-    workers: processes that make samples; they do not change what is drawn.
+    model: model to train, of the config's preset.
+    data: folder with the data sets of `config.sources`.
+    out: folder for `checkpoint.safetensors`, `config.json` and `log.csv`. The same call resumes from the
+        checkpoint.
+    config: settings of the run.
+    workers: number of processes that prepare samples; the samples do not depend on this number.
     save_every: iterations between checkpoints; the last one is always saved.
-    validate_every: iterations between scores of the sequences left out, written to `validation.csv`; the best
-        model so far is in `best/`. 0: never.
-    pictures_every: iterations between pictures of a batch in `pictures/`. 0: never.
-    tensorboard: write its events too (extra `tensorboard`).
-    stop: end after this iteration, to go on later; the config's `iterations` unless told.
-    stopping: asked after each iteration; where it says so the run is saved and ends, to go on later.
+    validate_every: iterations between validations on the sequences of `config.leave_out`, logged to
+        `validation.csv`; the best model is saved in `best/`. 0 for never.
+    pictures_every: iterations between pictures of a batch in `pictures/`. 0 for never.
+    tensorboard: whether to write TensorBoard events too (extra `tensorboard`).
+    stop: iteration to stop at, to resume later; defaults to the config's `iterations`.
+    stopping: called after each iteration; if True, the run is saved and stops, to resume later.
     report: called after each iteration.
 
-    Within `emavos.training.distributed.joined` each process takes its share of every batch, and the first of
-    them writes. Raises ValueError where model, data or checkpoint do not fit the config, FloatingPointError
-    where the loss or its gradient is not finite; the batch is then in `out`.
+    Within `emavos.training.distributed.joined`, each process trains on its share of every batch, and only the
+    first process writes.
+
+    Raises ValueError if model, data or checkpoint do not match the config. Raises FloatingPointError if the
+    loss or its gradient is not finite; the batch is then saved in `out`.
     """
     if model.config != PRESETS[config.preset]:
         raise ValueError(f"the model is not of the config's preset, {config.preset}")

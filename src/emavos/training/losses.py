@@ -1,4 +1,4 @@
-"""The losses of training, on the log-odds that soft aggregation gives."""
+"""Training losses on the log-odds of soft aggregation."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ Bootstrapping = Literal["hardest", "scaled"]
 
 
 def hardest_fraction(iteration: int, start: int = 20_000, end: int = 70_000, least: float = 0.15) -> float:
-    """The share p of pixels that count: all until `start`, then falling linearly to `least` at `end`.
+    """The fraction p of pixels to count: 1 until `start`, then falling linearly to `least` at `end`.
 
-    The defaults are STCN's.
+    iteration: iteration, counted from 0.
+    start, end: iterations; the defaults are STCN's.
+    least: in (0, 1].
     """
     if iteration < start:
         return 1.0
@@ -25,18 +27,15 @@ def hardest_fraction(iteration: int, start: int = 20_000, end: int = 70_000, lea
 def bootstrapped_cross_entropy(
     logits: Tensor, target: Tensor, fraction: float, bootstrapping: Bootstrapping = "hardest"
 ) -> Tensor:
-    """Cross-entropy of a fraction p of the pixels: their mean in STCN's code, p times the mean in the paper.
+    """Cross-entropy of a fraction p of the pixels (STCN's code), or p times their mean (the paper): a scalar.
 
     logits: (B, 1 + O, H, W).
     target: (B, H, W) of class indices.
     fraction: p, in (0, 1], see `hardest_fraction`.
-    bootstrapping: "hardest", as in STCN's code: the mean over the p H W pixels of each clip whose loss is
-        largest, so that easy pixels get no gradient. "scaled", as equation (4) of Kim and Hong (2023) reads:
-        p times the mean over all pixels, so that every pixel keeps its gradient, and all gradients shrink.
-        Adam divides a common factor out, so "scaled" hardly differs from the plain mean unless other losses
-        are added.
-
-    Returns a scalar.
+    bootstrapping: "hardest", as in STCN's code: the mean over the p H W pixels of each clip with the largest
+        loss, so that easy pixels get no gradient. "scaled", as in equation (4) of Kim and Hong (2023): p
+        times the mean over all pixels, so that every pixel keeps a gradient, scaled by p. Adam cancels a
+        common factor, so "scaled" hardly differs from the plain mean unless other losses are added.
     """
     loss = functional.cross_entropy(logits, target, reduction="none").flatten(1)  # (B, H * W)
     if bootstrapping == "scaled":
@@ -47,10 +46,13 @@ def bootstrapped_cross_entropy(
 
 
 def dice_loss(prob: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """One minus the soft Dice overlap, so that a small object weighs as much as a large one.
+    """One minus the soft Dice overlap, so that small objects count as much as large ones: a scalar.
 
-    prob, target: (B, O, H, W) in [0, 1]. valid: (B, O), 1 for the objects that count; None: all. Returns a
-    scalar, the mean over clips of the mean over their objects.
+    prob: (B, O, H, W) in [0, 1].
+    target: (B, O, H, W) in [0, 1].
+    valid: (B, O), 1 for the objects to count; None counts all.
+
+    The loss is averaged over the objects of a clip, then over clips.
     """
     overlap = (prob * target).sum(dim=(2, 3))
     total = prob.sum(dim=(2, 3)) + target.sum(dim=(2, 3))
@@ -61,13 +63,13 @@ def dice_loss(prob: Tensor, target: Tensor, valid: Tensor | None = None) -> Tens
 
 
 def matching_loss(matched: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Cross-entropy of the masks that the affinity alone reads from memory; only keys get its gradient.
+    """Cross-entropy of masks read from memory with the affinity; only keys get a gradient. A scalar.
 
-    matched: (B, O, h, w) in [0, 1], the memory's true masks read by the affinity.
-    target: (B, O, h, w) in [0, 1], how much of each cell the object covers.
-    valid: (B, O), 1 for the objects that count; None: all.
+    matched: (B, O, h, w) in [0, 1], true masks of the memory frames, read with the affinity.
+    target: (B, O, h, w) in [0, 1], fraction of each cell covered by the object.
+    valid: (B, O), 1 for the objects to count; None counts all.
 
-    The cells on an object weigh as much as all others, however small it is. Returns a scalar.
+    The cells of an object count as much as all other cells together, so small objects count fully.
     """
     loss = functional.binary_cross_entropy(matched.clamp(1e-4, 1 - 1e-4), target, reduction="none")
     on, off = (target > 0.5).to(loss), (target <= 0.5).to(loss)

@@ -1,4 +1,4 @@
-"""A batch for the eye: what is true, and what the model says."""
+"""A picture of a batch: ground truth beside the model's predictions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from emavos.visualize import contact_sheet, overlay
 
 @torch.no_grad()
 def write_prediction(path: Path, model: STCN, sample: Sample, clips: int = 4) -> None:
-    """A PNG of two rows for each of the first clips: frames with their masks, and with those predicted."""
+    """Write a PNG with two rows per clip: frames with their true masks, and frames with predicted masks.
+
+    path: file to write.
+    model: network.
+    sample: batch; frames (B, T, 3, S, S), normalised.
+    clips: number of clips shown.
+    """
     frames, masks, valid = (part[:clips] for part in sample)  # (B, T, 3, S, S), (B, T, O, S, S), (B, O)
     logits = clip_logits(model, frames, masks[:, 0], valid)
     true = [_ids(masks[:, t]) for t in range(frames.shape[1])]
@@ -37,7 +43,7 @@ def write_prediction(path: Path, model: STCN, sample: Sample, clips: int = 4) ->
 
 
 def _ids(planes: Tensor) -> Tensor:
-    """(B, O, S, S) of 0 and 1 -> (B, S, S) of object numbers."""
+    """Object numbers (B, S, S) from planes (B, O, S, S) of 0 and 1."""
     numbers = torch.arange(1, 1 + planes.shape[1], device=planes.device).view(1, -1, 1, 1)
     return (planes * numbers).sum(dim=1).long()
 

@@ -1,4 +1,4 @@
-"""Where the samples of a run come from: the data sets that its config names, in one folder."""
+"""Open the data sets named in a config, and draw samples from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from emavos.data import (
 )
 from emavos.training.config import TrainConfig
 
-# By name: the folder in the data, and how clips there are read.
+# By name: the folder in the data, and the reader of clips (None for still images).
 SOURCES: Mapping[str, tuple[str, Callable[..., Clips] | None]] = {
     "static": ("static", None),
     "clips": ("clips", Clips),
@@ -33,13 +33,16 @@ SOURCES: Mapping[str, tuple[str, Callable[..., Clips] | None]] = {
     "YouTubeVOS": ("YouTubeVOS", YouTubeVOS),
     "own": ("", Clips),
 }
-_REPEATS = {"DAVIS": 5}  # its 60 sequences beside the 3471 of YouTube-VOS, as STCN mixes them
+_REPEATS = {"DAVIS": 5}  # balances 60 sequences against the 3471 of YouTube-VOS, as in STCN
 
 
 def open_samples(data: Path, config: TrainConfig) -> Dataset[Sample]:
-    """The samples of a run: number i is a function of the config's seed and i.
+    """The samples of a run. Sample i depends only on the config and i.
 
-    Raises ValueError where the data or a source are not there, or do not go with the config's sampling.
+    data: folder with the data sets.
+    config: config with sources, sampling and seed.
+
+    Raises ValueError if the data or a source does not exist, or does not suit the config's sampling.
     """
     count = config.iterations * config.batch
     if config.sampling == "videos":
@@ -105,7 +108,7 @@ def _mixed(data: Path, config: TrainConfig, count: int) -> MixedSamples:
 
 
 def open_held_out(data: Path, config: TrainConfig) -> list[Clips]:
-    """The sequences that the config leaves out, of the sources that have some of them."""
+    """The sequences of `config.leave_out`, one set for each source that contains some."""
     found = []
     for name in config.sources:
         folder, opened = _place(name)

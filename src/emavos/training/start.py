@@ -1,4 +1,4 @@
-"""Where a run starts from: trunks trained on ImageNet, all else at random."""
+"""The start of a run: trunks with ImageNet weights, random weights elsewhere."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from emavos.weights.convert import load_dinov2, load_efficientnet_lite, load_res
 
 
 def start_from_imagenet(preset: str, seed: int = 0, trunks: Sequence[Path] | None = None) -> STCN:
-    """A new model whose two trunks hold ImageNet weights.
+    """A new model with ImageNet weights in both trunks.
 
-    trunks: for ResNets, torchvision's state dicts of ResNet-50 and ResNet-18, `.safetensors` or `.pth`. Small
-        trunks have theirs in a package that the extra `train` installs.
-    seed: of the rest. Raises ValueError for a preset that trunks are wanted for or not wanted for,
-    ImportError without the package.
+    preset: name of a preset.
+    seed: seed of the other weights.
+    trunks: files of torchvision's state dicts of ResNet-50 and ResNet-18, `.safetensors` or `.pth`. Small
+        trunks get their weights from a package, installed by the extra `train`.
+
+    Raises ValueError if the preset needs `trunks` and none are passed, or the reverse; ImportError without
+    the package.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -47,9 +50,13 @@ def start_from_imagenet(preset: str, seed: int = 0, trunks: Sequence[Path] | Non
 
 
 def grow(model: STCN, preset: str, seed: int = 0) -> STCN:
-    """A new model of a preset that has the weights of `model` wherever both have the same parameter.
+    """A new model of a preset, with the weights of `model` for every parameter present in both.
 
-    The rest starts as in a new model, from `seed`. Raises ValueError if less than half of the weights fit.
+    model: model to copy weights from.
+    preset: name of the new model's preset.
+    seed: seed of the other weights.
+
+    Raises ValueError if less than half of the weights fit.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -70,12 +77,16 @@ def grow(model: STCN, preset: str, seed: int = 0) -> STCN:
 def add_transformer(
     model: STCN, preset: str, vit: Path, samples: Dataset[Sample], seed: int = 0, pictures: int = 100
 ) -> STCN:
-    """A model of a preset with a vision transformer, which otherwise starts from `model`.
+    """A model of a preset with a vision transformer, otherwise started from `model`.
 
-    vit: an ONNX graph that contains the transformer, see `emavos.weights.convert.load_dinov2`.
-    samples: of which the first `pictures` say how the transformer's tokens become keys, see `project_keys`.
+    model: model to copy weights from.
+    preset: name of a preset with a transformer.
+    vit: ONNX file with the transformer, see `emavos.weights.convert.load_dinov2`.
+    samples: samples to start the key projection from, see `project_keys`.
+    seed: seed of the other weights.
+    pictures: number of samples to use.
 
-    Raises ValueError if the preset has no transformer or the file holds another one.
+    Raises ValueError if the preset has no transformer, or if the file contains another one.
     """
     grown = grow(model, preset, seed)
     if grown.key_encoder.vit is None:
@@ -86,10 +97,12 @@ def add_transformer(
 
 
 def project_keys(model: STCN, frames: Iterable[Tensor]) -> None:
-    """Start the key of a model with a transformer as the principal components of its tokens.
+    """Initialise the key projection of a model's transformer with the principal components of its tokens.
 
-    frames: tensors (B, 3, H, W), normalised; a hundred pictures are enough. The convolutional part of the key
-    starts at zero, and is learned.
+    model: model with a vision transformer, changed in place.
+    frames: tensors (B, 3, H, W), normalised; a hundred pictures are enough.
+
+    The convolutional part of the key starts at zero and is learned.
     """
     encoder = model.key_encoder
     if encoder.vit is None:

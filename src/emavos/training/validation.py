@@ -1,4 +1,4 @@
-"""How good a model is on sequences that it is not trained on: J&F, as a session plays them."""
+"""Validation: J&F on held-out sequences, tracked by a session."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from emavos.training import distributed
 
 
 def validate(model: STCN, sets: Sequence[Clips]) -> dict[str, float]:
-    """J&F by sequence, from the first mask of each; several processes share the sequences.
+    """J&F by sequence, tracked from the first mask of each; processes share the sequences.
 
-    Frames are worked on at their size, and at a short side of 480 where it is larger.
+    model: network.
+    sets: held-out sequences.
+
+    Frames keep their size, but are reduced to a short side of 480 if larger.
     """
     every = [(clips, video) for clips in sets for video in range(len(clips))]
     mode = model.training
@@ -29,9 +32,15 @@ def validate(model: STCN, sets: Sequence[Clips]) -> dict[str, float]:
 
 
 def score_clip(model: STCN, clips: Clips, video: int, first: int = 0, count: int | None = None) -> float:
-    """Mean J&F of the objects of a clip's frame `first` in the `count` frames from there; None: all.
+    """Mean J&F of the objects in a clip's frame `first`, over the following frames.
 
-    Frames without a mask are played and not scored. Raises ValueError with fewer than three masks.
+    model: network in evaluation mode.
+    clips: set of clips.
+    video: index of the clip.
+    first: index of the first mask.
+    count: number of frames to track from there; None tracks all.
+
+    Frames without a mask are tracked but not scored. Raises ValueError with fewer than three masks.
     """
     annotated = clips.frames(video)
     frames = list_images(annotated[0].parent)
@@ -59,7 +68,7 @@ def score_clip(model: STCN, clips: Clips, video: int, first: int = 0, count: int
 
 
 def _numbered(mask: IdMask, ids: Sequence[int]) -> IdMask:
-    """Objects as 1, 2, ... in the order of ids, and nothing else: what a score wants."""
+    """Objects renumbered 1, 2, ... in the order of `ids`, without any other id, as scoring expects."""
     out = np.zeros_like(mask)
     for number, i in enumerate(ids, 1):
         out[mask == i] = number

@@ -1,4 +1,4 @@
-"""A local web page: paint the objects of a frame, follow them, mend what went wrong, take the masks home."""
+"""A local web page to paint objects, track them, correct mistakes and download the masks."""
 
 from emavos.ui.desk import Busy, Desk, Outdated
 from emavos.ui.project import Project

@@ -1,4 +1,4 @@
-"""What is taken home: masks, an overlay, run-length encoding."""
+"""The files offered for download: masks, an overlay video, run-length encoding."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from emavos.io.whole import replacing
 from emavos.ui.project import Project
 from emavos.visualize import overlay
 
-_FPS = 25.0  # of overlays, where the frames have no rate of their own
+_FPS = 25.0  # of overlays, if the frames have no frame rate
 
 
 def _ready(project: Project) -> list[int]:
-    """The frames whose masks are up to date. Raises ValueError where there are none."""
+    """The frames with up-to-date masks. Raises ValueError if there are none."""
     ready = [i for i in range(project.count) if project.is_current(i)]
     if not ready:
         raise ValueError("there are no masks yet: paint the objects of a frame, and track them")
@@ -25,17 +25,22 @@ def _ready(project: Project) -> list[int]:
 
 
 def write_masks(project: Project, path: Path) -> Iterator[int]:
-    """A zip of palette PNGs, each named as its frame; gives how many are in it after each."""
-    with replacing(path) as partial, zipfile.ZipFile(partial, "w") as archive:  # PNGs are compressed already
+    """Write a zip of palette PNGs named like their frames; yields the number of masks written so far."""
+    # stored, as PNGs are compressed already
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         for done, index in enumerate(_ready(project), start=1):
-            entry = zipfile.ZipInfo(f"{project.frame_name(index)}.png")  # of 1980: equal masks, equal bytes
+            # dated 1980, so equal masks give equal bytes
+            entry = zipfile.ZipInfo(f"{project.frame_name(index)}.png")
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, encode_mask(project.mask(index)))
             yield done
 
 
 def write_overlay(project: Project, path: Path) -> Iterator[int]:
-    """An mp4 of the frames with their objects in colour, up to the last that has a mask."""
+    """Write an mp4 of the frames with their objects in colour, up to the last frame with a mask.
+
+    Yields the number of frames written so far.
+    """
     ready = _ready(project)
     with VideoWriter(path, project.fps or _FPS) as video:
         for index in range(ready[-1] + 1):
@@ -45,14 +50,14 @@ def write_overlay(project: Project, path: Path) -> Iterator[int]:
 
 
 def write_coco(project: Project, path: Path) -> Iterator[int]:
-    """The masks as run-length encoding in one JSON of COCO's form, written as it is made."""
+    """Write the masks as run-length encoding to a COCO JSON file; yields the number written so far."""
     with CocoWriter(path) as coco:
         for done, index in enumerate(_ready(project), start=1):
             coco.write(project.frame_name(index), project.mask(index))
             yield done
 
 
-# The name of each file, and what writes it.
+# The writer of each file, by file name.
 DOWNLOADS: dict[str, Callable[[Project, Path], Iterator[int]]] = {
     "masks.zip": write_masks,
     "overlay.mp4": write_overlay,

@@ -1,4 +1,4 @@
-"""The facts of a project, in its project.json: what the video is, and which objects were given where."""
+"""The contents of project.json: facts about the video, and the objects given on each frame."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from emavos.io.images import MAX_PIXELS
 from emavos.ui.folder import Folder
 
 FILE = "project.json"
-LARGEST_ID = 255  # of a palette PNG, and of a byte of the page
-MOST_FRAMES = 10**6  # of a project: nine hours of 30 a second
+LARGEST_ID = 255  # largest id of a palette PNG and of the page's 8-bit masks
+MOST_FRAMES = 10**6  # frames of a project: nine hours at 30 frames per second
 _FORMAT = 1
 _LONGEST_NAME = 255  # letters
 _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\ud800-\udfff]")
@@ -20,13 +20,16 @@ _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Facts:
-    """What a project knows of its video beside the files in its folder.
+    """A project's facts about its video, beside the files in its folder.
 
-    name: of the video. fps: its frames per second, or None. size: (H, W) of its frames. count: of frames.
-    names: of the frames, if they are not their numbers.
-    settings: of the predictor that tracked it.
-    given: {frame: the ids whose masks are known on it}.
-    revisions: how often the mask of a frame was given before, which is part of the name of its file.
+    name: name of the video.
+    fps: frames per second, or None.
+    size: (H, W) of the frames.
+    count: number of frames.
+    names: names of the frames, or None if frames are named by their numbers.
+    settings: settings of the predictor used for tracking, or None before tracking.
+    given: {frame: ids given on the frame}.
+    revisions: {frame: number of earlier masks given}, part of the mask's file name.
     """
 
     name: str
@@ -40,7 +43,7 @@ class Facts:
 
 
 def read_facts(files: Folder) -> Facts:
-    """The facts of a folder. Raises ValueError, or whatever parsing does, if they are none."""
+    """Read the facts of a folder. Raises ValueError or any parsing error if the file is invalid."""
     facts = json.loads(files.read(FILE))
     if facts["format"] != _FORMAT:
         raise ValueError(f"its format is {facts['format']!r:.20}; this version reads {_FORMAT}")
@@ -69,33 +72,33 @@ def read_facts(files: Folder) -> Facts:
 
 
 def write_facts(files: Folder, facts: Facts) -> None:
-    """Write them, whole or not at all."""
+    """Write the facts to a folder, atomically."""
     revisions = {index: number for index, number in facts.revisions.items() if number}
     content = {"format": _FORMAT, **asdict(facts), "revisions": revisions}
     files.write(FILE, json.dumps(content).encode())
 
 
 def fit_name(name: str) -> str:
-    """A name that can be that of a file, on a page and in a terminal."""
+    """Replace the characters of a name that do not fit a file name, a page or a terminal."""
     return _NOT_IN_NAMES.sub("_", name)[:_LONGEST_NAME]
 
 
 def whole_in(value: object, least: int, most: int) -> int:
-    """The value; ValueError unless it is a whole number in this range."""
+    """Returns the value; raises ValueError unless it is a whole number within the range."""
     if type(value) is not int or not least <= value <= most:
         raise ValueError(f"it has {value!r:.40} where it should have a number from {least} to {most}")
     return value
 
 
 def number_in(value: object, least: float, most: float) -> float:
-    """The value; ValueError unless it is a number in this range."""
+    """Returns the value; raises ValueError unless it is a number within the range."""
     if type(value) not in (int, float) or not (isinstance(value, (int, float)) and least <= value <= most):
         raise ValueError(f"it has {value!r:.40} where it should have a number from {least} to {most}")
     return float(value)
 
 
 def number_of(key: str, count: int) -> int:
-    """A number that is the key of an object in JSON, below `count`."""
+    """The number in a JSON key. Raises ValueError unless the number is below `count`."""
     if not re.fullmatch(r"\d{1,7}", key, re.ASCII):
         raise ValueError(f"it has {key!r:.40} where it should have a number")
     return whole_in(int(key), 0, count - 1)
@@ -108,7 +111,7 @@ def _of(kind: type[Any], value: object) -> Any:
 
 
 def _names(names: object, count: int) -> list[str] | None:
-    """Names of frames, which become names of files in downloads."""
+    """Checked names of frames, used as file names in downloads."""
     if names is None:
         return None
     if not isinstance(names, list) or len(names) != count:

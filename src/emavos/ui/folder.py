@@ -1,4 +1,4 @@
-"""Files of a folder that a stranger may have made: no link is followed, so no path leads out of it."""
+"""Safe access to the files of an untrusted folder. No link is followed, so no path can leave the folder."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _DESCRIPTORS = os.open in os.supports_dir_fd and os.listdir in os.supports_fd  #
 _PARTIAL = ".partial"
 _READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _WRITE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-_LIMIT = 1 << 28  # bytes of a file that is read at once
+_LIMIT = 1 << 28  # largest file to read at once, in bytes
 
 
 class Folder:
-    """A folder and the files in it, named without a path.
+    """A folder with files named without a path.
 
-    Each call opens `root`, goes from descriptor to descriptor into the folders below it, and follows no link
-    there: a link, a pipe or a device raises ValueError. On Windows, where folders have no descriptors, the
-    same is checked just before a path is used.
+    Each call opens `root` and then each subfolder by descriptor, without following links: a link, a pipe or a
+    device raises ValueError. Windows has no descriptors for folders; there the check is made just before a
+    path is used.
 
-    root: the folder as the user names it; a link is followed, since the user chose it.
-    below: names of folders, from `root` to this one. They may be missing: reading finds nothing, and
-        writing makes them.
+    root: the folder as named by the user; a link is followed, as the user chose it.
+    below: names of the subfolders from `root` to this folder. A missing subfolder is empty for reading, and
+        is created for writing.
     """
 
     def __init__(self, root: Path, *below: str) -> None:
@@ -43,7 +43,7 @@ class Folder:
         return self.root.joinpath(*self.below)
 
     def names(self) -> list[str]:
-        """What is in the folder, unsorted; nothing if there is no folder."""
+        """The names in the folder, unsorted; empty if the folder does not exist."""
         try:
             with self._entered() as folder:
                 return os.listdir(self.path if folder is None else folder)
@@ -51,7 +51,7 @@ class Folder:
             return []
 
     def has(self, name: str) -> bool:
-        """Whether a regular file of that name is there."""
+        """Whether the folder contains a regular file of this name."""
         try:
             with self._entered() as folder:
                 return stat.S_ISREG(os.lstat(self._at(name, folder), dir_fd=folder).st_mode)
@@ -59,19 +59,19 @@ class Folder:
             return False
 
     def open(self, name: str) -> BinaryIO:
-        """A regular file, to read."""
+        """A regular file, opened for reading."""
         with self._entered() as folder, self._named(name):
             where = self._at(name, folder)
             if not stat.S_ISREG(os.lstat(where, dir_fd=folder).st_mode):
                 raise self._odd(name)
             file = os.open(where, _READ, dir_fd=folder)
-            if not stat.S_ISREG(os.fstat(file).st_mode):  # it was replaced meanwhile
+            if not stat.S_ISREG(os.fstat(file).st_mode):  # the file was replaced since the check above
                 os.close(file)
                 raise self._odd(name)
             return os.fdopen(file, "rb")
 
     def read(self, name: str, limit: int = _LIMIT) -> bytes:
-        """The content of a file. Raises ValueError if it has more than `limit` bytes."""
+        """The content of a file. Raises ValueError if the file has more than `limit` bytes."""
         with self.open(name) as file:
             content = file.read(limit + 1)
         if len(content) > limit:
@@ -79,7 +79,7 @@ class Folder:
         return content
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file that appears whole or not at all, over any that was there."""
+        """Write or replace a file, atomically."""
         with self._entered(make=True) as folder, self._named(name):
             partial = self._at(f".{name}.{secrets.token_hex(4)}{_PARTIAL}", folder)
             try:
@@ -92,14 +92,14 @@ class Folder:
                 raise
 
     def append(self, name: str, content: bytes) -> None:
-        """Add to a file, which is made if it is missing."""
+        """Append to a file, created if missing."""
         with self._entered(make=True) as folder, self._named(name):
             where = self._at(name, folder)
             with suppress(FileNotFoundError):
                 facts = os.lstat(where, dir_fd=folder)
                 if not stat.S_ISREG(facts.st_mode):
                     raise self._odd(name)
-                if facts.st_nlink > 1:  # a copy by hard links, whose other names are to stay as they are
+                if facts.st_nlink > 1:  # copy first: the file's other hard links must not change
                     self.write(name, self.read(name))
             flags = _WRITE | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
             with os.fdopen(os.open(where, flags, 0o666, dir_fd=folder), "ab") as file:
@@ -107,7 +107,7 @@ class Folder:
 
     @contextmanager
     def staged(self, name: str) -> Iterator[Path]:
-        """A path, in a new folder, to write a large file to; at the end it is moved to its place."""
+        """Yield a path in a new folder to write a large file to; on success the file moves to its place."""
         stage = self.root / f".{name}.{secrets.token_hex(4)}{_PARTIAL}"
         stage.mkdir()
         try:
@@ -122,27 +122,27 @@ class Folder:
             shutil.rmtree(stage, ignore_errors=True)
 
     def regular(self, name: str) -> Path:
-        """The path of a regular file that no link leads to, for readers that take nothing but paths."""
+        """The path of a regular file, checked not to be a link, for libraries that need a path."""
         self.open(name).close()
         return self.path / name
 
     def remove(self, name: str) -> None:
-        """Remove a file or a link, if it is there."""
+        """Remove a file or a link, if present."""
         with suppress(FileNotFoundError), self._entered() as folder, self._named(name):
             os.unlink(self._at(name, folder), dir_fd=folder)
 
     def sweep(self) -> None:
-        """Remove partial files, which a killed process left: only for the one process that writes here."""
+        """Remove partial files of killed processes. Call only from the process that holds the folder."""
         for name in self.names():
             if name.startswith(".") and name.endswith(_PARTIAL):
                 with suppress(OSError):
                     self.remove(name)
                 if not self.below:
-                    shutil.rmtree(self.path / name, ignore_errors=True)  # which follows no link
+                    shutil.rmtree(self.path / name, ignore_errors=True)  # rmtree follows no link
 
     @contextmanager
     def _entered(self, make: bool = False) -> Iterator[int | None]:
-        """The descriptor of the folder; None where folders have none."""
+        """The descriptor of the folder; None on systems without descriptors for folders."""
         if not _DESCRIPTORS:
             self._check_below(make)
             yield None
@@ -159,7 +159,8 @@ class Folder:
                 folder = inner
             yield folder
         except OSError as error:
-            if error.errno not in (errno.ENOTDIR, errno.ELOOP, errno.EMLINK):  # what systems say of links
+            # reported for links, depending on the system
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP, errno.EMLINK):
                 raise
             raise self._no_folder() from error
         finally:
@@ -188,7 +189,7 @@ class Folder:
 
     @contextmanager
     def _named(self, name: str) -> Iterator[None]:
-        """Errors of the disk name the file as the user knows it."""
+        """Name the file in errors by its path, as the user knows the file."""
         try:
             yield
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Who may talk to the page: those who know its address, from a page of its own."""
+"""Access control of the page: only requests with the token, sent from the page itself."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ _HEADERS = (
 
 
 class Guard:
-    """An ASGI application around another that only lets in requests of its own page.
+    """ASGI middleware that rejects all requests except those of the application's own page.
 
-    A request is refused if its Host is no name of this server (a name that a stranger points here), if its
-    Origin is another page, and if it lacks the token. Every answer forbids the page to load, or be framed by,
-    anything from elsewhere.
+    A request is rejected if its Host is not a name of this server (as in DNS rebinding), its Origin is
+    another site, or the token is missing. Every response forbids the page to load content from other sites or
+    to be framed by them.
 
-    The printed address has the token, and is redirected to the page with the token behind the `#`, where only
-    the page's script sees it: the script sends it as a header (`TOKEN_HEADER`) with each request. Browsers
-    hand a cookie of this host to every server on it, whatever its port, so the cookie that they get opens
-    nothing but the files of the page, which are no secret. A program that keeps cookies (curl, httpx), which
-    visits no other servers unasked, gets one that stands for the token.
+    The printed address contains the token and redirects to the page with the token after `#`, visible only to
+    the page's script. The script sends the token as a header (`TOKEN_HEADER`) with each request. Browsers
+    send the cookies of a host to every server on the host, whatever the port. A browser's cookie therefore
+    opens only the public files of the page. A program that keeps cookies (curl, httpx) visits no other server
+    unasked, so its cookie counts as the token.
 
-    host: the address that the server listens on. Beyond loopback, addresses in digits and this machine's
-        names are its Host too.
-    public: the paths that the page's cookie opens.
+    app: ASGI application to protect.
+    token: secret token.
+    host: address the server listens on. If not loopback, numeric addresses and this machine's names are
+        accepted as Host too.
+    public: paths opened by a browser's cookie.
     """
 
     def __init__(self, app: Any, token: str, host: str = "127.0.0.1", public: Iterable[str] = ()) -> None:
@@ -67,7 +69,7 @@ class Guard:
         elif headers.get("origin", f"http://{host}") != f"http://{host}":
             await _refuse(send_with_headers, 403, "requests of other pages are refused")
         elif self._same(token):
-            browser = "mozilla" in headers.get("user-agent", "").lower()  # all browsers say so
+            browser = "mozilla" in headers.get("user-agent", "").lower()  # sent by all browsers
             cookie = f"{_cookie(host)}={self._derived('page' if browser else 'program', host)}"
             answer = [
                 (b"location", f"/#{token}".encode("latin-1")),
@@ -95,12 +97,12 @@ class Guard:
         return _equal(token, self.token)
 
     def _derived(self, kind: str, host: str) -> str:
-        """What a cookie says in place of the token: it opens this port, and does not tell the token."""
+        """A cookie value derived from the token and port; the token cannot be recovered from it."""
         return hmac.new(self.token.encode(), f"{kind} {_port(host)}".encode(), "sha256").hexdigest()
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is of this machine alone."""
+    """Whether a listening address is reachable only from this machine."""
     return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
@@ -123,12 +125,12 @@ def _port(host: str) -> str:
 
 
 def _cookie(host: str) -> str:
-    """The name of the page's cookie. Cookies do not tell ports apart, so their names do."""
+    """The name of the page's cookie, with the port, since browsers share cookies between ports."""
     return f"emavos-{_port(host)}".rstrip("-")
 
 
 def _cookies(header: str, name: str) -> list[str]:
-    """The values of the cookies of a name, whatever other programs on this host have left beside them."""
+    """All values sent for the cookie `name`; other programs on this host may add cookies of their own."""
     pairs = (part.partition("=") for part in header.split(";"))
     return [value.strip().strip('"') for key, _, value in pairs if key.strip() == name]
 
@@ -138,7 +140,7 @@ def _equal(sent: str, secret: str) -> bool:
 
 
 async def _refuse(send: Send, status: int, text: str) -> None:
-    """An answer after which the connection ends, so that whoever may not come in holds none."""
+    """Send an error and close the connection, so that a rejected client cannot keep connections open."""
     await _answer(send, status, text, [(b"connection", b"close")])
 
 

@@ -1,4 +1,4 @@
-"""A folder that one process works in, and others leave alone."""
+"""Exclusive use of a folder by one process."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-HELD = ".held"  # a file of no bytes that is in the folder while it is held, where folders have no locks
+HELD = ".held"  # empty lock file, for systems that cannot lock folders
 
 
 class Hold:
-    """A folder kept from other pages until `release`, or the end of this process, however it ends.
+    """An exclusive lock on a folder, until `release` or the end of this process.
 
-    It is a lock that the system takes with the process, so a page that was killed holds nothing. Where there
-    are none, on some network disks, nothing is held.
+    The system releases the lock when the process ends, so a killed process leaves no lock. On file systems
+    without locks, such as some network disks, the folder is not locked.
 
-    held: whether the folder is held.
+    held: whether the folder is locked.
 
-    Raises ValueError where another holds the folder.
+    Raises ValueError if another process holds the lock.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,19 +38,19 @@ class Hold:
 
     def release(self) -> None:
         self._lock.close()
-        with suppress(OSError):  # another was faster, and holds it
+        with suppress(OSError):  # another process has locked the folder since
             self._file.unlink()
 
 
 def _lock(folder: Path) -> ExitStack:
-    """Lock a folder until what is returned is closed.
+    """Lock a folder; closing the returned stack unlocks the folder.
 
-    Raises OSError, with EAGAIN or EACCES where another has the lock.
+    Raises OSError, with EAGAIN or EACCES if another process holds the lock.
     """
     with ExitStack() as stack:
         try:
             import fcntl
-        except ImportError:  # Windows, where a folder is no file
+        except ImportError:  # Windows cannot open folders as files
             msvcrt: Any = import_module("msvcrt")
             if (folder / HELD).is_symlink():
                 raise ValueError(f"{folder / HELD} is a link; remove it") from None

@@ -1,4 +1,4 @@
-"""A video is read into the folder of a new project: all of its frames, or nothing."""
+"""Import a video into the folder of a new project: all of its frames, or nothing."""
 
 from __future__ import annotations
 
@@ -16,22 +16,27 @@ from emavos.ui.facts import MOST_FRAMES, Facts, fit_name, write_facts
 from emavos.ui.folder import Folder
 from emavos.ui.hold import HELD, Hold
 
-UNFINISHED = ".unfinished"  # lies beside the frames until all of them are there
+UNFINISHED = ".unfinished"  # marks an import in progress
 
 
 def import_video(folder: Path, source: FrameSource, name: str) -> Iterator[int]:
-    """Read a video into a new folder; gives the number of frames read so far after each.
+    """Import a video into a new folder; yields the number of frames read so far.
 
-    When the iterator ends the folder is a project, which `Project.open` takes; if it does not come that far,
-    what was written is removed. The folder is held meanwhile. Raises ValueError if it is not free, a frame
-    has another size than the first, or the video cannot be read.
+    The folder is locked during the import. When the iterator ends, the folder is a project, ready for
+    `Project.open`. If the import stops early, all written files are removed.
+
+    folder: new or empty folder.
+    source: frames of the video.
+    name: name of the video.
+
+    Raises ValueError if the folder is not empty, frames differ in size, or the video cannot be read.
     """
     check_free(folder)
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     hold = Hold(folder)
     try:
-        check_free(folder)  # another may have been faster
+        check_free(folder)  # again, as another process may have used the folder since
         Folder(folder).write(UNFINISHED, b"")
         try:
             yield from _read_into(folder, source, name)
@@ -42,14 +47,14 @@ def import_video(folder: Path, source: FrameSource, name: str) -> Iterator[int]:
     finally:
         hold.release()
         if made:
-            with suppress(OSError):  # it is a project, or somebody else put something into it meanwhile
+            with suppress(OSError):  # fails if the folder is now a project, or not empty
                 folder.rmdir()
 
 
 def check_free(folder: Path) -> None:
-    """Raise ValueError where a new project would have to share its folder with anything else.
+    """Raise ValueError unless a new project can use the folder.
 
-    What an import that was killed left is nothing else; `import_video` removes it.
+    A folder with the files of a killed import counts as free; `import_video` removes these files.
     """
     if not folder.exists():
         return
@@ -65,7 +70,7 @@ def check_free(folder: Path) -> None:
 
 
 def _read_into(folder: Path, source: FrameSource, name: str) -> Iterator[int]:
-    shutil.rmtree(folder / "frames", ignore_errors=True)  # of an import that was killed
+    shutil.rmtree(folder / "frames", ignore_errors=True)  # left by a killed import
     files = Folder(folder)
     files.sweep()
     size: tuple[int, int] | None = None
@@ -90,6 +95,6 @@ def _read_into(folder: Path, source: FrameSource, name: str) -> Iterator[int]:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an import wrote, the mark that it is ours last."""
+    """Remove the files of an import, its marker last."""
     shutil.rmtree(folder / "frames", ignore_errors=True)
     (folder / UNFINISHED).unlink(missing_ok=True)

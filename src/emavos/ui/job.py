@@ -1,4 +1,4 @@
-"""Work that takes a while: one thread, how far it is, and a way to stop it."""
+"""A background job: one thread, with progress and a way to stop."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ _LOG = logging.getLogger("emavos.ui")
 
 
 class Job:
-    """Walks through an iterator in a thread of its own.
+    """Runs an iterator in a thread.
 
-    kind: what is being done, for the page. steps: gives how far it is after each step; closed where it is
-    stopped. total: of what it gives, where that is known.
+    kind: name of the job, for the page.
+    steps: iterator to run; yields the progress after each step, and is closed if the job is stopped.
+    total: final progress, if known.
     """
 
     def __init__(self, kind: str, steps: Iterator[int], total: int | None) -> None:
         self.kind = kind
         self.total = total
-        self.done: int | None = None  # what `steps` gave last
-        self.error: str | None = None  # why it ended early, in words
+        self.done: int | None = None  # last progress from `steps`
+        self.error: str | None = None  # message, if the job failed
         self.stopped = False
         self._steps = steps
         self._stop = threading.Event()
@@ -37,7 +38,7 @@ class Job:
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """Ask it to end after the step it is at."""
+        """Ask the job to stop after the current step."""
         self._stop.set()
 
     def join(self, timeout: float | None = None) -> None:
@@ -52,12 +53,12 @@ class Job:
                     break
             if isinstance(self._steps, Generator):
                 self._steps.close()
-        except Exception as error:  # the page shows it, whatever it is
+        except Exception as error:  # any error is shown on the page
             self.error = in_words(error)
 
 
 def in_words(error: BaseException) -> str:
-    """What a person at the page is message of an error; what was not foreseen goes to the log as well."""
+    """An error as a message for the page. Unexpected errors are also logged with a traceback."""
     message: Any = str(error)
     if is_out_of_memory(error):
         return "out of memory; start the page with a smaller --size or --max-frames"

@@ -1,4 +1,4 @@
-"""Connections that ask for nothing are not waited for."""
+"""A timeout for connections that send no request."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 
 
 def impatient(seconds: float = 10, most: int = 64) -> Any:
-    """Uvicorn's protocol, which ends connections whose next request does not come.
+    """A protocol class for uvicorn with a timeout for the next request of a connection.
 
-    uvicorn itself waits for the header of a request for ever, so whoever can connect, without the token,
-    could take all descriptors of the process.
+    uvicorn itself waits without limit for the header of a request, so clients without the token could use up
+    all file descriptors of the process.
 
-    seconds: for the whole header of a request, from the begin of the connection or the answer before it.
-    most: connections that wait for one; a further one ends that which has waited longest.
+    seconds: time for the whole header of a request, counted from the start of the connection or the last
+        response.
+    most: largest number of waiting connections; a further connection closes the one waiting longest.
     """
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -31,7 +32,7 @@ def impatient(seconds: float = 10, most: int = 64) -> Any:
 
         def on_response_complete(self) -> None:
             self._wait()
-            super().on_response_complete()  # which may begin with a request that has come already
+            super().on_response_complete()  # may start on a request already received
             if not self.cycle.response_complete:
                 self._stop_waiting()
 

@@ -1,4 +1,4 @@
-"""One video of the page: its frames, what was said of them, and the masks that came of it, in one folder."""
+"""A project of the page: one video with its given masks and tracked masks, in a folder."""
 
 from __future__ import annotations
 
@@ -24,25 +24,28 @@ from emavos.ui.folder import Folder
 from emavos.ui.importing import UNFINISHED
 from emavos.ui.states import States
 
-_STATE_EVERY = 20  # frames between two states of the session on disk
+_STATE_EVERY = 20  # frames between two saved states of the session
 
 
 class Project:
-    """A video, the masks given for some of its frames, and the masks of the others, all of it on disk.
+    """A video with its given and tracked masks, all stored in a folder.
 
-    What is tracked equals `Predictor.propagate` over the frames of the folder with the masks that were given:
-    a mask given for frame k changes nothing before k, and the frames from k on are tracked anew. Nothing
-    but numbers is held in memory, and whatever moment a process is killed at, the folder opens again.
+    The tracked masks equal `Predictor.propagate` over the frames and given masks of the folder: a mask given
+    for frame k changes nothing before k, and frames from k on are tracked again. Memory holds only numbers.
+    The folder can be opened again after a kill at any moment.
 
-        project.json     what the video is, and which objects were given on which frames
-        frames/          00000.jpg, ...: what is shown, and what the network sees
-        given/           the masks that were given, as they were painted
+        project.json     facts about the video, and the objects given on each frame
+        frames/          00000.jpg, ...: the frames, as shown and as seen by the network
+        given/           the given masks, as painted
         masks/           the masks of all frames, palette PNGs
-        track.jsonl      a line for each frame that is tracked: how sure its objects are
+        track.jsonl      one line per tracked frame: the confidence of its objects
         states/          the session before some frames
 
-    name: of the video. fps: its frames per second, or None. size: (H, W) of its frames.
-    given: {frame: the ids whose masks are known on it}. confidence: {frame: {id: number in [0, 1]}}.
+    name: name of the video.
+    fps: frames per second, or None.
+    size: (H, W) of the frames.
+    given: {frame: ids given on the frame}.
+    confidence: {frame: {id: confidence in [0, 1]}}.
     """
 
     def __init__(self, folder: Path, facts: Facts) -> None:
@@ -52,12 +55,12 @@ class Project:
         self.names, self.settings = facts.names, facts.settings
         self.given, self.revisions = facts.given, facts.revisions
         self.confidence: dict[int, dict[int, float]] = {}
-        self.edits = 0  # how often frames were to be tracked anew: a page knows that its numbers are old
+        self.edits = 0  # counts edits that make frames outdated, so that a page notices old numbers
         self.states = States(self._files / "states")
 
     @classmethod
     def open(cls, folder: Path) -> Project:
-        """The project of a folder, as it was left. Raises ValueError where none is, or it is damaged."""
+        """Open the project of a folder. Raises ValueError if the folder has no project or a damaged one."""
         file, files = folder / FILE, Folder(folder)
         if not file.is_file():
             raise ValueError(f"{folder} holds no project: there is no {FILE} in it")
@@ -69,11 +72,11 @@ class Project:
             project._read_track()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError(f"{file} is damaged, or of another version: {error}") from error
-        files.remove(UNFINISHED)  # if the kill came just after the end
+        files.remove(UNFINISHED)  # left if the import was killed just after its end
         return project
 
     def sweep(self) -> None:
-        """Remove what edits that were killed left: only for the one process that holds the folder."""
+        """Remove files left by killed processes. Call only from the process that holds the folder."""
         for name in ("", "masks", "given", "states"):
             (self._files / name if name else self._files).sweep()
         known = {self._given_name(index) for index in self.given}
@@ -83,17 +86,17 @@ class Project:
 
     @property
     def first(self) -> int | None:
-        """The first frame that was given; those before it have no masks."""
+        """The first frame with a given mask, or None; earlier frames have no masks."""
         return min(self.given, default=None)
 
     @property
     def reached(self) -> int:
-        """The frame that tracking goes on with: those before it that can have a mask have theirs."""
+        """The next frame to track; all earlier frames are tracked, if they follow a given mask."""
         return max(self.confidence, default=-1) + 1
 
     @property
     def made(self) -> int:
-        """One past the last frame that has a mask of any kind; from `reached` on they may be outdated."""
+        """One past the last frame with any mask; masks from `reached` on may be outdated."""
         named = re.compile(r"(\d{5,7})\.png", re.ASCII)
         found = (named.fullmatch(name) for name in (self._files / "masks").names())
         made = max((int(match[1]) + 1 for match in found if match), default=0)
@@ -101,27 +104,28 @@ class Project:
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """All objects that were given on any frame, sorted."""
-        return tuple(sorted({id for ids in [*self.given.values()] for id in ids}))  # others may add to it
+        """The ids of all objects given on any frame, sorted."""
+        # a copy, as other threads may change `given`
+        return tuple(sorted({id for ids in [*self.given.values()] for id in ids}))
 
     def frame_name(self, index: int) -> str:
-        """What files about a frame are called."""
+        """The stem of files about a frame."""
         return self.names[index] if self.names else f"{index:05d}"
 
     def frame_bytes(self, index: int) -> bytes:
-        """A frame as its JPEG."""
+        """A frame as JPEG bytes."""
         self._check(index)
         return (self._files / "frames").read(f"{index:05d}.jpg")
 
     def frame(self, index: int) -> Pixels:
-        """A frame, (H, W, 3) of uint8."""
+        """A frame, (H, W, 3) uint8."""
         name = f"{self.folder / 'frames' / f'{index:05d}.jpg'}"
         pixels = pixels_of(decode_image(io.BytesIO(self.frame_bytes(index)), name), name)
         self._check_size(pixels.shape[:2], name)
         return pixels
 
     def kind(self, index: int) -> str:
-        """What the mask of a frame is: "given", "tracked", "outdated" by an edit before it, or "none"."""
+        """The kind of a frame's mask: "given", "tracked", "outdated" (by an earlier edit) or "none"."""
         self._check(index)
         if index in self.given:
             return "given"
@@ -130,15 +134,15 @@ class Project:
         return "outdated" if (self._files / "masks").has(f"{index:05d}.png") else "none"
 
     def is_current(self, index: int) -> bool:
-        """Whether the mask of a frame is up to date for all objects: tracked, or given for each of them."""
+        """Whether a frame's mask is up to date for all objects: tracked, or given for each of them."""
         if self.kind(index) != "given" or index in self.confidence:
             return index in self.confidence
         return self._begun(index) <= {*self.given[index]}
 
     def mask(self, index: int) -> IdMask:
-        """The ids of a frame, (H, W) int32, whatever kind its mask is of; all 0 where it has none.
+        """The ids of a frame, (H, W) int32, from a mask of any kind; all 0 if there is none.
 
-        Masks that are not up to date show no object that was removed since, or begins later.
+        Outdated masks omit objects that were removed since, or that begin later.
         """
         self._check(index)
         if index in self.confidence:
@@ -153,7 +157,7 @@ class Project:
         return np.where(np.isin(mask, [*self._begun(index)]), mask, 0).astype(np.int32)
 
     def _begun(self, index: int) -> set[int]:
-        """The objects that were given on a frame or before it."""
+        """The ids of all objects given on a frame or earlier."""
         return {id for frame, ids in [*self.given.items()] if frame <= index for id in ids}
 
     def _given_name(self, index: int) -> str:
@@ -177,13 +181,15 @@ class Project:
             raise ValueError(f"{path} is damaged: it is {now}, and the video {wanted} (height x width)")
 
     def give(self, index: int, mask: IdMask) -> tuple[int, ...]:
-        """Say what a frame's mask is; returns the ids that are known on it from now on.
+        """Give a mask for a frame; returns the ids given on the frame from now on.
 
-        These are the objects that differ from the mask that the frame had, and those given on it before; of
-        the others nothing is said. An object that was there and is not any more is known to be absent. The
-        frames from `index` on are to be tracked anew.
+        The given ids are those whose pixels changed, plus those already given on the frame; other objects
+        stay tracked. An erased object counts as absent on the frame. Frames from `index` on become outdated.
 
-        mask: (H, W) of ids, 0 to 255. Raises ValueError where it is of another size or has other ids.
+        index: number of the frame.
+        mask: (H, W) of ids, 0 to 255.
+
+        Raises ValueError if the mask has another size or other ids.
         """
         self._check(index)
         if mask.shape != self.size:
@@ -201,7 +207,7 @@ class Project:
         return ids
 
     def take_back(self, index: int) -> None:
-        """Unsay what was given for a frame. Raises ValueError where nothing was."""
+        """Remove the mask given for a frame. Raises ValueError if none was given."""
         self._check(index)
         if index not in self.given:
             raise ValueError(f"no mask was given for frame {index}")
@@ -209,7 +215,7 @@ class Project:
         (self._files / "masks").remove(f"{index:05d}.png")
 
     def remove(self, id: int) -> None:
-        """Follow an object no longer, on no frame. Raises ValueError where it was never given."""
+        """Remove an object from all frames. Raises ValueError if the object was never given."""
         named = [index for index, ids in self.given.items() if id in ids]
         if not named:
             raise ValueError(f"object {id} was given on no frame")
@@ -220,10 +226,13 @@ class Project:
             (self._files / "masks").remove(f"{index:05d}.png")
 
     def _commit(self, given: dict[int, tuple[int, ...]], masks: Mapping[int, IdMask], since: int) -> None:
-        """Say which objects are given on which frames; those from frame `since` on are to be tracked anew.
+        """Replace the given objects; frames from `since` on become outdated.
 
-        masks: those that were painted. Objects that are given on no frame any more are taken off all others.
-        A process that is killed on the way leaves all of it as it was, or as it is afterwards.
+        given: {frame: ids}. Objects absent from `given` are erased from all given masks.
+        masks: {frame: newly painted mask}.
+        since: first frame to track again.
+
+        If the process is killed, the project is left either unchanged or fully changed.
         """
         painted = dict(masks)
         if gone := {*self.ids} - {id for ids in given.values() for id in ids}:
@@ -243,12 +252,15 @@ class Project:
             (self._files / "given").remove(name)
 
     def track(self, predictor: Predictor, until: int | None = None) -> Generator[int, None, None]:
-        """Follow the objects from where the masks end; gives the index of each frame when its mask is there.
+        """Track from the end of the masks; yields the index of each frame once its mask is written.
 
-        until: the first frame that is left as it is; None goes on to the last. Frames that are walked through
-        again, from the last state on disk, are not given. Closing the iterator keeps what was tracked.
+        predictor: tracks the objects.
+        until: frame to stop before; None tracks to the last frame.
 
-        Raises ValueError where no mask was given, nothing is left to track, or the project was begun with
+        Frames tracked again from the last saved state are not yielded. If you close the iterator, the masks
+        so far are kept.
+
+        Raises ValueError if no mask was given, no frame is left to track, or the project was tracked with
         other weights or settings.
         """
         if self.first is None:
@@ -259,7 +271,7 @@ class Project:
         self._check_settings(predictor)
         session = self.states.latest(begin, predictor)
         if session is None:
-            session = predictor.session(start=self.first)  # before it there is nothing to follow
+            session = predictor.session(start=self.first)  # earlier frames have no objects
         try:
             for index in range(session.index, end):
                 result = self._step(session, index)
@@ -271,13 +283,13 @@ class Project:
                     if session.index % _STATE_EVERY == 0 and session.index < end:
                         self.states.save(session)
                     yield index
-        except GeneratorExit:  # stopped by a person, who will go on from here
+        except GeneratorExit:  # stopped by the user, who may continue from here
             self.states.save(session)
             raise
         self.states.save(session)
 
     def _step(self, session: Session, index: int) -> Result:
-        """The next frame, and what is known of it."""
+        """Track the next frame, and apply the mask given for the frame."""
         result = session.step(self.frame(index))
         if index not in self.given:
             return result
@@ -290,7 +302,7 @@ class Project:
         return result
 
     def _forget(self, index: int) -> None:
-        """Frames from `index` on count as not tracked. In this order: what is left is right at any moment."""
+        """Mark frames from `index` on as not tracked, in an order of writes safe against kills."""
         self.edits += 1
         self.states.forget(index)
         confidence = {i: sure for i, sure in self.confidence.items() if i < index}
@@ -304,7 +316,7 @@ class Project:
             return
         lines = self._files.read("track.jsonl").decode("utf-8").splitlines(keepends=True)
         for line in lines:
-            if line.endswith("\n"):  # a last one that was cut off by a kill is a frame to track again
+            if line.endswith("\n"):  # ignore a line cut off by a kill; the frame is tracked again
                 fact = json.loads(line)
                 sure = {number_of(id, LARGEST_ID + 1): number_in(x, 0, 1) for id, x in fact["sure"].items()}
                 self.confidence[whole_in(fact["frame"], 0, self.count - 1)] = sure
@@ -316,7 +328,7 @@ class Project:
             raise ValueError(f"there is no frame {index}: the video has {self.count}")
 
     def _check_settings(self, predictor: Predictor) -> None:
-        """Tracking goes on with the network and the settings that it began with, or begins with these."""
+        """Store the predictor's settings. Raises ValueError if frames were tracked with other settings."""
         now = predictor.facts()
         if self.settings is not None and self.confidence and now != self.settings:
             names = {"weights": "other weights"}
@@ -329,7 +341,7 @@ class Project:
             self._write(settings=now)
 
     def _write(self, **changes: Any) -> None:
-        """Write project.json with these attributes, and then set them."""
+        """Write project.json with changed attributes, then set the attributes."""
         now = {one.name: getattr(self, one.name) for one in fields(Facts)}
         write_facts(self._files, Facts(**(now | changes)))
         for name, value in changes.items():

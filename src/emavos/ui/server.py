@@ -1,4 +1,4 @@
-"""The page's server: a thin layer of HTTP over `Desk`. It counts as starlette: import it where it is run."""
+"""The page's HTTP server, a thin layer over `Desk`. Requires starlette: import this module only to serve."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from emavos.ui.guard import Guard
 from emavos.ui.job import in_words
 from emavos.ui.project import Project
 
-MASK_FILE_LIMIT = 32 << 20  # bytes of a mask that is loaded; ids compress well
+MASK_FILE_LIMIT = 32 << 20  # largest mask file to load, in bytes; ids compress well
 _ASSETS = {
     "": ("index.html", "text/html"),
     "page.css": ("page.css", "text/css"),
@@ -38,17 +38,20 @@ _FRESH = {"cache-control": "no-store"}
 
 
 class _TooLarge(ValueError):
-    """More was sent than is taken."""
+    """The request is larger than the limit."""
 
 
 class _Unsaid(ValueError):
-    """A request that changes something does not say what the page shows."""
+    """A request that changes something lacks the state shown by the page."""
 
 
 def make_app(desk: Desk, token: str, host: str = "127.0.0.1", upload_limit: int = 4 << 30) -> Guard:
     """The page as an ASGI application.
 
-    token: what the first address must have. host: that the server listens on. upload_limit: bytes of a video.
+    desk: state of the page.
+    token: secret token, part of the printed address.
+    host: address the server listens on.
+    upload_limit: largest size of an uploaded video, in bytes.
     """
     page = _Page(desk, upload_limit)
     get, put, post, delete = (["GET"], ["PUT"], ["POST"], ["DELETE"])
@@ -90,21 +93,21 @@ class _Page:
         return JSONResponse({**self.desk.state(), "upload_limit": self.upload_limit}, headers=_FRESH)
 
     async def confidence(self, request: Request) -> Response:
-        """{frame: {id: number}} from frame `start` on."""
+        """{frame: {id: confidence}} from frame `start` on."""
         start = request.query_params.get("start", "0")
-        sure = dict(self._shown(request).confidence)  # tracking adds to it meanwhile
+        sure = dict(self._shown(request).confidence)  # a copy, as tracking adds entries meanwhile
         begin = int(start) if start.isdecimal() else 0
         return JSONResponse({i: of for i, of in sure.items() if i >= begin}, headers=_FRESH)
 
     async def frame(self, request: Request) -> Response:
-        """A JPEG. It is kept by the browser if the address has the key, which no other project ever has."""
+        """A frame as JPEG. Browsers may cache the response if the address has the project's unique key."""
         project, index = self._shown(request), request.path_params["index"]
         body = await run_in_threadpool(project.frame_bytes, index)
         keep = {"cache-control": "private, max-age=86400"} if _key(request) else _FRESH
         return Response(body, media_type="image/jpeg", headers=keep)
 
     async def mask(self, request: Request) -> Response:
-        """H x W bytes, an id each, gzipped; the ETag is asked for by those who change it."""
+        """A frame's mask as H x W bytes, one id each, gzipped. Changing the mask requires its ETag."""
         project, index = self._shown(request), request.path_params["index"]
         mask = await run_in_threadpool(project.mask, index)
         body = gzip.compress(mask.astype(np.uint8).tobytes(), compresslevel=1)
@@ -113,7 +116,7 @@ class _Page:
         return Response(body, media_type="application/octet-stream", headers=headers)
 
     async def give(self, request: Request) -> Response:
-        """Takes H x W bytes, an id each."""
+        """Give a mask: the body is H x W bytes, one id each."""
         height, width = self._shown(request).size
         seen = _key_of_change(request), _tag_of_change(request)
         body = await _body(request, height * width)
@@ -136,14 +139,14 @@ class _Page:
         return JSONResponse({})
 
     async def read_mask(self, request: Request) -> Response:
-        """The ids of a PNG, H x W bytes, for the brush to go on with; nothing is stored."""
+        """Returns the ids of a PNG as H x W bytes to paint on; stores nothing."""
         body = await _body(request, MASK_FILE_LIMIT)
         mask = await run_in_threadpool(_ids_of_file, body, self.desk.the_project().size)
         return Response(mask.tobytes(), media_type="application/octet-stream")
 
     async def open_video(self, request: Request) -> Response:
         name, key = _plain_name(request.query_params.get("name", "")), _key_of_change(request)
-        self.desk.check_key(key)  # before all of it is sent
+        self.desk.check_key(key)  # checked before the whole upload
         folder = await run_in_threadpool(self.desk.upload_folder)
         try:
             with named_temporary(), (folder / name).open("wb") as file:
@@ -183,13 +186,13 @@ class _Page:
         return StreamingResponse(_pieces(file), media_type="application/octet-stream", headers=headers)
 
     def _shown(self, request: Request) -> Project:
-        """The project. Raises Outdated if the page shows another."""
+        """Returns the current project. Raises Outdated if the page shows another."""
         self.desk.check_key(_key(request))
         return self.desk.the_project()
 
 
 def _key(request: Request) -> str | None:
-    """Of the project that the page shows, if it says so."""
+    """The key of the project shown by the page, or None."""
     return request.headers.get("x-project", request.query_params.get("project"))
 
 
@@ -214,7 +217,7 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _telling(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """Errors as a line for the page, never as a traceback."""
+    """Wrap a handler so that errors become one-line JSON responses, never tracebacks."""
 
     async def told(request: Request) -> Response:
         try:
@@ -229,7 +232,7 @@ def _telling(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
 
 
 async def _chunks(request: Request, limit: int) -> Any:
-    """What is sent, as it comes; _TooLarge as soon as it is known to be more than `limit` bytes."""
+    """Yield the body as it arrives. Raises _TooLarge as soon as it exceeds `limit` bytes."""
     declared, read = request.headers.get("content-length", "0"), 0
     too_large = _TooLarge(f"this is larger than {limit:,} bytes, which is the limit")
     if declared.isdecimal() and int(declared) > limit:
@@ -246,14 +249,14 @@ async def _body(request: Request, limit: int) -> bytes:
 
 
 def _plain_name(name: str) -> str:
-    """The name of a file, and of no other place: letters, digits, dots and dashes."""
+    """A safe file name without folders: letters, digits, dots, dashes and underscores."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", re.split(r"[/\\]", name)[-1]).lstrip(".")
     return plain[-100:].lstrip(".") or "video"
 
 
 def _ids_of_file(body: bytes, size: tuple[int, int]) -> Any:
     try:
-        with Image.open(io.BytesIO(body), formats=FORMATS) as picture:  # reads no pixels yet
+        with Image.open(io.BytesIO(body), formats=FORMATS) as picture:  # reads only the header
             shape = (picture.height, picture.width)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError("this is not an image; a mask is a PNG of ids") from error

@@ -1,4 +1,4 @@
-"""Sessions on disk along a video, so that going back to a frame does not begin at the first."""
+"""Saved sessions along a video, so that tracking again need not start at the first frame."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from emavos.ui.folder import Folder
 
 
 class States:
-    """The states of a session before some frames, as `Session.save` writes them, in a folder.
+    """A folder with states of a session before some frames, written by `Session.save`.
 
-    limit: bytes they may take. Beyond it every second one goes: they lie further apart, and going back takes
-        longer, but the disk does not fill with the length of the video.
+    folder: folder of the files.
+    limit: largest total size in bytes. Above the limit, every second state is removed, so the disk does not
+        fill up with long videos; going back then tracks more frames again.
     """
 
     def __init__(self, folder: Path | Folder, limit: int = 2 << 30) -> None:
@@ -23,7 +24,7 @@ class States:
         self.limit = limit
 
     def files(self) -> list[Path]:
-        """One for each state, named by the frame that comes next, in their order."""
+        """The files of the states in frame order, each named by its next frame."""
         named = re.compile(r"\d{6,7}\.safetensors", re.ASCII)
         return [self._files.path / name for name in sorted(self._files.names()) if named.fullmatch(name)]
 
@@ -32,22 +33,22 @@ class States:
         with self._files.staged(name) as path:
             session.save(path)
         while len(files := self.files()) > 2 and sum(file.lstat().st_size for file in files) > self.limit:
-            for file in files[-2::-2]:  # the last one is that of the frame where work goes on
+            for file in files[-2::-2]:  # keep the last, as tracking continues there
                 self._files.remove(file.name)
 
     def latest(self, index: int, predictor: Predictor) -> Session | None:
-        """The session whose next frame is nearest to `index`, but not beyond it; None where none is."""
+        """The latest saved session whose next frame is at most `index`; None if there is none."""
         for file in reversed(self.files()):
             if int(file.stem) <= index:
                 session = predictor.session(self._files.regular(file.name))
                 if session.index == int(file.stem):
                     return session
-                with suppress(OSError):  # it is of another frame than its name says
+                with suppress(OSError):  # the file's name does not match its frame
                     self._files.remove(file.name)
         return None
 
     def forget(self, index: int) -> None:
-        """Drop the states that have seen frame `index`."""
+        """Remove the states that have seen frame `index`."""
         for file in self.files():
             if int(file.stem) > index:
                 self._files.remove(file.name)

@@ -1,4 +1,4 @@
-"""Folders of the page among the temporary files, and what pages that were killed left there."""
+"""Temporary folders of the page, and cleanup of folders left by killed processes."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _PREFIX = "emavos-ui-"
 
 
 class Temporary:
-    """A new folder among the temporary files, held until `release` or the end of this process."""
+    """A new temporary folder, locked until `release` or the end of this process."""
 
     def __init__(self) -> None:
         while True:
             with named_temporary():
                 self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-            with suppress(ValueError):  # another page took it for one that is left, and removes it
+            with suppress(ValueError):  # another page is removing the folder as a leftover
                 self._hold = Hold(self.folder)
                 if self.folder.is_dir():
                     return
                 self._hold.release()
 
     def release(self) -> list[Path]:
-        """Remove it and let go of it, but for projects in which something was painted; returns those."""
+        """Unlock and remove the folder, except projects with painted objects; returns those projects."""
         kept = _clear(self.folder)
         self._hold.release()
         with suppress(OSError):
@@ -39,14 +39,13 @@ class Temporary:
 
 
 def sweep_temporary() -> list[Path]:
-    """Remove what pages that were killed left; returns the projects that stay since they were painted in.
+    """Remove folders left by killed processes; returns the projects kept, those with painted objects.
 
-    Only folders of this user are removed, and only if no page that runs holds them. Where files have no locks
-    nothing is.
+    Only unlocked folders of this user are removed. On file systems without locks, nothing is removed.
     """
     kept: list[Path] = []
     for base in sorted(Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")):
-        with suppress(OSError, ValueError):  # gone, or held
+        with suppress(OSError, ValueError):  # gone, or locked by another process
             facts = base.lstat()
             if not stat.S_ISDIR(facts.st_mode) or (hasattr(os, "getuid") and facts.st_uid != os.getuid()):
                 continue
@@ -61,7 +60,7 @@ def sweep_temporary() -> list[Path]:
 
 
 def _clear(base: Path) -> list[Path]:
-    """Remove all in a folder but projects in which something was painted, and those that are open."""
+    """Remove the contents of a folder, except open projects and projects with painted objects."""
     kept = []
     for inner in sorted(base.iterdir()):
         if inner.name == HELD:
@@ -70,7 +69,7 @@ def _clear(base: Path) -> list[Path]:
             try:
                 Hold(inner).release()
                 painted = bool(Project.open(inner).given)
-            except ValueError:  # it is open, or damaged
+            except ValueError:  # open in another process, or damaged
                 painted = True
             if painted:
                 kept.append(inner)
