@@ -1,4 +1,4 @@
-"""A small scene with known masks, drawn from nothing: fish, ball and starfish in shallow water."""
+"""A small synthetic scene with exact masks: fish, ball and starfish in shallow water."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from emavos.io import IdMask, Pixels
 Plane = NDArray[np.float64]  # (H, W)
 Colours = NDArray[np.float64]  # (H, W, 3), from 0 to 1
 
-# An object's own coordinates u, v are those of a body about 2 wide, that looks to the right.
+# An object is drawn in its own coordinates u, v: about 2 units wide, and facing right.
 Shape = Callable[[Plane, Plane], Plane]  # distance to the border: negative inside
 Paint = Callable[[Plane, Plane], Colours]
 
@@ -21,14 +21,18 @@ Paint = Callable[[Plane, Plane], Colours]
 def synthetic_clip(
     frames: int = 48, size: tuple[int, int] = (240, 426), seed: int = 0, noise: float = 2.0
 ) -> tuple[list[Pixels], list[IdMask]]:
-    """A clip and the truth about it: frames (H, W, 3) of uint8, masks (H, W) of ids 1 to 3.
+    """A clip and its ground truth: frames (H, W, 3) uint8, masks (H, W) of ids 1 to 3.
 
-    A starfish drifts and turns (1), a beach ball rolls (2) and a striped fish swims across (3), above a sea
-    bed that the camera passes. They grow, shrink and cover one another; all are seen in the first frame.
-    Their borders are soft in the frames; the mask is the object that covers more than half of a pixel.
+    A starfish drifts and turns (1), a beach ball rolls (2) and a striped fish swims across (3), while the
+    camera moves over the sea bed. The objects grow, shrink and occlude each other. All are visible in the
+    first frame. Borders are soft in the frames; a pixel belongs to the object that covers more than half of
+    the pixel.
 
-    frames: up to 48 show the beginning of the scene at its own speed; more show all of it, slower.
-    noise: standard deviation of the camera's noise, of 255. Equal arguments give equal pixels.
+    frames: number of frames. Up to 48 show the beginning of the scene at normal speed; more show the whole
+        scene in slow motion.
+    size: (H, W) in pixels.
+    seed: equal arguments return equal pixels.
+    noise: standard deviation of the camera noise, on the scale of 0 to 255.
     """
     drawn = [*synthetic_frames(frames, size, seed, noise)]
     return [frame for frame, _ in drawn], [mask for _, mask in drawn]
@@ -37,7 +41,7 @@ def synthetic_clip(
 def synthetic_frames(
     frames: int = 48, size: tuple[int, int] = (240, 426), seed: int = 0, noise: float = 2.0
 ) -> Iterator[tuple[Pixels, IdMask]]:
-    """The frames and masks of `synthetic_clip`, each drawn when it is asked for."""
+    """The frames and masks of `synthetic_clip`, drawn one at a time on request."""
     if frames < 1 or min(size) < 16:
         raise ValueError(f"a clip has at least one frame of 16x16, not {frames} of {size[0]}x{size[1]}")
     random = np.random.default_rng(seed)
@@ -50,7 +54,7 @@ def synthetic_frames(
 
 @dataclass(frozen=True)
 class _Pose:
-    """Where an object is, in heights of the picture from its centre, and how it is turned, in radians."""
+    """Position of an object, in picture heights from the centre; size; and rotation, in radians."""
 
     x: float
     y: float
@@ -58,7 +62,7 @@ class _Pose:
     angle: float
 
     def own(self, x: Plane, y: Plane) -> tuple[Plane, Plane]:
-        """The object's own coordinates of points that lie at x, y from it."""
+        """Convert offsets x, y from the object into the object's own coordinates."""
         cos, sin = np.cos(self.angle) / self.scale, np.sin(self.angle) / self.scale
         return cos * x + sin * y, cos * y - sin * x
 
@@ -68,25 +72,25 @@ class _Thing:
     id: int
     shape: Shape
     paint: Paint
-    pose: Callable[[float], _Pose]  # of the time, from 0 to 1
-    height: float  # over the sea bed: how far its shadow falls
+    pose: Callable[[float], _Pose]  # pose at a time from 0 to 1
+    height: float  # above the sea bed; sets the distance of the shadow
 
 
 class _Scene:
-    """Three things over a sea bed, each on its path, drawn one over the other."""
+    """Three objects above a sea bed, each on a path, drawn from the lowest to the highest."""
 
     def __init__(self, size: tuple[int, int], random: np.random.Generator) -> None:
         height, width = size
         y, x = np.mgrid[0:height, 0:width].astype(np.float64)
         self.x, self.y = (x - (width - 1) / 2) / height, (y - (height - 1) / 2) / height
-        self.x *= random.choice([-1.0, 1.0])  # half of all scenes play the other way round
+        self.x *= random.choice([-1.0, 1.0])  # half of all scenes are mirrored
         self.pixel = 1 / height
         self.noise = _Noise(random)
         angles, lengths = np.arange(6) * 2.4 + random.uniform(0, 1, 6), random.uniform(18, 34, 6)
         speeds = random.uniform(3, 6, 6)
         self.waves = list(zip(lengths * np.cos(angles), lengths * np.sin(angles), speeds, strict=True))
         self.drift = random.uniform(0.15, 0.45), random.uniform(-0.2, 0.2)
-        half = width / height / 2  # the border, for things that go from one to the other
+        half = width / height / 2  # distance from the centre to the left and right border
         phase, spin, tilt = random.uniform(0, 2 * np.pi), random.uniform(2.0, 3.2), random.uniform(-0.1, 0.1)
 
         def starfish(t: float) -> _Pose:
@@ -108,7 +112,7 @@ class _Scene:
         ]
 
     def render(self, t: float) -> tuple[Colours, IdMask]:
-        """The picture (H, W, 3), about 0 to 1, and its mask (H, W), at a time from 0 to 1."""
+        """The picture (H, W, 3), about 0 to 1, and the mask (H, W), at a time from 0 to 1."""
         picture = self._sea_bed(t)
         mask = np.zeros(self.x.shape, dtype=np.int32)
         for thing in self.things:
@@ -116,7 +120,7 @@ class _Scene:
         return picture * self._light(t)[..., None], mask
 
     def _draw(self, thing: _Thing, pose: _Pose, picture: Colours, mask: IdMask) -> None:
-        """Put a thing and its shadow over what is there, in the window that they reach."""
+        """Draw an object and its shadow over the picture, in the window that both cover."""
         reach = 1.3 * pose.scale + thing.height
         columns, rows = np.abs(self.x[0] - pose.x) < reach, np.abs(self.y[:, 0] - pose.y) < reach
         window = np.ix_(rows, columns)
@@ -134,7 +138,7 @@ class _Scene:
         mask[window] = np.where(cover > 0.5, thing.id, mask[window])
 
     def _shade(self, distance: Plane, pose: _Pose) -> Plane:
-        """Light from above on the left, on a body that is rounded towards its border."""
+        """Shading of a body with a rounded border, lit from the upper left."""
         depth = np.clip(-distance / 0.55, 0, 1)
         dome = np.sqrt(depth * (2 - depth) + 0.02)
         down, right = np.gradient(dome, self.pixel / pose.scale)
@@ -151,14 +155,14 @@ class _Scene:
         return _mix(bed, (0.20, 0.56, 0.63), 0.4 - 0.35 * self.y)
 
     def _light(self, t: float) -> Plane:
-        """The bright web that waves cast on all that is below them."""
+        """The bright web of light that waves cast on everything below."""
         web = sum(np.sin(kx * self.x + ky * self.y + speed * t) for kx, ky, speed in self.waves)
         light: Plane = 0.94 + 0.24 * np.exp(-2.5 * np.abs(web))
         return light
 
 
 class _Noise:
-    """Smooth noise from 0 to 1 in the plane, one bump for each unit."""
+    """Smooth noise from 0 to 1 in the plane, one bump per unit."""
 
     def __init__(self, random: np.random.Generator) -> None:
         self.lattice = random.uniform(0, 1, (256, 256))
@@ -198,7 +202,7 @@ def _star(u: Plane, v: Plane) -> Plane:
 def _star_paint(u: Plane, v: Plane) -> Colours:
     """Purple, paler along the arms, with rings of dots."""
     radius, angle = np.hypot(u, v), np.arctan2(v, u)
-    across = np.abs(np.sin(2.5 * angle)) * radius  # from the middle of an arm
+    across = np.abs(np.sin(2.5 * angle)) * radius  # distance from the middle of an arm
     paint = _mix((0.45, 0.17, 0.47), (0.79, 0.38, 0.62), 1 - across / 0.3)
     dots = np.maximum(np.sin(26 * radius) - 4 * across, 0)
     return _mix(paint, (0.98, 0.83, 0.76), np.clip(1.6 * dots, 0, 0.9))
@@ -229,11 +233,11 @@ def _fish_paint(u: Plane, v: Plane) -> Colours:
 
 
 def _step(x: Plane) -> Plane:
-    """0 below zero and 1 above, soft over a little."""
+    """0 below zero, 1 above, with a short soft transition."""
     return np.clip(0.5 + x / 0.03, 0, 1)
 
 
 def _mix(a: Colours | tuple[float, ...], b: Colours | tuple[float, ...], share: Plane) -> Colours:
-    """From colour a to colour b, by a share (H, W) that is held to [0, 1]."""
+    """Blend colour a into colour b. share: (H, W), clipped to [0, 1]."""
     a, b = np.asarray(a), np.asarray(b)
     return a + (b - a) * np.clip(share, 0, 1)[..., None]

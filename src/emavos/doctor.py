@@ -1,4 +1,4 @@
-"""What of the library works on this machine, and what each extra lacks."""
+"""Checks which parts of the library work on this machine, and what each extra lacks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from emavos.memory import topk_readout
 from emavos.memory.readout import Backend
 from emavos.weights.load import KNOWN, load_model
 
-NEEDED = ("dense", "blocks")  # readouts that run on every machine; the others are faster on some
+NEEDED = ("dense", "blocks")  # readouts that run on every machine; the others are optional and faster on some
 
 
 @dataclass(frozen=True)
@@ -27,34 +27,34 @@ class Extra:
     """An optional group of packages of this library."""
 
     name: str
-    missing: tuple[str, ...]  # requirements that are not met, as "av>=14.2", or "av>=14.2 (found 13.0)"
-    install: str  # the command that installs it; inside a clone of emavos, if the library runs from a package
+    missing: tuple[str, ...]  # unmet requirements, such as "av>=14.2" or "av>=14.2 (found 13.0)"
+    install: str  # command to install the extra; to be run in a clone of emavos
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `examine` found. A reason of None says that the thing works."""
+    """Results of `examine`. A reason is None if the part works."""
 
-    versions: dict[str, str | None]  # of Python, this library and what it needs; None: not installed
-    device: str  # what "auto" takes, in words
+    versions: dict[str, str | None]  # Python, this library and the core packages; None: not installed
+    device: str  # the device that "auto" selects, in words
     accelerator: str | None
     threads: int
-    environment: dict[str, str]  # variables that change threads or the Hub
-    bfloat16: bool | None  # whether this device multiplies it natively; None: not known
-    readouts: dict[str, str | None]  # reason why a back end of topk_readout cannot run here
-    weights: str | None  # reason why the embedded model cannot be used
-    video: str  # what opens video files
+    environment: dict[str, str]  # set variables that affect threads or the Hub
+    bfloat16: bool | None  # whether this device has native bfloat16 products; None: unknown
+    readouts: dict[str, str | None]  # per backend of topk_readout: why it cannot run here
+    weights: str | None  # why the embedded models cannot be used
+    video: str  # the reader of video files
     extras: tuple[Extra, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether all works that needs no extra: the core packages, the model, and its readout."""
+        """Whether everything works that needs no extra: core packages, embedded models and basic readouts."""
         needed = (self.weights, *(self.readouts[name] for name in NEEDED))
         return all(reason is None for reason in needed) and None not in self.versions.values()
 
 
 def examine() -> Report:
-    """Look at this machine. Nothing is downloaded; a C++ function may be compiled, which takes a second."""
+    """Report on this machine. Downloads nothing; may compile a C++ function, which takes a second."""
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return Report(
         versions=_versions(),
@@ -81,10 +81,10 @@ _VARIABLES = (
 
 
 def extras(distribution: str = "emavos") -> tuple[Extra, ...]:
-    """The extras of this library, with what each lacks; none where they are not known.
+    """The extras of this library, and what each lacks. Empty if the extras are not known.
 
-    They are those of the checkout that it runs from, which may be newer than what was installed of it, or of
-    the installed package.
+    If the library runs from a checkout, the extras are read from its `pyproject.toml`, which may be newer
+    than the installed metadata. Otherwise they are read from the installed package.
     """
     groups, command = _of_checkout(distribution), f'pip install -e "{_PYPROJECT.parent}[{{extra}}]"'
     if groups is None:
@@ -99,7 +99,7 @@ _PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 def _of_checkout(distribution: str) -> dict[str, list[Requirement]] | None:
-    """The requirements of each extra as `pyproject.toml` says; None where there is none of this library."""
+    """The requirements of each extra in `pyproject.toml`; None if there is no such file of this library."""
     if sys.version_info < (3, 11) or not _PYPROJECT.is_file():
         return None
     import tomllib
@@ -112,13 +112,13 @@ def _of_checkout(distribution: str) -> dict[str, list[Requirement]] | None:
 
 
 def _of_package(distribution: str) -> dict[str, list[Requirement]]:
-    """The same as the installed package declares it."""
+    """The requirements of each extra in the metadata of the installed package."""
     try:
         declared = importlib.metadata.metadata(distribution).get_all("Provides-Extra") or []
     except importlib.metadata.PackageNotFoundError:
         return {}
     lines = [Requirement(line) for line in importlib.metadata.requires(distribution) or []]
-    # those of the core have no marker of an extra, and hold where there is none
+    # requirements of the core also apply without any extra
     optional = [line for line in lines if line.marker and not line.marker.evaluate({"extra": ""})]
     return {name: [line for line in optional if _applies(line, name)] for name in declared}
 
@@ -131,8 +131,8 @@ def _missing(groups: Mapping[str, list[Requirement]], extra: str, distribution: 
     missing: list[str] = []
     for requirement in groups.get(extra, []):
         if not _applies(requirement, extra):
-            continue  # on another system, or with another Python
-        if requirement.name == distribution:  # an extra that is made of others
+            continue  # for another system or another Python
+        if requirement.name == distribution:  # an extra that consists of other extras
             for name in sorted(requirement.extras):
                 missing += _missing(groups, name, distribution)
         else:
@@ -141,7 +141,7 @@ def _missing(groups: Mapping[str, list[Requirement]], extra: str, distribution: 
 
 
 def _lacks(requirement: Requirement) -> Iterator[str]:
-    """What is missing of a package, and of the extras that are asked of it."""
+    """The unmet requirements of a package and of its requested extras."""
     wanted = f"{requirement.name}{requirement.specifier}"
     try:
         version = importlib.metadata.version(requirement.name)
@@ -178,7 +178,7 @@ def _has_bfloat16(accelerator: torch.device | None) -> bool | None:
 
 
 def _readout(backend: Backend) -> str | None:
-    """Why a readout cannot run where it is meant to; None where it gives what the definition gives."""
+    """The reason why a readout cannot run here; None if it runs and agrees with the definition."""
     if backend == "triton" and not torch.cuda.is_available():
         return "it runs on CUDA devices, and there is none"
     device = "cuda" if backend == "triton" else "cpu"
@@ -200,7 +200,7 @@ def _weights() -> str | None:
         try:
             load_model(name)
         except (ValueError, OSError) as error:
-            return str(error)  # of a file that has changed too
+            return str(error)  # includes a changed file
     return None
 
 

@@ -1,4 +1,4 @@
-"""The machine: its name, how it forks, how much memory is in use, and how to install what it lacks."""
+"""Facts about the machine: device names, forking, memory in use, and how to install missing packages."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # torch takes seconds to load, and what reads files needs none
+if TYPE_CHECKING:  # torch takes seconds to load, and reading files does not need torch
     import torch
 
 
 @cache
 def one_thread_after_fork() -> None:
-    """Have forked children of this process compute in one thread: OpenMP's others are not there after a fork.
+    """Make forked children compute in one thread, because OpenMP's other threads do not survive a fork.
 
-    A child that waits for them waits for ever, as in a pool of `multiprocessing`, which forks on Linux up to
-    Python 3.13. It may set another number of threads itself if the parent has not computed yet.
+    Without this, a child waits for the missing threads for ever, for example in a pool of `multiprocessing`,
+    which forks on Linux up to Python 3.13. A child may set another number of threads if the parent has not
+    computed yet.
     """
     import torch
 
@@ -28,16 +29,16 @@ def one_thread_after_fork() -> None:
         os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
-INSTALL = 'pip install ".[{extra}]"'  # inside a clone; once emavos is on the package index: "emavos[{extra}]"
+INSTALL = 'pip install ".[{extra}]"'  # run in a clone; once emavos is on the package index: "emavos[{extra}]"
 
 
 def how_to_install(extra: str) -> str:
-    """How to install an extra, as the end of an error: `run pip install ".[ui]" in your clone of emavos`."""
+    """How to install an extra, to end an error with: `run pip install ".[ui]" in your clone of emavos`."""
     return f"run {INSTALL.format(extra=extra)} in your clone of emavos"
 
 
 def describe(device: torch.device) -> str:
-    """The processor or accelerator, threads where they matter, and torch."""
+    """Name of the processor or accelerator, number of CPU threads, and version of torch."""
     import torch
 
     if device.type == "cuda":
@@ -50,7 +51,7 @@ def describe(device: torch.device) -> str:
     return f"{name}, {threads} thread{'' if threads == 1 else 's'}, torch {torch.__version__}"
 
 
-# What libraries say that have no class for it: torch, oneDNN, C++.
+# Messages of libraries without an exception class for this: torch, oneDNN, C++.
 _NO_MEMORY = (
     "out of memory",
     "allocate memory",
@@ -61,7 +62,7 @@ _NO_MEMORY = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is not enough memory, whoever asked for it."""
+    """Whether an error means that memory ran out, whichever library raised the error."""
     import torch
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
@@ -72,23 +73,25 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep the memory that a frame frees for the next one; whether it can.
+    """Make the C library keep freed memory for the next frame; returns whether the C library can.
 
-    glibc gives much of it back to Linux, and to have it zeroed anew took a quarter of the time of the
-    embedded model's frames. It is a setting of the whole process, so it is for the owner of the process to
-    make, as the command line does. Up to 512 MB stay; the peak is what it was. Elsewhere this does nothing.
+    glibc returns much of the memory to Linux. Zeroing the memory again took a quarter of the time per frame
+    of the embedded model. The setting affects the whole process, so libraries should leave the call to the
+    application; the command line calls it. Up to 512 MB stay allocated, and the peak does not change. With
+    other C libraries, nothing happens.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    trim_threshold, mmap_threshold = -1, -3  # of <malloc.h>
+    trim_threshold, mmap_threshold = -1, -3  # constants from <malloc.h>
     return bool(mallopt(trim_threshold, 512 << 20) == 1 and mallopt(mmap_threshold, 64 << 20) == 1)
 
 
 class PeakMemory:
-    """Memory at most since it was made: of torch's allocator on CUDA, otherwise of the process.
+    """Peak memory since construction: of torch's allocator on CUDA, otherwise of the process.
 
-    Only Linux can forget the peak of what ran before; elsewhere, and on other accelerators, it is None.
+    Only Linux can reset the peak of the process. On other systems and other accelerators, `mb()` returns
+    None.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -101,7 +104,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
         elif device.type == "cpu":
             try:
-                Path("/proc/self/clear_refs").write_text("5")  # the high-water mark becomes what is held now
+                Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark to the current use
                 self._reset = True
             except OSError:
                 pass

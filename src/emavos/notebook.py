@@ -1,4 +1,4 @@
-"""A video that is followed, as it is seen in a notebook."""
+"""Shows results in a notebook while a video is tracked."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 
 
 class show:
-    """Results, shown while they are made: how far they are, and every few frames what they look like.
+    """Results with a live preview: a progress bar, and a picture every few frames.
 
-    results: of `predictor.propagate`. frames: the same frames, to lay the objects over: a folder, a video
-        file, or any iterable (H, W, 3) of uint8, read beside the results; without them masks are shown.
+    results: of `predictor.propagate`.
+    frames: the same frames, to draw the objects on: a folder, a video file, or any iterable of (H, W, 3)
+        uint8. Read in step with the results. If None, the preview shows only masks.
     every: frames between two previews.
 
-    It is an iterable of the results, to be looped over once; as the last line of a cell it plays by itself.
-    Nothing is kept of frames that have passed. Outside a notebook the results just pass. Needs IPython (extra
+    Loop over `show(...)` once to get the results. As the last line of a cell, `show(...)` runs by itself.
+    Past frames are not kept. Outside a notebook, results pass through without a preview. Needs IPython (extra
     `notebook`).
 
     >>> for result in show(predictor.propagate("video/", "first.png"), "video/"):

@@ -1,4 +1,4 @@
-"""Which frames of a followed video an annotator should look at first, and why."""
+"""Suggests frames of a finished video that an annotator should check first, with reasons."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from numpy.typing import NDArray
 from emavos.confidence.expected import ObjectState
 from emavos.session.both_ways import Direction, check_direction
 
-REACH = 10.0  # frames after which a correction does 1 / e of the good that it does beside it
-UNSURE = 0.7  # a confidence below is worth a look
-_LITTLE = 0.05  # what a frame needs, below which it is not worth one
+REACH = 10.0  # frames; the effect of a correction decays to 1 / e over this distance
+UNSURE = 0.7  # confidences below this are worth a check
+_LITTLE = 0.05  # frames with a need below this are not suggested
 
-States = Mapping[int, ObjectState]  # of the objects of one frame, as `Result.objects`
+States = Mapping[int, ObjectState]  # {id: state} of one frame, as in `Result.objects`
 
 
 @dataclass(frozen=True)
 class Suggestion:
     """One frame to correct.
 
-    frame: its index. gain: how much J, summed over frames and objects, a correction may win back at most.
-    object: the one that is least sure on it. confidence: of that object. first, last: the frames about it
-    where that object is unsure, so how far the trouble goes. reason: in words.
+    frame: index of the frame.
+    gain: upper bound of the J that a correction wins back, summed over frames and objects.
+    object: id of the least confident object on the frame.
+    confidence: of this object.
+    first, last: first and last frame of the stretch around `frame` in which this object is uncertain.
+    reason: in words.
     """
 
     frame: int
@@ -38,16 +41,19 @@ class Suggestion:
 
 
 def suggest(states: Sequence[States], count: int = 8, direction: Direction = "forward") -> list[Suggestion]:
-    """The frames where one correction would help most, the best first.
+    """The frames to correct, those with the largest gain first.
 
-    states: `Result.objects` of each frame, in order. direction: how the video will be followed again, for
-    that says which frames a correction reaches: those behind it, those before it, or both. At most `count`,
-    fewer where nothing is unsure any more.
+    states: `Result.objects` of each frame, in order.
+    count: largest number of suggestions. There are fewer if no other frame is uncertain.
+    direction: how you will propagate again. A correction reaches later frames ("forward"), earlier ones
+        ("backward"), or "both".
 
-    A frame needs 1 - confidence, summed over its objects. A correction takes away all that its frame needs
-    and, the further the less, of what frames in its reach need; the frame that takes most is chosen, then the
-    next one from what is left. So a long stretch that is somewhat unsure comes before one frame that is
-    worse, and suggestions within it lie apart: little is left to win beside one that is chosen.
+    The need of a frame is the sum of 1 - confidence over its objects. A correction removes the full need of
+    its own frame, and a share of the need of the frames in reach that decays with distance. The frame that
+    removes most is chosen; then the next frame is chosen with the remaining need. A long uncertain stretch
+    therefore ranks before one single worse frame, and suggestions within a stretch lie apart.
+
+    Raises ValueError if no frame has an object, `count` is below 1 or the direction is unknown.
     """
     check_direction(direction)
     if count < 1:
@@ -71,7 +77,10 @@ def suggest(states: Sequence[States], count: int = 8, direction: Direction = "fo
 
 
 def _helps(ahead: NDArray[np.int64], direction: Direction) -> NDArray[np.float64]:
-    """How much of what a frame needs, so far ahead of another, a correction of that takes away, in [0, 1]."""
+    """The share of a frame's need that a correction removes, in [0, 1].
+
+    ahead: how many frames the frame is after the correction; negative before.
+    """
     helps: NDArray[np.float64] = np.exp(-abs(ahead) / REACH)
     if direction != "both":
         helps[ahead < 0 if direction == "forward" else ahead > 0] = 0
@@ -79,8 +88,8 @@ def _helps(ahead: NDArray[np.int64], direction: Direction) -> NDArray[np.float64
 
 
 def _gains(left: NDArray[np.float64], direction: Direction) -> NDArray[np.float64]:
-    """(T,): how much of what all frames need, (T,), a correction of each takes away."""
-    far = min(len(left) - 1, round(40 * REACH))  # beyond, e^-40 of it
+    """(T,): the total need that a correction of each frame removes, from the need of each frame (T,)."""
+    far = min(len(left) - 1, round(40 * REACH))  # further away, less than e^-40 is left
     return np.convolve(left, _helps(np.arange(far, -far - 1, -1), direction))[far : far + len(left)]
 
 

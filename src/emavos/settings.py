@@ -1,4 +1,4 @@
-"""All that decides the masks of a video, beside the weights, the frames and the masks that are given."""
+"""Settings: all that decides the masks of a video besides the weights, the frames and the user's masks."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from emavos.models import STCN, is_compiled
 
 @dataclass(frozen=True)
 class Shortcuts:
-    """Which work is left out. The default is none: the masks are those of the whole computation.
+    """Work to skip. By default nothing is skipped, and masks are those of the full computation.
 
-    What each gains and costs is in docs/performance.md.
+    docs/performance.md has the gain and the cost of each shortcut.
     """
 
-    decode_near: bool = False  # decode only near cells whose memory says that an object covers them; the rest
-    # is background, and an object whose memory is found nowhere is not decoded at all
-    encode_near: bool = False  # values of a kept frame only near its objects; elsewhere a mean of background
-    still: float = 0.0  # a frame that is due is not kept while the squared distance of its keys from those of
-    # the last that was, a cell and over sqrt(Ck) as in the affinity, is below this on average
+    decode_near: bool = False  # decode an object only near the cells that its memory finds; the rest is
+    # background. An object that is found nowhere is not decoded at all
+    encode_near: bool = False  # encode values only near the objects; the rest gets the background mean
+    still: float = 0.0  # skip a due frame if the mean squared distance (per cell, over sqrt(Ck)) of its keys
+    # from the keys of the last stored frame is below this
 
     def __post_init__(self) -> None:
         for name in ("decode_near", "encode_near"):
@@ -37,15 +37,15 @@ class Shortcuts:
 
 @dataclass(frozen=True)
 class Settings:
-    """How frames are processed. Whatever must know whether two runs agree compares `facts()`.
+    """How frames are processed. To find out if two runs have the same settings, compare their `facts()`.
 
-    policy: what the memory keeps.
-    size: the short side, in pixels, at which frames are processed; None keeps that of the frames.
-    shortcuts: work that is left out.
-    dtype: in which the network computes.
-    compile: whether the key encoder is machine code of its own: see `emavos.models.compiled`.
-    resize_ahead: whether frames of files are resized in the thread that reads them. It decides when work is
-        done, not the masks, so it is no fact. None: on a CPU, when the process has a core to spare.
+    policy: which frames the memory stores and evicts.
+    size: short side of the working frame, in pixels; None keeps the size of the frames.
+    shortcuts: work to skip.
+    dtype: of the network.
+    compile: whether the key encoder is compiled; see `emavos.models.compiled`.
+    resize_ahead: whether frames from files are resized in the thread that reads them. Does not affect the
+        masks, so `facts()` leaves it out. None: on a CPU, if the process has a core to spare.
     """
 
     policy: MemoryPolicy = field(default_factory=MemoryPolicy)
@@ -73,7 +73,12 @@ class Settings:
         shortcuts: Shortcuts | None = None,
         resize_ahead: bool | None = None,
     ) -> Settings:
-        """Settings with the dtype of this network, and compiled as it is; None: the default of each."""
+        """Settings with the dtype of this network, compiled if the network is.
+
+        network: to take dtype and compile from.
+        policy, size, shortcuts, resize_ahead: as for `Settings`; None is the default of each, except for
+            `size`.
+        """
         check_policy(policy)
         check_network(network)
         return cls(
@@ -86,7 +91,7 @@ class Settings:
         )
 
     def facts(self) -> dict[str, Any]:
-        """Plain values for JSON, one level deep. Runs with equal facts and weights give the same masks."""
+        """Plain values for JSON, one level deep. Runs with equal facts and weights produce the same masks."""
         return {
             "dtype": str(self.dtype).removeprefix("torch."),
             "compile": self.compile,
@@ -97,7 +102,7 @@ class Settings:
 
 
 def check_network(model: object) -> None:
-    """Raise ValueError unless it is an `STCN`."""
+    """Raise ValueError unless `model` is an `STCN`."""
     if not isinstance(model, STCN):
         raise ValueError(
             f"model is an STCN, not {model!r:.60}; load one with emavos.weights.load_model, or make the "
@@ -106,5 +111,5 @@ def check_network(model: object) -> None:
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The names of the facts that differ, sorted."""
+    """Sorted names of the facts that differ."""
     return sorted(name for name in {*was, *now} if was.get(name) != now.get(name))

@@ -1,4 +1,4 @@
-"""Frames and masks as tensors: what a user gives, at the size and with the numbers that the network takes."""
+"""Frames and masks as tensors: converts user input to the size and range that the network expects."""
 
 from emavos.frames.masks import ids_of, one_hot, to_mask
 from emavos.frames.preprocess import (

@@ -1,4 +1,4 @@
-"""Masks as tensors: ids, and a plane of 0 and 1 for each."""
+"""Masks as tensors: (H, W) of ids, or one plane of 0 and 1 per object."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from emavos.io.ids import ids_of_picture
 def to_mask(mask: object, size: tuple[int, ...]) -> Tensor:
     """A mask as (H, W) int32 of ids, 0 for the background.
 
-    mask: an array or a tensor (H, W) of integers or bool, or a PIL image of palette, gray or 1-bit kind. A
-        picture is checked as `emavos.io.ids.ids_of_picture` does; an array is taken as it is.
-    size: (H, W) of its frame. Raises ValueError that says what was given where it does not fit.
+    mask: an array or a tensor (H, W) of integers or bool, or a PIL image of palette, gray or 1-bit kind.
+        Images are checked by `emavos.io.ids.ids_of_picture`; arrays are used unchecked.
+    size: (H, W) of the frame.
+
+    Raises ValueError if the mask has another kind or size.
     """
     if isinstance(mask, Image.Image):
         mask = ids_of_picture(mask)
     if isinstance(mask, Tensor) and mask.dtype in (torch.uint16, torch.uint32, torch.uint64):
-        mask = mask.cpu().numpy()  # torch can do little with these
+        mask = mask.cpu().numpy()  # torch lacks most operations for these
     if isinstance(mask, np.ndarray):
         if mask.dtype.kind not in "buif":
             raise ValueError(f"a mask holds whole ids, not {mask.dtype}")
@@ -44,10 +46,13 @@ def to_mask(mask: object, size: tuple[int, ...]) -> Tensor:
 
 
 def check_given(mask: object, size: tuple[int, int] | None, name: str) -> tuple[int, int] | None:
-    """Raise ValueError if a mask can be told to be of another size than (H, W), or to hold no object.
+    """(H, W) of a mask, or None if `mask` is no image, array or tensor of two dimensions (see `to_mask`).
 
-    name: what the mask is called in errors. Returns (H, W) of the mask, None if it is none by its kind, which
-    `to_mask` says.
+    mask: as for `to_mask`.
+    size: (H, W) of the frame, if known.
+    name: of the mask, for errors.
+
+    Raises ValueError if the mask has another size, or an array or a tensor has no object.
     """
     if isinstance(mask, Image.Image):
         shape: tuple[int, ...] = ImageOps.exif_transpose(mask).size[::-1]
@@ -69,10 +74,12 @@ def check_given(mask: object, size: tuple[int, int] | None, name: str) -> tuple[
 
 
 def planes_of(masks: Mapping[int, object], size: tuple[int, ...]) -> Tensor:
-    """One plane for each object: {id: mask} -> (O, H, W) float32 of 0 and 1, in the order of the dict.
+    """One plane per object, in the order of the dict: (O, H, W) float32 of 0 and 1.
 
-    Each mask is as for `to_mask`, and not 0 where its object is. Raises ValueError as that does, and where an
-    id is none, there is no mask, or two overlap.
+    masks: {id: mask}; each mask is valid for `to_mask` and nonzero on the pixels of the object.
+    size: (H, W) of the frame.
+
+    Raises ValueError as `to_mask` does, and if an id is invalid, there is no mask, or two masks overlap.
     """
     if not isinstance(masks, Mapping) or not masks:
         raise ValueError(f"masks are a dict {{id: mask}} of one object or more, not {masks!r:.60}")
@@ -91,7 +98,7 @@ def planes_of(masks: Mapping[int, object], size: tuple[int, ...]) -> Tensor:
 
 
 def one_hot(mask: Tensor, ids: Sequence[int]) -> Tensor:
-    """One plane for each object: (H, W) of ids -> (O, H, W) float32 of 0 and 1, in the order of `ids`."""
+    """One plane per object, in the order of `ids`: (H, W) of ids -> (O, H, W) float32 of 0 and 1."""
     return (mask == torch.tensor(ids, device=mask.device).view(-1, 1, 1)).float()
 
 

@@ -48,7 +48,7 @@ def topk_readout(
     * "triton": a fused kernel on CUDA; top_k up to 128, float32, float16 and bfloat16, no gradient.
     * "auto": "triton" on CUDA if the kernel can run, otherwise "blocks".
 
-    norms: (N,), |k|^2 of the keys, if you have them. They are not checked.
+    norms: (N,), |k|^2 of the keys, if you have them. The values are not checked.
     received: (N,) float32. The weight of each memory cell is added in place, P in total, without gradient.
 
     Similarities are float32 (float64 for float64 keys), under autocast too.

@@ -1,7 +1,7 @@
-"""The two kernels of `emavos.memory.triton_readout`. Imported where they are launched: triton is optional.
+"""The two kernels of `emavos.memory.triton_readout`. Imported only at launch, because triton is optional.
 
-`scan` goes once over the memory, tile by tile, and keeps the best cells of each query cell; where query cells
-are few, several programs share the memory. `gather` merges what they found and sums the values.
+`scan` goes once over the memory, tile by tile, and keeps the best cells of each query cell. If there are few
+query cells, several programs share the memory. `gather` merges their results and sums the values.
 """
 
 import triton
@@ -10,10 +10,13 @@ import triton.language as tl
 
 @triton.jit
 def insert(top, places, similarity, start, SLOTS: tl.constexpr, WIDTH: tl.constexpr):
-    """Put the columns of a tile (rows, WIDTH) that beat the least of `top` (rows, SLOTS) in its place.
+    """Insert the columns of a tile (rows, WIDTH) that beat the smallest entry of `top` (rows, SLOTS).
 
-    places: where each entry of top was found; column j of this tile is place start + j. After some tiles few
-    columns beat the least, so to put in one a turn is cheaper than to sort the tile.
+    Returns the new `top` and `places`. After a few tiles, few columns beat the smallest entry, so inserting
+    one column at a time is cheaper than sorting the tile.
+
+    top: the best similarities so far.
+    places: memory cell of each entry of top. Column j of this tile is cell start + j.
     """
     slots = tl.arange(0, SLOTS)[None, :]
     columns = tl.arange(0, WIDTH)[None, :]
@@ -36,8 +39,8 @@ def scan(
     query,  # (Ck, P)
     keys,  # (N, Ck)
     norms,  # (N,) of float32: |k|^2
-    top,  # (splits, P, SLOTS) of float32, out: similarities, in no order; -inf where there is none
-    places,  # (splits, P, SLOTS) of int32, out: their cells
+    top,  # (splits, P, SLOTS) of float32, out: similarities, unordered; -inf in unused slots
+    places,  # (splits, P, SLOTS) of int32, out: cells of the similarities
     queries,
     cells,
     cells_per_split,  # a multiple of CELLS
@@ -49,22 +52,22 @@ def scan(
     CHANNELS: tl.constexpr,  # Ck
     TOP_K: tl.constexpr,
     SLOTS: tl.constexpr,  # TOP_K rounded up to a power of two
-    QUERIES: tl.constexpr,  # of a tile
-    CELLS: tl.constexpr,  # of a tile
-    STEP: tl.constexpr,  # channels multiplied at once
-    DTYPE: tl.constexpr,  # of the products' factors; sums are float32
+    QUERIES: tl.constexpr,  # rows of a tile
+    CELLS: tl.constexpr,  # columns of a tile
+    STEP: tl.constexpr,  # channels per product
+    DTYPE: tl.constexpr,  # dtype of the factors; sums are float32
 ):
-    """The TOP_K cells most alike each query cell, within one share of the memory."""
+    """Find the TOP_K cells most similar to each query cell, within one share of the memory."""
     split = tl.program_id(1)
     rows = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
     row_used = rows < queries
     slots = tl.arange(0, SLOTS)[None, :]
     channels = tl.arange(0, STEP)
     query_rows = query + rows.to(tl.int64)[:, None] * query_stride_p
-    # slots beyond TOP_K are never the least, so nothing is put there
+    # slots beyond TOP_K are infinite, so nothing is inserted there
     best = tl.where(slots < TOP_K, tl.full((QUERIES, SLOTS), -float("inf"), tl.float32), float("inf"))
     found = tl.zeros((QUERIES, SLOTS), tl.int32)
-    if CHANNELS <= STEP:  # the query's tile stays in registers
+    if CHANNELS <= STEP:  # the query tile stays in registers
         q_used = row_used[:, None] & (channels < CHANNELS)[None, :]
         q = tl.load(query_rows + channels[None, :] * query_stride_c, q_used, 0.0).to(DTYPE)
     first = split * cells_per_split
@@ -97,11 +100,11 @@ def scan(
 
 @triton.jit
 def gather(
-    top,  # (splits, P, SLOTS), as `scan` left them
+    top,  # (splits, P, SLOTS), from `scan`
     places,  # (splits, P, SLOTS)
     values,  # (N, O, Cv)
     out,  # (P, O * Cv), out
-    received,  # (N,) of float32, to which the weights are added where COUNTS
+    received,  # (N,) of float32; the weights are added if COUNTS
     queries,
     splits,
     values_stride_n,
@@ -112,14 +115,14 @@ def gather(
     TOP_K: tl.constexpr,
     SLOTS: tl.constexpr,
     COUNTS: tl.constexpr,
-    STEP: tl.constexpr,  # columns of `out` written at once
+    STEP: tl.constexpr,  # columns of `out` per store
 ):
-    """The readout of one query cell: the best of all shares, their softmax, the sum of their values."""
+    """Readout of one query cell: the best cells of all shares, their softmax, and the sum of their values."""
     row = tl.program_id(0).to(tl.int64)
     slots = tl.arange(0, SLOTS)[None, :]
     used = slots < TOP_K
     best = tl.where(used, tl.load(top + row * SLOTS + slots), float("inf"))
-    found = slots.to(tl.int32)  # in the row of all shares: share * SLOTS + slot
+    found = slots.to(tl.int32)  # index over all shares: share * SLOTS + slot
     for split in range(1, splits):
         candidates = tl.load(top + (split * queries + row) * SLOTS + slots)
         best, found = insert(best, found, candidates, split * SLOTS, SLOTS, SLOTS)

@@ -1,6 +1,6 @@
-"""The readout on a GPU in two kernels, by triton: one pass over the memory, and no matrix of N x P.
+"""The readout on a GPU as two triton kernels: one pass over the memory, and no matrix of N x P.
 
-Triton comes with the CUDA builds of torch. It is imported when a readout asks for it, and never needed.
+Triton comes with the CUDA builds of torch. It is imported only if a readout uses the kernels.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from torch import Tensor
 
 MAX_TOP_K = 128
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_CAPABILITY = (7, 5)  # the oldest for which the kernels are compiled in the tests
-SCAN_WARPS, GATHER_WARPS, STAGES = 8, 4, 1  # chosen by the registers that the kernels then take
-_MIN_SHARE = 1024  # cells of the memory that one program goes through at least
-_PROGRAMS = 4  # aimed at, for each multiprocessor
+_CAPABILITY = (7, 5)  # the oldest capability that the tests compile the kernels for
+SCAN_WARPS, GATHER_WARPS, STAGES = 8, 4, 1  # chosen by the number of registers used
+_MIN_SHARE = 1024  # memory cells per program, at least
+_PROGRAMS = 4  # target per multiprocessor
 
 
 def obstacle(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> str | None:
-    """Why the kernels cannot do this readout, or None where they can."""
+    """The reason why the kernels cannot compute this readout; None if nothing prevents it."""
     tensors = {"query": query, "keys": keys, "values": values}
     if find_spec("triton") is None:
         return "triton is not installed: it comes with torch's CUDA builds, or by `pip install triton`"
@@ -48,7 +48,10 @@ def obstacle(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> str | N
 def triton_readout(
     query: Tensor, keys: Tensor, values: Tensor, top_k: int, norms: Tensor, received: Tensor | None = None
 ) -> Tensor:
-    """`topk_readout` where there is no `obstacle`. norms: (N,), |k|^2."""
+    """`topk_readout` on tensors without an `obstacle`.
+
+    norms: (N,), |k|^2.
+    """
     from emavos.memory import triton_kernels as kernels
 
     (channels, queries), (cells, objects, value_channels) = query.shape, values.shape
@@ -96,7 +99,11 @@ def triton_readout(
 
 
 def scan_constants(channels: int, top_k: int, factors: torch.dtype) -> dict[str, Any]:
-    """What `scan` is compiled for. channels: Ck. factors: dtype in which keys and queries are multiplied."""
+    """Compile-time constants of `scan`.
+
+    channels: Ck.
+    factors: dtype in which keys and queries are multiplied.
+    """
     import triton.language as tl
 
     return {
@@ -111,7 +118,11 @@ def scan_constants(channels: int, top_k: int, factors: torch.dtype) -> dict[str,
 
 
 def gather_constants(objects: int, channels: int, top_k: int, counts: bool = False) -> dict[str, Any]:
-    """What `gather` is compiled for. channels: Cv. counts: whether weights are added to `received`."""
+    """Compile-time constants of `gather`.
+
+    channels: Cv.
+    counts: whether weights are added to `received`.
+    """
     slots = _power_of_two(top_k)
     return {
         "OBJECTS": objects,
@@ -124,7 +135,7 @@ def gather_constants(objects: int, channels: int, top_k: int, counts: bool = Fal
 
 
 def _factors(query: Tensor, keys: Tensor) -> torch.dtype:
-    """The dtype in which keys and queries are multiplied: products of halves are exact in float32."""
+    """The dtype in which keys and queries are multiplied. Products of halves are exact in float32."""
     if query.dtype != keys.dtype or query.dtype == torch.float32:
         return torch.float32
     if query.dtype == torch.bfloat16 and not _multiplies_bfloat16(query.device):
@@ -133,7 +144,7 @@ def _factors(query: Tensor, keys: Tensor) -> torch.dtype:
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:
-    # the interpreter multiplies the bits of a bfloat16 as if they were a whole number
+    # triton's interpreter would multiply the bits of a bfloat16 as an integer
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
@@ -142,7 +153,7 @@ def _processors(device: torch.device) -> int:
 
 
 def _share(processors: int, tiles: int, cells: int, tile: int) -> int:
-    """Cells of the memory for one program: so few that no multiprocessor waits, but no fewer than pay."""
+    """Memory cells per program: few enough to keep every multiprocessor busy, but not too few to pay."""
     splits = max(_PROGRAMS * processors // tiles, 1)
     return -(-max(-(-cells // splits), _MIN_SHARE) // tile) * tile
 

@@ -22,7 +22,7 @@ class ExternalAttention(nn.Module):
         A = Norm(F M_k^T),  F_out = A M_v        (Guo et al., 2021, eqs. 5 and 6; Kim and Hong, 2023, eq. 3)
 
     F: (N, C) features. M_k, M_v: (S, C) learned. Norm is a softmax over the positions, then an L1
-        normalisation over the slots. The cost is linear in N: 2 N C S multiplications.
+    normalisation over the slots. The cost is linear in N: 2 N C S multiplications.
 
     channels: C.
     slots: S.

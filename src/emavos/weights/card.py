@@ -1,4 +1,4 @@
-"""The model card: what a person must know of weights before using them, as the Hub shows it."""
+"""The model card: what users must know about weights before they use them, in the Hub's format."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ _UNKNOWN = "Not stated."
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What cannot be read off the weights. All of it is optional, and what is not said is shown as not said.
+    """Facts about a model beyond its config. All are optional; the card marks missing facts as not stated.
 
-    license: an identifier that the Hub knows, such as "mit", "apache-2.0", "cc-by-nc-4.0" or "other".
-    data: training data and its terms. training: recipe, time, seeds. limits: known failures. All Markdown.
-    scores: measure to value, such as {"DAVIS 2017 val, J&F": 85.6}.
-    repository: "user/name", for the lines that show how to load; `push_to_hub` fills it in.
+    name: heading of the card, one line.
+    license: an identifier of the Hub, such as "mit", "apache-2.0", "cc-by-nc-4.0" or "other".
+    data: training data and its terms, in Markdown.
+    training: recipe, time, seeds, in Markdown.
+    limits: known failures, in Markdown.
+    scores: {measure: value}, such as {"DAVIS 2017 val, J&F": 85.6}.
+    repository: "user/name", for the loading example; `push_to_hub` fills it in.
     """
 
     name: str = "emavos model"
@@ -38,7 +41,7 @@ class ModelCard:
             raise ValueError("the name of a model card is one line")
 
     def text(self, model: STCN) -> str:
-        """The card of this model as Markdown, with the header that the Hub reads."""
+        """The card of this model as Markdown, with the header that the Hub expects."""
         header = ["library_name: emavos", "pipeline_tag: image-segmentation", "tags:"]
         header += ["- video-object-segmentation", "- semi-supervised", "- stcn", "- external-attention"]
         if self.license is not None:

