@@ -11,10 +11,12 @@ something new. atheris is in no extra of the package.
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import json
 import math
 import random
+import re
 import struct
 import sys
 import tempfile
@@ -45,6 +47,7 @@ with instrumented():
     from PIL import Image
 
     from emavos import Session
+    from emavos.annotations import read_annotations, read_arrays, read_labels
     from emavos.bridges import CocoWriter, read_coco, read_stack, write_stack
     from emavos.cli.confidences import COLUMNS, read_confidences
     from emavos.evaluation import PROTOCOLS, find_videos
@@ -280,6 +283,114 @@ def feed_coco(home: Path, content: bytes) -> None:
             assert mask.dtype == np.int32
 
 
+def annotation_seeds(home: Path) -> list[bytes]:
+    """JSON of each tool, which begins with its bracket, XML of CVAT and lines of YOLO."""
+    points = [[2, 2], [9, 2], [9, 8]]
+    flat = [v for point in points for v in point]
+    sides = {"original_height": 12, "original_width": 16}
+    bits = (
+        f"{4 * 12 * 16:032b}"
+        + f"{7:05b}"
+        + f"{11:04b}" * 4
+        + "100"
+        + f"{4 * 12 * 16 - 1:012b}"
+        + "1" * 8
+        + "00"
+    )
+    brush = [int(bits.ljust(72, "0")[i : i + 8], 2) for i in range(0, 72, 8)]
+    regions = [
+        {"type": "polygonlabels", "value": {"points": points, "polygonlabels": ["a"]}, **sides},
+        {"type": "brushlabels", "value": {"rle": brush, "brushlabels": ["b"], "format": "rle"}, **sides},
+        {
+            "type": "ellipselabels",
+            "value": {"x": 50, "y": 50, "radiusX": 9, "radiusY": 9, "ellipselabels": []},
+            **sides,
+        },
+    ]
+    sized = {"id": 1, "file_name": "0.png", "height": 12, "width": 16}
+    annotations = [
+        {"image_id": 1, "category_id": 1, "segmentation": s, "track_id": 1}
+        for s in ([flat], {"size": [12, 16], "counts": [0, 192]})
+    ]
+    picture = BytesIO()
+    Image.new("1", (4, 4), 1).save(picture, format="PNG")
+    mask = {
+        "label": "m",
+        "shape_type": "mask",
+        "points": points,
+        "mask": base64.b64encode(picture.getvalue()).decode(),
+    }
+    shapes = [
+        {"label": "a", "points": points, "group_id": None, "shape_type": k} for k in ("polygon", "line")
+    ]
+    shapes += [mask, {"label": "c", "points": points[:2], "shape_type": "circle"}]
+    attributes = [
+        {"name": "polygon", "all_points_x": [1, 9, 9], "all_points_y": [1, 1, 9]},
+        {"name": "ellipse", "cx": 5, "cy": 5, "rx": 3, "ry": 2, "theta": 0.5},
+    ]
+    via = [{"shape_attributes": a, "region_attributes": {"label": "a"}} for a in attributes]
+    trees: list[Any] = [
+        {"shapes": shapes, "imagePath": "0.png", "imageHeight": 12, "imageWidth": 16},
+        {"images": [sized], "annotations": annotations, "categories": [{"id": 1, "name": "a"}]},
+        [{"file_upload": "0.png", "annotations": [{"result": regions}]}],
+        {"_via_img_metadata": {"0.png9": {"filename": "0.png", "regions": via}}},
+    ]
+    polygon = '<polygon label="a" points="1,2;3,4;5,1" z_order="0"/>'
+    small = '<mask label="b" rle="0,4" left="1" top="1" width="2" height="2"/>'
+    track = '<track id="0" label="a"><polygon frame="0" keyframe="1" points="1,2;3,4;5,1"/></track>'
+    image = f'<image name="0.png" width="16" height="12">{polygon}{small}</image>'
+    lists = "background:0,0,0::\ncat:250,50,83::\n"
+    return [
+        *(json.dumps(tree).encode() for tree in trees),
+        f"<annotations>{image}{track}</annotations>".encode(),
+        b"0 0.1 0.1 0.9 0.1 0.9 0.9\n",
+        lists.encode(),
+    ]
+
+
+def feed_annotations(home: Path, content: bytes) -> None:
+    suffix = {b"{": ".json", b"[": ".json", b"<": ".xml"}.get(content[:1], ".txt")
+    path = home / f"fed{suffix}"
+    path.write_bytes(content)
+    with _refused(path):
+        found = read_annotations(path)
+        for place, picture in enumerate(found.pictures):
+            mask = found.mask(place, (12, 16) if picture.size is None else None)
+            assert mask.dtype == np.int32
+            assert "/" not in picture.name
+    with _refused(path):
+        assert read_labels(path).names is not None
+
+
+def mutate_annotations(content: bytes, generator: random.Random, raw: Raw) -> bytes:
+    if content[:1] in (b"{", b"["):
+        return mutate_json(content, generator, raw)
+    numbers = [*re.finditer(rb"[0-9.]+", content)]
+    if generator.random() < 0.3 or not numbers:
+        return raw(content)
+    place = generator.choice(numbers)
+    return content[: place.start()] + str(generator.choice(ODD)).encode() + content[place.end() :]
+
+
+def array_seeds(home: Path) -> list[bytes]:
+    mask = np.eye(12, 16, dtype=np.int32) * 7
+    seeds = []
+    for array in (mask, np.stack([mask > 0]), mask.astype(np.float32), np.stack([mask, mask])):
+        file = BytesIO()
+        np.save(file, array)
+        seeds.append(file.getvalue())
+    file = BytesIO()
+    np.savez(file, masks=np.stack([mask]), names=np.array(["00000"]))
+    return [*seeds, file.getvalue()]
+
+
+def feed_arrays(home: Path, content: bytes) -> None:
+    path = home / ("fed.npz" if content[:2] == b"PK" else "fed.npy")
+    path.write_bytes(content)
+    with _refused(path):
+        assert all(mask.ndim == 2 for mask in read_arrays(path).values())
+
+
 def stack_seeds(home: Path) -> list[bytes]:
     write_stack(home / "seed.npz", [np.eye(12, 16, dtype=np.int32) * 300] * 2)
     plain = BytesIO()  # its arrays are not packed, so that a flipped bit is one of a header
@@ -379,6 +490,8 @@ TARGETS = {
     "weights": Target(weights_seeds, feed_weights, mutate_tensors),
     "sessions": Target(session_seeds, feed_session, mutate_tensors),
     "coco": Target(coco_seeds, feed_coco, mutate_json),
+    "annotations": Target(annotation_seeds, feed_annotations, mutate_annotations),
+    "arrays": Target(array_seeds, feed_arrays, mutate_bytes),
     "stacks": Target(stack_seeds, feed_stack, mutate_bytes),
     "tables": Target(table_seeds, feed_table, mutate_table),
     "runs": Target(run_seeds, feed_run, mutate_json),

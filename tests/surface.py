@@ -20,6 +20,7 @@ import torch
 
 PACKAGES = (
     "emavos",
+    "emavos.annotations",
     "emavos.batch",
     "emavos.bridges",
     "emavos.data",

@@ -18,7 +18,8 @@ ALLOWED = {
     "memory": set(),
     "machine": set(),
     "confidence": set(),
-    "frames": {"io"},
+    "annotations": {"io"},
+    "frames": {"annotations", "io"},
     "weights": {"frames", "io", "machine", "models"},
     "settings": {"frames", "memory", "models"},
     "session": {
@@ -44,7 +45,7 @@ ALLOWED = {
     "demo": {"io"},
     "evaluation": {"frames", "io", "machine", "predictor", "session", "visualize"},
     "notebook": {"io", "machine", "session", "visualize"},
-    "bridges": {"evaluation", "io", "machine", "session"},
+    "bridges": {"annotations", "evaluation", "io", "machine", "session"},
     "doctor": {"machine", "memory", "weights"},
     "export": {"frames", "io", "machine", "memory", "models"},
     "ui": {"bridges", "io", "machine", "predictor", "session", "settings", "visualize"},

@@ -33,6 +33,7 @@ _HOMES = {
     "Shortcuts": "settings",
 }
 _PARTS = (
+    "annotations",
     "batch",
     "bridges",
     "confidence",

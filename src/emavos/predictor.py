@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from emavos.frames.mask_files import names_its_frames, read_masks
 from emavos.frames.masks import check_given
 from emavos.frames.preprocess import WorkingFrame
 from emavos.io import FrameSource, ahead, open_frames, read_ahead, read_mask
@@ -227,8 +228,10 @@ class Predictor:
             images, arrays (H, W, 3) of uint8 or tensors (3, H, W).
         mask: of the first frame, (H, W) of ids with 0 for the background: a path, a PIL image, an array or a
             tensor. A dict {frame index: mask} gives masks of several frames: objects that appear later are
-            introduced there, objects followed already are corrected. Files are checked before the first
-            frame, and read again when theirs comes. A mask among the frames of a folder is no frame.
+            introduced there, objects followed already are corrected. A folder of masks named as their frames,
+            or a file of an annotation tool (docs/masks.md), gives those of several frames too. Files are
+            checked before the first frame, and images are read again when their frame comes. A mask among the
+            frames of a folder is no frame.
         masks: the dict under its own name, in place of mask.
         direction: "forward" follows each mask to the frames behind it; "backward" to those before it; "both"
             does both, and between two masks of an object fuses the answers by how near and how sure each is.
@@ -244,6 +247,9 @@ class Predictor:
         if masks is not None and (mask is not None or not isinstance(masks, Mapping)):
             raise ValueError("give either mask, or masks as a dict {frame index: mask}")
         mask = mask if masks is None else masks
+        if isinstance(mask, (str, os.PathLike)) and names_its_frames(mask):
+            frames = open_frames(frames)
+            mask = read_masks(mask, frames)
         given = mask if isinstance(mask, Mapping) else {0: mask}
         wrong = [index for index in given if not isinstance(index, (int, np.integer)) or index < 0]
         if wrong or not given:

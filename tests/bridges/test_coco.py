@@ -203,7 +203,7 @@ ONE = {"image_id": 1, "segmentation": {"size": [2, 2], "counts": [0, 4]}}
         ([IMAGE, IMAGE | {"file_name": "b.png"}], [], "two images have one id"),
         ([IMAGE | {"height": 10**7, "width": 10**7}], [], "image 1: the size"),
         ([{"id": 1}], [], "image 1: there is no 'height'"),
-        ([IMAGE], [ONE | {"track_id": 1, "segmentation": [[0, 0, 1, 0, 1, 1]]}], "first_mask"),
+        ([IMAGE], [ONE | {"track_id": 1, "segmentation": [[0, 0, 1, 0]]}], "three points or more"),
     ],
 )
 def test_what_would_lose_an_object_or_a_frame_is_refused(tmp_path, images, annotations, words):

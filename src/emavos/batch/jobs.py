@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from emavos.annotations.reading import SUFFIXES
 from emavos.evaluation import PROTOCOLS
+from emavos.frames.mask_files import ARRAYS
 from emavos.frames.preprocess import check_short_side
 from emavos.io import list_images
 from emavos.io.images import PathLike
@@ -157,7 +159,13 @@ def _of_folder(folder: Path) -> Iterator[Job]:
         if video.suffix.lower() in VIDEOS or (video.is_dir() and video.suffix != ".masks" and _shows(video)):
             name = _name_of(video)
             several = folder / f"{name}.masks"
-            yield Job(name, video, several if several.is_dir() else folder / f"{name}.png")
+            yield Job(name, video, several if several.is_dir() else _mask_of(folder, name))
+
+
+def _mask_of(folder: Path, name: str) -> Path:
+    """The mask beside a video: a PNG, or else a file of arrays or annotations."""
+    places = [folder / f"{name}{suffix}" for suffix in (".png", *ARRAYS, *SUFFIXES)]
+    return next((place for place in places if place.is_file()), places[0])
 
 
 def _first_mask(folder: Path) -> Path | Mapping[str, Path]:

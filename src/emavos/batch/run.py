@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from emavos.annotations.labels import label_file
 from emavos.batch.following import FPS, follow
 from emavos.batch.jobs import Job, check_names
 from emavos.bridges import CocoWriter
-from emavos.frames.mask_files import read_masks
+from emavos.frames.mask_files import mask_files, read_masks
 from emavos.io import VideoWriter, list_images, open_frames, write_mask
 from emavos.io.images import PathLike
 from emavos.io.whole import partial_folder, replacing, sweep
@@ -235,7 +236,9 @@ def _inputs_sha256(job: Job) -> str:
     digest = hashlib.sha256()
     masks = job.mask
     if not isinstance(masks, Mapping):
-        masks = {path.stem: path for path in list_images(masks)} if masks.is_dir() else {"": masks}
+        if listed := label_file(masks):
+            digest.update(hashlib.sha256(listed.read_bytes()).digest())
+        masks = {path.stem: path for path in mask_files(masks)} if masks.is_dir() else {"": masks}
     for name, path in masks.items():
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")

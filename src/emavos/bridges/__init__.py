@@ -1,6 +1,7 @@
 """Masks to and from other tools, one format a file. What needs a package imports it when it is called."""
 
-from emavos.bridges.coco import CocoWriter, Rle, decode_rle, encode_rle, read_coco
+from emavos.annotations.rle import Rle, decode_rle, encode_rle
+from emavos.bridges.coco import CocoWriter, read_coco
 from emavos.bridges.detections import to_detections
 from emavos.bridges.first import first_mask
 from emavos.bridges.layouts import Clip, read_layout

@@ -1,4 +1,4 @@
-"""Run-length encoding as COCO has it, and the masks of a video as one COCO file."""
+"""The masks of a video as one COCO file."""
 
 from __future__ import annotations
 
@@ -7,55 +7,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emavos.annotations.coco import plane_of
+from emavos.annotations.rle import check_size, encode_rle
 from emavos.io import IdMask
-from emavos.io.images import MAX_PIXELS, PathLike
+from emavos.io.images import PathLike
 from emavos.io.text import read_json
 from emavos.io.whole import named_as, replacing
 
 _CATEGORY = {"id": 1, "name": "object"}  # objects of a video have ids, and no class
-
-
-class Rle(TypedDict):
-    """A plane of 0 and 1 in runs: `size` is [H, W], `counts` the compressed text of COCO."""
-
-    size: list[int]
-    counts: str
-
-
-def encode_rle(plane: NDArray[Any]) -> Rle:
-    """A plane (H, W), bool or not 0 where the object is, in the runs of COCO, column by column."""
-    if plane.ndim != 2 or plane.dtype.kind not in "bui":
-        raise ValueError(f"a plane is (H, W) of bool or integers, not {plane.shape} of {plane.dtype}")
-    flat = (plane != 0).ravel(order="F")
-    ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size)
-    runs = np.diff(ends, prepend=0).tolist()
-    if flat.size and flat[0]:
-        runs.insert(0, 0)  # the first run is of background
-    return {"size": [*plane.shape], "counts": _to_text(runs)}
-
-
-def decode_rle(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """The plane (H, W) of runs whose `counts` are compressed (text or bytes) or a list of numbers.
-
-    Raises ValueError where they are neither, or do not fill the plane of `size`.
-    """
-    if not isinstance(rle, Mapping):
-        raise ValueError(f"a run-length encoding is a dict of size and counts, not {type(rle).__name__}")
-    (height, width), counts = _size(rle.get("size")), rle.get("counts")
-    if isinstance(counts, bytes):
-        counts = counts.decode("ascii", "replace")
-    try:
-        runs = np.array(_from_text(counts) if isinstance(counts, str) else counts, dtype=np.int64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{counts!r:.60} are no counts of a run-length encoding") from error
-    if runs.ndim != 1 or (runs < 0).any() or (runs > height * width).any() or runs.sum() != height * width:
-        raise ValueError(f"counts of a run-length encoding do not fill {height}x{width} (height x width)")
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width, order="F")
 
 
 class CocoWriter:
@@ -113,7 +77,8 @@ def read_coco(path: PathLike) -> Iterator[tuple[str, IdMask]]:
     """The frames of a COCO file in order: the name of each without its suffix, and its mask (H, W) of ids.
 
     The id is an annotation's `track_id`, or its `category_id` where it has none; where two lie on a pixel the
-    later has it. Raises ValueError where the file is something else, has polygons, or an id is 0.
+    later has it. Polygons are filled with their outlines. Raises ValueError if the file is something else,
+    or an id is 0.
     """
     try:
         content = read_json(path, "a COCO file")
@@ -127,15 +92,10 @@ def read_coco(path: PathLike) -> Iterator[tuple[str, IdMask]]:
         raise ValueError(f"{path} is no COCO file of images and annotations: {error!r:.100}") from error
     for number, image in images.items():
         try:
-            size, name = _size([int(image["height"]), int(image["width"])]), str(image["file_name"])
+            size, name = check_size([int(image["height"]), int(image["width"])]), str(image["file_name"])
             mask = np.zeros(size, np.int32)
             for annotation in found[number]:
-                if isinstance(annotation["segmentation"], list):
-                    raise ValueError("its polygons are not read; first_mask(polygons, size=...) draws them")
-                plane = decode_rle(annotation["segmentation"])
-                if plane.shape != size:
-                    raise ValueError(f"an annotation is {plane.shape} in an image of {size}")
-                mask[plane] = _id_of(annotation)
+                mask[plane_of(annotation["segmentation"])(size)] = _id_of(annotation)
         except KeyError as error:
             raise ValueError(f"{path}, image {number}: there is no {error}") from error
         except (ValueError, TypeError, AttributeError, OverflowError) as error:
@@ -161,48 +121,3 @@ def _annotation(id: int, plane: NDArray[np.bool_]) -> dict[str, Any]:
         "iscrowd": 0,
         "segmentation": encode_rle(plane),
     }
-
-
-def _to_text(runs: list[int]) -> str:
-    """Five bits a letter, lowest first, the sixth says that more follow; from the fourth run on, what counts
-    is the difference to the last run of the same kind."""
-    letters = []
-    for i, run in enumerate(runs):
-        rest = run - runs[i - 2] if i > 2 else run
-        more = True
-        while more:
-            bits, rest = rest & 31, rest >> 5
-            more = rest != (-1 if bits & 16 else 0)  # the highest bit of a number is its sign
-            letters.append(chr(48 + bits + 32 * more))
-    return "".join(letters)
-
-
-def _from_text(text: str) -> list[int]:
-    runs: list[int] = []
-    number = shift = 0
-    for letter in text:
-        bits = ord(letter) - 48
-        if not 0 <= bits < 64 or shift > 60:
-            raise ValueError(f"{letter!r} is no letter of a run")
-        number |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            if bits & 16:
-                number -= 1 << shift
-            runs.append(number + runs[-2] if len(runs) > 2 else number)
-            number = shift = 0
-    if shift:
-        raise ValueError("the last run is cut off")
-    return runs
-
-
-def _size(size: Any) -> tuple[int, int]:
-    """Height and width of a picture that a memory holds, checked."""
-    if isinstance(size, (list, tuple, np.ndarray)) and len(size) == 2:
-        whole = all(isinstance(side, (int, np.integer)) and not isinstance(side, bool) for side in size)
-        if whole and min(size) > 0 and int(size[0]) * int(size[1]) <= MAX_PIXELS:
-            return int(size[0]), int(size[1])
-    raise ValueError(
-        "the size of a run-length encoding is [height, width], "
-        f"of at most {MAX_PIXELS} pixels, not {size!r:.60}"
-    )

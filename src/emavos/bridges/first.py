@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
-from emavos.bridges.coco import decode_rle
+from emavos.annotations.rle import decode_rle
+from emavos.annotations.shapes import polygons
 from emavos.io import IdMask
 
 Plane = NDArray[np.bool_]  # (H, W)
@@ -120,16 +120,11 @@ def _polygons(shape: Sequence[Any]) -> list[NDArray[Any]]:
     return [_array(part).reshape(-1, 2) for part in ([shape] if numbers or points else shape)]
 
 
-def _fill(polygons: Sequence[NDArray[Any]], size: tuple[int, int] | None) -> Plane:
+def _fill(parts: Sequence[NDArray[Any]], size: tuple[int, int] | None) -> Plane:
     """What polygons enclose, their outlines too."""
     if size is None:
         raise ValueError("a polygon does not say how large its frame is: give size=(height, width)")
-    image = Image.new("1", (size[1], size[0]))
-    for points in polygons:
-        if len(points) < 3 or not np.isfinite(points).all():
-            raise ValueError("a polygon has three points or more, all of them finite")
-        ImageDraw.Draw(image).polygon([(float(x), float(y)) for x, y in points], fill=1)
-    return np.array(image)
+    return polygons(parts)(size)
 
 
 def _scores(items: Sequence[Any], scores: Sequence[float] | None) -> list[float]:

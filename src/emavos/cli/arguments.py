@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +23,17 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         "--force", action="store_true", help="write into folders that are not empty, over old files"
     )
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+
+
+def add_labels_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="labels in order, and the colours they are drawn in: labelmap.txt, label_colors.txt, "
+        "classes.txt, "
+        'a JSON {"name": "#rrggbb"} or the XML of Label Studio (the list beside the masks, if there is one)',
+    )
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, size: int) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from emavos.cli.arguments import (
     Commands,
+    add_labels_argument,
     add_memory_arguments,
     add_model_arguments,
     add_output_arguments,
@@ -43,8 +44,9 @@ def add(commands: Commands) -> None:
         "--masks", type=Path, metavar="DIR", help="masks of every frame; with their --confidence"
     )
     source.add_argument(
-        "--mask", type=Path, metavar="PNG|DIR", help="follow the video, as `emavos segment` does"
+        "--mask", type=Path, metavar="FILE|DIR", help="follow the video, as `emavos segment` does"
     )
+    add_labels_argument(parser)
     parser.add_argument(
         "--confidence", type=Path, metavar="CSV", help="what `emavos segment --confidence` wrote with --masks"
     )
@@ -106,7 +108,7 @@ def _follow(args: argparse.Namespace, frames: FrameSource, folder: Path) -> list
     folder.mkdir()
     states = []
     predictor = load_predictor(args, shortcuts_of(args), **policy(args))
-    given = read_masks(args.mask, frames)
+    given = read_masks(args.mask, frames, args.labels)
     for _, result in follow(predictor, frames, given, args.quiet, args.direction):
         write_mask(folder / f"{frames.name(result.index)}.png", result.mask)
         states.append(rounded(result.objects))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from emavos.cli.arguments import (
     Commands,
+    add_labels_argument,
     add_memory_arguments,
     add_model_arguments,
     add_output_arguments,
@@ -40,10 +41,13 @@ def add(commands: Commands) -> None:
         "--mask",
         type=Path,
         required=True,
-        metavar="PNG|DIR",
+        metavar="FILE|DIR",
         help="the objects in the first frame, as a PNG of ids; or a folder of such, each named as its frame "
-        "(00042.png for frame 42 of a video file), for objects that appear later and for corrections",
+        "(00042.png for frame 42 of a video file), for objects that appear later and for corrections; or "
+        "what "
+        "Labelme, CVAT, COCO, Label Studio, VIA, YOLO or NumPy save (see `emavos masks info`)",
     )
+    add_labels_argument(parser)
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder of the masks, new or empty"
     )
@@ -92,7 +96,7 @@ def _segment(args: argparse.Namespace) -> None:
         raise ValueError("a camera has no last frame; follow it in Python, with Predictor.session()")
     check_apart(args.video, args.mask, args.out, args.overlay, args.rle, args.confidence)
     frames = open_frames(args.video, but=[args.mask], damaged=args.damaged)
-    mask = read_masks(args.mask, frames)
+    mask = read_masks(args.mask, frames, args.labels)
     start, count, ids, names, states = time.monotonic(), 0, set[int](), list[str](), []
     if args.confidence is not None and args.confidence.suffix.lower() != ".csv":
         raise ValueError(f"--confidence {args.confidence} is written as .csv")

@@ -1,36 +1,247 @@
-"""The masks that are given with a video, in files that are named as its frames."""
+"""The masks that are given with a video: of its first frame, or in files that tell their frame."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
+from PIL import Image
+
+from emavos.annotations import Annotations, LabelMap, read_annotations, read_arrays, read_labels
+from emavos.annotations.labels import find_labels
+from emavos.annotations.reading import SUFFIXES, annotation_files
 from emavos.frames.masks import check_given
-from emavos.io import FrameSource, IdMask, list_images, read_mask
+from emavos.io import FrameSource, IdMask, InputWarning, Pixels, list_images, read_mask
+from emavos.io.ids import flat_colours
+from emavos.io.images import IMAGE_SUFFIXES, PathLike, read_image
+from emavos.io.opening import natural_order
+
+ARRAYS = (".npy", ".npz")
+MASK_SUFFIXES = frozenset({*IMAGE_SUFFIXES, *ARRAYS, *SUFFIXES})
+_EXPORTS = ("SegmentationObject", "SegmentationClass")  # of CVAT and Datumaro, the better one first
+_INDEXED = ("P", "1", "L", "LA", "F")  # and all that begin with I: modes whose numbers are ids
+
+Size = tuple[int, int]
 
 
-def read_masks(mask: Path | Mapping[str, Path], frames: FrameSource) -> IdMask | dict[int, IdMask]:
+@dataclass(frozen=True)
+class GivenMask:
+    """A mask of some frame.
+
+    name: of the frame, or its number; None if nothing is said, so the first. told: what the mask is called.
+    read: returns its ids for (H, W) of the frame, which may be unknown. names: {id: label}, if there are any.
+    """
+
+    name: str | int | None
+    told: str
+    read: Callable[[Size | None], IdMask]
+    names: Mapping[int, str] = field(default_factory=dict)
+
+
+def read_masks(
+    mask: PathLike | Mapping[str, Path], frames: FrameSource, labels: PathLike | None = None
+) -> IdMask | dict[int, IdMask]:
     """The mask of the first frame, or those of several by index.
 
-    mask: a file; a folder of files that are named as frames; or {name of a frame: file}.
+    mask: a mask as `open_masks` takes it; or {name of a frame: file}.
+    labels: a list of labels with their colours and their order; None: the one beside the masks, if any.
+
+    One image is the mask of the first frame, unless it is named as a later one. Masks without an object are
+    left out if others have one. What is left out, or taken by its number, is said by an `InputWarning`.
+    Raises ValueError that names the file if a frame is not there, sizes differ, or no mask has an object.
     """
-    if not isinstance(mask, Mapping):
-        if not mask.is_dir():
-            return read_mask(mask)
-        mask = {file.stem: file for file in list_images(mask)}
+    given = [*open_masks(mask, None if labels is None else read_labels(labels))]
+    if len(given) == 1 and given[0].name is None:
+        assert not isinstance(mask, Mapping)
+        later = frames.find(Path(mask).stem) or 0
+        if not later or not _there(later, frames):
+            return given[0].read(None)
+        _tell(f"{os.fspath(mask)} is named as frame {later}, counted from 0, and is the mask of that frame")
+        given = [replace(given[0], name=later)]
     masks: dict[int, IdMask] = {}
-    size = frames.size()
-    for name, file in mask.items():
-        index = frames.find(name)
-        if index is None:
-            index = frames.find(name.zfill(5))  # a number is enough where frames have no names of their own
-        if index is None or (frames.exact and frames.count is not None and index >= frames.count):
+    size, empty, numbered = frames.size(), list[str](), list[str]()
+    by_number = _by_number(frames)
+    for one in given:
+        index, certain = _frame_of(one.name, frames, by_number)
+        if index is None or not _there(index, frames):
             raise ValueError(
-                f"{file} is for frame {name}, which there is not; name masks as their frames, of which "
+                f"{one.told} is for frame {one.name}, which there is not; name masks as their frames, of "
+                f"which "
                 f"the first is {frames.name(0)}"
             )
         if index in masks:
-            raise ValueError(f"{file} is for frame {name}, which has a mask already")
-        masks[index] = read_mask(file)
-        size = check_given(masks[index], size, f"{file}, the mask of frame {name},")
+            raise ValueError(f"{one.told} is for frame {one.name}, which has a mask already")
+        read = one.read(size)
+        if not read.any():
+            empty.append(str(one.name))
+            continue
+        size = check_given(read, size, f"{one.told}, the mask of frame {one.name},")
+        masks[index] = read
+        if not certain:
+            numbered.append(f"{one.name} for frame {frames.name(index)}")
+    if not masks:
+        raise ValueError(f"{given[0].told} is empty: every pixel is 0, the background")
+    if numbered:
+        _tell(f"masks are taken for frames by the number in their names: {_some(numbered)}")
+    if empty:
+        _tell(f"masks without an object are left out: {_some(empty)}")
     return masks
+
+
+def names_its_frames(path: PathLike) -> bool:
+    """Whether masks at a path may be of several frames: a folder, or a file that is no image."""
+    return os.path.isdir(path) or Path(path).suffix.lower() in MASK_SUFFIXES - IMAGE_SUFFIXES
+
+
+def open_masks(mask: PathLike | Mapping[str, Path], labels: LabelMap | None = None) -> Iterator[GivenMask]:
+    """The masks of a file, or of a folder of files, each with the frame that it is of.
+
+    mask: an image of ids; a `.npy` or `.npz`; a file of Labelme, CVAT, COCO, Label Studio, VIA or YOLO; a
+        folder of these, each named as its frame; or {name of a frame: file}.
+    labels: a list of labels with their colours and their order; None: the one beside the masks, if any.
+    """
+    if isinstance(mask, Mapping):
+        for name, file in mask.items():
+            yield from _of_file(file, labels, name)
+        return
+    path = Path(mask)
+    if not path.is_dir():
+        yield from _of_file(path, labels, None)
+        return
+    if export := next((path / name for name in _EXPORTS if (path / name).is_dir()), None):
+        path = export
+    files = mask_files(path)
+    if files[0].suffix.lower() in SUFFIXES:
+        yield from _of_annotations(read_annotations(path, labels))
+        return
+    if labels is None and path.name != "SegmentationObject":  # whose colours are those of DAVIS
+        labels = find_labels(path)
+    for file in files:
+        yield from _of_file(file, labels, file.stem)
+
+
+def mask_files(folder: Path) -> list[Path]:
+    """The files of a folder that `open_masks` reads, in natural order: annotations, or images and arrays.
+
+    Where images and annotations lie beside each other, as Labelme leaves them, JPEGs are frames.
+    """
+    if export := next((folder / name for name in _EXPORTS if (folder / name).is_dir()), None):
+        folder = export
+    texts = annotation_files(folder)
+    files = [p for p in folder.iterdir() if p.suffix.lower() in ARRAYS and p.name[0] != "."]
+    try:
+        images = list_images(folder)
+    except ValueError:
+        if texts and not files:
+            return texts
+        if not files:
+            raise
+        images = []
+    frames = [image for image in images if image.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif")]
+    if texts and frames == images and not files and {p.stem for p in texts} & {p.stem for p in images}:
+        return texts
+    return natural_order([*images, *files])
+
+
+def _of_file(path: Path, labels: LabelMap | None, name: str | None) -> Iterator[GivenMask]:
+    """The masks of one file. name: of its frame, if that is known."""
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        yield from _of_annotations(read_annotations(path, labels))
+    elif suffix in ARRAYS:
+        arrays = read_arrays(path)
+        for index, mask in arrays.items():
+            alone = name is not None and len(arrays) == 1
+            yield GivenMask(name if alone else index, os.fspath(path), partial(_same, mask))
+    else:
+        if labels is None and name is None and path.parent.name != "SegmentationObject":
+            labels = find_labels(path)
+        yield GivenMask(name, os.fspath(path), partial(_read_image_mask, path, labels), _names_of(labels))
+
+
+def _of_annotations(found: Annotations) -> Iterator[GivenMask]:
+    for place, picture in enumerate(found.pictures):
+        name = picture.name if picture.index is None else picture.index
+        yield GivenMask(name, found.path, partial(found.mask, place), found.names)
+
+
+def pictures_in_colours(mask: Path) -> Iterator[Pixels]:
+    """The images (H, W, 3) at a path that have colours instead of ids, to make a list of labels of.
+
+    Raises ValueError if one looks anti-aliased.
+    """
+    files = mask_files(mask) if mask.is_dir() else [mask]
+    for path in files:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            image = read_image(path)
+            if not _holds_numbers(image):
+                yield flat_colours(image, os.fspath(path))
+
+
+def _names_of(labels: LabelMap | None) -> Mapping[int, str]:
+    return labels.names if labels is not None and labels.colours else {}
+
+
+def _same(mask: IdMask, size: Size | None) -> IdMask:
+    return mask
+
+
+def _read_image_mask(path: Path, labels: LabelMap | None, size: Size | None = None) -> IdMask:
+    """The ids of an image; of one in colours by the list of labels, if there is one with colours."""
+    if labels is None or not labels.colours:
+        return read_mask(path)
+    image = read_image(path)
+    if _holds_numbers(image):
+        return read_mask(path)
+    return labels.ids_of(image, os.fspath(path))
+
+
+def _holds_numbers(image: Image.Image) -> bool:
+    """Whether the values of an image are ids, or it is a JPEG, which `read_mask` refuses."""
+    return image.format in ("JPEG", "MPO") or image.mode in _INDEXED or image.mode.startswith("I")
+
+
+def _frame_of(
+    name: str | int | None, frames: FrameSource, by_number: Mapping[tuple[int, ...], int]
+) -> tuple[int | None, bool]:
+    """The index of the frame of a mask, None if there is no such frame; and whether its name says so."""
+    if name is None or isinstance(name, int):
+        return name or 0, True
+    for exact in (name, name.zfill(5)):  # a number is enough if frames have no names of their own
+        if (index := frames.find(exact)) is not None:
+            return index, True
+    numbers = _numbers(name)
+    if by_number or len(numbers) != 1:
+        return by_number.get(numbers), False
+    return (numbers[0] if frames.find("00000") == 0 else None), False
+
+
+def _by_number(frames: FrameSource) -> dict[tuple[int, ...], int]:
+    """The index of frames that have names of their own, by the numbers in these, if no two have the same."""
+    if frames.count is None or not frames.exact or frames.count > 1_000_000:
+        return {}
+    names = [frames.name(index) for index in range(frames.count)]
+    numbers = {_numbers(name): index for index, name in enumerate(names)}
+    own = any(name != f"{index:05d}" for index, name in enumerate(names))
+    return numbers if own and len(numbers) == len(names) else {}
+
+
+def _numbers(name: str) -> tuple[int, ...]:
+    return tuple(int(digits) for digits in re.findall(r"[0-9]{1,18}", name))
+
+
+def _there(index: int, frames: FrameSource) -> bool:
+    return not (frames.exact and frames.count is not None and index >= frames.count)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _tell(note: str) -> None:
+    warnings.warn(note, InputWarning, stacklevel=3)

@@ -2,9 +2,9 @@
 
 from emavos.io.ahead import ahead, behind, read_ahead
 from emavos.io.ids import IdMask, palette
-from emavos.io.images import InputWarning, Pixels, read_frame, read_mask, write_image, write_mask
+from emavos.io.images import Pixels, read_frame, read_mask, write_image, write_mask
 from emavos.io.opening import list_images, open_frames
-from emavos.io.source import FrameSource, Reel, open_reel
+from emavos.io.source import FrameSource, InputWarning, Reel, open_reel
 from emavos.io.spool import Spool
 from emavos.io.video import VideoWriter, write_video
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from functools import cache
 from io import BytesIO
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+from emavos.io.source import InputWarning
 
 IdMask = NDArray[np.int32]  # (H, W), 0 the background
 MARK = "emavos-ids"  # the note in a PNG that holds `mark_of` its ids
@@ -35,6 +38,8 @@ def ids_of_picture(image: Image.Image, name: str = "the mask") -> IdMask:
     if image.mode in ("1", "L", "P") or image.mode.startswith("I"):
         mask = np.array(image).astype(np.int32)
         ours = _has_our_palette(image, mask) or image.info.get(MARK) == mark_of(mask)
+        if image.mode == "P" and not ours:
+            mask = _background_at_zero(image, mask, name)
         if not ours and _looks_antialiased(mask):
             raise ValueError(
                 f"{name} looks anti-aliased or compressed: {len(np.unique(mask))} different ids, most of "
@@ -44,17 +49,30 @@ def ids_of_picture(image: Image.Image, name: str = "the mask") -> IdMask:
     pixels = np.array(image.convert("RGBA" if image.has_transparency_data else "RGB")).astype(np.uint32)
     if (plain := _plain_ids(pixels)) is not None:
         return ids_of_picture(Image.fromarray(plain), name)
-    packed = (pixels << (8 * np.arange(pixels.shape[2], dtype=np.uint32))).sum(axis=2)
+    flat_colours(image, name)
+    count = len(np.unique((pixels << (8 * np.arange(pixels.shape[2], dtype=np.uint32))).sum(axis=2)))
+    raise ValueError(
+        f"{name} is an {image.mode} mask of {count} colours; a mask holds ids: give the list of labels "
+        "that its tool exports, or number the colours with `emavos masks convert --number-colours`"
+    )
+
+
+def flat_colours(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    """The colours (H, W, 3) of a mask, black where it is transparent.
+
+    name: what the mask is called in errors. Raises ValueError if it looks anti-aliased or has over 256
+        colours.
+    """
+    pixels = np.array(image.convert("RGBA"))
+    pixels[pixels[..., 3] == 0] = 0
+    packed = (pixels.astype(np.uint32) << (8 * np.arange(4, dtype=np.uint32))).sum(axis=2)
     colours, indices = np.unique(packed, return_inverse=True)
     if len(colours) > 256 or _looks_antialiased(indices.reshape(packed.shape)):
         raise ValueError(
             f"{name} is an {image.mode} image of {len(colours)} colours that looks anti-aliased or "
             "compressed; a mask holds ids: draw it without smoothing and save it as a palette PNG"
         )
-    raise ValueError(
-        f"{name} is an {image.mode} mask of {len(colours)} colours; a mask holds ids: save it losslessly as "
-        "a palette or gray PNG, one number for each colour and 0 for the background"
-    )
+    return pixels[..., :3]
 
 
 def _plain_ids(pixels: NDArray[np.uint32]) -> NDArray[np.uint8] | None:
@@ -69,6 +87,51 @@ def _plain_ids(pixels: NDArray[np.uint32]) -> NDArray[np.uint8] | None:
     order = np.argsort(known)
     found = order[np.searchsorted(known, packed, sorter=order).clip(max=255)]
     return found.astype(np.uint8) if (known[found] == packed).all() else None
+
+
+def _background_at_zero(image: Image.Image, mask: IdMask, name: str) -> IdMask:
+    """The ids of a palette mask whose entries were reordered, as programs that shrink a PNG or GIF do.
+
+    The colours of `palette` in another order stand for its ids. Of other palettes, the background is the one
+    transparent entry, or the black one if entry 0 is a colour; it changes places with entry 0.
+    """
+    used = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
+    held = np.array(image.getpalette("RGB") or [], np.uint32).reshape(-1, 3)
+    if not used.size or used[-1] >= len(held):
+        return mask
+    packed = (held[: used[-1] + 1] << np.array([0, 8, 16], np.uint32)).sum(axis=1)
+    known = (palette().astype(np.uint32) << np.array([0, 8, 16], np.uint32)).sum(axis=1)
+    if len(packed) > 1 and len({*packed.tolist()}) == len(packed) and {*packed.tolist()} <= {*known.tolist()}:
+        ids = np.array([int(np.flatnonzero(known == colour)[0]) for colour in packed], np.int32)
+        _tell(f"{name} has the palette of DAVIS in another order; its ids are those of the colours")
+        return ids[mask]
+    background = _background_of(image, packed, used)
+    if background == 0:
+        return mask
+    places = np.arange(256, dtype=np.int32)
+    places[[0, background]] = background, 0
+    _tell(
+        f"{name}: entry {background} of its palette is taken for the background, and entry 0 is object "
+        f"{background}"
+    )
+    return places[mask]
+
+
+def _background_of(image: Image.Image, packed: NDArray[np.uint32], used: NDArray[Any]) -> int:
+    """The entry of a palette that is the background."""
+    clear = image.info.get("transparency")
+    if isinstance(clear, bytes):
+        entries = [entry for entry, alpha in enumerate(clear) if alpha == 0 and entry in used]
+        clear = entries[0] if len(entries) == 1 else None
+    if isinstance(clear, int) and clear in used:
+        return clear
+    black = used[packed[used] == 0]
+    doubtful = packed[0] in (0, 0xFFFFFF)  # a black background, or black drawn on white
+    return int(black[0]) if len(black) == 1 and not doubtful else 0
+
+
+def _tell(note: str) -> None:
+    warnings.warn(note, InputWarning, stacklevel=4)
 
 
 def mark_of(mask: NDArray[Any]) -> str:

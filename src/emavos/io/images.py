@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from emavos.io.ids import MARK, IdMask, ids_of_picture, mark_of, palette
+from emavos.io.source import InputWarning
 from emavos.io.whole import replacing
 
 # Read by their content, whatever the name says. Pillow knows more, some of which start other programs (EPS).
@@ -27,10 +28,6 @@ _PAGED = ("GIF", "PNG", "TIFF", "WEBP")  # several pictures in a file; the secon
 
 PathLike = str | os.PathLike[str]
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
-
-
-class InputWarning(UserWarning):
-    """Frames are read, but perhaps not as they were meant: something is left out, dark or ordered oddly."""
 
 
 def read_frame(path: PathLike) -> Pixels:

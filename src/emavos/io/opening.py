@@ -14,7 +14,6 @@ from typing import Any
 
 from emavos.io.images import (
     IMAGE_SUFFIXES,
-    InputWarning,
     PathLike,
     Pixels,
     check_file,
@@ -26,7 +25,7 @@ from emavos.io.images import (
     read_image,
     refuse_mask,
 )
-from emavos.io.source import FrameSource
+from emavos.io.source import FrameSource, InputWarning
 from emavos.io.video import CameraSource, Damaged, VideoSource
 
 # Pictures that a camera or a program writes and that are not read: told when they lie among frames.

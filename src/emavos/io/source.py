@@ -9,6 +9,10 @@ from typing import Any, Protocol
 from emavos.io.spool import Spool
 
 
+class InputWarning(UserWarning):
+    """Frames are read, but perhaps not as they were meant: something is left out, dark or ordered oddly."""
+
+
 class Reel(Protocol):
     """Frames by their index."""
 

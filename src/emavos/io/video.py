@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from emavos.io.containers import is_cut, is_fragmented
-from emavos.io.images import MAX_PIXELS, InputWarning, PathLike, Pixels, check_file, pixels_of
-from emavos.io.source import FrameSource
+from emavos.io.images import MAX_PIXELS, PathLike, Pixels, check_file, pixels_of
+from emavos.io.source import FrameSource, InputWarning
 from emavos.io.whole import claim, named_as, release, sweep
 from emavos.machine import how_to_install
 

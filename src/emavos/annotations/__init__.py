@@ -1,0 +1,8 @@
+"""Masks as annotation tools save them: Labelme, CVAT, COCO, Label Studio, VIA, YOLO, NumPy; lists of "
+"labels."""
+
+from emavos.annotations.arrays import read_arrays
+from emavos.annotations.labels import LabelMap, read_labels
+from emavos.annotations.reading import Annotations, read_annotations
+
+__all__ = ["Annotations", "LabelMap", "read_annotations", "read_arrays", "read_labels"]

@@ -1,0 +1,85 @@
+"""Which shapes are one object, and what id it has."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from emavos.annotations.labels import BACKGROUNDS
+from emavos.annotations.shapes import Picture, Shape
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """The ids of all shapes.
+
+    ids: for each picture, for each of its shapes. names: {id: label}. note: what may surprise in it, "" if
+        nothing.
+    """
+
+    ids: tuple[tuple[int, ...], ...]
+    names: dict[int, str]
+    note: str = ""
+
+
+def number_objects(pictures: Sequence[Picture], labels: Mapping[int, str]) -> Numbered:
+    """The ids of shapes that lie in one or more frames.
+
+    labels: names by id, as a list of labels gives them; they set the ids if shapes are told apart by label.
+
+    In this order: the ids that the tool itself gives objects; the numbers that all labels are; with one
+    annotated frame, an id for each shape, but one for those of a group; with several frames, an id for each
+    label and group, since nothing says which shape of one frame is which of another. The background has id
+    0, wherever it is named.
+    """
+    shapes = [shape for picture in pictures for shape in picture.shapes if not _is_background(shape)]
+    if shapes and all(shape.id is not None for shape in shapes):
+        return _numbered(pictures, {shape: shape.id or 0 for shape in shapes})
+    if shapes and all(_is_id(shape.label) for shape in shapes) and not labels:
+        return _numbered(pictures, {shape: int(shape.label) for shape in shapes})
+    if sum(bool(picture.shapes) for picture in pictures) == 1:
+        keys: dict[object, int] = {}
+        return _numbered(
+            pictures,
+            {
+                shape: keys.setdefault((shape.label, shape.group) if shape.group else place, len(keys) + 1)
+                for place, shape in enumerate(shapes)
+            },
+        )
+    known = {(name, ""): id for id, name in labels.items()}
+    for shape in shapes:
+        known.setdefault((shape.label, shape.group), max(known.values(), default=0) + 1)
+    return _numbered(
+        pictures, {shape: known[shape.label, shape.group] for shape in shapes}, note=_note_of(pictures)
+    )
+
+
+def _numbered(pictures: Sequence[Picture], ids: Mapping[Shape, int], note: str = "") -> Numbered:
+    if wrong := [id for id in ids.values() if id == 0 or not -(2**31) <= id < 2**31]:
+        raise ValueError(f"an id is a whole number of 32 bits other than 0, the background, not {wrong[0]}")
+    numbers = tuple(tuple(ids.get(shape, 0) for shape in picture.shapes) for picture in pictures)
+    return Numbered(numbers, {ids[shape]: shape.label for shape in ids}, note)
+
+
+def _note_of(pictures: Sequence[Picture]) -> str:
+    """Whether a frame has several shapes of one label and group, which become one object."""
+    for picture in pictures:
+        counts = Counter((s.label, s.group) for s in picture.shapes if not _is_background(s))
+        if counts and (most := counts.most_common(1)[0])[1] > 1:
+            (label, _), count = most
+            return (
+                f"{count} shapes of {label!r:.60} in {picture.name} are one object, as those of one label "
+                f"are; "
+                "to follow them apart, give them labels or groups of their own"
+            )
+    return ""
+
+
+def _is_background(shape: Shape) -> bool:
+    return shape.label.lower() in BACKGROUNDS
+
+
+def _is_id(label: str) -> bool:
+    digits = label.removeprefix("-")
+    return digits.isdecimal() and len(digits) < 11 and int(digits) > 0

@@ -1,0 +1,186 @@
+"""Outlines and planes that annotation tools save, and the pixels that they cover."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from emavos.io.images import MAX_PIXELS
+
+Plane = NDArray[np.bool_]  # (H, W)
+Size = tuple[int, int]  # (H, W)
+Points = NDArray[np.float64]  # (P, 2), x and y in pixels
+MOST_POINTS = 100_000  # of one polygon: filling takes a step for each point and row
+FARTHEST = 2.0**20  # of a coordinate, in pixels
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One outline or plane of an annotated frame.
+
+    label: the name of its class, "" if it has none.
+    draw: returns its pixels, (H, W) of bool, for the size of the frame.
+    group: shapes of equal label and group are parts of one object; "" if the tool does not say.
+    id: the number that the tool gives the object through the whole video, if it does.
+    height: of two shapes that cover a pixel the higher has it, or the later of equal ones.
+    """
+
+    label: str
+    draw: Callable[[Size], Plane]
+    group: str = ""
+    id: int | None = None
+    height: int = 0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One annotated frame.
+
+    name: the file name of its image without folder and suffix.
+    shapes: in the order of the file.
+    size: (H, W), None if the file does not say.
+    index: its number in the video, counted from 0, if the file knows frames by their number only.
+    left_out: what of the frame is no mask, such as "box", once for each.
+    """
+
+    name: str
+    shapes: tuple[Shape, ...]
+    size: Size | None = None
+    index: int | None = None
+    left_out: tuple[str, ...] = ()
+
+
+def polygons(parts: Sequence[Points], relative: bool = False) -> Callable[[Size], Plane]:
+    """What several polygons enclose together, their outlines included.
+
+    relative: whether coordinates are fractions of width and height.
+    """
+    for points in parts:
+        check_polygon(points)
+
+    def draw(size: Size) -> Plane:
+        image = Image.new("1", (size[1], size[0]))
+        for points in parts:
+            scaled = points * (size[1], size[0]) if relative else points
+            ImageDraw.Draw(image).polygon([(float(x), float(y)) for x, y in scaled], fill=1)
+        return np.array(image)
+
+    return draw
+
+
+def check_polygon(points: Points) -> None:
+    """Raise ValueError unless points (P, 2) enclose something and have finite, ordinary coordinates."""
+    if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3:
+        raise ValueError("a polygon has three points or more, each with x and y")
+    if len(points) > MOST_POINTS:
+        raise ValueError(f"a polygon has {len(points)} points; {MOST_POINTS} are the most")
+    if not np.isfinite(points).all() or abs(points).max() > FARTHEST:
+        raise ValueError(f"a polygon has three points or more, all of them finite and within {FARTHEST:.0f}")
+
+
+def ellipse(
+    x: float, y: float, radii: tuple[float, float], angle: float = 0.0, relative: bool = False
+) -> Callable[[Size], Plane]:
+    """An ellipse around (x, y), turned clockwise by an angle in radians.
+
+    relative: whether the centre and the radii are fractions of width and height.
+    """
+    if not all(math.isfinite(v) and abs(v) <= FARTHEST for v in (x, y, *radii, angle)) or min(radii) <= 0:
+        raise ValueError("an ellipse has a finite centre and two radii above 0")
+    turns = np.linspace(0, 2 * np.pi, 180, endpoint=False)
+    across, down = radii[0] * np.cos(turns), radii[1] * np.sin(turns)
+    around = (across * np.cos(angle) - down * np.sin(angle), across * np.sin(angle) + down * np.cos(angle))
+    return polygons([np.stack([x + around[0], y + around[1]], axis=1)], relative)
+
+
+def pasted(plane: Plane, left: int, top: int) -> Callable[[Size], Plane]:
+    """A small plane whose upper left corner lies at (left, top) of the frame; what hangs over is cut off."""
+    if max(abs(left), abs(top)) > FARTHEST:
+        raise ValueError(f"a mask begins within {FARTHEST:.0f} pixels of the frame, not at ({left}, {top})")
+
+    def draw(size: Size) -> Plane:
+        whole = np.zeros(size, np.bool_)
+        inside = plane[max(-top, 0) :, max(-left, 0) :]
+        begin = max(top, 0), max(left, 0)
+        target = whole[begin[0] : begin[0] + inside.shape[0], begin[1] : begin[1] + inside.shape[1]]
+        target[:] = inside[: target.shape[0], : target.shape[1]]
+        return whole
+
+    return draw
+
+
+def whole(plane: Callable[[], Plane]) -> Callable[[Size], Plane]:
+    """A plane of the whole frame, which `plane` unpacks when it is wanted."""
+
+    def draw(size: Size) -> Plane:
+        unpacked = plane()
+        if unpacked.shape != size:
+            have, want = ("x".join(map(str, s)) for s in (unpacked.shape, size))
+            raise ValueError(f"a mask is {have} in a frame of {want} (height x width)")
+        return unpacked
+
+    return draw
+
+
+def runs_by_row(counts: Sequence[int], size: Size) -> Plane:
+    """The plane of runs that alternate between background and object, row by row, background first."""
+    runs = np.array(counts, dtype=np.int64)
+    if (
+        runs.ndim != 1
+        or (runs < 0).any()
+        or (runs > size[0] * size[1]).any()
+        or runs.sum() != math.prod(size)
+    ):
+        raise ValueError(f"the runs of a mask do not fill {size[0]}x{size[1]} (height x width)")
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size)
+
+
+def points_of(values: Any) -> Points:
+    """Points (P, 2) of x, y, x, y, ... or of pairs. Raises ValueError if they are neither."""
+    if not isinstance(values, (list, tuple)):
+        raise ValueError(f"{values!r:.60} are no points")
+    flat = [v for pair in values for v in pair] if values and isinstance(values[0], (list, tuple)) else values
+    if len(flat) % 2 or len(flat) > 2 * MOST_POINTS:
+        raise ValueError(f"points are x, y, x, y, ... of at most {MOST_POINTS}, not {len(flat)} numbers")
+    return np.array([number(v) for v in flat], dtype=np.float64).reshape(-1, 2)
+
+
+def number(value: Any) -> float:
+    """A finite number of JSON. Raises ValueError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= 2.0**40:
+        raise ValueError(f"{value!r:.60} is no finite number")
+    return float(value)
+
+
+def whole_number(value: Any) -> int:
+    """A whole number, written as a number or as text. Raises ValueError for anything else."""
+    if isinstance(value, str) and len(value) <= 20:
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1:
+        raise ValueError(f"{value!r:.60} is no whole number")
+    return int(value)
+
+
+def frame_name(image: object) -> str:
+    """The name of a frame: that of its image without folder and suffix. Raises ValueError if it is none."""
+    name = PurePosixPath(str(image).replace("\\", "/")).stem
+    if not 0 < len(name) <= 200 or not name.isprintable() or name[0] == "." or set(name) & set('/:*?"<>|'):
+        raise ValueError(f"{image!r:.60} is no name of an image")
+    return name
+
+
+def size_of(height: Any, width: Any) -> Size:
+    """(H, W) of a picture that fits into memory. Raises ValueError for anything else."""
+    size = whole_number(height), whole_number(width)
+    if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(
+            f"a frame is [height, width] of at most {MAX_PIXELS} pixels, not {size[0]!r:.20}x{size[1]!r:.20}"
+        )
+    return size

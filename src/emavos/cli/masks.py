@@ -1,0 +1,154 @@
+"""`emavos masks info|convert`: what is in the masks of other tools, and the same as PNGs of ids."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emavos.cli.arguments import Commands, add_labels_argument, add_output_arguments
+from emavos.cli.staging import staged
+from emavos.cli.words import counted, plain
+
+if TYPE_CHECKING:
+    from emavos.annotations import LabelMap
+    from emavos.io import FrameSource, IdMask
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "masks",
+        help="look into masks of other tools, and write them as PNGs of ids",
+        description="Look into masks of other tools, and write them as PNGs of ids.",
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    info = actions.add_parser(
+        "info",
+        help="show the frames, objects and labels of masks",
+        description="Print a line for each frame that has a mask, with the pixels of each object, and the "
+        "label of each id. Colours without a number are listed; the exit code is then 1.",
+    )
+    info.set_defaults(run=_info)
+    convert = actions.add_parser(
+        "convert",
+        help="write masks as PNGs of ids",
+        description="Write a PNG of ids for each frame that has a mask, named as the frame. `segment`, "
+        "`batch` "
+        "and `evaluate` read them.",
+    )
+    convert.set_defaults(run=_convert)
+    for action in (info, convert):
+        action.add_argument(
+            "masks", type=Path, metavar="FILE|DIR", help="a mask, a file of annotations, or a folder of them"
+        )
+        action.add_argument(
+            "--frames",
+            metavar="VIDEO",
+            help="the frames, if the file does not say how large they are (VIA, YOLO)",
+        )
+        add_labels_argument(action)
+    convert.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of the PNGs, new or empty"
+    )
+    convert.add_argument(
+        "--number-colours",
+        action="store_true",
+        help="number colours that no list tells of, from 1, as they first appear",
+    )
+    convert.add_argument(
+        "--background",
+        default="#000000",
+        metavar="COLOUR",
+        help="with --number-colours, the colour that is no object, as #rrggbb (#000000)",
+    )
+    add_output_arguments(convert)
+
+
+def _info(args: argparse.Namespace) -> None:
+    from emavos.annotations.labels import find_labels, number_colours
+    from emavos.frames.mask_files import pictures_in_colours
+
+    labels = _listed(args)
+    named: dict[int, str] = {}
+    try:
+        for name, mask in _masks(args, labels, named):
+            print(f"{plain(name)}  {mask.shape[0]}x{mask.shape[1]}  {_sizes(mask)}")
+    except ValueError:
+        if labels is None and find_labels(args.masks) is None:
+            listed = number_colours(pictures_in_colours(args.masks))
+            if listed.names:
+                print(f"{args.masks}: colours without numbers: {', '.join(listed.names.values())}")
+        raise
+    _print_names(named)
+
+
+def _convert(args: argparse.Namespace) -> None:
+    import numpy as np
+
+    from emavos.annotations.labels import colour_of, number_colours
+    from emavos.frames.mask_files import pictures_in_colours
+    from emavos.io import write_mask
+
+    if args.labels is not None and args.number_colours:
+        raise ValueError("--labels numbers colours already; leave out --number-colours")
+    if args.background != "#000000" and not args.number_colours:
+        raise ValueError("--background changes nothing without --number-colours")
+    labels = _listed(args)
+    if args.number_colours:
+        labels = number_colours(pictures_in_colours(args.masks), colour_of(args.background))
+        if not labels.names:
+            raise ValueError(f"{args.masks} has no masks in colours; leave out --number-colours")
+    named: dict[int, str] = {}
+    count, ids = 0, set[int]()
+    with staged(args.out, args.force) as folder:
+        for name, mask in _masks(args, labels, named):
+            write_mask(folder / f"{name}.png", mask)
+            count, ids = count + 1, ids.union(np.unique(mask).tolist())
+    if not args.quiet:
+        print(f"{counted(count, 'mask')}, {counted(len(ids - {0}), 'object')}: {args.out}")
+        _print_names({id: label for id, label in named.items() if id in ids})
+
+
+def _listed(args: argparse.Namespace) -> LabelMap | None:
+    from emavos.annotations import read_labels
+
+    return None if args.labels is None else read_labels(args.labels)
+
+
+def _print_names(named: dict[int, str]) -> None:
+    for id, label in sorted(named.items()):
+        print(f"{id}: {plain(label, 200)}")
+
+
+def _masks(
+    args: argparse.Namespace, labels: LabelMap | None, named: dict[int, str]
+) -> Iterator[tuple[str, IdMask]]:
+    """The name of each frame that has a mask, and the mask; the names of ids go into `named`."""
+    from emavos.frames.mask_files import open_masks
+    from emavos.io import open_frames
+
+    frames: FrameSource | None = None
+    size = None
+    if args.frames is not None:
+        frames = open_frames(args.frames, but=[args.masks])
+        size = frames.size()
+    seen: set[str] = set()
+    for one in open_masks(args.masks, labels):
+        named.update(one.names)
+        name = args.masks.stem if one.name is None else one.name
+        if isinstance(name, int):
+            name = f"{name:05d}" if frames is None else frames.name(name)
+        if name in seen:
+            raise ValueError(f"{one.told} has a second mask for frame {name}")
+        seen.add(name)
+        yield name, one.read(size)
+
+
+def _sizes(mask: IdMask) -> str:
+    """The pixels of each object."""
+    import numpy as np
+
+    ids, counts = np.unique(mask, return_counts=True)
+    sizes = [f"{id}: {count}" for id, count in zip(ids.tolist(), counts.tolist(), strict=True) if id]
+    return ", ".join(sizes) or "empty"
