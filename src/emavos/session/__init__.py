@@ -1,4 +1,4 @@
-"""One video: the session that follows its objects, what it remembers, and the results that come of it."""
+"""One video: the session that tracks its objects, its memory, and its results."""
 
 from emavos.session.result import Result
 from emavos.session.session import Session

@@ -1,11 +1,12 @@
-"""A video followed backward, or both ways: from masks of any of its frames to those of all.
+"""Propagation backward, or in both directions, from the masks of any frames to all frames.
 
-A pass backward is a pass forward over the frames in reverse. Its results wait on disk, at 8 bits a
-probability, so that all come in the order of the frames; in memory is one session at a time, and one frame.
+A backward pass is a forward pass over the reversed frames. Its results are spooled to disk, with 8 bits per
+probability, so that results are returned in the order of the frames. Only one session and one frame are in
+memory at a time.
 
-Both ways, an object that was annotated before and after a frame has two answers there. They are averaged,
-each weighted by how sure it is and how near its annotation. Before an object's first annotation there is the
-answer from behind alone, after its last the one from before.
+With both directions, an object annotated before and after a frame has two predictions on the frame. They are
+averaged, weighted by confidence and by distance to the annotation. Before its first annotation, an object has
+only the backward prediction; after its last, only the forward prediction.
 """
 
 from __future__ import annotations
@@ -25,24 +26,27 @@ from emavos.session.result import Result
 from emavos.session.session import Session
 
 Direction = Literal["forward", "backward", "both"]
-Begin = Callable[[Sequence[int]], Session]  # makes a session of frames that come in this order
+Begin = Callable[[Sequence[int]], Session]  # makes a session that steps through the frames in this order
 
-_SURENESS = 4  # the power of a confidence in its weight; of 0, 1, 4 and 8 the best on held-out clips
+_SURENESS = 4  # exponent of a confidence in its weight; 4 was best of 0, 1, 4 and 8 on held-out clips
 
 
 def check_direction(direction: str) -> None:
-    """Raise ValueError where it is none."""
+    """Raise ValueError unless the direction is "forward", "backward" or "both"."""
     if direction not in get_args(Direction):
         raise ValueError(f"direction is one of {', '.join(get_args(Direction))}, not {direction!r}")
 
 
 def propagate_backward(begin: Begin, frames: FrameSource, masks: Mapping[int, Any]) -> Iterator[Result]:
-    """Results in the order of the frames, from masks by the index of theirs, followed to the frames before.
+    """Results in the order of the frames, propagated from each mask to the earlier frames.
 
-    begin: makes a session of frames that come in an order.
+    begin: makes a session for frames in a given order.
+    frames: the video; must be seekable.
+    masks: {frame index: mask}.
 
-    Frames after the last mask have no object.
-    Raises ValueError where the frames are a stream, or have no frame of a mask.
+    Frames after the last mask have no objects.
+
+    Raises ValueError if the frames are a stream, or a mask is for a frame that does not exist.
     """
     with open_reel(frames) as reel, _Passes() as backward:
         size = backward.record(begin, reel, _of_frames(masks, reel), prime=False)
@@ -53,11 +57,14 @@ def propagate_backward(begin: Begin, frames: FrameSource, masks: Mapping[int, An
 def propagate_both(
     begin: Begin, frames: FrameSource, masks: Mapping[int, Any], prime: bool = True
 ) -> Iterator[Result]:
-    """Results in the order of the frames, from masks by the index of theirs, followed both ways and fused.
+    """Results in the order of the frames, propagated in both directions and fused.
 
-    begin: makes a session of frames that come in an order.
-    prime: both passes know all annotations from the first on, those to come too.
-    Raises ValueError as `propagate_backward` does.
+    begin: makes a session for frames in a given order.
+    frames: the video; must be seekable.
+    masks: {frame index: mask}.
+    prime: whether both passes know all annotations from the start, including those of later frames.
+
+    Raises the errors of `propagate_backward`.
     """
     with open_reel(frames) as reel, _Passes() as backward:
         known = _of_frames(masks, reel)
@@ -69,11 +76,13 @@ def propagate_both(
 
 
 def fuse(forward: Result, backward: Result, annotated: Mapping[int, set[int]]) -> Result:
-    """One result of two of the same frame.
+    """The fused result of two results of the same frame.
 
-    annotated: for each annotated frame the ids of its mask. Of an object that was annotated on both sides the
-    probabilities are averaged: the weight of each is a power of its confidence, times the way between the
-    frame and the *other* annotation.
+    If an object was annotated on both sides, its probabilities are averaged. The weight of each side is a
+    power of its confidence, times the distance between the frame and the annotation of the *other* side.
+
+    forward, backward: results of the two passes.
+    annotated: {index of an annotated frame: ids of its mask}.
     """
     now, device = forward.index, forward.prob.device
     ids = tuple(dict.fromkeys(forward.ids + backward.ids))
@@ -100,13 +109,13 @@ def fuse(forward: Result, backward: Result, annotated: Mapping[int, set[int]]) -
         confidences.append(confidence)
     objects = torch.stack(planes)
     total = objects.sum(dim=0, keepdim=True)
-    objects = objects / total.clamp(min=1)  # objects of different weights may claim more than all of a pixel
+    objects = objects / total.clamp(min=1)  # with different weights, the sum of a pixel can exceed one
     prob = torch.cat([(1 - total).clamp(min=0), objects])
     return Result(now, ids, prob, tuple(confidences))
 
 
 class _Passes:
-    """The results of a pass backward, on disk, by the index of their frame."""
+    """The results of a backward pass, spooled to disk, by frame index."""
 
     def __init__(self) -> None:
         self._spool = Spool()
@@ -116,7 +125,7 @@ class _Passes:
     def record(
         self, begin: Begin, reel: Reel, masks: Mapping[int, NDArray[np.int32]], prime: bool
     ) -> tuple[int, ...]:
-        """Follow the frames from the last mask to the first frame. Returns the size of the frames."""
+        """Propagate from the last mask back to the first frame. Returns (H, W) of the frames."""
         self._last = max(masks)
         size: tuple[int, ...] = ()
         for result in steps(begin, reel, masks, range(self._last, -1, -1), prime):
@@ -126,7 +135,7 @@ class _Passes:
         return size
 
     def result(self, index: int) -> Result | None:
-        """None behind the last mask."""
+        """The result of a frame; None after the last mask."""
         if index > self._last:
             return None
         place = self._last - index
@@ -143,9 +152,16 @@ class _Passes:
 def steps(
     begin: Begin, reel: Reel, masks: Mapping[int, NDArray[np.int32]], order: range, prime: bool
 ) -> Iterator[Result]:
-    """The results of a session that sees the frames in this order."""
+    """The results of a session that steps through the frames in this order.
+
+    begin: makes the session.
+    reel: the frames, by index.
+    masks: {frame index: mask (H, W) of ids}.
+    order: frame indices, in the order of the steps.
+    prime: whether new objects also learn from their masks on later steps.
+    """
     session = begin(order)
-    when = {index: time for time, index in enumerate(order)}  # a session counts from 0 upward
+    when = {index: time for time, index in enumerate(order)}  # a session counts its steps from 0
     shown = {index: {*ids_of(torch.from_numpy(mask))} for index, mask in masks.items()}
     for time, index in enumerate(order):
         mask, before = masks.get(index), set(session.ids)
@@ -159,7 +175,7 @@ def steps(
 
 
 def _of_frames(masks: Mapping[int, Any], reel: Reel) -> dict[int, NDArray[np.int32]]:
-    """The masks as arrays of ids, in the order of their frames."""
+    """The masks as arrays of ids, sorted by frame. Raises ValueError if a frame does not exist."""
     if (last := max(masks)) >= len(reel):
         raise ValueError(f"a mask is given for frame {last} but the video has {len(reel)} frames")
     known = {}
@@ -175,7 +191,7 @@ def _nothing(index: int, size: tuple[int, ...]) -> Result:
 
 
 def _pack(prob: Tensor) -> NDArray[np.uint8]:
-    """Probabilities (1 + O, H, W) in 8 bits; the most probable stays so at every pixel."""
+    """Probabilities (1 + O, H, W) in 8 bits. The most probable object of each pixel does not change."""
     codes = (prob * 254).round()
     codes.scatter_add_(0, prob.argmax(dim=0, keepdim=True), torch.ones_like(codes[:1]))
     packed: NDArray[np.uint8] = codes.to(torch.uint8).cpu().numpy()

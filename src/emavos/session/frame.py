@@ -1,4 +1,4 @@
-"""The frame of a step: prepared, drawn by the network, given masks. Functions that remember nothing."""
+"""The frame of a step: preparation, decoding and masks, in functions without state."""
 
 from __future__ import annotations
 
@@ -15,31 +15,39 @@ from emavos.models import STCN, Features, aggregate
 from emavos.session.shortcuts import cells_near, coverage, encode_near
 from emavos.settings import Shortcuts
 
-OBJECTS_AT_ONCE = 8  # through the network: its memory stays bounded, and what they share is computed once
+OBJECTS_AT_ONCE = 8  # objects per pass of the network: bounds its memory, and shared work is computed once
 
 
 @dataclass(frozen=True, eq=False)
 class CurrentFrame:
-    """The frame of the last step, which can be edited until the next."""
+    """The frame of the last step. You can edit it until the next step."""
 
     index: int
     frame: Tensor  # (1, 3, H', W'), normalised and padded, at the working size
     features: Features
     crop: Crop  # undoes the padding
     prob: Tensor  # (1 + O, H', W')
-    full: Tensor  # (1 + O, H, W), of the result
-    given: tuple[int, ...] = ()  # the objects whose masks are known on it
-    remembered: frozenset[int] = frozenset()  # those whose masks on it the memory knows from elsewhere
-    edges: Mapping[int, float] = field(default_factory=dict)  # of the frame before, see `observe`
+    full: Tensor  # (1 + O, H, W), at the size of the frame
+    given: tuple[int, ...] = ()  # ids of the objects with a user's mask on this frame
+    remembered: frozenset[int] = frozenset()  # ids of the objects with a mask of this frame already in memory
+    edges: Mapping[int, float] = field(default_factory=dict)  # from the previous frame, see `observe`
 
     @property
     def key(self) -> Tensor:
-        """(Ck, h, w) float32, as the key encoder projects it whatever the dtype of the network."""
+        """(Ck, h, w) float32, whatever the dtype of the network."""
         return self.features.key[0].float()
 
 
 def prepared(frame: object, short_side: int | None, device: torch.device, name: int) -> WorkingFrame:
-    """What the network takes of a frame. Raises ValueError as `to_working` does, by the frame's name."""
+    """A frame in the form that the network takes.
+
+    frame: as for `to_working`.
+    short_side: of the working frame, in pixels; None keeps the size of the frame.
+    device: of the result.
+    name: index of the frame, for errors.
+
+    Raises ValueError as `to_working` does, with the name of the frame.
+    """
     try:
         return to_working(frame, short_side, device)
     except ValueError as error:
@@ -53,9 +61,12 @@ def check_fits(
     frame_size: tuple[int, int] | None,
     name: int,
 ) -> None:
-    """Raise ValueError unless a frame was prepared for this size and device, and is as large as the others.
+    """Raise ValueError unless a frame has this size and device, and is as large as the earlier frames.
 
-    frame_size: (H, W) with which the video began; None: with this frame.
+    working: the prepared frame.
+    short_side, device: of the session.
+    frame_size: (H, W) of the first frame; None if `working` is the first.
+    name: index of the frame, for errors.
     """
     if not working.suits(short_side, device):
         height, width = working.working_size
@@ -75,9 +86,15 @@ def check_fits(
 def probabilities(
     network: STCN, readout: Tensor, features: Features, ids: Sequence[int], shortcuts: Shortcuts, name: int
 ) -> Tensor:
-    """What the memory says of a frame (O, Cv, h, w), drawn: (1 + O, H', W'), background first.
+    """Probabilities (1 + O, H', W') of a frame, background first, decoded from the memory readout.
 
-    Raises FloatingPointError that names the frame and the object if the network gives NaN or infinity.
+    readout: (O, Cv, h, w).
+    features: of the frame.
+    ids: of the objects.
+    shortcuts: work to skip.
+    name: index of the frame, for errors.
+
+    Raises FloatingPointError with the frame and the object if the network returns NaN or infinity.
     """
     logits = decode(network, readout, features, shortcuts)  # (O, H', W')
     _check_finite(ids, name, readout, logits.clamp(min=0) if shortcuts.decode_near else logits)
@@ -85,9 +102,11 @@ def probabilities(
 
 
 def decode(network: STCN, readout: Tensor, features: Features, shortcuts: Shortcuts) -> Tensor:
-    """Logits (O, H', W') of each object by itself, from what the memory says of it (O, Cv, h, w).
+    """Logits (O, H', W') of each object by itself.
 
-    With `decode_near`, the last channel of the readout is coverage, and logits far from it are -infinity.
+    readout: (O, Cv, h, w). With `decode_near`, the last channel is coverage, and logits far from the covered
+        cells are -infinity.
+    features: of the frame.
     """
     cells: Sequence[Tensor | None] = [None] * len(readout)
     if shortcuts.decode_near:
@@ -98,10 +117,7 @@ def decode(network: STCN, readout: Tensor, features: Features, shortcuts: Shortc
 
 
 def encode_values(network: STCN, now: CurrentFrame, shortcuts: Shortcuts) -> Tensor:
-    """What the memory is to hold of each object of the frame: (O, Cv, h, w).
-
-    With `decode_near`, coverage is one more channel.
-    """
+    """Values (O, Cv, h, w) of a frame to store. With `decode_near`, coverage is one more channel."""
     prob = now.prob[None, 1:].to(now.frame.dtype)  # (1, O, H', W')
     total = prob.sum(dim=1, keepdim=True)
     near = shortcuts.encode_near and not now.given
@@ -114,7 +130,7 @@ def encode_values(network: STCN, now: CurrentFrame, shortcuts: Shortcuts) -> Ten
 
 
 def _check_finite(ids: Sequence[int], name: int, *parts: Tensor) -> None:
-    """A sum for each object, which NaN and infinity survive; masks would be black and not say why."""
+    """Raise FloatingPointError if an object has NaN or infinity, instead of returning a black mask."""
     sums = torch.stack([part.flatten(1).sum(dim=1, dtype=torch.float32) for part in parts]).sum(dim=0)
     for id, total in zip(ids, sums.tolist(), strict=True):
         if not math.isfinite(total):
@@ -125,7 +141,7 @@ def _check_finite(ids: Sequence[int], name: int, *parts: Tensor) -> None:
 
 
 def distance(now: CurrentFrame, key: Tensor) -> Tensor:
-    """Mean squared distance of the frame's keys from those of another, (h * w, Ck), over sqrt(Ck)."""
+    """Mean squared distance of the frame's keys from the keys (h * w, Ck) of another, over sqrt(Ck)."""
     own = now.key.flatten(1).T  # (h * w, Ck)
     return (own - key).square().sum(dim=1).mean() / own.shape[1] ** 0.5
 
@@ -133,10 +149,15 @@ def distance(now: CurrentFrame, key: Tensor) -> Tensor:
 def with_masks(
     now: CurrentFrame, ids: tuple[int, ...], known: tuple[int, ...], planes: Tensor, *, new: bool, edit: bool
 ) -> CurrentFrame:
-    """The frame with the masks of known objects, (G, H, W) of 0 and 1.
+    """The frame with these masks.
 
-    ids: of all objects, in order, those that are new last. new: whether some are.
-    edit: others keep what they got but for the pixels they cede, be they as improbable as the background.
+    now: the frame.
+    ids: of all objects, in order, the new ones last.
+    known: ids of the objects with a mask.
+    planes: (G, H, W) of 0 and 1, the masks of `known`.
+    new: whether some of these objects are new.
+    edit: whether the other objects keep their probabilities outside the masks, even if the background is as
+        probable.
     """
     height, width = now.prob[now.crop].shape[1:]
     working = pad_to_stride(resize(planes, (height, width)))[0]
@@ -144,7 +165,7 @@ def with_masks(
     full = overwrite(now.full, ids, known, planes)
     return replace(
         now,
-        prob=aggregate(prob[1:]) if new else prob,  # as STCN introduces objects
+        prob=aggregate(prob[1:]) if new else prob,  # the same as in STCN
         full=aggregate(full[1:]) if new and not edit else full,
         given=tuple(dict.fromkeys(now.given + known)),
         remembered=now.remembered.difference(known),
@@ -152,16 +173,19 @@ def with_masks(
 
 
 def without_objects(now: CurrentFrame, ids: tuple[int, ...], gone: Collection[int]) -> CurrentFrame:
-    """The frame without some of its objects `ids`; their pixels become background."""
+    """The frame without the objects in `gone`; their pixels become background. ids: of all objects."""
     left = [place for place, id in enumerate(ids) if id not in gone]
     given = tuple(id for id in now.given if id not in gone)
     return replace(now, prob=_without(now.prob, left), full=_without(now.full, left), given=given)
 
 
 def overwrite(prob: Tensor, ids: tuple[int, ...], known: tuple[int, ...], planes: Tensor) -> Tensor:
-    """prob (1 + O, H, W) with the known objects as their planes (G, H, W), taken from the others.
+    """prob (1 + O, H, W) with these masks. The pixels of the masks are taken from the other objects.
 
-    ids: of all objects, in order. Those that are new come last and have no plane in prob.
+    prob: (1 + F, H, W), background first.
+    ids: of all objects, in order. New objects are last and have no plane in prob.
+    known: ids of the objects with a mask.
+    planes: (G, H, W) of 0 and 1, the masks of `known`.
     """
     followed = ids[: len(prob) - 1]
     if corrected := [1 + followed.index(id) for id in known if id in followed]:
@@ -169,18 +193,18 @@ def overwrite(prob: Tensor, ids: tuple[int, ...], known: tuple[int, ...], planes
     free = 1 - planes.sum(dim=0)
     objects = dict(zip(ids, prob[1:] * free, strict=False)) | dict(zip(known, planes, strict=True))
     stacked = torch.stack([objects[id] for id in ids])
-    return torch.cat([prob[:1] * free, stacked])  # nobody but the known changes outside their planes
+    return torch.cat([prob[:1] * free, stacked])  # outside the planes, only the `known` objects change
 
 
 def _without(prob: Tensor, left: list[int]) -> Tensor:
-    """prob (1 + O, H, W) of the objects that are left, by their places; what the others had is background."""
+    """prob (1 + O, H, W) of the objects at positions `left`. The others become background."""
     objects = prob[1:][left]
-    background = (1 - objects.sum(dim=0, keepdim=True)).clamp(min=0)  # sums are rounded
+    background = (1 - objects.sum(dim=0, keepdim=True)).clamp(min=0)  # rounding can make the sum exceed one
     return torch.cat([background, objects])
 
 
 def _divided_among_the_rest(prob: Tensor, planes: list[int]) -> Tensor:
-    """prob (1 + O, H, W) with nothing in these planes; the others keep their proportion at every pixel."""
+    """prob (1 + O, H, W) with zeros in these planes, renormalised at every pixel."""
     prob = prob.clone()
     prob[planes] = 0
     prob[0] += prob.sum(dim=0) < 1e-6

@@ -1,4 +1,4 @@
-"""What is found in one frame."""
+"""The result of one frame."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from emavos.confidence.expected import ObjectState
 from emavos.io.ids import mask_png
 
 
-@dataclass(frozen=True, eq=False)  # tensors do not compare as one
+@dataclass(frozen=True, eq=False)  # comparing tensors returns no single bool
 class Result:
     """The masks of one frame, at the size of the frame.
 
     index: of the frame, from 0.
-    ids: the objects followed so far, in the order they were introduced.
-    prob: (1 + O, H, W) float32, background first, then in the order of ids; sums to one over its first axis.
-        It is yours: writing to it changes no later frame.
-    confidences: how sure the mask of each object is, in the order of ids.
+    ids: the objects tracked so far, in the order of introduction.
+    prob: (1 + O, H, W) float32, background first, then in the order of ids. Sums to one over the first axis.
+        You may change the tensor; later frames do not depend on it.
+    confidences: expected J of each mask, in [0, 1], in the order of ids.
     """
 
     index: int
@@ -34,14 +34,14 @@ class Result:
     def mask(self) -> np.ndarray:
         """(H, W) int32: the id of the most probable object at each pixel, 0 for background."""
         table = np.array((0, *self.ids), dtype=np.int32)
-        best = self.prob.max(dim=0).indices  # the first of equals; argmax takes twenty times as long
-        small = best.to(torch.uint8 if len(table) <= 256 else torch.int32)  # of which a GPU sends fewer bytes
+        best = self.prob.max(dim=0).indices  # returns the first of equals; argmax takes twenty times as long
+        small = best.to(torch.uint8 if len(table) <= 256 else torch.int32)  # fewer bytes to copy from a GPU
         mask: np.ndarray = table[small.cpu().numpy()]
         return mask
 
     @cached_property
     def objects(self) -> dict[int, ObjectState]:
-        """Of each object whether it is present, how sure its mask is, and its area in pixels."""
+        """{id: state}: whether the object is present, the confidence of its mask, and its area in pixels."""
         areas = dict(zip(*(x.tolist() for x in np.unique(self.mask, return_counts=True)), strict=True))
         return {
             id: ObjectState(id in areas, confidence, areas.get(id, 0))
@@ -49,7 +49,7 @@ class Result:
         }
 
     def _repr_png_(self) -> bytes:
-        """The mask in colours: what a notebook shows of a result."""
+        """The mask in colours, for notebooks."""
         return mask_png(self.mask)
 
     def _repr_html_(self) -> str:

@@ -1,4 +1,4 @@
-"""The work that `emavos.settings.Shortcuts` leave out: the frame far from its objects."""
+"""The shortcuts of `emavos.settings.Shortcuts`: skip work far from the objects."""
 
 from __future__ import annotations
 
@@ -7,31 +7,36 @@ from torch.nn import functional
 
 from emavos.models import STCN, STRIDE, Features
 
-_SEEN = 0.05  # coverage from which on a cell may hold a part of an object
-_MARGIN = 3  # cells around the objects whose values are computed with theirs
+_SEEN = 0.05  # cells with at least this coverage may contain a part of an object
+_MARGIN = 3  # cells around the objects that are encoded too
 
 
 def coverage(prob: Tensor) -> Tensor:
-    """How much of an object a cell holds at most: prob (O, H, W) of each pixel -> (O, 1, h, w).
+    """The largest probability of an object in each cell: prob (O, H, W) -> (O, 1, h, w).
 
-    Stored as one more channel of the values, a readout of it says where the memory has seen the object.
+    Coverage is stored as one more channel of the values. Its readout shows where the memory has seen the
+    object.
     """
     return functional.max_pool2d(prob, STRIDE).unsqueeze(1)
 
 
 def cells_near(covered: Tensor) -> Tensor:
-    """The cells that may show an object, and those beside them: coverage that was read (O, h, w) -> bool."""
+    """The cells that may show an object, and their neighbours, from coverage: (O, h, w) -> bool."""
     return functional.max_pool2d((covered >= _SEEN).float(), 3, stride=1, padding=1) > 0
 
 
 def encode_near(
     model: STCN, frame: Tensor, features: Features, prob: Tensor, total: Tensor | None = None
 ) -> Tensor:
-    """`model.encode_value` of one frame in a rectangle around all its objects: (1, O, Cv, h, w).
+    """`model.encode_value` of one frame in a rectangle around all objects: (1, O, Cv, h, w).
 
-    frame: (1, 3, H, W). prob: (1, O, H, W). total: (1, 1, H, W), the sum over all objects, whose rectangle it
-    is. Outside, a cell has the mean value of the cells of the rectangle that show no object; where all of
-    them show one the whole frame is encoded.
+    Cells outside the rectangle get the mean value of the cells inside the rectangle that show no object. If
+    all of the cells show an object, the whole frame is encoded.
+
+    frame: (1, 3, H, W).
+    features: of the frame.
+    prob: (1, O, H, W).
+    total: (1, 1, H, W), the sum of prob over all objects. Needed only if `prob` has some of the objects.
     """
     total = prob.sum(dim=1, keepdim=True) if total is None else total
     covered = coverage(total[0])[0] >= _SEEN  # (1, h, w)
