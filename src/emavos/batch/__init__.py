@@ -1,4 +1,4 @@
-"""Many videos: jobs, their outputs, and a run that a kill does not spoil."""
+"""Process many videos: jobs, their outputs, and runs that survive a kill."""
 
 from emavos.batch.jobs import Job, find_jobs, shard
 from emavos.batch.on_ray import run_on_ray

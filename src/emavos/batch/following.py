@@ -1,4 +1,4 @@
-"""Frames and their results, with a line on the terminal that says how far they are."""
+"""Track a video with a progress bar on the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from emavos.session import Result
     from emavos.session.both_ways import Direction
 
-FPS = 25.0  # of overlay videos, when the frames have no rate of their own
+FPS = 25.0  # frame rate of overlay videos, if the source has none
 
 
 def follow(
@@ -22,7 +22,14 @@ def follow(
     quiet: bool,
     direction: Direction = "forward",
 ) -> Iterator[tuple[Pixels, Result]]:
-    """Each frame with its result, and a progress bar."""
+    """Yield each frame with its result, and show a progress bar.
+
+    predictor: tracks the objects.
+    frames: source of frames.
+    mask: mask of the first frame, or masks by frame index.
+    quiet: whether to hide the progress bar.
+    direction: direction to track in, see `Predictor.propagate`.
+    """
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
     from emavos.io.source import FrameSource
@@ -31,7 +38,7 @@ def follow(
     read: deque[Pixels] = deque()
 
     class Source(FrameSource):
-        """The frames, each noted when it is read, which a thread may do."""
+        """The frames, each remembered when read, possibly in a thread."""
 
         stored = frames.stored
 
@@ -44,10 +51,10 @@ def follow(
     try:
         if direction == "forward":
             results = predictor.propagate(Source(), mask)
-        else:  # which reads the frames by itself, in another order
+        else:  # both ways, frames are read in another order
             read_again = iter(frames)
             results = predictor.propagate(frames, mask, direction=direction)
-        # disable=None: on a terminal alone
+        # disable=None: only on a terminal
         bar = tqdm(results, total=frames.count, unit="frame", leave=False, disable=quiet or None)
         for result in bar:
             yield read.popleft() if direction == "forward" else next(read_again), result

@@ -1,4 +1,4 @@
-"""Masks to and from other tools, one format a file. What needs a package imports it when it is called."""
+"""Convert masks to and from other tools, one format per module. Extra packages are imported on use."""
 
 from emavos.annotations.rle import Rle, decode_rle, encode_rle
 from emavos.bridges.coco import CocoWriter, read_coco

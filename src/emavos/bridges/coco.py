@@ -19,15 +19,15 @@ from emavos.io.images import PathLike
 from emavos.io.text import read_json
 from emavos.io.whole import named_as, replacing
 
-_CATEGORY = {"id": 1, "name": "object"}  # objects of a video have ids, and no class
+_CATEGORY = {"id": 1, "name": "object"}  # objects have ids but no class
 
 
 class CocoWriter:
-    """Writes the masks of a video, as they come, into a file that pycocotools reads.
+    """Writes the masks of a video to a file for pycocotools.
 
-    A frame is an image, numbered from 1; `file_name` is that of its mask. An object in a frame is an
-    annotation of the one category: its `track_id` is the object's id, and its `segmentation` an `Rle`. The
-    file appears whole when the block ends well.
+    Each frame is an image, numbered from 1, with the name of its mask as `file_name`. Each object in a frame
+    is an annotation of one category, with the object's id as `track_id` and an `Rle` as `segmentation`. The
+    file appears if the block ends without an error.
 
     >>> with CocoWriter("masks.json") as coco:
     ...     for result in predictor.propagate("video/", "first.png"):
@@ -48,7 +48,11 @@ class CocoWriter:
         return self
 
     def write(self, name: str, mask: IdMask) -> None:
-        """Add the mask (H, W) of ids of the next frame."""
+        """Add the next frame.
+
+        name: name of the frame.
+        mask: (H, W) of ids.
+        """
         if mask.ndim != 2 or mask.dtype.kind not in "bui":
             raise ValueError(f"a mask is (H, W) of integers, not {mask.shape} of {mask.dtype}")
         height, width = mask.shape
@@ -66,7 +70,8 @@ class CocoWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self._stack.__exit__(GeneratorExit, GeneratorExit(), None)  # not `error`: it is of no file here
+            # not `error`, which is not about this file
+            self._stack.__exit__(GeneratorExit, GeneratorExit(), None)
             return
         with self._stack:
             rest = json.dumps({"images": self._images, "categories": [_CATEGORY]})
@@ -74,11 +79,11 @@ class CocoWriter:
 
 
 def read_coco(path: PathLike) -> Iterator[tuple[str, IdMask]]:
-    """The frames of a COCO file in order: the name of each without its suffix, and its mask (H, W) of ids.
+    """Yield the frames of a COCO file in order: name without suffix, and mask (H, W) of ids.
 
-    The id is an annotation's `track_id`, or its `category_id` where it has none; where two lie on a pixel the
-    later has it. Polygons are filled with their outlines. Raises ValueError if the file is something else,
-    or an id is 0.
+    The id is an annotation's `track_id`, or its `category_id` if there is no `track_id`. If annotations
+    overlap, the later one wins. Polygons are filled, including their outlines. Raises ValueError if the file
+    is not COCO or uses id 0.
     """
     try:
         content = read_json(path, "a COCO file")

@@ -1,4 +1,4 @@
-"""Results as `supervision` has them."""
+"""Results as `supervision.Detections`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def to_detections(result: Result) -> Any:
-    """The objects that are seen in a frame as `supervision.Detections` (extra `supervision`).
+    """The visible objects of a frame as `supervision.Detections` (extra `supervision`).
 
-    `tracker_id` has their ids and `mask` their planes, (O, H, W) of bool; `xyxy` are the boxes around them,
-    `confidence` is the mean probability of their pixels, and `class_id` is 0, since they have no class.
+    `tracker_id` are the ids, `mask` the binary masks (O, H, W), `xyxy` their boxes, and `confidence` the mean
+    probability of their pixels. `class_id` is 0, since objects have no class.
     """
     try:
         import supervision

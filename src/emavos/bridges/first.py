@@ -1,4 +1,4 @@
-"""A mask of ids from what other tools say of objects."""
+"""Turn the objects of other tools into a mask of ids."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ def first_mask(
     scores: Sequence[float] | None = None,
     ids: Sequence[int] | None = None,
 ) -> IdMask:
-    """The mask (H, W) of ids that `propagate` begins with, from the objects that another tool found.
+    """The mask (H, W) of ids to start `propagate` with, from the objects of another tool.
 
-    objects: planes (N, H, W) or (N, 1, H, W), bool or of 0 and 1, as arrays or tensors; `Detections` of
-        supervision; or a list with, for each object, a plane (H, W), a run-length encoding of COCO, a polygon
-        (points (P, 2) of x and y, or x, y, x, y ...), a list of polygons, or a dict that has one of these as
-        "segmentation" and perhaps a score as "predicted_iou" or "score".
-    size: (H, W) of the frame; polygons need it, of others it is checked.
-    scores: one for each object, in place of those that `objects` bring.
-    ids: one for each object; 1, 2, 3 ... in their order unless told.
+    objects: binary masks (N, H, W) or (N, 1, H, W), as arrays or tensors; supervision's `Detections`; or a
+        list with one item per object: a binary mask (H, W), a COCO run-length encoding, a polygon (points (P,
+        2) of x and y, or x, y, x, y, ...), a list of polygons, or a dict with one of these as "segmentation"
+        and optionally a score as "predicted_iou" or "score".
+    size: (H, W) of the frame; required for polygons, checked for the rest.
+    scores: one score per object, instead of the scores in `objects`.
+    ids: one id per object; defaults to 1, 2, 3, ...
 
-    Where objects overlap, a pixel goes to the one of the highest score. Without scores, or among equal ones,
-    it goes to the smaller: a part lies on the whole that it belongs to.
+    If objects overlap, a pixel gets the object with the highest score. Without scores, or between equal
+    scores, the smaller object wins, as a part lies on its whole.
 
-    Raises ValueError where something is none of these, sizes differ, or an object has no pixel or is left
-    with none: it could not be followed.
+    Raises ValueError if an object has none of these forms, sizes differ, or an object has no visible pixel to
+    track.
     """
-    if hasattr(objects, "confidence") and hasattr(objects, "mask"):  # supervision, without importing it
+    # supervision's Detections, recognised without the import
+    if hasattr(objects, "confidence") and hasattr(objects, "mask"):
         scores = objects.confidence if scores is None else scores
         objects = objects.mask
         if objects is None:
@@ -58,7 +59,7 @@ def first_mask(
     ranks = _scores(items, scores)
     names = _ids(len(items), ids)
     mask = np.zeros(size, np.int32)
-    # painted from the lowest score up, and of equal ones the largest first
+    # paint from the lowest score up, and the largest first if scores are equal
     for number in sorted(range(len(items)), key=lambda n: (ranks[n], -int(planes[n].sum()), -n)):
         mask[planes[number]] = names[number]
     if lost := [n for n, name in enumerate(names) if not (mask == name).any()]:
@@ -69,7 +70,7 @@ def first_mask(
 
 
 def _split(objects: Any) -> list[Any]:
-    """The objects one by one."""
+    """The objects as a list."""
     if isinstance(objects, Mapping):
         return [objects]
     if isinstance(objects, (list, tuple)):
@@ -107,21 +108,21 @@ def _plane(item: Any, size: tuple[int, int] | None, number: int) -> Plane:
 
 
 def _array(value: Any) -> NDArray[Any]:
-    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)  # a tensor of torch
+    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)  # a torch tensor
     if array.dtype.kind not in "buif":
         raise ValueError(f"{value!r:.60} is no plane, polygon or run-length encoding")
     return array
 
 
 def _polygons(shape: Sequence[Any]) -> list[NDArray[Any]]:
-    """A polygon or a list of them, each as points (P, 2)."""
+    """A polygon or a list of polygons, each as points (P, 2)."""
     numbers = all(np.ndim(part) == 0 for part in shape)
     points = not numbers and all(np.shape(part) == (2,) for part in shape)
     return [_array(part).reshape(-1, 2) for part in ([shape] if numbers or points else shape)]
 
 
 def _fill(parts: Sequence[NDArray[Any]], size: tuple[int, int] | None) -> Plane:
-    """What polygons enclose, their outlines too."""
+    """The area of polygons, including their outlines, as (H, W) of bool."""
     if size is None:
         raise ValueError("a polygon does not say how large its frame is: give size=(height, width)")
     return polygons(parts)(size)

@@ -1,4 +1,4 @@
-"""Clips of data sets laid out as DAVIS or YouTube-VOS, ready to be followed."""
+"""Clips of data sets in the layout of DAVIS or YouTube-VOS, ready to track."""
 
 from __future__ import annotations
 
@@ -17,23 +17,25 @@ class Clip:
 
     name: str
     images: tuple[Path, ...]
-    masks: Mapping[int, IdMask]  # by the index of a frame, the objects (H, W) that begin there
+    masks: Mapping[int, IdMask]  # by frame index: (H, W) of the objects that begin there
 
     def frames(self) -> Iterator[Pixels]:
-        """The frames (H, W, 3) of uint8, read as they are asked for."""
+        """Yield the frames (H, W, 3) uint8, read on demand."""
         return map(read_frame, self.images)
 
 
 def read_layout(
     data: PathLike, protocol: str = "davis-like", names: Sequence[str] | None = None
 ) -> Iterator[Clip]:
-    """The clips of a data set in order, with the masks that its protocol gives away.
+    """Yield the clips of a data set in order, with the given masks of the protocol.
 
-    protocol: a name of `emavos.evaluation.PROTOCOLS`: "davis-like" takes any folder of JPEGImages and
-        Annotations, and the first mask of each; "youtube-vos-2019" the objects of each annotation that are
-        new in it. names: these sequences alone.
+    data: folder of the data set.
+    protocol: name in `emavos.evaluation.PROTOCOLS`. "davis-like" accepts any folder with JPEGImages and
+        Annotations, and gives each clip's first mask. "youtube-vos-2019" gives the new objects of each
+        annotation.
+    names: sequences to read; None reads all.
 
-    Raises ValueError that names the protocol, folder, list or sequence that is not there.
+    Raises ValueError if the protocol, or a folder, list or sequence does not exist.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"there is no protocol {protocol}; the protocols are {', '.join(PROTOCOLS)}")

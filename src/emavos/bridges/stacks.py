@@ -1,4 +1,4 @@
-"""The masks of a video as one array, and in one file of NumPy."""
+"""The masks of a video as one NumPy array, in memory or in a file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from emavos.io.images import MAX_PIXELS, PathLike, check_file
 from emavos.io.whole import replacing
 
-MOST_BYTES = 1 << 29  # of a stack that is read, unless told: 1300 masks of 480x854
+MOST_BYTES = 1 << 29  # default limit for reading, 1300 masks of 480x854
 
 
 def stack_masks(masks: Iterable[Any]) -> NDArray[Any]:
-    """Masks of ids, or results, as one array (T, H, W) of the smallest type that holds the ids.
+    """Stack masks of ids (or results) into one array (T, H, W) with the smallest integer type that fits.
 
-    It grows with the video, which results one by one do not: 300 frames of 480x854 are 123 MB of uint8.
+    The array grows with the video, unlike results used one by one: 300 frames of 480x854 take 123 MB.
     """
     planes = [_small(mask.mask if hasattr(mask, "mask") else np.asarray(mask)) for mask in masks]
     if not planes:
@@ -34,9 +34,13 @@ def stack_masks(masks: Iterable[Any]) -> NDArray[Any]:
 
 
 def write_stack(path: PathLike, masks: Iterable[Any], names: Sequence[str] | None = None) -> None:
-    """Write masks into a compressed .npz: `masks` (T, H, W) of ids, `ids` (O,) and `names` (T,) of frames.
+    """Write masks to a compressed .npz with `masks` (T, H, W), `ids` (O,) and frame `names` (T,).
 
-    masks: as for `stack_masks`. The file appears whole or not at all; equal masks give equal bytes.
+    path: file to write, named .npz.
+    masks: masks of ids or results, see `stack_masks`.
+    names: names of the frames; defaults to 00000, 00001, ...
+
+    The file is written atomically, and equal masks give equal bytes.
     """
     path = Path(path)
     if path.suffix.lower() != ".npz":
@@ -51,10 +55,11 @@ def write_stack(path: PathLike, masks: Iterable[Any], names: Sequence[str] | Non
 
 
 def read_stack(path: PathLike, most_bytes: int = MOST_BYTES) -> tuple[NDArray[Any], list[str]]:
-    """The masks (T, H, W) and the names of frames that `write_stack` wrote; nothing in it is executed.
+    """Read the masks (T, H, W) and frame names written by `write_stack`; no code in the file is executed.
 
-    most_bytes: of the masks in memory. A small file may declare any number, so more raises ValueError before
-    the memory is taken.
+    path: file to read.
+    most_bytes: largest size of the masks in memory. A small file may declare a huge array, so larger declared
+        sizes raise ValueError before memory is allocated.
     """
     check_file(path, "a stack of masks")
     try:
@@ -70,14 +75,14 @@ def read_stack(path: PathLike, most_bytes: int = MOST_BYTES) -> tuple[NDArray[An
                 )
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             masks, names = file["masks"], file["names"]
-    except Exception as error:  # zipfile, zlib and NumPy raise whatever their readers do
+    except Exception as error:  # zipfile, zlib and NumPy raise errors of many types
         raise ValueError(f"{path} is no stack of masks that can be read: {error}") from error
     return masks, [str(name) for name in names]
 
 
 @dataclass(frozen=True)
 class _Declared:
-    """What an array of a file says of itself."""
+    """Shape and size of an array, as declared in the file."""
 
     sides: tuple[int, ...]
     nbytes: int
@@ -100,7 +105,7 @@ def _declared(archive: zipfile.ZipFile, name: str, kinds: str) -> _Declared:
 
 
 def _small(mask: NDArray[Any]) -> NDArray[Any]:
-    """A mask of ids in the smallest type that holds them; np.stack widens where masks differ."""
+    """A mask of ids with the smallest integer type that fits; np.stack widens types if masks differ."""
     if mask.dtype.kind not in "bui":
         raise ValueError(f"a mask holds whole ids, not {mask.dtype}")
     low, high = (int(mask.min()), int(mask.max())) if mask.size else (0, 0)

@@ -1,4 +1,4 @@
-"""Frames and masks of files: folders of images, videos, cameras in; palette PNGs and mp4 out."""
+"""Read frames and masks from folders, videos and cameras; write palette PNGs and mp4 videos."""
 
 from emavos.io.ahead import ahead, behind, read_ahead
 from emavos.io.ids import IdMask, palette

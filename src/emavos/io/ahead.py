@@ -1,7 +1,7 @@
-"""Files read and written in threads, while the network computes.
+"""Read and write files in background threads while the network runs.
 
-Pillow and PyAV let other threads run while they decode and encode. `ahead` and `behind` keep the order, hold
-a few items and no more, and raise in the caller what a thread raises; their threads end with the loop or the
+Pillow and PyAV release the GIL while decoding and encoding. `ahead` and `behind` keep the order of items,
+buffer only a few items, and re-raise a thread's errors in the caller. The threads end with the loop or the
 block.
 """
 
@@ -18,21 +18,21 @@ from emavos.io.source import FrameSource
 
 T = TypeVar("T")
 
-_ITEMS = 4  # at once: the one that is worked on, and those that wait
+_ITEMS = 4  # items buffered at most, including the one in progress
 _END: Any = object()
 
 
 def read_ahead(frames: FrameSource) -> Iterator[Any]:
-    """The frames, those of files read before they are asked for.
+    """The frames of a source, prefetched if they come from files.
 
-    Those of a camera and of somebody's own iterable are not: the former would be old when they are seen, and
-    the latter may depend on what was answered before.
+    Frames of a camera are not prefetched, as they would be outdated when used. Frames of your own iterable
+    are not prefetched, as they may depend on earlier results.
     """
     return ahead(frames) if frames.stored else iter(frames)
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:
-    """The items, made in a thread before they are asked for."""
+    """The items, prefetched in a thread."""
     source = iter(items)
     pool = ThreadPoolExecutor(1, "emavos-read")
     waiting: deque[Future[T]] = deque()
@@ -44,28 +44,28 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
             if item is _END:
                 return
             yield item
-    finally:  # also where the loop over this is left
+    finally:  # also runs if the caller leaves the loop early
         pool.shutdown(cancel_futures=True)
         if close := getattr(source, "close", None):
             close()
 
 
 def has_spare_core(threads: int) -> bool:
-    """Whether the processor has a core for a thread that works ahead, beside each of so many that compute."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    """Whether a core is free for a background thread, beside `threads` computing threads."""
+    affinity = getattr(os, "sched_getaffinity", None)  # missing on macOS and Windows
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return 2 * threads <= cores  # of two halves of a core one is not to spare
+    return 2 * threads <= cores  # two hyperthreads share a core, so count half
 
 
 @contextmanager
 def behind() -> Iterator[Callable[..., None]]:
-    """A function that has another called with arguments, in a thread, in order.
+    """Yield a function that runs calls in a background thread, in order.
 
     >>> with behind() as later:
     ...     later(write_mask, "00000.png", mask)
 
-    All calls are done when the block ends well; where it does not, those that wait are dropped. What a call
-    raises is raised by a later one, or by the end of the block.
+    All calls are finished when the block ends normally. If the block fails, waiting calls are dropped. Errors
+    of a call are raised by a later call or at the end of the block.
     """
     pool = ThreadPoolExecutor(1, "emavos-write")
     waiting: deque[Future[Any]] = deque()

@@ -1,4 +1,4 @@
-"""Whether a video file ends where it says. FFmpeg plays what is left of one that was cut without an error."""
+"""Detect truncated video files. FFmpeg plays a truncated file without an error."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-_ASF = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the header object of file properties
+_ASF = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # GUID of the file properties object
 _NUT_INDEX = bytes.fromhex("4e58dd672f23e64e")
 _CLUSTER, _SEGMENT = 0x1F43B675, 0x18538067
-_TO_ITS_END = ("obu", "yuv4mpegpipe")  # whose last frame ends with the file
+_TO_ITS_END = ("obu", "yuv4mpegpipe")  # formats whose last frame ends at the end of the file
 
 
 def is_cut(path: Path, kind: str, end: int | None) -> bool | None:
-    """True if the file was cut, False if it is whole, None if its container does not tell.
+    """True if the file is truncated, False if complete, None if the container does not show.
 
-    kind: what FFmpeg calls the container, names between commas. end: where its last packet ended, in bytes.
+    path: video file.
+    kind: FFmpeg's name of the container, several names separated by commas.
+    end: end of the last packet in bytes, if known.
     """
     names = kind.split(",")
     if end is not None and not {*names}.isdisjoint(_TO_ITS_END):
@@ -32,7 +34,7 @@ def is_cut(path: Path, kind: str, end: int | None) -> bool | None:
 
 
 def is_fragmented(path: Path) -> bool:
-    """Whether an MP4 lists its frames piece by piece, so that its header counts the first piece only."""
+    """Whether an MP4 lists its frames in fragments, so that the header counts only the first fragment."""
     with path.open("rb") as file:
         try:
             return any(name == b"moof" for name, _ in _boxes(file, path.stat().st_size))
@@ -46,13 +48,13 @@ def _mp4(file: BinaryIO, size: int) -> bool | None:
         if end > size:
             return True
         if name == b"moof":
-            return None  # it may be cut between two pieces
+            return None  # a cut between two fragments leaves no trace
         known = False if name == b"moov" else known
     return known
 
 
 def _boxes(file: BinaryIO, size: int) -> list[tuple[bytes, int]]:
-    """The name and the end of each box at the top of an MP4."""
+    """The name and end of each top-level box of an MP4, ends in bytes."""
     boxes, at = list[tuple[bytes, int]](), 0
     while at + 8 <= size and len(boxes) < 100_000:
         file.seek(at)
@@ -68,7 +70,7 @@ def _matroska(file: BinaryIO, size: int) -> bool | None:
     at = 0
     for _ in range(10_000_000):
         if at >= size:
-            return None  # of a stream that does not say how long it is
+            return None  # a stream without a declared length
         file.seek(at)
         name, begin = _vint(file, at, keep=True)
         length, begin = _vint(file, begin, keep=False)
@@ -83,7 +85,7 @@ def _matroska(file: BinaryIO, size: int) -> bool | None:
 
 
 def _vint(file: BinaryIO, at: int, keep: bool) -> tuple[int | None, int]:
-    """A number of EBML, its marker kept or not, and where it ends; None: unknown, or no number."""
+    """An EBML number and its end in bytes, with or without its marker; None if unknown or invalid."""
     first = _take(file, 1)[0]
     count = 9 - first.bit_length()
     if count > 8:
@@ -101,7 +103,7 @@ def _asf(file: BinaryIO, size: int) -> bool | None:
         return None
     (declared,) = struct.unpack_from("<Q", head, at + 40)
     (flags,) = struct.unpack_from("<I", head, at + 88)
-    return None if flags & 1 or not declared else bool(declared > size)  # 1: of a stream
+    return None if flags & 1 or not declared else bool(declared > size)  # lowest bit: a live stream
 
 
 def _gif(file: BinaryIO, size: int) -> bool:
@@ -117,7 +119,7 @@ def _gif(file: BinaryIO, size: int) -> bool:
         elif kind == 0x21:
             at += 2
         else:
-            return False  # not a GIF's any more: for the decoder to say
+            return False  # not a GIF block; left to the decoder
         file.seek(at)
         while length := _take(file, 1)[0]:
             at += 1 + length
@@ -127,7 +129,7 @@ def _gif(file: BinaryIO, size: int) -> bool:
 
 
 def _colours(flags: int) -> int:
-    """Bytes of a table of colours."""
+    """The size of a colour table in bytes."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 

@@ -1,4 +1,4 @@
-"""Ids in pictures: what the pixels of a mask mean, and the colours that show its ids."""
+"""Object ids in pictures: read the ids of a mask, and colour ids for display."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ from PIL import Image, ImageOps
 
 from emavos.io.source import InputWarning
 
-IdMask = NDArray[np.int32]  # (H, W), 0 the background
-MARK = "emavos-ids"  # the note in a PNG that holds `mark_of` its ids
+IdMask = NDArray[np.int32]  # (H, W), 0 is background
+MARK = "emavos-ids"  # key of a PNG text chunk with `mark_of` the ids
 
 
 def ids_of_picture(image: Image.Image, name: str = "the mask") -> IdMask:
-    """The ids of a mask, (H, W) int32: palette indices, gray values of 8 or 16 bits, 0 and 1 of 1 bit.
+    """The ids of a mask, (H, W) int32: palette indices, 8- or 16-bit gray values, or 0 and 1.
 
-    Gray in three equal channels, opaque alpha, whole numbers as floats and the colours of `palette` count as
-    the ids that they stand for. name: what the mask is called in errors. Raises ValueError if the picture
-    holds other colours, or the blur of anti-aliasing or of lossy compression, rather than ids.
+    Three equal channels, opaque alpha, floats with integer values and the colours of `palette` are also read
+    as ids.
+
+    image: picture of a mask.
+    name: name of the mask for error messages.
+
+    Raises ValueError if the picture has other colours, or is blurred by anti-aliasing or lossy compression.
     """
     if image.format in ("JPEG", "MPO"):
         raise ValueError(f"{name} is a JPEG, whose compression blurs ids; save the mask as a PNG")
     image = ImageOps.exif_transpose(image)
-    if image.mode == "F":  # as ImageJ writes
+    if image.mode == "F":  # written by ImageJ
         values = np.array(image)
         if not (
             np.isfinite(values).all() and (values == np.floor(values)).all() and abs(values).max() < 2**24
@@ -58,10 +62,12 @@ def ids_of_picture(image: Image.Image, name: str = "the mask") -> IdMask:
 
 
 def flat_colours(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    """The colours (H, W, 3) of a mask, black where it is transparent.
+    """The colours (H, W, 3) uint8 of a mask, with transparent parts black.
 
-    name: what the mask is called in errors. Raises ValueError if it looks anti-aliased or has over 256
-        colours.
+    image: picture of a mask.
+    name: name of the mask for error messages.
+
+    Raises ValueError if the mask looks anti-aliased or has more than 256 colours.
     """
     pixels = np.array(image.convert("RGBA"))
     pixels[pixels[..., 3] == 0] = 0
@@ -76,7 +82,7 @@ def flat_colours(image: Image.Image, name: str) -> NDArray[np.uint8]:
 
 
 def _plain_ids(pixels: NDArray[np.uint32]) -> NDArray[np.uint8] | None:
-    """The ids of opaque colours (H, W, 3 or 4) that stand for numbers: equal channels, or those of DAVIS."""
+    """The ids of opaque gray or DAVIS colours (H, W, 3 or 4); None for other colours."""
     colours = pixels[..., :3]
     if pixels.shape[2] == 4 and not (pixels[..., 3] == 255).all():
         return None
@@ -90,10 +96,15 @@ def _plain_ids(pixels: NDArray[np.uint32]) -> NDArray[np.uint8] | None:
 
 
 def _background_at_zero(image: Image.Image, mask: IdMask, name: str) -> IdMask:
-    """The ids of a palette mask whose entries were reordered, as programs that shrink a PNG or GIF do.
+    """Undo the reordering of palette entries by programs that shrink a PNG or GIF.
 
-    The colours of `palette` in another order stand for its ids. Of other palettes, the background is the one
-    transparent entry, or the black one if entry 0 is a colour; it changes places with entry 0.
+    image: palette picture of a mask.
+    mask: (H, W) of palette indices.
+    name: name of the mask for the warning.
+
+    If the palette is a reordering of `palette`, the colours give the ids. In other palettes, the background
+    is the only transparent entry, or the black entry if entry 0 has a colour. The background swaps places
+    with entry 0.
     """
     used = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
     held = np.array(image.getpalette("RGB") or [], np.uint32).reshape(-1, 3)
@@ -118,7 +129,7 @@ def _background_at_zero(image: Image.Image, mask: IdMask, name: str) -> IdMask:
 
 
 def _background_of(image: Image.Image, packed: NDArray[np.uint32], used: NDArray[Any]) -> int:
-    """The entry of a palette that is the background."""
+    """The palette index of the background."""
     clear = image.info.get("transparency")
     if isinstance(clear, bytes):
         entries = [entry for entry, alpha in enumerate(clear) if alpha == 0 and entry in used]
@@ -135,7 +146,7 @@ def _tell(note: str) -> None:
 
 
 def mark_of(mask: NDArray[Any]) -> str:
-    """A checksum of ids (H, W) up to 65535, which tells those that were written from pixels changed since."""
+    """A checksum of ids (H, W) up to 65535, to recognise unchanged masks written by this library."""
     return f"{zlib.crc32(mask.astype('<u2').tobytes()):08x}"
 
 
@@ -143,20 +154,20 @@ def mark_of(mask: NDArray[Any]) -> str:
 def palette() -> NDArray[np.uint8]:
     """The 256 colours of PASCAL VOC and DAVIS, (256, 3): black, maroon, green, olive, navy, ...
 
-    The bits of an id are dealt to red, green and blue in turn, and fill each from its highest bit.
+    The bits of an id are dealt in turn to red, green and blue, filling each from its highest bit.
     """
     ids = np.arange(256)
     colours = np.zeros((256, 3), dtype=np.uint8)
     for bit in range(8):
         colours[:, bit % 3] |= (((ids >> bit) & 1) << (7 - bit // 3)).astype(np.uint8)
-    colours.flags.writeable = False  # one array serves all callers
+    colours.flags.writeable = False  # the cached array is shared by all callers
     return colours
 
 
 def mask_png(mask: IdMask, longest: int = 640) -> bytes:
-    """A mask (H, W) of ids as a PNG in the colours of `palette`, its longer side `longest` pixels at most.
+    """A mask (H, W) of ids as PNG bytes in the colours of `palette`, its longer side at most `longest` pixels.
 
-    The colours of ids that the palette has no place for begin again with that of 1.
+    Ids above 255 reuse the colours from 1 on.
     """
     step = -(-max(*mask.shape, 1) // longest)
     small = mask[::step, ::step]
@@ -168,18 +179,18 @@ def mask_png(mask: IdMask, longest: int = 640) -> bytes:
 
 
 def _has_our_palette(image: Image.Image, mask: IdMask) -> bool:
-    """Whether a mask (H, W) was written as one, in the colours of DAVIS: smoothing leaves others."""
+    """Whether a mask (H, W) has the DAVIS palette; smoothing in an editor would have changed the palette."""
     colours = image.getpalette() if image.mode == "P" else None
     count = 3 * (int(mask.max(initial=0)) + 1)
     return colours is not None and colours[:count] == palette().ravel()[: len(colours[:count])].tolist()
 
 
 def _looks_antialiased(mask: NDArray[Any]) -> bool:
-    """Whether ids are the blur of an edge.
+    """Whether ids are probably the blur of an edge.
 
-    Smoothing puts values in between on the way from one id to another: an id is a step where most of its
-    pixels lie between a lower and a higher neighbour. Compression scatters values that were not there: an
-    id is dust where most of its pixels have no neighbour of their own id. Objects are neither, however small.
+    Smoothing adds values between two ids: an id is a step if most of its pixels lie between a lower and a
+    higher neighbour. Compression scatters new values: an id is dust if most of its pixels have no neighbour
+    with the same id. Real objects are neither, however small.
     """
     if min(mask.shape) < 3 or int(mask.max()) - int(mask.min()) < 3:
         return False
@@ -200,7 +211,7 @@ def _looks_antialiased(mask: NDArray[Any]) -> bool:
 
     stepped = mostly(step)
     if ids[0] == 0 and ids[-1] == 255 and ids[1] >= 16 and stepped[1:-1].all():
-        return True  # white on black, with a gray or two: a box that ends between two pixels
+        return True  # white on black with one or two grays: a box with edges between two pixels
     steps = int(stepped.sum())
     return (steps >= 3 and 2 * steps >= len(ids) - 1) or (
         len(ids) > 16 and 2 * int(mostly(step | lone).sum()) > len(ids)
@@ -208,12 +219,12 @@ def _looks_antialiased(mask: NDArray[Any]) -> bool:
 
 
 def _labelled(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The different ids of a mask, sorted, and for each pixel the place of its id among them."""
+    """The different ids of a mask, sorted, and for each pixel the index of its id."""
     low, high = int(mask.min()), int(mask.max())
     if low < 0 or high > 0xFFFF:
         ids, labels = np.unique(mask, return_inverse=True)
         return ids, labels.reshape(mask.shape)
-    ids = np.flatnonzero(np.bincount(mask.ravel()))  # sorting the pixels takes forty times as long
+    ids = np.flatnonzero(np.bincount(mask.ravel()))  # np.unique sorts all pixels, 40 times slower
     places = np.zeros(high + 1, dtype=np.uint8 if len(ids) <= 256 else np.int32)
     places[ids] = np.arange(len(ids))
     return ids, places[mask]

@@ -1,4 +1,4 @@
-"""Arrays on disk, for what must be seen again and is too much to hold."""
+"""Arrays stored on disk, for data needed again but too large for memory."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 
 class Spool:
-    """Arrays of uint8 in a temporary file, compressed without loss, read by the order they came in.
+    """uint8 arrays in a temporary file, compressed losslessly and read by index.
 
-    In memory is where each begins, and nothing else. The file has no name and is gone when the spool is
-    closed or its process ends; it lies where `tempfile` puts such files, which TMPDIR sets.
+    Memory holds only the position of each array. The file has no name, and disappears when the spool is
+    closed or the process ends. The folder is `tempfile`'s, so you can choose it with TMPDIR.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Spool:
 
     @property
     def nbytes(self) -> int:
-        """Bytes on disk."""
+        """Size on disk in bytes."""
         return self._end
 
     def append(self, array: NDArray[np.uint8]) -> None:
@@ -57,17 +57,17 @@ class Spool:
         self.close()
 
     def close(self) -> None:
-        with suppress(OSError):  # of a full disk, which `append` has told of
+        with suppress(OSError):  # a full disk, already reported by `append`
             self._file.close()
 
 
 @contextmanager
 def named_temporary() -> Iterator[None]:
-    """What the disk says of a temporary file names its folder, and TMPDIR, which names another."""
+    """Name the folder of temporary files in OSErrors, and suggest TMPDIR."""
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # no folder will do: `tempfile` has said so
+        if error.errno is None:  # `tempfile` found no usable folder, and its message says so
             raise
         reason = f"{os.strerror(error.errno)}; have TMPDIR name a folder with room for temporary files"
         raise OSError(error.errno, reason, tempfile.gettempdir()) from error

@@ -1,4 +1,4 @@
-"""Text files of strangers: bounded, whole, and an error that names the file."""
+"""Read text files from untrusted sources, with a size limit and errors that name the file."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Any
 
 from emavos.io.images import PathLike, check_file
 
-MOST_BYTES = 1 << 28  # of a text that is read as a whole
+MOST_BYTES = 1 << 28  # largest text file to read
 
 
 def read_text(path: PathLike, what: str) -> str:
-    """The text of a file. Raises ValueError that names it if it is no UTF-8, too long, a pipe or a folder.
+    """The text of a file.
 
-    what: what it should be, for errors, such as "a list of sequences".
+    path: file to read.
+    what: expected content for error messages, such as "a list of sequences".
+
+    Raises ValueError if the file is not UTF-8, too long, a pipe or a folder.
     """
     check_file(path, what)
     path = Path(path)
@@ -28,13 +31,13 @@ def read_text(path: PathLike, what: str) -> str:
 
 
 def read_json(path: PathLike, what: str) -> Any:
-    """The content of a JSON file. Raises ValueError that names it, as `read_text`, if it is no JSON."""
+    """The content of a JSON file. Raises ValueError like `read_text`, and if the file is not JSON."""
     try:
         return json.loads(read_text(path, what))
     except (json.JSONDecodeError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise ValueError(f"{os.fspath(path)} is not {what}: {why}") from error
-    except ValueError as error:  # a number of more digits than Python takes
+    except ValueError as error:  # a number with more digits than Python converts
         if os.fspath(path) in str(error):
             raise
         raise ValueError(f"{os.fspath(path)} is not {what}: {error}") from error

@@ -1,4 +1,4 @@
-"""Videos and cameras in, mp4 out, by PyAV (extra `video`)."""
+"""Read videos and cameras, and write mp4 videos, with PyAV (extra `video`)."""
 
 from __future__ import annotations
 
@@ -23,26 +23,28 @@ from emavos.io.source import FrameSource, InputWarning
 from emavos.io.whole import claim, named_as, release, sweep
 from emavos.machine import how_to_install
 
-_DISK = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS)  # what is no fault of the encoder
-# Containers that hold what they play. Playlists (HLS, concat) name other files, which FFmpeg would open.
+# errors of the disk, not of the encoder
+_DISK = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS)
+# Containers with their own streams. Playlists (HLS, concat) refer to other files, which FFmpeg would open.
 _CONTAINERS = (
     "3g2,3gp,apng,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mjpeg,mov,mp4,mpeg,mpegts,mpegvideo,"
     "mxf,nut,obu,ogg,rm,webm,yuv4mpegpipe"
 )
-_LIMIT = {"max_pixels": str(MAX_PIXELS)}  # of what a frame itself declares
+_LIMIT = {"max_pixels": str(MAX_PIXELS)}  # limit on the size declared by each frame
 _SAFE = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file", **_LIMIT}
-_ENDLESS = ("h264", "hevc", "mpegvideo", "nut")  # raw streams, and a NUT without its index
+_ENDLESS = ("h264", "hevc", "mpegvideo", "nut")  # raw streams, and NUT without its index
 _CUT, _DAMAGED = "ends before the end that it declares", "is damaged"
 Damaged = Literal["refuse", "keep"]
 _NO_VIDEO = "is no video, or is cut off: no frames could be read"
 
 
 class VideoSource(FrameSource):
-    """A file that PyAV decodes, upright, frame by frame.
+    """A video file decoded by PyAV; yields upright frames.
 
-    damaged: "refuse" raises ValueError at the first frame that is damaged or missing, and at the end of a
-        file that was cut; "keep" shows such frames as they are decoded, repeats the one before for one that
-        is missing, and says at the end which they were (`InputWarning`).
+    path: video file.
+    damaged: "refuse" raises ValueError at the first damaged or missing frame, and at the end of a truncated
+        file. "keep" returns damaged frames as decoded, repeats the previous frame for a missing one, and
+        lists these frames in an `InputWarning` at the end.
     """
 
     stored = True
@@ -67,13 +69,13 @@ class VideoSource(FrameSource):
         for pixels, fault in self._pictures():
             if fault and self._damaged == "refuse":
                 raise self._truncated(read, fault)
-            if fault not in ("", _DAMAGED):  # said at the end
+            if fault not in ("", _DAMAGED):  # reported at the end
                 how = f"; after {read} frames it {fault}"
                 break
             if fault:
                 faults.append(read)
             pixels = last if pixels is None else pixels
-            if pixels is None:  # nothing came before it that could be shown
+            if pixels is None:  # no earlier frame to repeat
                 continue
             self._check_size(pixels, None if last is None else last.shape, read)
             last = pixels
@@ -87,13 +89,13 @@ class VideoSource(FrameSource):
             warnings.warn(f"{self.path}: {which}{how}", InputWarning, stacklevel=2)
 
     def _pictures(self) -> Iterator[tuple[Pixels | None, str]]:
-        """Each frame and what is wrong with it; None for one that cannot be decoded, `_CUT` at the end."""
+        """Yield each frame (None if it cannot be decoded) with its fault, if any; `_CUT` at the end."""
         read, held, ends, broken, place = 0, 0, _Ends(), False, None
         with self._open() as container:
             stream = self._stream(container)
-            # threads tell of an error frames later
+            # with frame threads, errors appear some frames late
             stream.thread_type = "AUTO" if self._damaged == "refuse" else "SLICE"
-            packets = container.demux()  # sound too: the end of a file may be that of its sound
+            packets = container.demux()  # audio too, as it may end after the video
             while True:
                 packet = None
                 try:
@@ -127,7 +129,8 @@ class VideoSource(FrameSource):
             kind, codec = container.format.name, stream.codec_context.name
             cut = is_cut(self.path, kind, place)
             declared = _declared_end(container)
-        short = ends.last < declared - min(0.1 * declared, 1.0)  # containers round, and count pauses
+        # containers round durations, and include pauses
+        short = ends.last < declared - min(0.1 * declared, 1.0)
         if not read:
             raise ValueError(f"{self.path} {_NO_VIDEO}")
         if broken or cut or (cut is None and short):
@@ -149,18 +152,18 @@ class VideoSource(FrameSource):
             )
 
     def size(self) -> tuple[int, int] | None:
-        with suppress(ValueError):  # said when the frames are read
+        with suppress(ValueError):  # reported when the frames are read
             for frame in self:
                 return frame.shape[0], frame.shape[1]
         return None
 
     def _open(self) -> Any:
         check_file(self.path, "a video")
-        try:  # by a path that cannot be taken for an address, such as concat:a.mp4
+        try:  # with "file:", so that no path is read as a URL such as concat:a.mp4
             container = self._av.open(
                 f"file:{os.path.abspath(self.path)}", options=dict(_SAFE), metadata_errors="replace"
             )
-        except MemoryError:  # FFmpeg's is one too
+        except MemoryError:  # PyAV's MemoryError is an FFmpegError too
             raise
         except self._av.FFmpegError as error:
             raise ValueError(f"{self.path} {_NO_VIDEO} ({error.strerror})") from error
@@ -178,7 +181,7 @@ class VideoSource(FrameSource):
         return container
 
     def _stream(self, container: Any) -> Any:
-        """The stream that players show: FFmpeg's best of those that are no cover of a record."""
+        """The stream shown by players: FFmpeg's best video stream, without cover pictures."""
         streams = [stream for stream in container.streams.video if not _is_cover(stream)]
         if not streams:
             kinds = ", ".join(
@@ -212,11 +215,11 @@ class VideoSource(FrameSource):
 
 
 class _Ends:
-    """Where a video ends, in seconds, and how many frames its decoder leaves out."""
+    """Tracks the end of a video in seconds, and the number of frames skipped by the decoder."""
 
     def __init__(self) -> None:
         self.last = 0.0
-        self._first: int | None = None  # pts of the first frame; those before it have no start of their own
+        self._first: int | None = None  # pts of the first frame; earlier packets cannot be decoded alone
         self._early: list[int] = []
         self._asked = self._shown = 0
         self._interlaced = False
@@ -242,12 +245,12 @@ class _Ends:
 
     @property
     def missing(self) -> int:
-        """Packets without a frame; two packets may be the halves of one that is interlaced."""
+        """The number of packets without a frame; 0 if interlaced, as two packets may form one frame."""
         return 0 if self._interlaced else self._asked - self._shown
 
 
 class CameraSource(FrameSource):
-    """A live device. Its frames are those of now: a second loop over it begins anew."""
+    """A live camera. Frames are current: a second loop starts again at the present."""
 
     def __init__(self, name: str) -> None:
         self._av = _import_av(f"camera {name}")
@@ -261,17 +264,21 @@ class CameraSource(FrameSource):
             kind, device = "dshow", f"video={self._name}"
         try:
             container = self._av.open(device, format=kind)
-        except (self._av.FFmpegError, ValueError) as error:  # ValueError: this PyAV was built without it
+        # ValueError: this PyAV was built without the device
+        except (self._av.FFmpegError, ValueError) as error:
             raise ValueError(f"camera {self._name} cannot be opened as {kind} {device}: {error}") from error
         with container:
             yield from map(_upright, container.decode(video=0))
 
 
 class VideoWriter:
-    """Writes frames to an mp4 (H.264, extra `video`) as they come.
+    """Writes frames to an mp4 (H.264, extra `video`).
 
-    The file appears, or is replaced, when the `with` block ends well; otherwise nothing is left behind. An
-    odd side gets one more pixel, a copy of its last, because the format halves the resolution of colours.
+    The file appears, or is replaced, if the `with` block ends without an error; otherwise nothing remains. An
+    odd side gets an extra row or column, a copy of the last, because H.264 halves the resolution of colours.
+
+    path: file to write, named .mp4.
+    fps: frames per second, from 0.01 to 1000.
 
     >>> with VideoWriter("overlay.mp4", fps=25) as video:
     ...     for frame in frames:  # (H, W, 3) of uint8
@@ -289,10 +296,10 @@ class VideoWriter:
         self._partial: tuple[Path, int | None] | None = None
         self._container: Any = None
         self._closed = False
-        self._size: tuple[int, int] | None = None  # of the frames
+        self._size: tuple[int, int] | None = None  # (H, W) of the frames
 
     def write(self, frame: Pixels) -> None:
-        """Add a frame, (H, W, 3) of uint8, of the size of the first."""
+        """Add a frame, (H, W, 3) uint8 with the size of the first frame."""
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise ValueError(f"a frame is (H, W, 3) of uint8, not {frame.shape} of {frame.dtype}")
         height, width = size = frame.shape[:2]
@@ -312,17 +319,17 @@ class VideoWriter:
         sweep(self.path.parent, self.path.name)
         with named_as(self.path):
             partial, _ = self._partial = claim(self.path.parent, self.path.name)
-        options = {"movflags": "faststart"}  # the index first, so that a browser plays while it loads
+        options = {"movflags": "faststart"}  # index first, so that browsers play while loading
         self._container = self._av.open(str(partial), "w", format="mp4", options=options)
         encoder = "libx264" if "libx264" in self._av.codecs_available else "h264"
         self._stream = self._container.add_stream(encoder, rate=self._rate)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
         if encoder == "libx264":
-            # x264's macroblock tree reads what nobody wrote: without it, equal frames give equal bytes
+            # x264's macroblock tree reads uninitialised memory; without it, equal frames give equal bytes
             self._stream.options = {"crf": "18", "x264-params": "mbtree=0"}
 
     def close(self) -> None:
-        """Finish the file and put it in its place, unless that was done."""
+        """Finish the file and move it into place, if not done yet."""
         if self._closed:
             return
         if self._container is None or self._partial is None:
@@ -333,11 +340,11 @@ class VideoWriter:
         with named_as(self.path):
             os.replace(self._partial[0], self.path)
         self._closed = True
-        self.abort()  # nothing is left to remove; it lets go of the lock
+        self.abort()  # only releases the lock here
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """What the encoder or the disk does not take, in words."""
+        """Turn errors of the encoder or the disk into messages for the user."""
         try:
             yield
         except MemoryError:
@@ -352,9 +359,9 @@ class VideoWriter:
             ) from error
 
     def abort(self) -> None:
-        """Give up, and leave nothing behind."""
+        """Stop and remove the unfinished file."""
         if self._container is not None:
-            with suppress(Exception):  # the trailer of a file that goes anyway
+            with suppress(Exception):  # the trailer of a file to be removed
                 self._container.close()
         if self._partial is not None:
             release(*self._partial)
@@ -374,7 +381,7 @@ class VideoWriter:
 
 
 def write_video(path: PathLike, frames: Iterable[Pixels], fps: float) -> None:
-    """Write frames, (H, W, 3) of uint8 and of one size, as an mp4; see `VideoWriter`."""
+    """Write frames, (H, W, 3) uint8 of equal size, as an mp4. See `VideoWriter`."""
     with VideoWriter(path, fps) as video:
         for frame in frames:
             video.write(frame)
@@ -393,7 +400,7 @@ def _is_cover(stream: Any) -> bool:
 
 
 def _upright(frame: Any) -> Pixels:
-    """A decoded frame as RGB, over black where it is transparent, turned and mirrored as players do."""
+    """A decoded frame as RGB, rotated and mirrored like players do, with transparent parts on black."""
     if frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components):
         pixels = pixels_of(Image.fromarray(frame.to_ndarray(format="rgba")))
     else:
@@ -402,17 +409,17 @@ def _upright(frame: Any) -> Pixels:
     if matrix is None:
         return np.ascontiguousarray(pixels)
     a, b, _, c, d, *_ = struct.unpack_from("=9i", bytes(matrix))  # x' = a x + c y, y' = b x + d y
-    if abs(a) + abs(d) < abs(b) + abs(c):  # x' is y
+    if abs(a) + abs(d) < abs(b) + abs(c):  # rotated by 90 degrees
         pixels, a, d = pixels.transpose(1, 0, 2), c, b
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
 def _declared_end(container: Any) -> float:
-    """Seconds at which a file says that it ends; 0 for the kinds where that is a guess from its size."""
+    """The declared end of a file in seconds; 0 for formats whose end is only estimated from the file size."""
     names = container.format.name.split(",")
     if container.duration is None or not {"mp4", "matroska"} & set(names):
         return 0.0
     begin = (
         0 if "matroska" in names else container.start_time or 0
-    )  # Matroska counts from 0, not from its start
+    )  # Matroska's duration counts from 0, not from its start
     return float(container.duration + begin) / 1e6

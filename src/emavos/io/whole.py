@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and nothing that stays of those that did not."""
+"""Atomic files and folders: they appear complete or not at all, and leftovers are removed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; put in its place at the end, or removed on failure.
+    """Yield a temporary path beside `path`; on success the file replaces `path`, otherwise it is removed.
 
-    Where the disk does not take it (full, read-only) the OSError names `path`.
+    If the disk is full or read-only, the OSError names `path`.
     """
     with named_as(path):
         partial, lock = claim(path.parent, path.name)
@@ -39,7 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def partial_folder(home: Path, name: str) -> Iterator[Path]:
-    """A hidden folder in `home` to fill and to move away; what is left of it vanishes with the block."""
+    """A hidden folder in `home` to fill; remaining contents are removed at the end of the block."""
     stage, lock = claim(home, name, folder=True)
     try:
         yield stage
@@ -48,15 +48,15 @@ def partial_folder(home: Path, name: str) -> Iterator[Path]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file that appears whole or not at all."""
+    """Write a safetensors file, atomically."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    # in a folder of its own, as safetensors writes beside the file first, under a name that nobody sweeps
+    # in a folder of its own: safetensors first writes a file beside `path`, under a name that `sweep` ignores
     with named_as(path), partial_folder(path.parent, path.name) as stage:
         try:
             save_file(dict(tensors), stage / path.name, metadata=metadata)
-        except SafetensorError as error:  # what the disk says, in a text
+        except SafetensorError as error:  # an error of the disk, as text
             number = re.search(r"os error (\d+)", str(error))
             if number is None:
                 raise
@@ -65,9 +65,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 
 def sweep(folder: Path, name: str | None = None) -> None:
-    """Remove what was left in a folder by runs that were killed: partial files and folders nobody holds.
+    """Remove partial files and folders left by killed processes.
 
-    name: those of this file or folder alone. Nothing is removed on Windows, and where files have no locks.
+    folder: folder to clean.
+    name: remove only leftovers of this file or folder.
+
+    Nothing is removed on Windows, or on file systems without locks.
     """
     if sys.platform == "win32" or not folder.is_dir():
         return
@@ -75,7 +78,7 @@ def sweep(folder: Path, name: str | None = None) -> None:
         partial = _PARTIAL.fullmatch(path.name)
         if partial is None or name not in (None, partial[1]):
             continue
-        with suppress(OSError):  # it is held by a run that lives, or gone, or not ours to remove
+        with suppress(OSError):  # locked by a running process, gone, or not ours to remove
             lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,9 +88,9 @@ def sweep(folder: Path, name: str | None = None) -> None:
 
 
 def in_use(folder: Path, name: str, ours: Path | None = None) -> bool:
-    """Whether a partial file or folder of this name, other than `ours`, is held by a run that lives.
+    """Whether a running process is writing a partial file or folder of this name, other than `ours`.
 
-    False on Windows, and if files have no locks.
+    False on Windows, and on file systems without locks.
     """
     if sys.platform == "win32" or not folder.is_dir():
         return False
@@ -95,7 +98,7 @@ def in_use(folder: Path, name: str, ours: Path | None = None) -> bool:
         partial = _PARTIAL.fullmatch(path.name)
         if partial is None or partial[1] != name or path == ours:
             continue
-        with suppress(OSError):  # gone, a link, or without locks
+        with suppress(OSError):  # gone, a link, or a file system without locks
             lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,7 +110,7 @@ def in_use(folder: Path, name: str, ours: Path | None = None) -> bool:
 
 
 def claim(home: Path, name: str, folder: bool = False) -> tuple[Path, int | None]:
-    """A new partial file or folder, and what marks it as held until `release`, however this process ends."""
+    """A new partial file or folder, with a lock held until `release` or the end of this process."""
     while True:
         partial = home / f".{name}.{secrets.token_hex(4)}.partial"
         if folder:
@@ -118,9 +121,9 @@ def claim(home: Path, name: str, folder: bool = False) -> tuple[Path, int | None
             return partial, None
         try:
             lock = os.open(partial, os.O_RDONLY)
-        except FileNotFoundError:  # swept before it was held
+        except FileNotFoundError:  # removed by `sweep` before it was locked
             continue
-        with suppress(OSError):  # some file systems have no locks; there nobody sweeps either
+        with suppress(OSError):  # on file systems without locks, `sweep` removes nothing either
             fcntl.flock(lock, fcntl.LOCK_EX)
         if partial.exists():
             return partial, lock
@@ -128,7 +131,7 @@ def claim(home: Path, name: str, folder: bool = False) -> tuple[Path, int | None
 
 
 def release(partial: Path, lock: int | None) -> None:
-    """Remove what is left of what was claimed."""
+    """Remove a claimed file or folder, if it still exists, and unlock it."""
     with suppress(OSError):
         _remove(partial)
     if lock is not None:
@@ -137,7 +140,7 @@ def release(partial: Path, lock: int | None) -> None:
 
 @contextmanager
 def named_as(path: Path, partial: Path | None = None) -> Iterator[None]:
-    """What the disk says of a partial file, or of none by name, is said of `path`."""
+    """Name `path` in OSErrors about the partial file, or about no file."""
     try:
         yield
     except OSError as error:
