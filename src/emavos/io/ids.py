@@ -165,7 +165,7 @@ def palette() -> NDArray[np.uint8]:
 
 
 def mask_png(mask: IdMask, longest: int = 640) -> bytes:
-    """A mask (H, W) of ids as PNG bytes in the colours of `palette`, its longer side at most `longest` pixels.
+    """A mask (H, W) of ids as PNG bytes in the colours of `palette`, with sides up to `longest` pixels.
 
     Ids above 255 reuse the colours from 1 on.
     """
