@@ -1,4 +1,4 @@
-"""`emavos compare`: the same frames by several methods, their scores over time, and where each is worst."""
+"""`emavos compare`: pictures of several methods side by side, scores over time, and the worst frames."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "compare",
         help="pictures of several results side by side",
-        description="For each sequence draw a grid of frames by methods with the objects in colour and, "
-        "where the data holds the truth, J&F over time and the frames where each method is worst. Writes "
-        "PNGs and a page that shows them all and needs nothing else.",
+        description="For each sequence draw a grid of frames by method with objects in colour. If the data "
+        "has ground truth, also plot J&F over time and show the worst frames of each method. Writes PNGs "
+        "and a self-contained HTML page.",
     )
     parser.set_defaults(run=_compare)
     parser.add_argument(
         "results",
         nargs="+",
         metavar="[NAME=]DIR",
-        help="folders of masks, DIR/<sequence>/<frame>.png, such as those of `emavos evaluate`",
+        help="folders of masks, DIR/<sequence>/<frame>.png, such as those from `emavos evaluate`",
     )
     add_data_arguments(parser, required=True)
     parser.add_argument(
         "--frames",
         default="6",
         metavar="N|A,B",
-        help="how many frames in a grid, or their names with a comma between (6)",
+        help="number of frames in a grid, or their names separated by commas (6)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("comparison"),
         metavar="DIR",
-        help="folder of the pictures (comparison)",
+        help="folder for the pictures (comparison)",
     )
-    parser.add_argument("--force", action="store_true", help="write into a folder that is not empty")
-    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    parser.add_argument("--force", action="store_true", help="write to a folder that is not empty")
+    parser.add_argument("--quiet", action="store_true", help="print only errors")
 
 
 def _compare(args: argparse.Namespace) -> None:
@@ -88,6 +88,6 @@ def _compare(args: argparse.Namespace) -> None:
 
 
 def _frames(text: str) -> int | list[str]:
-    """A count, or names: five digits are a name, as frames are named so."""
+    """A number of frames, or names of frames. Four digits or more are a name, as used for frames."""
     names = text.split(",")
     return int(text) if len(names) == 1 and text.isdecimal() and len(text) < 4 else names

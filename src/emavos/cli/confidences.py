@@ -1,4 +1,4 @@
-"""What is said of each object on each frame, as a CSV: `segment` writes it, `review` reads it."""
+"""The table of confidences: one CSV row per object and frame, written by `segment` and read by `review`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from emavos.confidence.expected import ObjectState
     from emavos.io import FrameSource
 
-_MOST_FRAMES = 1 << 22  # of a video that does not know how many it has: 38 hours of 30 a second
+_MOST_FRAMES = 1 << 22  # limit for videos of unknown length: 38 hours at 30 frames per second
 COLUMNS = ("frame", "object", "present", "confidence", "area")
 
 
 def rounded(objects: Mapping[int, ObjectState]) -> dict[int, ObjectState]:
-    """With the digits that the CSV has, so that nothing differs between what was written and what was not."""
+    """States rounded to the digits of the CSV, so that states from a file and from tracking are equal."""
     return {id: replace(state, confidence=round(state.confidence, 4)) for id, state in objects.items()}
 
 
 def write_confidences(path: Path, names: Sequence[str], states: Sequence[Mapping[int, ObjectState]]) -> None:
-    """A CSV of one line for each object of each frame."""
+    """Write a CSV with one row for each object in each frame."""
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(COLUMNS)
@@ -33,7 +33,13 @@ def write_confidences(path: Path, names: Sequence[str], states: Sequence[Mapping
 
 
 def read_confidences(path: Path, frames: FrameSource) -> list[dict[int, ObjectState]]:
-    """What `write_confidences` wrote, by the index of the frame."""
+    """Read a table written by `write_confidences`; returns the states by frame index.
+
+    path: file to read.
+    frames: source of the frames, to look up frame names.
+
+    Raises ValueError if the table is damaged or names unknown frames.
+    """
     from emavos.confidence.expected import ObjectState
     from emavos.io.text import read_text
 
@@ -54,7 +60,7 @@ def read_confidences(path: Path, frames: FrameSource) -> list[dict[int, ObjectSt
                 id = int(row["object"])
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{path} is damaged in line {rows.line_num}: {error}") from error
-            if not 0 <= state.confidence <= 1:  # NaN too
+            if not 0 <= state.confidence <= 1:  # also true for NaN
                 raise ValueError(f"{path} is damaged in line {rows.line_num}: a confidence is in [0, 1]")
             if abs(id) >= 2**31 or not 0 <= state.area < 2**63:
                 raise ValueError(

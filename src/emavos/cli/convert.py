@@ -1,4 +1,4 @@
-"""`emavos convert`: published STCN weights, as a model of ours."""
+"""`emavos convert`: convert published STCN weights to a model."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from emavos.cli.staging import staged
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "convert",
-        help="published STCN weights, as a model of ours",
-        description="Read a published STCN checkpoint (.pth), tensors and nothing else, and write "
-        "config.json and model.safetensors. Attention can be added; it starts as the identity.",
+        help="convert published STCN weights to a model",
+        description="Read the tensors of a published STCN checkpoint (.pth), without running code in it, and "
+        "write config.json and model.safetensors. Added attention starts as the identity.",
     )
     parser.set_defaults(run=_convert)
-    parser.add_argument("checkpoint", type=Path, metavar="PTH", help="such as stcn.pth")
-    parser.add_argument("out", type=Path, metavar="DIR", help="folder of the model")
+    parser.add_argument("checkpoint", type=Path, metavar="PTH", help="checkpoint, such as stcn.pth")
+    parser.add_argument("out", type=Path, metavar="DIR", help="folder for the model")
     parser.add_argument(
-        "--preset", default="stcn", metavar="NAME", help="stcn, or one with attention: stcn-external-both"
+        "--preset",
+        default="stcn",
+        metavar="NAME",
+        help="stcn, or a preset with attention such as stcn-external-both",
     )
     parser.add_argument(
-        "--force", action="store_true", help="write into a folder that is not empty, over old files"
+        "--force", action="store_true", help="write to a folder that is not empty, and overwrite files"
     )
 
 

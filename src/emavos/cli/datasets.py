@@ -1,4 +1,4 @@
-"""Arguments that say which data set is meant, what they find, and what must not be written there."""
+"""Arguments for data sets, and checks of inputs and outputs."""
 
 from __future__ import annotations
 
@@ -19,22 +19,28 @@ if TYPE_CHECKING:
 
 def add_data_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
     data = parser.add_argument_group("data")
-    data.add_argument("--data", type=Path, required=required, metavar="DIR", help="the data set")
+    data.add_argument("--data", type=Path, required=required, metavar="DIR", help="folder of the data set")
     data.add_argument(
         "--protocol",
         default="davis-like",
         metavar="NAME",
-        help="a benchmark, or any other name for a list of them (davis-like)",
+        help="name of a benchmark; an unknown name lists them all (davis-like)",
     )
-    data.add_argument("--split", metavar="NAME", help="another list of DIR/ImageSets, such as 2017/train")
+    data.add_argument("--split", metavar="NAME", help="another list in DIR/ImageSets, such as 2017/train")
     data.add_argument(
-        "--sequence", action="append", metavar="NAME", help="this sequence alone; may be repeated"
-    )
-    data.add_argument(
-        "--binary", action="store_true", help="all that is not 0 in a mask, 255 too, is one object"
+        "--sequence", action="append", metavar="NAME", help="use only this sequence; may be repeated"
     )
     data.add_argument(
-        "--processes", type=whole(0), default=0, metavar="N", help="that score; 0: one for each core (0)"
+        "--binary",
+        action="store_true",
+        help="treat all nonzero pixels of a mask, including 255, as one object",
+    )
+    data.add_argument(
+        "--processes",
+        type=whole(0),
+        default=0,
+        metavar="N",
+        help="processes for scoring; 0 uses one per core (0)",
     )
 
 
@@ -53,12 +59,13 @@ def protocol_of(args: argparse.Namespace) -> Protocol:
 
 
 def named_folders(texts: list[str]) -> dict[str, Path]:
-    """Folders by their names: NAME=DIR, or DIR, named as its last part."""
+    """Folders by name. Each text is NAME=DIR, or DIR with its last part as the name."""
     folders: dict[str, Path] = {}
     for text in texts:
         path = Path(text)
-        name = Path(os.path.realpath(path)).name  # Path.resolve raises where links lead in a circle
-        if not path.is_dir() and "=" in text:  # folders of ours have that sign too: masks/tiny+every=3
+        name = Path(os.path.realpath(path)).name  # Path.resolve raises on circular links
+        # folders of this library may contain "=" too: masks/tiny+every=3
+        if not path.is_dir() and "=" in text:
             name, _, place = text.partition("=")
             path = Path(place)
         if not path.is_dir():
@@ -70,7 +77,7 @@ def named_folders(texts: list[str]) -> dict[str, Path]:
 
 
 def check_apart(out: Path, data: Path, videos: Sequence[Video]) -> None:
-    """Raise ValueError where an output would lie among the frames or the masks of the data, or is a file."""
+    """Raise ValueError if an output folder is a file, or lies inside the data."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file, not a folder")
     if out.is_symlink() and not out.exists():
@@ -85,7 +92,7 @@ def check_apart(out: Path, data: Path, videos: Sequence[Video]) -> None:
 
 
 def say(method: str, why: str, names: Sequence[str]) -> None:
-    """A line for what is left out, to stderr."""
+    """Print a line to stderr about files left out, if there are any."""
     from emavos.evaluation.layouts import some
 
     if names:
@@ -93,7 +100,7 @@ def say(method: str, why: str, names: Sequence[str]) -> None:
 
 
 def say_what_is_not_scored(method: str, score: Score) -> None:
-    """A line to stderr for each kind of mask, frame or object that does not count."""
+    """Print a line to stderr for each kind of mask, frame or object left out of the score."""
     say(method, "not scored, as not asked for", score.extra)
     say(method, "not scored, as there is no truth", score.untold)
     say(method, "not scored, as they begin later (see --protocol lvos and mose)", score.later)

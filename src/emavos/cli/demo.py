@@ -1,4 +1,4 @@
-"""`emavos demo`: a clip of its own, segmented and shown."""
+"""`emavos demo`: draw a clip, segment the clip and show the result."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from emavos.cli.words import counted
 if TYPE_CHECKING:
     from emavos.io import Pixels
 
-FPS = 25.0  # of the clip
+FPS = 25.0  # frame rate of the clip
 
 
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "demo",
         help="draw a clip, segment it and show the result",
-        description="Draw a clip of three objects, follow them from the first frame and compare with the "
-        "truth. Writes frames, masks, overlays, a contact sheet and, with the extra video, an mp4. "
-        "Needs no file and no network.",
+        description="Draw a clip of three objects, track them from the first frame and compare with the "
+        "ground truth. Writes frames, masks, overlays, a contact sheet and, with the extra video, an mp4. "
+        "Needs no file and no internet.",
     )
     parser.set_defaults(run=_demo)
     parser.add_argument(
-        "--out", type=Path, default=Path("demo"), metavar="DIR", help="folder of all of it (demo)"
+        "--out", type=Path, default=Path("demo"), metavar="DIR", help="folder for the outputs (demo)"
     )
     parser.add_argument("--frames", type=whole(2), default=48, metavar="N", help="length of the clip (48)")
     add_output_arguments(parser)
@@ -57,7 +57,7 @@ def _demo(args: argparse.Namespace) -> None:
         predictor = load_predictor(args)
         drawn = ahead(synthetic_frames(args.frames))
         first = next(drawn)
-        truths = deque([first[1]])  # of the frames to come
+        truths = deque([first[1]])  # ground truths of the next frames
 
         def draw() -> Iterator[Pixels]:
             yield first[0]
@@ -80,7 +80,7 @@ def _demo(args: argparse.Namespace) -> None:
                 later(write_image, folder / "frames" / name, frame)
                 later(write_mask, folder / "masks" / name, result.mask)
                 later(write_image, folder / "overlay" / name, painted)
-                if result.index > 0:  # the first was given
+                if result.index > 0:  # the first mask was given
                     scores += [region_similarity(result.mask == i, truth == i) for i in result.ids]
                 if result.index == 1:
                     waited = time.monotonic() - started

@@ -1,4 +1,4 @@
-"""`emavos doctor`: what works on this machine, and how to install what does not."""
+"""`emavos doctor`: check this machine, and explain how to install missing parts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "doctor",
-        help="what works on this machine, and what each extra lacks",
-        description="Versions, devices, back ends, the embedded model and extras. Exit code 0 where all "
-        "works that needs no extra, 1 otherwise.",
+        help="check this machine and list missing extras",
+        description="Show versions, devices, backends, the embedded model and extras. The exit code is 0 if "
+        "everything works except extras, otherwise 1.",
     )
     parser.set_defaults(run=_doctor)
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
 
 
 def _doctor(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""`emavos export onnx`: the network as graphs for other runtimes."""
+"""`emavos export onnx`: export the network as ONNX graphs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from emavos.cli.staging import staged
 
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
-        "export", help="the network as ONNX graphs", description="Write the network for other runtimes."
+        "export",
+        help="export the network as ONNX graphs",
+        description="Export the network for other runtimes.",
     )
     formats = parser.add_subparsers(title="formats", metavar="FORMAT", required=True)
     onnx = formats.add_parser(
         "onnx",
-        help="ONNX graphs of free size and number of objects",
+        help="ONNX graphs for any frame size and number of objects",
         description="Write encode_key, encode_value and decode as ONNX graphs with manifest.json, and check "
-        "them against torch with onnxruntime. The memory stays outside: examples/onnx_stream.py.",
+        "them against torch with onnxruntime. The memory is not exported: see examples/onnx_stream.py.",
     )
     onnx.set_defaults(run=_export_onnx)
     onnx.add_argument(
-        "--model", metavar="NAME|DIR", help="tiny (default) or base, user/name of the Hub, or a folder"
+        "--model", metavar="NAME|DIR", help="tiny (default), base, user/name on the Hub, or a folder"
     )
-    onnx.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the graphs")
-    onnx.add_argument("--half", action="store_true", help="in float16, inputs and outputs too")
+    onnx.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the graphs")
+    onnx.add_argument("--half", action="store_true", help="export in float16, including inputs and outputs")
     add_output_arguments(onnx)
 
 

@@ -1,4 +1,4 @@
-"""Outputs that appear whole or not at all, and all outputs of a command together."""
+"""Atomic outputs: all outputs of a command appear together, or none."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 
 @contextmanager
 def staged(target: Path, force: bool) -> Iterator[Path]:
-    """A hidden folder to fill; its files go to `target` if the block ends well, and vanish otherwise."""
+    """Yield a hidden folder to fill; its files move to `target` on success and are removed on failure."""
     with staged_together(force) as outputs:
         yield outputs.folder(target)
 
 
 @contextmanager
 def staged_together(force: bool) -> Iterator[Outputs]:
-    """Outputs to write under hidden names, which take their places together if the block ends well.
+    """Yield `Outputs` written under hidden names, which move to their places together on success.
 
-    If one cannot, those that were moved go back, and what they replaced returns. A process that is killed
-    while files are moved is the one case that leaves some of them.
+    If one output cannot be moved, all moves are undone and replaced files are restored. Only a process killed
+    during the moves leaves some of the outputs.
     """
     with ExitStack() as stack:
         outputs = Outputs(force, stack)
@@ -31,9 +31,10 @@ def staged_together(force: bool) -> Iterator[Outputs]:
 
 
 class Outputs:
-    """The outputs of one command; see `staged_together`.
+    """The outputs of one command, see `staged_together`.
 
-    force: whether a folder may have files, and a file be there already.
+    force: whether folders may contain files, and files may be replaced.
+    stack: stack to add cleanups to.
     """
 
     def __init__(self, force: bool, stack: ExitStack) -> None:
@@ -42,18 +43,18 @@ class Outputs:
         self._outputs: list[_Output] = []
 
     def folder(self, target: Path) -> Path:
-        """A hidden folder whose files go to the folder `target`, which is new or empty, unless forced."""
+        """A hidden folder for the files of folder `target`, which must be new or empty unless forced."""
         target = Path(os.path.abspath(target))
         if target.is_symlink() and not target.exists():
             raise ValueError(f"{target} is a link that leads nowhere; remove it, or choose another folder")
         if target.exists() and not target.is_dir():
             raise ValueError(f"{target} is a file, not a folder")
-        # inside the target where there is one, which may be a disk of its own
+        # inside the target if it exists, as it may be on another disk
         home = next(folder for folder in (target, *target.parents) if folder.exists())
         return self._stage(target, home)
 
     def file(self, target: Path, option: str) -> Path:
-        """A hidden path to write the file `target` to, of an option of that name."""
+        """A hidden path for the file `target`; `option` is used in error messages."""
         target = Path(os.path.abspath(target))
         if target.is_dir():
             raise ValueError(f"{option} {target} is a folder, not a file")
@@ -79,13 +80,13 @@ class Outputs:
             output.stage = self._stack.enter_context(partial_folder(home, target.name))
         except OSError as error:
             raise ValueError(f"{target} cannot be written: {error.strerror}") from error
-        check_unused(output.stage)  # again: two may have begun at once
+        check_unused(output.stage)  # again, as another run may have started since
         self._stack.enter_context(_told_of(output))
         self._outputs.append(output)
         return output.stage
 
     def _check_new(self, output: _Output) -> None:
-        """Raise ValueError if there is anything that only --force writes over."""
+        """Raise ValueError if an output would overwrite files without --force."""
         target, stages = output.target, {one.stage for one in self._outputs}
         if self._force:
             return
@@ -97,25 +98,25 @@ class Outputs:
             )
 
     def publish(self) -> None:
-        """Put all outputs in their places, or none."""
+        """Move all outputs to their places, or none."""
         for output in self._outputs:
-            self._check_new(output)  # again: another program may have been faster
+            self._check_new(output)  # again, as another program may have written files since
             output.check_way()
         with ExitStack() as undo:
             for output in self._outputs:
                 output.move(undo)
-            undo.pop_all()  # nothing is taken back
+            undo.pop_all()  # success: keep all moves
 
 
 @dataclass
 class _Output:
     target: Path
-    home: Path  # the folder that the hidden one is in
+    home: Path  # parent of the hidden folder
     single: bool  # whether `target` is a file
     stage: Path = field(default=Path())
 
     def moves(self) -> list[tuple[Path, Path]]:
-        """What is moved, and where to: the folder at once if there is none yet, otherwise file by file."""
+        """Moves as (from, to): the whole folder if the target does not exist, otherwise file by file."""
         if not self.single and not self.target.exists():
             return [(self.stage, self.target)]
         place = self.target.parent if self.single else self.target
@@ -123,7 +124,7 @@ class _Output:
         return [(file, place / file.relative_to(self.stage)) for file in files]
 
     def check_way(self) -> None:
-        """Raise ValueError if something stands in the way of a file."""
+        """Raise ValueError if a folder or file blocks an output."""
         for _, goal in self.moves():
             above = next(folder for folder in goal.parents if folder.exists())
             if goal.is_dir() or not above.is_dir():
@@ -132,7 +133,7 @@ class _Output:
                 )
 
     def move(self, undo: ExitStack) -> None:
-        """Move what was staged, and tell `undo` how to take it back."""
+        """Move the staged files, and register the undo steps."""
         for number, (file, goal) in enumerate(self.moves()):
             for folder in reversed([folder for folder in goal.parents if not folder.exists()]):
                 folder.mkdir()
@@ -142,7 +143,7 @@ class _Output:
                 old = self.stage / f".old-{number}"
                 try:
                     os.link(goal, old)
-                except OSError:  # a disk without links
+                except OSError:  # a disk without hard links
                     shutil.copy2(goal, old)
             try:
                 os.replace(file, goal)
@@ -157,7 +158,7 @@ class _Output:
 
 @contextmanager
 def _told_of(output: _Output) -> Iterator[None]:
-    """What the disk says of a hidden folder is said of the one that people know."""
+    """Name the target instead of the hidden folder in OSErrors."""
     try:
         yield
     except OSError as error:
