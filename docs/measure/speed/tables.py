@@ -53,11 +53,11 @@ def sections(options: Sequence[str]) -> Iterator[str]:
         way = [f"docs/measure/speed/{program}"] if program.endswith(".py") else ["-m", program]
         run = [str(HERE / program)] if program.endswith(".py") else way
         done = subprocess.run([sys.executable, *run, *rest], capture_output=True, text=True, check=False)
-        command = " ".join(["python", *way, *rest])
+        line = " ".join(["python", *way, *rest])
         if done.returncode != 0:
-            raise RuntimeError(f"{command} failed: {done.stderr[-2000:]}")
+            raise RuntimeError(f"{line} failed: {done.stderr[-2000:]}")
         shown = done.stdout if "\n| ---" in done.stdout else f"```\n{done.stdout}```\n"
-        yield f"## {title}\n\n```\n{command}\n```\n\n{shown}"
+        yield f"## {title}\n\n```\n{line}\n```\n\n{shown}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
