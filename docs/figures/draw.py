@@ -1,6 +1,6 @@
-"""Draws the figures of the documents: `python docs/figures/draw.py [--out docs/images] [NAME ...]`.
+"""Draw the figures of the docs: `python docs/figures/draw.py [--out docs/images] [NAME ...]`.
 
-All is computed from drawn clips and the embedded model; equal versions of torch give equal pictures.
+All figures are computed from drawn clips and the embedded model; equal versions of torch give equal pictures.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Clip = tuple[list[Pixels], list[IdMask]]
 
 
 def hero() -> Pixels:
-    """A video, the one mask that is given, and what comes out."""
+    """A video, its one given mask, and the result."""
     frames, truth = synthetic_clip(frames=48)
     results = Predictor.from_pretrained(device="cpu", size=360).propagate(frames, truth[0])
     masks = [result.mask for result in results]
@@ -37,7 +37,7 @@ def hero() -> Pixels:
 
 
 def walk() -> Pixels:
-    """The walk of a frame: query, memory, readout, decoder, and now and then a new memory."""
+    """The path of a frame: query, memory, readout, decoder and, every few frames, a new memory frame."""
     image, draw, write = _paper(1200, 430)
     boxes = {
         "frame": (20, 60, "frame\n(3, H, W)", WATER),
@@ -72,7 +72,7 @@ def walk() -> Pixels:
 
 
 def affinity() -> Pixels:
-    """Where in the first frame a cell of a later frame looks: the affinity of one cell of each object."""
+    """The cells of the first frame matched by a cell of a later frame: one cell per object."""
     import torch
 
     from emavos.frames import normalize, to_frame
@@ -97,7 +97,7 @@ def affinity() -> Pixels:
 
 
 def bank() -> Pixels:
-    """Which frames a bank holds as a video plays, with a bound of six for the eye."""
+    """The frames in a memory bank as a video plays, with a limit of six for clarity."""
     import torch
 
     image, draw, write = _paper(1200, 330)
@@ -105,7 +105,7 @@ def bank() -> Pixels:
     held, memorized = MemoryBank(policy), 0
     for now in range(64):
         given = now in (0, 37)
-        if given or now - memorized >= policy.every:  # as Session does
+        if given or now - memorized >= policy.every:  # like Session
             kind: Kind = "given" if given else "kept"
             held.add(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1, 1), kind, now)
             memorized = now
@@ -124,9 +124,9 @@ def bank() -> Pixels:
 
 
 def failures() -> Pixels:
-    """Three drawn clips on which the embedded model fails at their own size, each beside the truth.
+    """Three drawn clips on which the embedded model fails at their own size, each beside the ground truth.
 
-    Prints the mean J there, and at larger working sizes.
+    Prints the mean J, also for larger working sizes.
     """
     rows = []
     clips = {"thin lines": _thin(), "twins that cross": _twins(), "very small": _small()}
@@ -146,7 +146,7 @@ def failures() -> Pixels:
 
 
 def _thin() -> Clip:
-    """A frame of thin lines, as of a kite or a bicycle, that turns."""
+    """A turning frame of thin lines, like a kite or a bicycle."""
 
     def draw(canvas: ImageDraw.ImageDraw, fill: object, t: int) -> None:
         x, y, angle = 80 + 14 * t, 120, 0.12 * t
@@ -159,7 +159,7 @@ def _thin() -> Clip:
 
 
 def _twins() -> Clip:
-    """Two discs of one colour that pass through each other's place; the first of them is followed."""
+    """Two discs of one colour that cross; only the first is tracked."""
 
     def first(canvas: ImageDraw.ImageDraw, fill: object, t: int) -> None:
         _disc(canvas, fill, 60 + 14 * t, 110)
@@ -189,7 +189,7 @@ def _disc(canvas: ImageDraw.ImageDraw, fill: object, x: float, y: float, radius:
 
 
 def _clip(frames: int, things: list[tuple[Draw, tuple[int, int, int]]]) -> Clip:
-    """Things over a textured ground of 240x448, each with an id, from 1."""
+    """Objects over a textured ground of 240x448, with ids from 1."""
     random = np.random.default_rng(0)
     gray = random.integers(0, 60, (8, 15, 1), dtype=np.uint8)
     coarse = Image.fromarray(gray + np.uint8([90, 110, 100]))

@@ -1,6 +1,7 @@
-"""Takes the pictures of the web page for the documents: `python docs/figures/page.py [--out docs/images]`.
+"""Take the screenshots of the web page for the docs: `python docs/figures/page.py [--out docs/images]`.
 
-It does what a person would at `emavos ui`, in chromium by selenium (the extra `dev`), with the demo's clip.
+The script operates `emavos ui` like a person, in chromium with selenium (the extra `dev`), on the demo's
+clip.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ FRAMES, MENDED = 32, 24
 
 
 def take(browser: Any, address: str, clip: Path, masks: dict[int, Path], out: Path) -> None:
-    """Open a clip, track its objects from a mask, and mend a frame with another; a picture of each state."""
+    """Open a clip, track its objects, and correct a frame with another mask; save two screenshots."""
     wait = WebDriverWait(browser, 300, poll_frequency=0.1)
 
     def element(name: str) -> Any:

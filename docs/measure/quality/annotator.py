@@ -1,17 +1,17 @@
-"""How fast corrections make a video right, by how frames are chosen.
+"""Measure how fast corrections improve a video, for several ways to choose the frames.
 
     python docs/measure/quality/annotator.py --data DAVIS
 
-A simulated annotator is given the first mask of each sequence and then, round by round, the true mask of one
-more frame, after which the video is followed again both ways. Frames are chosen
+A simulated annotator gives the first mask of each sequence. In each round the annotator adds the true mask of
+one more frame, and the video is tracked again both ways. Frames are chosen by
 
 * least sure: the lowest confidence;
-* review: the first suggestion of `emavos review`, which asks how far a correction would reach;
-* oracle: the lowest J, which takes the truth;
-* uniform: evenly over the video, all of them anew in each round;
+* review: the first suggestion of `emavos review`, which estimates the reach of a correction;
+* oracle: the lowest J, using the ground truth;
+* uniform: evenly over the video, all chosen again in each round;
 * random: one more at random.
 
-J&F is that of all frames but the first, those that were corrected included.
+J&F is the mean over all frames except the first, including corrected frames.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CHOICES = ("oracle", "review", "least sure", "uniform", "random")
 
 
 class Seen(NamedTuple):
-    """One frame: what was said of its object, and what is true."""
+    """The prediction for one frame, with the ground truth."""
 
     objects: Mapping[int, ObjectState]
     J: float
@@ -57,7 +57,7 @@ class Seen(NamedTuple):
 def measure(
     model: STCN, clip: Clip, size: int, rounds: int, choices: Sequence[str]
 ) -> dict[str, list[float]]:
-    """Of each way to choose the mean J&F after 0, 1, ... corrections."""
+    """Mean J&F after 0, 1, ... corrections, for each way to choose frames."""
     if (there := sum(bool(truth.any()) for truth in clip.truths[1:])) < rounds:
         raise ValueError(f"{clip.name} has {there} frames to correct, too few for --rounds {rounds}")
     model = known_keys(model)
@@ -88,10 +88,10 @@ def measure(
 def _more(
     clip: Clip, seen: Sequence[Seen], given: list[int], choice: str, number: int, g: np.random.Generator
 ) -> list[int]:
-    """The frames that are given in the next round. Those without the object have no mask to give."""
+    """The frames to give in the next round. Frames without the object have no mask to give."""
     free = [t for t in range(1, len(clip)) if t not in given and clip.truths[t].any()]
     if choice == "uniform":
-        places = np.linspace(0, len(clip) - 1, number + 2).round().astype(int)[1:-1]  # between both ends
+        places = np.linspace(0, len(clip) - 1, number + 2).round().astype(int)[1:-1]  # without both ends
         there = [t for t in range(1, len(clip)) if clip.truths[t].any()]
         return sorted({0, *(min(there, key=lambda t: abs(t - place)) for place in places.tolist())})
     if choice == "random":
@@ -106,7 +106,7 @@ def _more(
 
 
 def draw(rows: dict[str, dict[str, list[float]]], path: Path) -> None:
-    """Write a PNG of the means, a line for each way to choose."""
+    """Write a PNG of the means with a line for each way to choose frames."""
     series = {choice: list(enumerate(_mean(rows, choice))) for choice in CHOICES}
     write_image(
         path, lines(series, f"mean of {len(rows)} sequences", "corrections", "J&F", logarithmic=False)

@@ -1,7 +1,9 @@
-"""Clips of two objects with exact truth: `python docs/measure/quality/composites.py --data CLIPS --out TREE`.
+"""Compose clips of two objects with exact ground truth.
 
-Onto each clip the object of the next one is pasted, frame by frame, and moved so that it passes across the
-picture; and onto each its own object, mirrored: a look-alike. `emavos evaluate --data TREE` scores.
+    python docs/measure/quality/composites.py --data CLIPS --out TREE
+
+Two clips are made from each: one with the next clip's object pasted in, moving across the picture, and one
+with its own object mirrored, as a look-alike. Score with `emavos evaluate --data TREE`.
 """
 
 from __future__ import annotations
@@ -19,13 +21,13 @@ from emavos.data import Clips
 from emavos.io import IdMask, Pixels, write_image, write_mask
 from emavos.training.stages import DAVIS_HELD_OUT
 
-_CROSSING = 1 / 3  # of the width, which the pasted object moves from the first frame to the last
+_CROSSING = 1 / 3  # movement of the pasted object over the clip, as a fraction of the width
 
 Frames = Iterator[tuple[Pixels, IdMask]]
 
 
 def frames_of(clips: Clips, video: int) -> Frames:
-    """Pixels (H, W, 3) and mask (H, W) of 0 and 1 of a clip's frames, to and fro without end."""
+    """The pixels (H, W, 3) and masks (H, W) of 0 and 1 of a clip's frames, back and forth without end."""
     length = clips.length(video)
     for place in cycle([*range(length), *range(length - 2, 0, -1)]):
         image, mask = clips.load(video, place)
@@ -33,9 +35,9 @@ def frames_of(clips: Clips, video: int) -> Frames:
 
 
 def paste(below: tuple[Pixels, IdMask], above: tuple[Pixels, IdMask], shift: int) -> tuple[Pixels, IdMask]:
-    """The object of one frame, `shift` pixels to the right, on top of another frame: ids 2 and 1.
+    """Paste the object of a frame over another frame, `shift` pixels to the right. Ids: 2 pasted, 1 below.
 
-    The frame above is brought to the size of the one below. The edge of what is pasted is mixed over a pixel.
+    The upper frame is resized to the lower frame. The pasted edge is blended over one pixel.
     """
     (ground, ids), (pixels, mask) = below, above
     size = (ground.shape[1], ground.shape[0])
@@ -48,7 +50,7 @@ def paste(below: tuple[Pixels, IdMask], above: tuple[Pixels, IdMask], shift: int
 
 
 def compose(lower: Frames, upper: Frames, length: int) -> Frames:
-    """A clip of `length` frames, the upper object passing across the lower clip from left to right."""
+    """A clip of `length` frames; the upper object moves across the lower clip from left to right."""
     for i in range(length):
         below, above = next(lower), next(upper)
         way = i / max(length - 1, 1) - 0.5
@@ -79,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _write(out: Path, title: str, frames: Frames) -> str:
-    """Write a clip; what to tell of a first frame that does not show both objects."""
+    """Write a clip; returns a note if the first frame does not show both objects."""
     first: list[int] = []
     for kind in ("JPEGImages", "Annotations"):
         (out / kind / title).mkdir(parents=True)
@@ -95,7 +97,7 @@ def _pixels(image: Tensor) -> Pixels:
 
 
 def _moved(x: np.ndarray, shift: int) -> np.ndarray:
-    """x (H, W, ...) so many pixels to the right, with zeros where nothing came."""
+    """x (H, W, ...) shifted to the right, padded with zeros."""
     out = np.zeros_like(x)
     width = x.shape[1]
     out[:, max(shift, 0) : width + min(shift, 0)] = x[:, max(-shift, 0) : width - max(shift, 0)]
@@ -103,7 +105,7 @@ def _moved(x: np.ndarray, shift: int) -> np.ndarray:
 
 
 def _smooth(x: np.ndarray) -> np.ndarray:
-    """The mean of each pixel (H, W) and its eight neighbours, where x is not 0."""
+    """The mean of each pixel (H, W) and its eight neighbours; 0 if x is 0."""
     padded = np.pad(x, 1, mode="edge")
     height, width = x.shape
     near = [padded[i : i + height, j : j + width] for i in range(3) for j in range(3)]

@@ -1,17 +1,17 @@
-"""How well a confidence tells how good a mask is: `python docs/measure/quality/confidence.py --data DAVIS`.
+"""Measure how well confidence predicts quality: `python docs/measure/quality/confidence.py --data DAVIS`.
 
-Every sequence is followed from its first mask as it is, through a window that the object leaves, and with
-noise in growing dark, where objects are lost. Told are the area under the ROC curve of low confidence as a
-test of low J, the mean J of frames of like confidence, and how well an object that is gone is told from one
-that was lost.
+Every sequence is tracked from its first mask in three ways: unchanged, through a window that the object
+leaves, and with noise in growing darkness, so that objects get lost. The output shows the area under the ROC
+curve for low confidence as a test of low J, the mean J by confidence, and how well absent objects are told
+apart from lost objects.
 
-With `--objects` each id of the masks is an object of its own, and clips are followed as they are.
-`--first-masks` takes first masks of several objects where the truth is of their union: the confidence of that
-is the mean of theirs, by their areas.
+With `--objects`, each id of the masks is a separate object, and clips are only tracked unchanged.
+`--first-masks` adds first masks of several objects for data whose ground truth is only their union. The
+confidence of a union is the mean over its objects, weighted by area.
 
-`--calibrate` fits the weights of the confidence in place of that, and prints those of
-`emavos/confidence/calibration.py`. It follows each sequence also backward, from half a mask, and through more
-windows, so that there is enough to be seen of failure.
+With `--calibrate`, the script instead fits the weights of the confidence, and prints the numbers for
+`emavos/confidence/calibration.py`. Each sequence is then also tracked backward, from half a mask, and through
+more windows, for more examples of failure.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ from emavos.session import Session
 from emavos.weights.load import load_model
 from sequences import Clip, add_clip_arguments, leaving, load_clips, scaled
 
-ABSENCES = "for absences:"  # what kinds begin with that are not there for the masks
+ABSENCES = "for absences:"  # prefix of kinds used only for absences
 BINS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One frame: what was said of its object, and what is true."""
+    """The prediction for one object in one frame, with the ground truth."""
 
     clip: str
     kind: str
     frame: int
-    object: int  # 0: the union of all
+    object: int  # 0 for the union of all objects
     signs: tuple[float, ...]
     confidence: float
-    present: bool  # it has a mask
-    left: float  # its true area, a share of what it had in the first frame
+    present: bool  # the predicted mask is not empty
+    left: float  # true area as a fraction of the area in the first frame
     J: float
 
     @property
     def there(self) -> bool:
-        """Whether it has a true mask."""
+        """Whether the object's true mask is not empty."""
         return self.left > 0
 
 
 def follow(model: STCN, clip: Clip, kind: str, first: IdMask, size: int) -> Iterator[Seen]:
-    """What a session says of each object of each frame after the first."""
+    """Yield a session's prediction for each object in each frame after the first."""
     session = Session(model, size=size)
     for t, (frame, truth) in enumerate(zip(clip.frames, clip.truths, strict=True)):
         result = session.step(frame, first if t == 0 else None)
@@ -67,14 +67,14 @@ def follow(model: STCN, clip: Clip, kind: str, first: IdMask, size: int) -> Iter
             continue
         signs = session.signs()
         for id, state in result.objects.items():
-            present = len(signs[id]) == 2  # an absence has three
+            present = len(signs[id]) == 2  # an absent object has three
             left = float((truth == id).sum() / max((clip.truths[0] == id).sum(), 1))
             J = region_similarity(result.mask == id, truth == id)
             yield Seen(clip.name, kind, t, id, signs[id], state.confidence, present, left, J)
 
 
 def follow_union(model: STCN, clip: Clip, first: IdMask, size: int) -> Iterator[Seen]:
-    """What a session says of several objects together, where no more is known than their union."""
+    """Yield a session's prediction for the union of all objects, if only the union has ground truth."""
     session = Session(model, size=size)
     for t, (frame, truth) in enumerate(zip(clip.frames, clip.truths, strict=True)):
         result = session.step(frame, first if t == 0 else None)
@@ -93,9 +93,9 @@ def follow_union(model: STCN, clip: Clip, first: IdMask, size: int) -> Iterator[
 
 
 def auc(scores: Sequence[float], positive: Sequence[bool]) -> float:
-    """Area under the ROC curve: how often a positive scores below a negative, ties counting half.
+    """Area under the ROC curve: how often a positive scores below a negative; ties count half.
 
-    NaN where one of the two is missing.
+    NaN if there are no positives or no negatives.
     """
     values, is_positive = np.asarray(scores, float), np.asarray(positive, bool)
     low, high = values[is_positive], values[~is_positive]
@@ -106,13 +106,15 @@ def auc(scores: Sequence[float], positive: Sequence[bool]) -> float:
 
 
 def fit(signs: NDArray[np.float64], target: NDArray[np.float64], ridge: float = 1.0) -> NDArray[np.float64]:
-    """Logistic regression: the weights that give each row of signs (n, k) its target (n,) in [0, 1].
+    """Logistic regression: weights to predict each target from its row of signs.
 
-    ridge: of the squared weights but the first, so that few failures do not give weights without bound.
+    signs: (n, k).
+    target: (n,) in [0, 1].
+    ridge: penalty on the squared weights except the first, so that a few failures do not give huge weights.
     """
     weights = np.zeros(signs.shape[1])
     keep = np.diag([1e-6, *[ridge] * (signs.shape[1] - 1)])
-    for _ in range(50):  # Newton's steps
+    for _ in range(50):  # Newton steps
         p = 1 / (1 + np.exp(-signs @ weights))
         slope = signs.T @ (p - target) + keep @ weights
         weights -= np.linalg.solve((signs * (p * (1 - p))[:, None]).T @ signs + keep, slope)
@@ -120,7 +122,7 @@ def fit(signs: NDArray[np.float64], target: NDArray[np.float64], ridge: float = 
 
 
 def dark(clip: Clip) -> Clip:
-    """The clip with noise in growing dark."""
+    """The clip with noise in growing darkness."""
     g = np.random.default_rng(0)
     frames = [
         np.clip(frame * (0.6 - 0.24 * t / len(clip)) + g.normal(0, 12, frame.shape), 0, 255).astype(np.uint8)
@@ -130,7 +132,7 @@ def dark(clip: Clip) -> Clip:
 
 
 def harder(clip: Clip) -> dict[str, tuple[Clip, IdMask]]:
-    """The clip in more ways that make a network fail, with the first mask that is given of each."""
+    """Variants of the clip that make a network fail, each with its first mask."""
     first = clip.truths[0]
     half = first.copy()
     half[: int(np.nonzero(first)[0].mean())] = 0

@@ -1,11 +1,11 @@
-"""What one correction is worth to the frames after it.
+"""Measure the effect of one correction on later frames.
 
     python docs/measure/quality/correction.py --data DAVIS
 
-Each sequence is followed from its first mask. At one frame its true mask is given, by `Session.correct`,
-and the next 20 frames are scored beside those of the run without. The frame is the first whose J is 0.1 below
-the mean of the first five ("first"), and the one whose J is lowest of all with 20 frames behind ("lowest").
-Sequences whose lowest J is 0.85 or more have not drifted, and are named.
+Each sequence is tracked from its first mask. One frame is corrected with its true mask by `Session.correct`,
+and the next 20 frames are scored beside the run without the correction. The frame is either the first with J
+0.1 below the mean of the first five ("first"), or the frame with the lowest J of all frames with 20 later
+frames ("lowest"). Sequences with a lowest J of 0.85 or more have not drifted, and are only listed.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from emavos.session import Session
 from emavos.weights.load import load_model
 from sequences import Clip, add_clip_arguments, known_keys, load_clips, overlap
 
-BEHIND = 20  # frames that are scored after a correction
+BEHIND = 20  # number of frames scored after a correction
 FALL, DRIFTED = 0.1, 0.85
 
 
 def measure(model: STCN, clip: Clip, size: int) -> Iterator[dict[str, object]]:
-    """For each kind of frame that is there its J, and the mean J of those behind it, by what was done."""
+    """For each kind of corrected frame its J, and the mean J of later frames for each treatment."""
     if not any(truth.any() for truth in clip.truths[1:-BEHIND]):
         raise ValueError(
             f"{clip.name} shows its object in no frame with {BEHIND} behind it to score a correction on; "
@@ -57,7 +57,7 @@ def measure(model: STCN, clip: Clip, size: int) -> Iterator[dict[str, object]]:
 
 
 def _drifted(clip: Clip, scores: Sequence[float]) -> dict[str, int]:
-    """The frames to correct; those without the object have no mask to give."""
+    """The frames to correct; frames without the object have no mask to give."""
     begin = float(np.mean(scores[1:6]))
     usable = [t for t in range(1, len(clip) - BEHIND) if clip.truths[t].any()]
     fallen = [t for t in usable if scores[t] < begin - FALL]

@@ -1,7 +1,8 @@
-"""Whether a window around a small object pays: `python docs/measure/quality/crop.py --data CLIPS`.
+"""Measure the benefit of a window around a small object: `python docs/measure/quality/crop.py --data CLIPS`.
 
-Clips are scaled down. Each is followed as whole frames at one working size, as whole frames at twice that,
-and in a window around the object alone, of twice the larger side of its first box, at the first working size.
+Clips are reduced. Each is tracked in three ways: as whole frames at one working size, as whole frames at
+twice this size, and at the first working size in a window around the object, with twice the larger side of
+its first box.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Follow = Callable[[Clip], Iterator[IdMask]]
 
 
 def whole(model: STCN, size: int) -> Follow:
-    """Masks (H, W) of whole frames, worked on at a short side of `size`."""
+    """Track whole frames at a short side of `size`; yields masks (H, W)."""
 
     def follow(clip: Clip) -> Iterator[IdMask]:
         session = Session(model, size=size)
@@ -37,7 +38,7 @@ def whole(model: STCN, size: int) -> Follow:
 
 
 def window(model: STCN, size: int) -> Follow:
-    """Masks (H, W) from a window of one size, which is put where the object was last seen."""
+    """Track in a window of fixed size at the object's last position; yields masks (H, W)."""
 
     def follow(clip: Clip) -> Iterator[IdMask]:
         session, mask = Session(model, size=size), clip.masks[0]
@@ -56,13 +57,13 @@ def window(model: STCN, size: int) -> Follow:
 
 
 def window_side(mask: IdMask) -> int:
-    """Twice the larger side of the box around what a mask shows, at least 32 pixels."""
+    """Twice the larger side of the object's box, at least 32 pixels."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     return int(max(2 * (rows[-1] - rows[0] + 1), 2 * (columns[-1] - columns[0] + 1), 32))
 
 
 def _corner(mask: IdMask, height: int, width: int) -> tuple[int, int]:
-    """Of the window around what a mask shows, inside its frame."""
+    """The corner of the window around the object, inside the frame."""
     centres = [(lambda at: (at[0] + at[-1] + 1) // 2)(np.flatnonzero(mask.any(axis=axis))) for axis in (1, 0)]
     top, left = (
         min(max(int(centre) - side // 2, 0), limit - side)
@@ -77,12 +78,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--data", type=Path, required=True, metavar="DIR", help="JPEGImages/ and Annotations/"
     )
     parser.add_argument("--clips", nargs="+", metavar="NAME", help="of them (all)")
-    parser.add_argument("--model", metavar="NAME|DIR", help="as of emavos segment (the embedded one)")
+    parser.add_argument("--model", metavar="NAME|DIR", help="models, as in emavos segment (the embedded one)")
     parser.add_argument("--scaled", type=int, default=72, help="short side to which clips are scaled (72)")
     parser.add_argument("--size", type=int, default=240, help="the first working size (240)")
     parser.add_argument("--frames", type=int, default=40, help="of each clip, from the first on (40)")
-    parser.add_argument("--threads", type=int, help="of torch (its default)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--threads", type=int, help="threads of torch (its default)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     args = parser.parse_args(argv)
     if args.threads is not None:
         torch.set_num_threads(args.threads)

@@ -1,7 +1,7 @@
-"""What going both ways is worth: `python docs/measure/quality/direction.py --data DAVIS`.
+"""Measure the benefit of tracking both ways: `python docs/measure/quality/direction.py --data DAVIS`.
 
-The masks of the first and the last frame are given; the frames between are scored. Forward alone cannot use
-the last mask, unless it is in the memory from the first frame on: that is forward at equal information.
+The masks of the first and last frame are given; the frames between are scored. Plain forward tracking cannot
+use the last mask. "Forward at equal information" puts the last mask into memory from the first frame on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ METHODS = ("forward", "forward, both masks", "both, fused", "both, fused, both m
 
 
 def measure(model: STCN, clip: Clip, size: int) -> dict[str, tuple[float, float]]:
-    """Of each method J and J&F, means over the frames between the first and the last."""
+    """J and J&F of each method, averaged over the frames between the first and the last."""
     model, last = known_keys(model), len(clip) - 1
     masks = {0: clip.truths[0], last: clip.truths[last]}
     found: dict[str, list[Result]] = {}

@@ -1,8 +1,8 @@
-"""Drawn clips with exact truth: look-alikes that cross, thin parts, objects that leave and return.
+"""Drawn clips with exact ground truth: crossing look-alikes, thin parts, objects that leave and return.
 
-Each function yields frames (H, W, 3) of uint8 and masks (H, W) of ids. Objects are polygons in coordinates of
-their own; they are drawn at three times the size and averaged down, so that their borders are soft. A pixel
-belongs to the topmost object that covers more than half of it.
+Each function yields frames (H, W, 3) uint8 and masks (H, W) of ids. Objects are polygons in their own
+coordinates, drawn at three times the size and averaged down for soft borders. A pixel belongs to the topmost
+object that covers more than half of the pixel.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ Colour = tuple[int, int, int]
 Points = NDArray[np.float64]  # (N, 2), x to the right and y down
 Frames = Iterator[tuple[Pixels, IdMask]]
 
-_FINER = 3  # lines drawn for one line of the frame
-_GRAIN = 3.0  # standard deviation of the camera's noise, of 255
+_FINER = 3  # supersampling factor per axis
+_GRAIN = 3.0  # standard deviation of the camera's noise, out of 255
 
 
 @dataclass(frozen=True)
 class Part:
-    """A filled polygon, or a line of some width, in an object's own coordinates: about 2 wide."""
+    """A filled polygon, or a line with a width, in an object's own coordinates (about 2 wide)."""
 
     points: Points
     colour: Colour
-    width: float = 0.0  # 0: filled
+    width: float = 0.0  # 0 for a filled polygon
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Where an object is. Lengths are in heights of the frame, from its centre."""
+    """The position of an object. Lengths are in frame heights, from the frame's centre."""
 
     x: float
     y: float
@@ -45,7 +45,7 @@ class Pose:
     mirrored: bool = False
 
     def placed(self, points: Points, height: int, width: int) -> Points:
-        """Points of the object as pixels of the frame."""
+        """Points of the object in pixels of the frame."""
         flipped = points * [-1, 1] if self.mirrored else points
         c, s = cos(self.angle), sin(self.angle)
         turned = flipped @ np.array([[c, s], [-s, c]]) * self.scale + [self.x, self.y]
@@ -53,11 +53,12 @@ class Pose:
         return placed
 
 
-Scene = Callable[[float], Sequence[tuple[Sequence[Part], Pose]]]  # of the time in [0, 1], lowest object first
+# function of the time in [0, 1]; lowest object first
+Scene = Callable[[float], Sequence[tuple[Sequence[Part], Pose]]]
 
 
 def fish_crossing(ground: Pixels, length: int, seed: int = 1) -> Frames:
-    """Four equal fish; two swim to the right and two to the left, and pass over one another."""
+    """Four identical fish; two swim right and two swim left, passing over each other."""
 
     def scene(t: float) -> list[tuple[Sequence[Part], Pose]]:
         fish, drift = _fish(), 1.15 * t - 0.575
@@ -73,7 +74,7 @@ def fish_crossing(ground: Pixels, length: int, seed: int = 1) -> Frames:
 
 
 def balls_circling(ground: Pixels, length: int, seed: int = 2) -> Frames:
-    """Five equal balls that roll round a flat ellipse and pass over one another."""
+    """Five identical balls that roll around a flat ellipse, passing over each other."""
 
     def scene(t: float) -> list[tuple[Sequence[Part], Pose]]:
         poses = []
@@ -95,7 +96,7 @@ def bicycle(ground: Pixels, length: int, seed: int = 3) -> Frames:
 
 
 def walkers(ground: Pixels, length: int, seed: int = 4) -> Frames:
-    """Two figures with thin limbs, of different colours, that walk towards each other and pass."""
+    """Two figures with thin limbs and different colours that walk towards each other and pass."""
 
     def scene(t: float) -> list[tuple[Sequence[Part], Pose]]:
         blue, red = (45, 80, 170), (190, 50, 60)
@@ -108,7 +109,7 @@ def walkers(ground: Pixels, length: int, seed: int = 4) -> Frames:
 
 
 def fish_returning(ground: Pixels, length: int, seed: int = 5) -> Frames:
-    """Two fish of different colours: one stays, the other leaves the frame, turns round and comes back."""
+    """Two fish of different colours: one stays, the other leaves the frame, turns and comes back."""
 
     def scene(t: float) -> list[tuple[Sequence[Part], Pose]]:
         away = Pose(0.25 + 1.15 * sin(pi * t), 0.1 - 0.12 * t, 0.16, mirrored=t > 0.5)
@@ -119,9 +120,12 @@ def fish_returning(ground: Pixels, length: int, seed: int = 5) -> Frames:
 
 
 def draw(scene: Scene, ground: Pixels, length: int, seed: int) -> Frames:
-    """The frames and masks of a scene in front of a photo, past which the camera drifts.
+    """The frames and masks of a scene in front of a photo, with a drifting camera.
 
-    ground: (H, W, 3) of uint8; frames have its size. The objects get ids 1, 2, ... in the order of the scene.
+    scene: function of the time in [0, 1] that returns the objects; they get ids 1, 2, ... in order.
+    ground: (H, W, 3) uint8, the photo; frames have its size.
+    length: number of frames.
+    seed: seed of the camera's drift and noise.
     """
     height, width = ground.shape[:2]
     random = np.random.default_rng(seed)
@@ -138,7 +142,7 @@ def draw(scene: Scene, ground: Pixels, length: int, seed: int) -> Frames:
 
 
 def _layer(parts: Sequence[Part], pose: Pose, height: int, width: int) -> tuple[Points, Points]:
-    """Colours (H, W, 3) of an object and the share of each pixel (H, W) that it covers."""
+    """The colours (H, W, 3) of an object, and the covered fraction of each pixel (H, W)."""
     size = (width * _FINER, height * _FINER)
     colours, cover = Image.new("RGB", size, parts[0].colour), Image.new("L", size, 0)
     pens = ImageDraw.Draw(colours), ImageDraw.Draw(cover)
@@ -156,7 +160,7 @@ def _layer(parts: Sequence[Part], pose: Pose, height: int, width: int) -> tuple[
 
 
 def _window(ground: Pixels, place: Points) -> Points:
-    """A part of the photo, enlarged by a quarter, at a place in [0, 1] by x and y."""
+    """A part of the photo, enlarged by a quarter; `place` is its position in [0, 1] by x and y."""
     height, width = ground.shape[:2]
     left, top = place * [width, height] * 0.2
     box = (left, top, left + 0.8 * width, top + 0.8 * height)
@@ -175,7 +179,7 @@ def _line(*points: tuple[float, float]) -> Points:
 
 
 def _fish(colour: Colour = (235, 120, 40)) -> list[Part]:
-    """Looks to the right: body, forked tail, fin, two white bands and an eye."""
+    """A fish facing right: body, forked tail, fin, two white bands and an eye."""
     white, dark = (240, 238, 230), (30, 28, 30)
     darker: Colour = (colour[0] * 2 // 3, colour[1] * 2 // 3, colour[2] * 2 // 3)
     return [

@@ -1,7 +1,7 @@
-"""What a bounded memory costs in J&F: `python docs/measure/quality/eviction.py --data CLIPS`.
+"""Measure the cost of a bounded memory in J&F: `python docs/measure/quality/eviction.py --data CLIPS`.
 
-Each clip is played forward and backward several times, as one long video, from its first mask. Each bound of
-the memory, with each way of evicting, is scored on every frame but the first, beside a memory without bound.
+Each clip is played forward and backward several times, as one long video, tracked from its first mask. Each
+bound and each kind of eviction is scored on every frame but the first, beside an unbounded memory.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from emavos.weights.load import load_model
 
 
 class Clip(NamedTuple):
-    """A clip in memory: a frame (H, W, 3) of uint8 and a mask (H, W) of ids each."""
+    """A clip in memory: frames (H, W, 3) uint8 and masks (H, W) of ids."""
 
     frames: list[Pixels]
     masks: list[IdMask]
 
 
 class EncodesOnce(STCN):
-    """A model that encodes each frame once, because the videos here show their frames again and again."""
+    """A model that encodes each frame only once, since these videos repeat their frames."""
 
     def __init__(self, model: STCN) -> None:
         super().__init__(model.config)
@@ -52,7 +52,7 @@ class EncodesOnce(STCN):
 
 
 def load_clip(clips: Clips, video: int, size: int | None) -> Clip:
-    """A clip whose short side is `size` pixels; None: its own."""
+    """A clip reduced to a short side of `size` pixels; None keeps its size."""
     frames, masks = [], []
     for path in clips.frames(video):
         frame, mask = Image.fromarray(read_frame(path)), Image.fromarray(read_mask(clips.mask_of(path)))
@@ -63,7 +63,7 @@ def load_clip(clips: Clips, video: int, size: int | None) -> Clip:
 
 
 def there_and_back(frames: int, passes: int) -> list[int]:
-    """Indices of the frames of a clip that is played forward, backward, and so on; ends are not doubled."""
+    """Frame indices of a clip played forward, backward and so on; the end frames are not doubled."""
     order = list(range(frames))
     for number in range(1, passes):
         order += (range(frames - 2, -1, -1) if number % 2 else range(1, frames)) if frames > 1 else []
@@ -71,7 +71,7 @@ def there_and_back(frames: int, passes: int) -> list[int]:
 
 
 def score(model: STCN, clip: Clip, policy: MemoryPolicy, passes: int) -> list[float]:
-    """J&F, mean over objects, of each frame but the first of the clip played there and back."""
+    """J&F per frame after the first, averaged over objects, for the clip played back and forth."""
     session = Session(model, policy, size=None)
     ids = [i for i in np.unique(clip.masks[0]).tolist() if i]
     series = []
@@ -86,7 +86,7 @@ def score(model: STCN, clip: Clip, policy: MemoryPolicy, passes: int) -> list[fl
 
 
 def policies(bounds: Sequence[int], evictions: Sequence[Eviction]) -> dict[str, MemoryPolicy]:
-    """What is compared, by name; the memory without bound first."""
+    """The memory policies to compare, by name; the unbounded memory first."""
     named = {"unbounded": MemoryPolicy(max_frames=None)}
     for bound in bounds:
         for eviction in evictions:
@@ -100,12 +100,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--data", type=Path, required=True, metavar="DIR", help="JPEGImages/ and Annotations/"
     )
     parser.add_argument("--clips", nargs="+", metavar="NAME", help="of them (all)")
-    parser.add_argument("--model", metavar="NAME|DIR", help="as of emavos segment (the embedded one)")
+    parser.add_argument("--model", metavar="NAME|DIR", help="models, as in emavos segment (the embedded one)")
     parser.add_argument("--bounds", type=int, nargs="+", default=[8, 16, 32], help="frames held (8 16 32)")
     parser.add_argument("--evictions", nargs="+", choices=get_args(Eviction), default=get_args(Eviction))
     parser.add_argument("--passes", type=int, default=6, help="forward and backward, together (6)")
     parser.add_argument("--size", type=int, default=240, help="short side of frames and masks (240)")
-    parser.add_argument("--threads", type=int, help="of torch (its default)")
+    parser.add_argument("--threads", type=int, help="threads of torch (its default)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there after each clip")
     args = parser.parse_args(argv)
     if args.threads is not None:
@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _row(name: str, measure: str, row: dict[str, float]) -> str:
-    """measure: all passes, or the last two."""
+    """One row of the table. measure: over all passes, or over the last two."""
     return f"| {name} | {measure} | {' | '.join(f'{value:.3f}' for value in row.values())} |"
 
 

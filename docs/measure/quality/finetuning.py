@@ -1,9 +1,9 @@
-"""What fine-tuning on a clip does for the rest of it.
+"""Measure the effect of fine-tuning on the first half of a clip.
 
     python docs/measure/quality/finetuning.py --data CLIPS
 
-Of each clip the first half is kept, with the masks of a few frames, and the stage `finetune` runs on it. The
-second half is scored from its first mask, with the model as it was and as it is then.
+The stage `finetune` trains on the first half of each clip, with masks for a few frames. The second half is
+scored from its first mask, with the model before and after fine-tuning.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from emavos.weights.load import load_model
 def measure(
     clips: Clips, video: int, init: str | None, masks: int, iterations: int | None
 ) -> dict[str, float]:
-    """J&F of a clip's second half before and after, and the seconds of the training in between."""
+    """J&F of a clip's second half before and after fine-tuning, and the seconds of training."""
     model = load_model(init)
     preset = next(name for name, config in PRESETS.items() if config == model.config)
     config = replace(STAGES["finetune"], preset=preset)
@@ -47,7 +47,7 @@ def measure(
 
 
 def _few_masks(clips: Clips, frames: Sequence[Path], folder: Path, masks: int) -> None:
-    """A set of one clip: these frames, and the masks of some of them, evenly spaced."""
+    """A data set of one clip: the given frames, with masks for some of them, evenly spaced."""
     name = frames[0].parent.name
     for kind in ("JPEGImages", "Annotations"):
         (folder / kind / name).mkdir(parents=True)
@@ -68,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--init", metavar="NAME|DIR", help="the model (the one in this package)")
     parser.add_argument("--masks", type=int, default=5, help="of the first half (5)")
     parser.add_argument("--iterations", type=int, help="stop early (the stage's)")
-    parser.add_argument("--threads", type=int, help="of torch (its default)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--threads", type=int, help="threads of torch (its default)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     args = parser.parse_args(argv)
     if args.threads is not None:
         torch.set_num_threads(args.threads)

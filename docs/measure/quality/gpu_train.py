@@ -1,12 +1,12 @@
-"""Train on a GPU that is lent for minutes at a time, and take what was learned home in small files.
+r"""Train on a GPU available only for minutes at a time, and save the results in small files.
 
-    python docs/measure/quality/gpu_train.py --data PACK --init MODEL --run runs/gpu --out HOME -- \\
+    python docs/measure/quality/gpu_train.py --data PACK --init MODEL --run runs/gpu --out HOME -- \
         --stage tiny-3 --workers 14 --set precision=bfloat16 --set batch=32
 
-runs `emavos train` for --seconds, stops it with SIGTERM, and fills HOME with the weights so far (a model in
-half precision), log.csv and, if there is room, the checkpoint. Files above --file MiB are cut into parts.
-The same command goes on with the run if RUN is still there. On another machine, `gpu_train.py --join HOME`
-puts parts together again: go on from the checkpoint, or begin a new run from the model.
+runs `emavos train` for --seconds, stops it with SIGTERM, and fills HOME with the current model (in half
+precision), log.csv and, if there is room, the checkpoint. Files above --file MiB are split. Repeat the
+command to continue the run if RUN still exists. On another machine, `gpu_train.py --join HOME` joins the
+parts; continue from the checkpoint, or start a new run from the model.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ _PART = re.compile(r"(.+)\.part\d\d")
 
 
 def train_for(seconds: float, command: Sequence[str], patience: float = 60) -> int:
-    """Run a command for so many seconds at most, then SIGTERM; returns its exit code.
+    """Run a command for at most `seconds`, then send SIGTERM; returns the exit code.
 
-    Raises TimeoutError if it goes on for longer than `patience` after that: it is killed.
+    Raises TimeoutError, after killing the command, if it runs for longer than `patience` seconds after
+    SIGTERM.
     """
     with subprocess.Popen(command) as process:
         try:
@@ -50,7 +51,7 @@ def train_for(seconds: float, command: Sequence[str], patience: float = 60) -> i
 
 
 def learned(checkpoint: Path) -> STCN:
-    """The model of a run's checkpoint, with the averaged weights if it has them."""
+    """The model in a checkpoint, with the averaged weights if there are any."""
     with safe_open(checkpoint, "pt") as file:
         preset = TrainConfig.from_json(file.metadata()["config"]).preset
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -62,9 +63,12 @@ def learned(checkpoint: Path) -> STCN:
 
 
 def take_home(run: Path, out: Path, *, file: float = 15.0, room: float = 60.0) -> list[str]:
-    """Write the model, the log and, if there is room, the checkpoint of a run; returns what was left out.
+    """Write the model, the log and, if there is room, the checkpoint of a run; returns the names left out.
 
-    file: MiB of the largest file; larger ones are cut. room: MiB of all files.
+    run: folder of the run.
+    out: folder to write to.
+    file: largest file in MiB; larger files are split.
+    room: total size in MiB.
     """
     save_model(learned(run / "checkpoint.safetensors"), out / "model", dtype=torch.float16)
     for name in ("log.csv", "validation.csv"):
@@ -81,7 +85,7 @@ def take_home(run: Path, out: Path, *, file: float = 15.0, room: float = 60.0) -
 
 
 def split(path: Path, size: int) -> list[Path]:
-    """Cut a file above `size` bytes into NAME.part00, NAME.part01, ..., which replace it."""
+    """Split a file above `size` bytes into NAME.part00, NAME.part01, ..., and remove the file."""
     if path.stat().st_size <= size:
         return [path]
     parts: list[Path] = []
@@ -94,7 +98,7 @@ def split(path: Path, size: int) -> list[Path]:
 
 
 def join(folder: Path) -> list[Path]:
-    """Put the parts of all files below a folder together; the parts are removed."""
+    """Join the parts of all files below a folder, and remove the parts."""
     names: dict[Path, list[Path]] = {}
     for path in sorted(folder.rglob("*.part??")):
         if found := _PART.fullmatch(path.name):

@@ -1,7 +1,7 @@
-"""How good and how soft a model's matching is, without its value encoder and decoder.
+"""Measure the quality and softness of a model's matching, without its value encoder and decoder.
 
-The *matching J* of keys: how much of each cell an object covers is carried from memory frames, whose truth is
-known, to the frames between by the softmax over the best cells. What comes out is compared with the truth.
+*Matching J* of keys: the softmax over the best cells carries the true object coverage of memory cells to
+later frames, and the result is compared with the ground truth.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from emavos.models.stcn import STRIDE
 
 @dataclass(frozen=True)
 class Matching:
-    """Means over the frames of a clip; of the cells of a frame, their median."""
+    """Means over the frames of a clip; medians over the cells of a frame."""
 
-    cells: float  # J at stride 16: cells of which half or more is the object's
+    cells: float  # J at stride 16, on cells covered at least half by the object
     pixels: float  # J of the map of cells, interpolated to pixels
-    best: float  # weight of the best memory cell of a query, 1 where the softmax is an argmax
-    effective: float  # number of cells that a query reads: exp of the entropy of its weights
-    gap: float  # logits from the best cell to the second
+    best: float  # weight of the best memory cell of a query; 1 if the softmax is an argmax
+    effective: float  # number of cells read by a query: exp(entropy) of its weights
+    gap: float  # logit difference between the best and second-best cell
     norm: float  # |k|
 
 
@@ -43,9 +43,14 @@ def matching(
     every: int = 5,
     top_k: int = 20,
 ) -> Matching:
-    """Carry the truth of the first and of each `every`-th frame forward to all later frames, by keys only.
+    """Carry the ground truth of every `every`-th frame to all later frames, using only keys.
 
-    masks: (H, W) of ids; all objects count as one. size: short side at which frames are encoded.
+    model: network.
+    frames: (H, W, 3) uint8 each.
+    masks: (H, W) of ids each; all objects count as one.
+    size: short side of the encoded frames; None keeps their size.
+    every: distance between memory frames.
+    top_k: number of memory cells read by each query cell.
     """
     encoded = [_encode(model, frame, mask, size) for frame, mask in zip(frames, masks, strict=True)]
     if len(encoded) < 2:
@@ -71,9 +76,10 @@ def matching(
 
 
 def softness(query: Tensor, keys: Tensor) -> tuple[float, float, float]:
-    """Best weight, effective cells and logits from first to second: medians over queries (Ck, P).
+    """Best weight, effective number of cells, and logit gap from first to second: medians over queries.
 
-    keys: (N, Ck). The softmax is over all cells, as in training.
+    query: (Ck, P).
+    keys: (N, Ck). The softmax runs over all cells, as in training.
     """
     similarity = (2 * keys @ query - keys.square().sum(dim=1, keepdim=True)) / keys.shape[1] ** 0.5
     weights = similarity.softmax(dim=0)
@@ -86,7 +92,7 @@ def softness(query: Tensor, keys: Tensor) -> tuple[float, float, float]:
 @dataclass(frozen=True, eq=False)
 class _Encoded:
     key: Tensor  # (Ck, h, w)
-    cover: Tensor  # (h, w), how much of each cell the object covers
+    cover: Tensor  # (h, w), fraction of each cell covered by the object
     mask: Tensor  # (H', W') of 0 and 1, padded
 
 

@@ -2,9 +2,9 @@
 
     python docs/measure/quality/pack.py --data TRAIN --out PACK
 
-Images (JPEG) and masks (palette PNG) get a short side of 256. Of clips every second annotated frame is taken,
-of still images as many as fit. Folders and names stay, so `emavos train --data PACK` runs as with TRAIN.
-Packing the same data again gives the same files.
+Images (JPEG) and masks (palette PNG) get a short side of 256. From clips, every second annotated frame is
+packed; still images fill the remaining room. Folders and names stay the same, so `emavos train --data PACK`
+works like with TRAIN. Packing the same data again gives the same files.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from emavos.io import IdMask, Pixels, palette, read_frame, read_mask
 from emavos.io.whole import partial_folder
 
 CLIPS, STILLS = ("clips", "more/clips"), ("static", "more/static")
-LIMIT = 44.0  # MiB: with the repository about 60
+LIMIT = 44.0  # MiB; about 60 with the repository
 MIB = 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """An image and its mask, as files of the pack."""
+    """An image and its mask, as encoded files."""
 
-    source: str  # one of CLIPS or STILLS
+    source: str  # a name in CLIPS or STILLS
     image: Path  # relative to the data
     jpeg: bytes
     mask: Path
@@ -42,19 +42,23 @@ class Pair:
 
     @property
     def size(self) -> int:
-        """Bytes of both files."""
+        """Size of both files in bytes."""
         return len(self.jpeg) + len(self.png)
 
 
 def pack(
     data: Path, out: Path, *, short_side: int = 256, quality: int = 50, step: int = 2, limit: float = LIMIT
 ) -> list[Pair]:
-    """Write the pack and return what it holds.
+    """Write the pack and return its contents.
 
-    quality: of JPEG.
-    step: every `step`-th annotated frame of a clip is taken.
-    limit: MiB of all files. What the clips leave is filled with still images, evenly spread over all of them.
-    Raises ValueError if `out` exists, `data` holds no set, or the clips exceed the limit.
+    data: training data.
+    out: folder to create.
+    short_side: short side of images and masks in pixels.
+    quality: JPEG quality.
+    step: pack every `step`-th annotated frame of a clip.
+    limit: total size in MiB. Still images, evenly spread, fill the room left by the clips.
+
+    Raises ValueError if `out` exists, `data` has no data sets, or the clips exceed the limit.
     """
     if out.exists():
         raise ValueError(f"{out} exists; choose another folder")
@@ -80,7 +84,7 @@ def pack(
 
 
 def spread(sizes: Sequence[int], room: float) -> list[int]:
-    """Indices of as many items as fit into the room, evenly spread over all of them."""
+    """Indices of as many items as fit, evenly spread over all items."""
     for percent in range(100, 0, -1):
         share = percent / 100
         chosen = [i for i in range(len(sizes)) if floor((i + 1) * share) > floor(i * share)]
@@ -92,12 +96,13 @@ def spread(sizes: Sequence[int], room: float) -> list[int]:
 def encoded(
     data: Path, source: str, image: Path, mask: Path, ids: IdMask, *, short_side: int, quality: int
 ) -> Pair:
-    """An image and its mask (H, W) of ids, both made smaller."""
+    """An image and its mask (H, W) of ids, reduced and encoded."""
     pixels, ids = _shrunk(read_frame(image), ids, short_side)
     jpeg, png = BytesIO(), BytesIO()
     Image.fromarray(pixels).save(jpeg, "JPEG", quality=quality, optimize=True)
     picture = Image.fromarray(ids.astype(np.uint8))
-    picture.putpalette(palette()[: int(ids.max()) + 1].tobytes())  # a whole palette is half of such a file
+    # a full palette would be half of such a file
+    picture.putpalette(palette()[: int(ids.max()) + 1].tobytes())
     picture.save(png, "PNG", optimize=True)
     return Pair(source, image.relative_to(data), jpeg.getvalue(), mask.relative_to(data), png.getvalue())
 
@@ -151,7 +156,7 @@ def _stills(data: Path) -> Iterator[Files]:
 
 
 def _shrunk(pixels: Pixels, ids: IdMask, short_side: int) -> tuple[Pixels, IdMask]:
-    """With a short side of `short_side` where it was larger."""
+    """A picture and its ids, reduced to a short side of `short_side` if larger."""
     height, width = ids.shape
     scale = short_side / min(height, width)
     if scale >= 1:

@@ -1,4 +1,4 @@
-"""What measurements of drift and loss share: clips of a DAVIS-like folder, reduced, with their truth."""
+"""Helpers shared by measurements: reduced clips of a DAVIS-like folder with their ground truth."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ from emavos.models import STCN, Features
 
 @dataclass(frozen=True)
 class Clip:
-    """frames: (H, W, 3) of uint8 each. truths: (H, W) int32 of ids each; of one object, 1 where it is."""
+    """A clip with its ground truth.
+
+    frames: (H, W, 3) uint8 each.
+    truths: (H, W) int32 of ids each; for a single object, 1 inside the object.
+    """
 
     name: str
     frames: list[Pixels]
@@ -38,10 +42,13 @@ def load_clips(
     names: Sequence[str] | None = None,
     merge: bool = True,
 ) -> list[Clip]:
-    """The sequences of JPEGImages and Annotations, in 480p there or without, at a short side of `size`.
+    """The sequences of JPEGImages and Annotations (with or without 480p), at a short side of `size`.
 
-    frames: of each sequence the first so many; None, all. merge: all that is not 0 in a mask is object 1;
-    without, masks keep their ids.
+    data: folder of the data set.
+    size: short side in pixels.
+    frames: number of frames per sequence; None loads all.
+    names: sequences to load; None loads all.
+    merge: whether all nonzero ids become object 1; otherwise masks keep their ids.
     """
     images, masks = (_with_resolution(data / name) for name in ("JPEGImages", "Annotations"))
     if not images.is_dir():
@@ -64,7 +71,7 @@ def load_clips(
 
 
 def scaled(mask: IdMask, shape: tuple[int, int]) -> IdMask:
-    """A mask at another size (width, height), each pixel the nearest."""
+    """A mask resized to (width, height) by nearest neighbour."""
     return np.array(Image.fromarray(mask.astype(np.int32)).resize(shape, Image.Resampling.NEAREST))
 
 
@@ -73,10 +80,13 @@ def _with_resolution(folder: Path) -> Path:
 
 
 def leaving(clip: Clip, width: float = 0.4, height: float = 0.6) -> Clip:
-    """The clip seen through a window that follows the object, then moves off it, and comes back at the end.
+    """The clip seen through a window that follows the object, moves off it, and returns at the end.
 
-    So the object leaves the view with the truth known. width, height: of the window, shares of the frame. It
-    stays with the object for a third of the clip, moves away during a third, waits a sixth and comes back.
+    The object thus leaves the view with known ground truth. The window follows the object for a third of the
+    clip, moves away for a third, waits for a sixth and comes back.
+
+    clip: clip of one object.
+    width, height: size of the window as fractions of the frame.
     """
     count = len(clip)
     full_height, full_width = clip.truths[0].shape
@@ -120,14 +130,14 @@ def add_clip_arguments(parser: argparse.ArgumentParser, size: int = 240) -> None
         "--size", type=int, default=size, metavar="N", help=f"short side of clips and work ({size})"
     )
     parser.add_argument("--frames", type=int, metavar="N", help="of each sequence the first so many (all)")
-    parser.add_argument("--threads", type=int, help="of torch (its default)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--threads", type=int, help="threads of torch (its default)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
 
 
 def known_keys(model: STCN) -> STCN:
-    """The model, but a frame is encoded once: for measurements that follow a clip many times.
+    """A copy of the model that encodes each frame only once, for tracking a clip many times.
 
-    All features are kept, so it is to be made anew for each clip.
+    All features are kept in memory, so make a new copy for each clip.
     """
     twin, known = copy.copy(model), dict[bytes, Features]()
 

@@ -1,14 +1,14 @@
-"""The held-out suite, by which checkpoints and designs are chosen: 26 clips of training data, in minutes.
+"""The held-out suite of 26 clips, used to choose checkpoints and designs within minutes.
 
     python docs/measure/quality/suite.py --data TRAIN --model A [--model B ...] --out FOLDER
 
-TRAIN holds `clips` and `more/clips`. The clips are made once in FOLDER/clips (or --cache) and used again.
-FOLDER/suite.txt is what is printed: J&F by clip, by group and over all clips with a bootstrap interval, how
-soft the affinity of each model is and how well its keys match. Of several models, each is compared with the
-first, clip by clip. FOLDER/suite.json has the same numbers. `--against` takes that file of an earlier run,
-and compares with its first model.
+TRAIN has `clips` and `more/clips`. The suite's clips are made once in FOLDER/clips (or --cache) and reused.
+FOLDER/suite.txt is the printed report: J&F by clip, by group and over all clips with a bootstrap interval,
+the softness of each model's affinity and the quality of its matching. Further models are compared with the
+first, clip by clip. FOLDER/suite.json has the same numbers. `--against` compares with the first model in the
+suite.json of an earlier run.
 
-Training that is judged by the suite leaves out `HELD_OUT`.
+Models judged by the suite must be trained without the clips of `HELD_OUT`.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from emavos.io import IdMask, Pixels, list_images, read_frame, read_mask, write_
 from emavos.io.whole import partial_folder
 from matching import Matching, matching
 
-VERSION = 1  # of the clips: scores of two versions do not compare
-STEPS = 24  # of a clip; J and F count from its second frame to the last but one
-SIZE = 384  # short side, in pixels, of the clips and of the frames that a model works on
-SPEEDUP = 3  # at most every third frame of a long clip is taken
+VERSION = 1  # version of the clips; scores of different versions cannot be compared
+STEPS = 24  # frames after a clip's first; J and F count from the second frame to the last but one
+SIZE = 384  # short side in pixels of the clips and of the working frames
+SPEEDUP = 3  # long clips use at most every third frame
 
 Frames = Iterator[tuple[Pixels, IdMask]]
 
@@ -52,7 +52,7 @@ REAL: Mapping[str, tuple[str, ...]] = {
 }
 DRAWN: Mapping[
     str, Mapping[str, tuple[Callable[[Pixels, int], Frames], str]]
-] = {  # and in front of which clip
+] = {  # the clip behind the object
     "lookalikes": {
         "drawn-fish": (drawn.fish_crossing, "mallard-water"),
         "drawn-balls": (drawn.balls_circling, "drift-turn"),
@@ -65,13 +65,13 @@ DRAWN: Mapping[
 }
 GROUPS = ("single", "multi", "pairs", "twins", "lookalikes", "thin", "return")
 
-SUITE_CLIPS = (*REAL["single"], *REAL["multi"])  # what the suite takes of the training data
-HELD_OUT = (*SUITE_CLIPS, "sbi_IBMtest2_0002")  # with other parts of the same videos
+SUITE_CLIPS = (*REAL["single"], *REAL["multi"])  # clips of the training data used by the suite
+HELD_OUT = (*SUITE_CLIPS, "sbi_IBMtest2_0002")  # plus other parts of the same videos
 
 
 @dataclass(frozen=True)
 class ClipScore:
-    """Means over the objects of a clip, the first mask of each given."""
+    """Means over the objects of a clip, tracked from their first masks."""
 
     group: str
     objects: int
@@ -82,12 +82,12 @@ class ClipScore:
 
 @dataclass(frozen=True)
 class ModelScore:
-    """All that the suite says of one model."""
+    """All results of one model."""
 
     model: str
     clips: dict[str, ClipScore]
     matching: dict[str, Matching]
-    seconds: float  # of CPU
+    seconds: float  # CPU seconds
 
     @property
     def JF(self) -> float:
@@ -101,10 +101,14 @@ class ModelScore:
 
 
 def make_clips(data: Path, cache: Path, groups: Sequence[str] = GROUPS) -> dict[str, str]:
-    """Make the clips of these groups that `cache` lacks, as JPEGImages/CLIP and Annotations/CLIP.
+    """Make the missing clips of the groups in `cache`, as JPEGImages/CLIP and Annotations/CLIP.
 
-    data: the training data, with `clips` and `more/clips`. Returns the group of each clip.
-    Raises ValueError if `cache` holds clips of another version, FileNotFoundError if a clip is not in `data`.
+    data: training data with `clips` and `more/clips`.
+    cache: folder for the clips.
+    groups: groups of clips to make.
+
+    Returns the group of each clip. Raises ValueError if `cache` has clips of another version,
+    FileNotFoundError if a source clip is missing in `data`.
     """
     cache.mkdir(parents=True, exist_ok=True)
     stamp = cache / "version.txt"
@@ -120,7 +124,7 @@ def make_clips(data: Path, cache: Path, groups: Sequence[str] = GROUPS) -> dict[
 
 
 def write_clip(cache: Path, name: str, make: Callable[[], Frames]) -> None:
-    """Write a clip, unless `cache` has it already. An interrupted clip is begun anew."""
+    """Write a clip, unless `cache` already has the clip. An interrupted clip is written again."""
     if (cache / "Annotations" / name).is_dir():
         return
     for kind in ("JPEGImages", "Annotations"):
@@ -134,11 +138,11 @@ def write_clip(cache: Path, name: str, make: Callable[[], Frames]) -> None:
             write_mask(masks / f"{i:05d}.png", ids)
         if not (cache / "JPEGImages" / name).is_dir():
             images.rename(cache / "JPEGImages" / name)
-        masks.rename(cache / "Annotations" / name)  # last: what has masks is whole
+        masks.rename(cache / "Annotations" / name)  # last, since masks mark a complete clip
 
 
 def score_clip(predictor: Predictor, cache: Path, name: str, group: str) -> ClipScore:
-    """Track the objects of a clip from their masks in its first frame, and score by object."""
+    """Track the objects of a clip from its first mask, and score each object."""
     frames, truth = read_clip(cache, name)
     pred = (result.mask for result in predictor.propagate(frames, truth[0]))
     scores = score_sequence(truth, pred).values()
@@ -147,7 +151,13 @@ def score_clip(predictor: Predictor, cache: Path, name: str, group: str) -> Clip
 
 
 def score_model(name: str, cache: Path, clips: Mapping[str, str], device: str = "cpu") -> ModelScore:
-    """Score a model, a name or a folder as `Predictor.from_pretrained` takes it, on clips by their group."""
+    """Score a model on clips.
+
+    name: name or folder of the model, see `Predictor.from_pretrained`.
+    cache: folder of the clips.
+    clips: group of each clip.
+    device: device to run on.
+    """
     predictor, start = Predictor.from_pretrained(name, device=device, size=SIZE), time.process_time()
     scores = {}
     for clip, group in clips.items():
@@ -159,9 +169,9 @@ def score_model(name: str, cache: Path, clips: Mapping[str, str], device: str = 
 
 
 def read_score(path: Path, clips: Mapping[str, str]) -> ModelScore:
-    """The first model of an earlier run's suite.json, on these clips.
+    """The results of the first model in an earlier run's suite.json, for these clips.
 
-    Raises ValueError if its clips are of another version, or it lacks one of `clips`.
+    Raises ValueError if the file is of another version, or lacks a clip.
     """
     found = json.loads(path.read_text())[0]
     if found["version"] != VERSION:
@@ -177,7 +187,7 @@ def read_score(path: Path, clips: Mapping[str, str]) -> ModelScore:
 
 
 def bootstrap(values: Sequence[float], rounds: int = 10_000, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of the mean of these values, drawn anew with repetition."""
+    """The 95 % bootstrap interval of the mean of the values."""
     random = np.random.default_rng(seed)
     picks = random.integers(0, len(values), (rounds, len(values)))
     low, high = np.quantile(np.asarray(values)[picks].mean(axis=1), (0.025, 0.975))
@@ -185,13 +195,13 @@ def bootstrap(values: Sequence[float], rounds: int = 10_000, seed: int = 0) -> t
 
 
 def difference(one: ModelScore, other: ModelScore) -> tuple[float, float, float]:
-    """How much more J&F `other` has than `one`: the mean over clips and its 95 % interval."""
+    """The gain in J&F from `one` to `other`: mean over clips and 95 % interval."""
     gains = [other.clips[name].JF - clip.JF for name, clip in one.clips.items()]
     return fmean(gains), *bootstrap(gains)
 
 
 def table(scores: Sequence[ModelScore]) -> str:
-    """What is printed."""
+    """The printed report."""
     first = scores[0]
     heads = "".join(f"{_short(score.model):>16}" for score in scores)
     lines = [f"{'J&F':34}{heads}"]
@@ -226,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--cache", type=Path, metavar="CLIPS", help="where the clips are made (OUT/clips)")
     parser.add_argument("--against", type=Path, metavar="FILE", help="suite.json of a model to compare with")
-    parser.add_argument("--threads", type=int, metavar="N", help="of torch")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of torch")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--groups", metavar="A,B", default=",".join(GROUPS), help="(%(default)s)")
     args = parser.parse_args(argv)
@@ -250,13 +260,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def read_clip(root: Path, name: str) -> tuple[list[Pixels], list[IdMask]]:
-    """Frames and masks of a clip of `make_clips`."""
+    """The frames and masks of a clip made by `make_clips`."""
     frames = [read_frame(path) for path in list_images(root / "JPEGImages" / name)]
     return frames, [read_mask(path) for path in list_images(root / "Annotations" / name)]
 
 
 def _makers(data: Path, cache: Path, group: str) -> Mapping[str, Callable[[], Frames]]:
-    """What makes each clip of a group."""
+    """A function for each clip of a group, to make the clip."""
     if group in REAL:
         return {name: partial(_real, data, name) for name in REAL[group]}
     if group in ("pairs", "twins"):
@@ -275,9 +285,9 @@ def _makers(data: Path, cache: Path, group: str) -> Mapping[str, Callable[[], Fr
 
 
 def _real(data: Path, name: str) -> Frames:
-    """At most STEPS + 1 frames of a clip with the objects of its first mask, numbered from 1.
+    """Up to STEPS + 1 frames of a clip, with the objects of its first mask renumbered from 1.
 
-    An object of less than a thousandth of the first frame is background: a sliver is no fair start.
+    Objects below a thousandth of the first frame become background, as a sliver is no fair start.
     """
     root = data / "clips" if name in DAVIS else data / "more" / "clips"
     clips = Clips(root, only=[name])
@@ -305,7 +315,7 @@ def _twin(data: Path, cache: Path, name: str) -> Frames:
 
 
 def _leaving(data: Path, cache: Path, lower: str, upper: str) -> Frames:
-    """The upper clip's object leaves the frame to the right in the first half and returns in the second."""
+    """The upper clip's object leaves the frame to the right in the first half, and returns in the second."""
     frames = _source(data, cache, lower)
     both = zip(_to_and_fro(frames), _to_and_fro(_source(data, cache, upper)), strict=False)
     length = frames.length(0)
@@ -319,7 +329,7 @@ def _drawn(data: Path, cache: Path, draw: Callable[[Pixels, int], Frames], groun
 
 
 def _source(data: Path, cache: Path, name: str) -> Clips:
-    """A real clip of the cache, from which others are composed."""
+    """A real clip from the cache, as material for composed clips."""
     write_clip(cache, name, partial(_real, data, name))
     return Clips(cache, only=[name])
 
@@ -336,7 +346,7 @@ def _renumbered(ids: IdMask, numbers: Mapping[int, int]) -> IdMask:
 
 
 def _shrunk(pixels: Pixels, ids: IdMask) -> tuple[Pixels, IdMask]:
-    """A frame and its mask, with a short side of SIZE where it was larger."""
+    """A frame and its mask, reduced to a short side of SIZE if larger."""
     height, width = ids.shape
     scale = SIZE / min(height, width)
     if scale >= 1:

@@ -1,10 +1,10 @@
-"""The paper's comparison in small.
+"""A small version of the paper's comparison of attention.
 
     python docs/measure/quality/variants.py --data DIR --score CLIPS --out DIR
 
-Trains the seven variants of attention with the small trunk under one recipe, the stage `mini`, once for each
-seed, and scores them on clips that they were not trained on. A run that was stopped goes on where it was, and
-one that was scored is not scored again.
+Trains the seven variants of attention on the small trunk with the stage `mini`, once per seed, and scores
+them on clips excluded from training. Repeat the command to continue a stopped run; finished runs are not
+scored again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ VARIANTS = (
 
 
 def train_and_score(data: Path, clips: Clips, out: Path, config: TrainConfig) -> dict[str, float]:
-    """J&F by clip of a run, which is made or gone on with where `out` does not hold its scores yet."""
+    """J&F by clip of a run; the run is trained or continued if `out` has no scores yet."""
     done = out / "scores.json"
     if done.is_file():
         found: dict[str, Any] = json.loads(done.read_text())
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="runs of each (3)")
     parser.add_argument("--iterations", type=int, help="in place of the stage's, its schedule in proportion")
     parser.add_argument("--size", type=int, help="side of the clips, in place of the stage's")
-    parser.add_argument("--threads", type=int, help="of torch (its default)")
+    parser.add_argument("--threads", type=int, help="threads of torch (its default)")
     parser.add_argument(
         "--repeats", type=int, default=5, help="measured runs of the times, after one more (5)"
     )
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = replace(config, size=args.size)
     clips = Clips(args.score)
     rows: dict[str, dict[str, Any]] = {name: {"J&F": []} for name in args.variants}
-    for seed in range(args.seeds):  # a seed of all before the next, so that a table can be had early
+    for seed in range(args.seeds):  # all variants of one seed before the next seed, for an early table
         for name in args.variants:
             begun = time.perf_counter()
             scores = train_and_score(
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
-    """The comparison in Markdown; the spread is the standard deviation over the seeds."""
+    """The comparison in Markdown; the spread is the standard deviation over seeds."""
     lines = [
         "| model | J&F | ± | seeds | parameters, M | GFLOP a frame | ms a frame |",
         "| --- |" + " --- |" * 6,

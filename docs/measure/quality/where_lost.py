@@ -1,14 +1,15 @@
-"""Where a model loses J: to drift, to drawing or to resolution.
+"""Measure how much J a model loses to drift, to decoding and to resolution.
 
     python docs/measure/quality/where_lost.py --data CLIPS --model MODEL [--clip NAME ...]
 
-CLIPS holds JPEGImages/ and Annotations/ as DAVIS has them. Mean J of the objects of a clip's first mask:
+CLIPS has JPEGImages/ and Annotations/ like DAVIS. The table shows the mean J of the objects in a clip's first
+mask:
 
-tracked     from the first mask on, as `Predictor.propagate`
-memory      with the truth in place of what was predicted in every memory frame: what drift does not cost
-drawing     with the truth of the very frame as its memory: matching is trivial, the masks are only drawn
-stride 4    the truth on a map of stride 4, enlarged: what no model of such an output can pass
-stride 2    of stride 2
+tracked     tracked from the first mask, as in `Predictor.propagate`
+memory      ground truth instead of predictions in every memory frame, so without drift
+drawing     the frame's own ground truth as its only memory, so only decoding remains
+stride 4    ground truth reduced to stride 4 and enlarged: an upper bound for models with such an output
+stride 2    the same with stride 2
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ def where_lost(
 ) -> Losses:
     """The J of each condition, over all frames except the first.
 
-    truth: (H, W) of ids. step: drawing is tried on every `step`-th frame only, because each costs two frames.
+    predictor: model and settings to measure.
+    frames: (H, W, 3) uint8 each.
+    truth: (H, W) of ids each.
+    step: measure drawing only on every `step`-th frame, since each costs two frames.
     """
     ids = [int(id) for id in np.unique(truth[0]) if id]
     if not ids or len(frames) < 2:
@@ -63,7 +67,7 @@ def where_lost(
 
 
 def coarse(mask: IdMask, ids: Sequence[int], stride: int, size: int | None) -> IdMask:
-    """A mask (H, W) after a map of a stride of the working frame: averaged down, enlarged, decided again."""
+    """A mask (H, W) reduced to a stride of the working frame: averaged, enlarged and thresholded again."""
     height, width = mask.shape
     height, width = working_size(height, width, size)
     planes = torch.stack([torch.from_numpy(mask == id) for id in (0, *ids)]).float()  # (1 + O, H, W)
@@ -82,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--clip", action="append", metavar="NAME", help="only these; may be repeated")
     parser.add_argument("--size", type=int, default=480, help="short side of the working frame (480)")
     parser.add_argument("--step", type=int, default=4, metavar="N", help="drawing on every N-th frame (4)")
-    parser.add_argument("--threads", type=int, metavar="N", help="of torch")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of torch")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON of the numbers")
     args = parser.parse_args(argv)
     if args.threads:
@@ -112,18 +116,18 @@ def _tracked(
     ids: Sequence[int],
     corrected: bool,
 ) -> Iterator[IdMask]:
-    """Masks of all frames except the first; `corrected` puts the truth into each memory frame."""
+    """Masks of all frames except the first. If `corrected`, every memory frame gets its ground truth."""
     session = predictor.session()
     session.step(frames[0], truth[0])
     for index in range(1, len(frames)):
-        mask = session.step(frames[index]).mask  # the answer, before the truth is told
+        mask = session.step(frames[index]).mask  # the prediction, before the ground truth is given
         if corrected and index % predictor.policy.every == 0:
             session.correct({id: truth[index] == id for id in ids})
         yield mask
 
 
 def _drawn(predictor: Predictor, frame: Pixels, truth: IdMask, ids: Sequence[int]) -> IdMask:
-    """The mask of a frame whose own truth is the only memory."""
+    """The mask of a frame tracked with its own ground truth as the only memory."""
     if not np.isin(truth, ids).any():
         return np.zeros_like(truth)
     session: Session = predictor.session()

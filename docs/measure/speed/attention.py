@@ -1,8 +1,8 @@
-"""What attention costs as a map grows: `python docs/measure/speed/attention.py`.
+"""Measure the cost of attention as the feature map grows: `python docs/measure/speed/attention.py`.
 
 External attention compares each position with a fixed number of slots, self-attention with every other
-position; so the one grows with the positions and the other with their square. `--share` measures what both
-take of a frame in models of full size.
+position. So the first grows with the number of positions, and the second with its square. `--share` measures
+the share of both in a frame, in models of full size.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def measure(channels: int, sides: Sequence[int], repeats: int) -> list[dict[str,
 
 @torch.no_grad()
 def share(name: str, height: int, width: int, repeats: int) -> dict[str, float]:
-    """Milliseconds of attention in both encoders of a preset, and their share of a frame without its readout.
+    """Milliseconds of attention in both encoders of a preset, and the share of a frame without readout.
 
-    A frame is a key, a decoding, and a fifth of a value. Times are medians, measured in turn.
+    A frame counts as one key, one decoding, and a fifth of a value. Times are medians, measured in turn.
     """
     torch.manual_seed(0)
     model = folded(STCN(PRESETS[name]).eval())
@@ -114,9 +114,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--sides", type=int, nargs="+", default=[16, 32, 64, 128], help="of the maps, in cells (16 to 128)"
     )
     parser.add_argument("--share", action="store_true", help="of frames of 480x854, in place of maps")
-    parser.add_argument("--repeats", type=int, default=9, help="measured runs, after one more (9)")
-    parser.add_argument("--threads", type=int, help="of torch (its default)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--repeats", type=int, default=9, help="measured runs after a warm-up (9)")
+    parser.add_argument("--threads", type=int, help="threads of torch (its default)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     args = parser.parse_args(argv)
     if args.threads is not None:
         torch.set_num_threads(args.threads)

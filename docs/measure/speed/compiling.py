@@ -1,8 +1,8 @@
-"""What `torch.compile` would do for each part of a network: `python docs/measure/speed/compiling.py`.
+"""Measure the effect of `torch.compile` on each part of a network: `python docs/measure/speed/compiling.py`.
 
-Each part is compiled for one size of frame and one number of objects, with packed weights, and measured in
-turn with the same part as it is. What is measured runs in a second process, which finds on disk what a first
-one made.
+Each part is compiled for one frame size and one number of objects, with packed weights, and timed in turn
+with the uncompiled part. The timing runs in a second process, which finds the compiled code of the first on
+disk.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ def measure(
     repeats: int,
     threads: int,
 ) -> dict[str, Any]:
-    """Milliseconds (medians) of a part of a model as it is and compiled, and the seconds that compiling took.
+    """Milliseconds (medians) of a part of a model, uncompiled and compiled, and the seconds of compiling.
 
-    first, again: seconds of the first call, where nothing and where everything is found on disk. difference:
-    the largest of any output, over the largest number in it.
+    In the result, `first` and `again` are seconds of the first call, without and with compiled code on disk.
+    `difference` is the largest difference of any output, relative to the output's largest number.
     """
     arguments = name, part, dtype, objects, height, width
     before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
     with TemporaryDirectory() as folder:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # which processes that are started inherit
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # inherited by child processes
         try:
             first = _apart(threads, *arguments, 0)
             again = _apart(threads, *arguments, repeats)
@@ -71,7 +71,7 @@ def _apart(threads: int, *arguments: Any) -> dict[str, float]:
 def _measure(
     name: str, part: str, dtype: torch.dtype, objects: int, height: int, width: int, repeats: int
 ) -> dict[str, float]:
-    keep_freed_memory()  # as the command line does
+    keep_freed_memory()  # like the command line
     torch.manual_seed(0)
     network = folded(MODELS[name]().eval(), dtype)
     with torch.no_grad():
@@ -91,7 +91,7 @@ def _measure(
 def _runs(
     network: STCN, part: str, objects: int, height: int, width: int
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """A part as it is and compiled."""
+    """A part of the network, uncompiled and compiled."""
     frame = pad_to_stride(torch.randn(1, 3, height, width))[0].to(next(network.parameters()).dtype)
     features = network.encode_key(frame)
     size, cells = frame.shape[2:], features.key.shape[2:]
@@ -105,7 +105,7 @@ def _runs(
     call, arguments = calls[part]
     made: Callable[..., Any] = torch.compile(call, dynamic=False)
     if part == "key":
-        made = compiled(network).encode_key  # of which the library makes use
+        made = compiled(network).encode_key  # used by the library
 
     def packed() -> Any:
         with config.patch(freezing=True):
@@ -130,8 +130,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--height", type=int, default=480, help="of frames, in pixels (480)")
     parser.add_argument("--width", type=int, default=854, help="(854)")
     parser.add_argument("--repeats", type=int, default=15, help="measured runs (15)")
-    parser.add_argument("--threads", type=int, help="of torch (its default)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--threads", type=int, help="threads of torch (its default)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     args = parser.parse_args(argv)
     if args.threads is not None:
         torch.set_num_threads(args.threads)

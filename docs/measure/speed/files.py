@@ -1,7 +1,7 @@
-"""What reading and writing beside the network saves: `python docs/measure/speed/files.py`.
+"""Measure the benefit of reading and writing in threads: `python docs/measure/speed/files.py`.
 
-Follows a drawn clip from JPEGs to PNGs of masks in several ways, in turn: reading, stepping and writing one
-after the other; with files read and written in threads; and with frames resized there too.
+Tracks a drawn clip from JPEGs to PNGs of masks in three ways, in turn: reading, stepping and writing in
+sequence; reading and writing in threads; and resizing frames in a thread too.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def measure(
             for name, way in ways.items():
                 start, cpu = time.perf_counter(), time.process_time()
                 way(predictor, folder, masks[0], out)
-                if turn:  # the first is a warm-up
+                if turn:  # turn 0 is a warm-up
                     times[name].append((time.perf_counter() - start, time.process_time() - cpu))
     return {
         name: dict(zip(("seconds", "cpu"), map(median, zip(*taken, strict=True)), strict=True))
@@ -71,11 +71,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=24, help="of the clip (24)")
     parser.add_argument("--height", type=int, default=1080, help="of its frames, in pixels (1080)")
     parser.add_argument("--width", type=int, default=1920, help="(1920)")
-    parser.add_argument("--size", type=int, default=480, help="short side while working (480)")
-    parser.add_argument("--repeats", type=int, default=3, help="measured runs, after one more (3)")
-    parser.add_argument("--threads", type=int, help="of torch (its default)")
+    parser.add_argument("--size", type=int, default=480, help="short side of the working frames (480)")
+    parser.add_argument("--repeats", type=int, default=3, help="measured runs after a warm-up (3)")
+    parser.add_argument("--threads", type=int, help="threads of torch (its default)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     args = parser.parse_args(argv)
     if args.threads is not None:
         torch.set_num_threads(args.threads)

@@ -1,7 +1,7 @@
-"""What many objects take: `python docs/measure/speed/objects.py`.
+"""Measure time and memory for many objects: `python docs/measure/speed/objects.py`.
 
-So many objects, squares of a grid, are followed in frames of noise, with random weights: the time and the
-memory do not depend on what is seen. Each number of objects has a process of its own, for a peak of its own.
+The objects are squares of a grid, tracked in frames of noise with random weights, since time and memory do
+not depend on the content. Each number of objects runs in its own process, for its own peak memory.
 """
 
 from __future__ import annotations
@@ -29,10 +29,16 @@ from emavos.session import frame as current_frame
 def measure(
     name: str, objects: int, height: int, width: int, memory_frames: int, at_once: int, threads: int
 ) -> dict[str, float]:
-    """Milliseconds of CPU of a frame that is read and of one that becomes memory too, and megabytes.
+    """Milliseconds of CPU for a frame that is only read and for a frame stored in memory, and megabytes.
 
-    at_once: objects that go through the network together. memory_frames: that the bank holds, and is given
-    before the last two frames are measured. peak_mb: of the process; bank_mb: of the memory bank.
+    name: name of a preset.
+    objects: number of objects.
+    height, width: size of the frames in pixels.
+    memory_frames: frames in the memory bank before the last two frames are measured.
+    at_once: objects per pass through the network.
+    threads: torch's threads.
+
+    In the result, `peak_mb` is the process's peak, `bank_mb` the size of the memory bank.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -54,7 +60,7 @@ def measure(
 
 
 def grid(objects: int, height: int, width: int) -> IdMask:
-    """A mask (H, W) of so many objects, boxes that touch, with ids from 1 on; a row below is background."""
+    """A mask (H, W) of adjacent boxes with ids from 1; a row below is background."""
     across = math.ceil(math.sqrt(objects * width / height))
     down = math.ceil(objects / across)
     y, x = np.mgrid[0:height, 0:width]
@@ -72,8 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--at-once", type=int, default=current_frame.OBJECTS_AT_ONCE, help="objects in a chunk"
     )
-    parser.add_argument("--threads", type=int, default=1, help="of torch (1)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     args = parser.parse_args(argv)
     machine = describe(torch.device("cpu"))
     print(machine)

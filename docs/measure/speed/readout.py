@@ -1,9 +1,9 @@
-"""What a readout costs as the memory grows: `python docs/measure/speed/readout.py`.
+"""Measure the cost of a readout as the memory grows: `python docs/measure/speed/readout.py`.
 
-The dense method is that of STCN's published evaluation: an affinity of N x P, its top-k along the memory,
-their softmax scattered back into a matrix of N x P, and one matrix product an object. Both are measured in
-one run, in turn, on the same tensors; cells are those of 480p at stride 16. Values are noise. Keys are noise
-too, among which the native readout can pass over few, or those of the embedded model for a drawn clip.
+The dense method is from STCN's published evaluation: an N x P affinity, its top-k along the memory, the
+softmax scattered back into an N x P matrix, and one matrix product per object. Both methods are timed in one
+run, in turn, on the same tensors, with the cells of 480p at stride 16. Values are noise. Keys are either
+noise, in which the native readout can skip few cells, or the embedded model's keys for a drawn clip.
 """
 
 from __future__ import annotations
@@ -33,15 +33,21 @@ from emavos.memory.readout import Backend
 from emavos.models import STCN
 from emavos.weights import load_model
 
-CELLS = 30 * 54  # of a frame of 480x864
+CELLS = 30 * 54  # cells of a frame of 480x864
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 Keys = Literal["noise", "clip"]
-_DISTINCT = 20  # frames of the clip
+_DISTINCT = 20  # different frames of the clip
 FRAMES = (1, 2, 5, 10, 20, 50, 100, 400)
 
 
 def reference_method(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> Tensor:
-    """query: (Ck, P). keys: (Ck, N). values: (O, Cv, N). Returns (O, Cv, P)."""
+    """The dense readout of STCN's published evaluation: (O, Cv, P).
+
+    query: (Ck, P).
+    keys: (Ck, N).
+    values: (O, Cv, N).
+    top_k: number of memory cells read by each query cell.
+    """
     similarity = (2 * keys.T @ query - keys.square().sum(0)[:, None]) / keys.shape[0] ** 0.5  # (N, P)
     top, index = similarity.topk(min(top_k, keys.shape[1]), dim=0)
     affinity = torch.zeros_like(similarity).scatter_(0, index, top.softmax(0))
@@ -63,11 +69,16 @@ def measure(
     device: str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Milliseconds (medians) and extra megabytes of one readout from so many memory frames.
+    """Milliseconds (medians) and extra megabytes of one readout from `frames` memory frames.
 
-    backends: of `topk_readout`. dense: measure the dense method too, as "reference".
-    channels: Cv. keys_of: what they are of; of a clip there are 64 key channels, and the cells of 480p.
-    cells: of a frame. clock: in seconds.
+    frames: number of memory frames.
+    objects: number of objects.
+    channels: value channels Cv.
+    keys_of: source of the keys; clip keys have 64 channels and the cells of 480p.
+    backends: backends of `topk_readout` to measure.
+    dense: whether to measure the dense method too, as "reference".
+    cells: cells per frame.
+    clock: returns the time in seconds.
     """
     generator = torch.Generator(device).manual_seed(0)
     if keys_of == "clip":
@@ -76,9 +87,9 @@ def measure(
         query = torch.randn(key_channels, cells, generator=generator, device=device)
         keys = torch.randn(frames * cells, key_channels, generator=generator, device=device)
     values = torch.randn(len(keys), objects, channels, generator=generator, device=device)
-    norms = keys.square().sum(1)  # as a bank has them
+    norms = keys.square().sum(1)  # as in a memory bank
     runs: dict[str, Callable[[], Tensor]] = {}
-    if dense:  # before the others, with what they hold laid out as it wants it
+    if dense:  # first, on inputs in the layout of the dense method
         dense_keys, dense_values = keys.T.contiguous(), values.permute(1, 2, 0).contiguous()
         runs["reference"] = lambda: reference_method(query, dense_keys, dense_values, top_k)
     for backend in backends:
@@ -86,7 +97,7 @@ def measure(
     row: dict[str, float] = {"objects": objects, "channels": channels, "frames": frames}
     times: dict[str, list[float]] = {name: [] for name in runs}
     with torch.inference_mode():
-        outputs = [run() for run in runs.values()]  # a warm-up
+        outputs = [run() for run in runs.values()]  # warm-up
         row["difference"] = max((x - outputs[0]).abs().max().item() for x in outputs)
         del outputs
         for _ in range(repeats):
@@ -103,9 +114,9 @@ def measure(
 
 
 def clip_keys(frames: int) -> tuple[Tensor, Tensor]:
-    """Keys (N, Ck) of the embedded model for the frames of `synthetic_clip`, and of the next one (Ck, P).
+    """The embedded model's keys (N, Ck) for frames of `synthetic_clip`, and (Ck, P) for the next frame.
 
-    Every second frame is memory. Beyond twenty they come again with a little noise.
+    Every second frame is a memory frame. Beyond twenty, frames repeat with a little noise.
     """
     model, distinct = load_model().eval(), min(frames, _DISTINCT)
     clip = synthetic_clip(2 * distinct + 1, (480, 864))[0]
@@ -129,16 +140,16 @@ def _synchronize(device: str) -> None:
 
 
 def _extra_mb(run: Callable[[], object], device: str) -> float:
-    """Megabytes that a call holds at most beyond what was held before, its output included."""
+    """Megabytes allocated by a call at its peak, including its output."""
     if torch.device(device).type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         run()
         return (torch.cuda.max_memory_allocated(device) - before) / 1e6
     reset = Path("/proc/self/clear_refs")
-    if not reset.exists():  # not Linux
+    if not reset.exists():  # only on Linux
         return float("nan")
-    ctypes.CDLL(None).malloc_trim(0)  # so that what was freed is not used again unseen
+    ctypes.CDLL(None).malloc_trim(0)  # return freed memory, so that its reuse is measured
     reset.write_text("5")
     before = _kilobytes("VmRSS")
     run()
@@ -151,7 +162,7 @@ def _kilobytes(name: str) -> int:
 
 
 def _plots(rows: Sequence[dict[str, float]]) -> Image.Image:
-    """Time above, extra memory below."""
+    """Two plots: time above, extra memory below."""
     kinds = dict.fromkeys((int(row["objects"]), int(row["channels"])) for row in rows)
     names = dict.fromkeys(key.removesuffix("_ms") for row in rows for key in row if key.endswith("_ms"))
     charts = []
@@ -188,8 +199,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--cells", type=int, default=CELLS, help=f"of a frame ({CELLS}, those of 480p)")
     parser.add_argument("--dense-up-to", type=int, default=50, metavar="FRAMES",
                         help="measure the reference up to here: it takes 30 MB a frame (50)")  # fmt: skip
-    parser.add_argument("--repeats", type=int, default=5, help="measured runs, after one more (5)")
-    parser.add_argument("--threads", type=int, help="of torch (its default)")
+    parser.add_argument("--repeats", type=int, default=5, help="measured runs after a warm-up (5)")
+    parser.add_argument("--threads", type=int, help="threads of torch (its default)")
     parser.add_argument(
         "--clock",
         choices=list(CLOCKS),
@@ -197,8 +208,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="cpu counts the time of all threads of this process, so that a busy machine matters less (wall)",
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw plots there")
     args = parser.parse_args(argv)
     kinds = []
     for kind in args.objects:

@@ -1,9 +1,9 @@
-"""How much faster a frame is than by the method of STCN's published evaluation, and whether its labels stay.
+"""Compare the speed and labels of a frame with the method of STCN's published evaluation.
 
-`python docs/measure/speed/reference.py` rebuilds that method on the same weights: channels first, batch norms
-as passes of their own, every convolution of the value encoder and the decoder on all channels of each
-object, and a dense readout (`readout.reference_method`). Both are measured in one run, in turn, on random
-weights, and label the same frames. `--near` adds ours with `emavos.Shortcuts`.
+`python docs/measure/speed/reference.py` rebuilds the published method with the same weights: channels first,
+separate batch norms, every convolution of the value encoder and decoder on all channels of each object, and a
+dense readout (`readout.reference_method`). Both methods are timed in one run, in turn, on random weights, and
+label the same frames. `--near` adds our method with `emavos.Shortcuts`.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from emavos.settings import Shortcuts
 from readout import reference_method
 
 STAGES = ("key", "read", "decode", "value")
-_ENCODED = 2  # memory frames that are encoded; the others are these with noise, which costs the same to read
+_ENCODED = 2  # encoded memory frames; the rest are copies with noise, with the same cost of reading
 _SHORTCUTS = {
     "": Shortcuts(),
     ", decode_near": Shortcuts(decode_near=True),
     ", encode_near too": Shortcuts(decode_near=True, encode_near=True),
 }
-_GAINS = {  # that keep the masks of random weights from being trivial
+_GAINS = {  # gains that keep the masks of random weights from being trivial
     "key_encoder.key_proj.weight": 0.18,
     "key_encoder.context_proj.weight": 0.5,
     "decoder.up8.skip_conv.weight": 0.5,
@@ -53,7 +53,7 @@ _GAINS = {  # that keep the masks of random weights from being trivial
 
 
 class ReferenceMethod:
-    """The published method on the weights of a model with ResNet trunks."""
+    """The published method, with the weights of a model with ResNet trunks."""
 
     def __init__(self, model: STCN) -> None:
         self.model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
@@ -73,7 +73,11 @@ class ReferenceMethod:
         return fused[None]
 
     def remember(self, key: Tensor, values: Tensor) -> None:
-        """key: (Ck, h, w). values: (O, Cv, h, w)."""
+        """Add a memory frame.
+
+        key: (Ck, h, w).
+        values: (O, Cv, h, w).
+        """
         self.keys.append(key.flatten(1))
         self.values.append(values.flatten(2))
 
@@ -95,14 +99,14 @@ class ReferenceMethod:
 
 
 class OurMethod:
-    """What a session does of a frame, in the type of the model's weights."""
+    """The steps of a session for one frame, in the dtype of the model's weights."""
 
     def __init__(self, model: STCN, policy: MemoryPolicy, shortcuts: Shortcuts) -> None:
         self.model = model
         self.dtype = next(model.parameters()).dtype
         self.bank = MemoryBank(policy)
         self.shortcuts = shortcuts
-        self.cells: Tensor | None = None  # decoded of the last frame
+        self.cells: Tensor | None = None  # cells decoded in the last frame
 
     def key(self, frame: Tensor) -> Features:
         return self.model.encode_key(frame.to(self.dtype))
@@ -139,12 +143,14 @@ def measure(
     backend: Backend = "auto",
     compile: bool = False,
 ) -> dict[str, Any]:
-    """Milliseconds of each stage and of a frame by each method, ratios, and the share of labels that differ.
+    """Milliseconds of each stage and of a frame by each method, ratios, and the share of different labels.
 
-    A frame is a key, a readout, a decoding, and a fifth of a value. Times are medians.
+    A frame counts as one key, one readout, one decoding, and a fifth of a value. Times are medians.
 
-    near: ours with shortcuts too, whose share of decoded cells is told in place of labels: random weights see
-        objects everywhere. backend: of our readout. compile: our key encoder.
+    near: whether to add our method with shortcuts. Its share of decoded cells is shown instead of labels,
+        since random weights see objects everywhere.
+    backend: backend of our readout.
+    compile: whether to compile our key encoder.
     """
     model = random_model()
     frames, probs = _clip(objects, height, width)
@@ -163,7 +169,7 @@ def measure(
         features: dict[str, Features] = {}
         readouts: dict[str, Tensor] = {}
         times: dict[str, dict[str, list[float]]] = {name: {stage: [] for stage in STAGES} for name in methods}
-        for turn in range(repeats + 1):  # the first is a warm-up
+        for turn in range(repeats + 1):  # turn 0 is a warm-up
             for stage in STAGES:
                 for name, method in methods.items():
                     run = _stage(method, stage, frames[-1], probs[-1], features.get(name), readouts.get(name))
@@ -186,13 +192,13 @@ def measure(
                 row[name]["differ"] = (labels[name] != labels["reference"]).double().mean().item()
             else:
                 row[name]["decoded"] = cells.double().mean().item()
-    row["covered"] = probs[-1].sum(dim=1).mean().item()  # by the objects, of the frame
+    row["covered"] = probs[-1].sum(dim=1).mean().item()  # fraction of the frame covered by objects
     row["foreground"] = (labels["reference"] > 0).double().mean().item()
     return row
 
 
 def random_model(seed: int = 0) -> STCN:
-    """`stcn` with weights that pass signals on, so that its masks are neither empty nor full."""
+    """`stcn` with random weights scaled to pass signals on, so that masks are neither empty nor full."""
     model, generator = STCN(PRESETS["stcn"]).eval(), torch.Generator().manual_seed(seed)
     for name, x in model.state_dict().items():
         if not x.is_floating_point():
@@ -211,7 +217,7 @@ def random_model(seed: int = 0) -> STCN:
 
 
 def _clip(objects: int, height: int, width: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Frames (1, 3, H, W) as the network takes them, and probabilities (1, O, H, W)."""
+    """Frames (1, 3, H, W) as expected by the network, and probabilities (1, O, H, W)."""
     clip, masks = synthetic_clip(_ENCODED + 1, (height, width))
     frames = [pad_to_stride(normalize(to_frame(frame))[None])[0] for frame in clip]
     ids = (3, 2, 1)[:objects]
@@ -244,7 +250,7 @@ def _stage(
 
 
 def _each(x: Tensor, objects: int) -> Tensor:
-    """(1, C, h, w) for each object: (O, C, h, w)."""
+    """x (1, C, h, w) repeated for each object: (O, C, h, w)."""
     return x.repeat(objects, 1, 1, 1)
 
 
@@ -295,9 +301,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--compile", action="store_true", help="our key encoder")
     parser.add_argument("--height", type=int, default=480, help="of frames, in pixels (480)")
     parser.add_argument("--width", type=int, default=864, help="(864)")
-    parser.add_argument("--repeats", type=int, default=5, help="measured runs, after one more (5)")
-    parser.add_argument("--threads", type=int, help="of torch (its default)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--repeats", type=int, default=5, help="measured runs after a warm-up (5)")
+    parser.add_argument("--threads", type=int, help="threads of torch (its default)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     args = parser.parse_args(argv)
     loads = []
     for load in args.loads:

@@ -1,8 +1,8 @@
-"""The least time of a readout on a GPU, computed and not measured: `python docs/measure/speed/roofline.py`.
+"""Compute the least possible time of a readout on a GPU: `python docs/measure/speed/roofline.py`.
 
-Counted are the products of keys and queries and of affinities and values, and the bytes that go to and from
-the GPU's memory; the bound is the larger of the two times, at the peaks of the maker's data sheets.
-Comparisons, launches and what the caches must carry are not counted, so a real kernel is slower.
+Nothing is measured. The script counts the products of keys and queries and of affinities and values, and the
+bytes moved to and from GPU memory. The bound is the larger of the two times, at the peak rates of the data
+sheets. Comparisons, kernel launches and cache traffic are not counted, so a real kernel is slower.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from readout import CELLS
 
 @dataclass(frozen=True)
 class GPU:
-    """Peaks without sparsity."""
+    """Peak rates without sparsity."""
 
     name: str
     capability: int
@@ -39,7 +39,12 @@ class Cost:
     bytes: float
 
     def seconds(self, gpu: GPU, width: int, tensor_cores: bool) -> float:
-        """width: bytes of a number; tensor cores take halves alone."""
+        """The least time in seconds.
+
+        gpu: peak rates.
+        width: bytes per number.
+        tensor_cores: whether tensor cores are used; only for 2-byte numbers.
+        """
         peak = gpu.halves if width == 2 and tensor_cores else gpu.float32
         return max(self.flops / peak, self.bytes / gpu.bandwidth)
 
@@ -47,7 +52,7 @@ class Cost:
 def dense_cost(
     cells: int, queries: int, objects: int, channels: int, key_channels: int, top_k: int, width: int
 ) -> Cost:
-    """The affinity is written, read by the top-k, written again with its zeros, and read by each object."""
+    """Dense: the affinity is written, read by the top-k, written again, and read for each object."""
     affinity = cells * queries * width
     tensors = (cells + queries) * (key_channels + objects * channels) * width
     flops = 2 * cells * queries * (key_channels + objects * channels)
@@ -57,11 +62,11 @@ def dense_cost(
 def fused_cost(
     cells: int, queries: int, objects: int, channels: int, key_channels: int, top_k: int, width: int
 ) -> Cost:
-    """One pass over the keys, then top_k rows of values a query cell, each fetched anew."""
+    """Fused: one pass over the keys, then top_k rows of values per query cell, each fetched again."""
     flops = 2 * queries * (cells * key_channels + top_k * objects * channels)
-    keys = (cells + queries) * key_channels * width + 4 * cells  # with the norms
-    rows = queries * (top_k + 1) * objects * channels * width  # with the output
-    found = 2 * 8 * queries * top_k  # written by the first kernel and read by the second, for each share
+    keys = (cells + queries) * key_channels * width + 4 * cells  # including the norms
+    rows = queries * (top_k + 1) * objects * channels * width  # including the output
+    found = 2 * 8 * queries * top_k  # written by the first kernel and read by the second, per share
     return Cost(flops, keys + rows + found)
 
 

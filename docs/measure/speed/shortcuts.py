@@ -1,7 +1,7 @@
-"""What shortcuts take of a frame's stages: `python docs/measure/speed/shortcuts.py`.
+"""Measure the effect of shortcuts on the stages of a frame: `python docs/measure/speed/shortcuts.py`.
 
-Weights are random, objects are squares on an eighth of the frame, and the memory is noise: nothing is said
-about masks.
+Weights are random, objects are squares on an eighth of the frame, and the memory is noise, so the script
+shows nothing about masks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def measure(
     memory_frames: int = 10,
     repeats: int = 3,
 ) -> dict[str, float]:
-    """Milliseconds of each stage of a preset, whole and near the objects; the least of the repeats."""
+    """Milliseconds of each stage of a preset, on whole frames and near objects: minimum of the repeats."""
     torch.manual_seed(0)
     network = folded(STCN(PRESETS[name]).eval(), dtype)
     frame = torch.randn(1, 3, height, width).to(next(network.parameters()).dtype)
@@ -75,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=864, help="(864)")
     parser.add_argument("--objects", type=int, default=1, help="(1)")
     parser.add_argument("--memory-frames", type=int, default=10, help="(10)")
-    parser.add_argument("--repeats", type=int, default=3, help="measured runs, after one more (3)")
-    parser.add_argument("--threads", type=int, help="of torch (its default)")
+    parser.add_argument("--repeats", type=int, default=3, help="measured runs after a warm-up (3)")
+    parser.add_argument("--threads", type=int, help="threads of torch (its default)")
     args = parser.parse_args(argv)
     if args.threads is not None:
         torch.set_num_threads(args.threads)

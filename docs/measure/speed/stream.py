@@ -1,7 +1,7 @@
-"""Whether a long stream stays flat, in memory and in time: `python docs/measure/speed/stream.py`.
+"""Check that memory and time stay flat over a long stream: `python docs/measure/speed/stream.py`.
 
-A small scene is played forward and backward for so many frames. What the process holds and what a frame
-takes, in windows of frames, are compared: the first after the warm-up, and the last.
+A small scene is played forward and backward for many frames. The process's memory and the time per frame are
+compared between the first window of frames after the warm-up and the last window.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from emavos.models import PRESETS, STCN
 from emavos.predictor import Predictor
 from emavos.weights.load import load_model
 
-SCENE = 24  # frames of the scene
+SCENE = 24  # number of different frames
 
 
 def measure(
     model: STCN, policy: MemoryPolicy, frames: int, height: int, width: int, objects: int, windows: int
 ) -> Iterator[dict[str, float]]:
-    """What each window of a stream of one to three objects took.
+    """Time and memory of each window of a stream with one to three objects.
 
-    Times are medians over periods of `policy.every` frames, of which one becomes memory, in milliseconds a
-    frame: `cpu` of the process, which waiting for others does not lengthen, and `wall`.
+    Times are medians in milliseconds per frame, over periods of `policy.every` frames with one memory frame
+    each: `cpu` is the time of the process, unaffected by other programs, and `wall` the elapsed time.
     """
     pictures, masks = synthetic_clip(SCENE, (height, width))
     order = cycle([*range(SCENE), *range(SCENE - 2, 0, -1)])
@@ -54,7 +54,7 @@ def measure(
 
 
 def _resident_mb() -> float:
-    """What the process holds now; NaN where that is not Linux."""
+    """The memory of the process in megabytes; NaN except on Linux."""
     status = Path("/proc/self/status")
     found = re.search(r"VmRSS:\s+(\d+) kB", status.read_text()) if status.exists() else None
     return float("nan") if found is None else int(found[1]) * 1024 / 1e6
@@ -75,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--max-frames", type=int, default=MemoryPolicy.max_frames, help=f"({MemoryPolicy.max_frames})"
     )
     parser.add_argument("--eviction", choices=get_args(Eviction), default=MemoryPolicy.eviction)
-    parser.add_argument("--threads", type=int, help="of torch (its default)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--threads", type=int, help="threads of torch (its default)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     args = parser.parse_args(argv)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows.append(row)
         cells = [f"{row[name]:.1f}" for name in ("memory_mb", "bank_mb", "cpu", "wall")]
         print(f"| {row['first']} to {row['last']} | {' | '.join(cells)} |", flush=True)
-    if len(rows) > 2:  # the first is the warm-up
+    if len(rows) > 2:  # the first window is the warm-up
         growth = {name: rows[-1][name] / rows[1][name] - 1 for name in ("memory_mb", "cpu", "wall")}
         print("the last against the second: " + ", ".join(f"{name} {x:+.1%}" for name, x in growth.items()))
     if args.json is not None:

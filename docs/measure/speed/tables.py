@@ -63,7 +63,7 @@ def sections(options: Sequence[str]) -> Iterator[str]:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python docs/measure/speed/tables.py", description=__doc__)
     parser.add_argument("file", type=Path, metavar="MD", help="what is written")
-    parser.add_argument("--threads", type=int, metavar="N", help="of torch (its default)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of torch (its default)")
     args = parser.parse_args(argv)
     options = [] if args.threads is None else ["--threads", str(args.threads)]
     parts = ["# Measured on this machine"]

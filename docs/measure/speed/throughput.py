@@ -1,7 +1,7 @@
-"""Videos an hour by one process, by shards and by Ray: `python docs/measure/speed/throughput.py`.
+"""Measure videos per hour of one process, shards and Ray: `python docs/measure/speed/throughput.py`.
 
-Each way is the command line as it is, with its start: for few short videos that is most of the time, so the
-time of the start alone, of a run in which all is done already, is told beside it.
+Each way runs the command line, including its start. With few short videos the start takes most of the time,
+so the output also shows the start alone, measured on a run with all videos finished.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from emavos.io import write_image, write_mask
 
 
 def write_clips(folder: Path, count: int, frames: int, size: tuple[int, int]) -> None:
-    """So many clips of three objects, each beside its first mask."""
+    """Write clips of three objects, each beside its first mask."""
     for seed in range(count):
         clip, masks = synthetic_clip(frames=frames, size=size, seed=seed)
         (folder / f"clip{seed}").mkdir(parents=True)
@@ -31,7 +31,7 @@ def write_clips(folder: Path, count: int, frames: int, size: tuple[int, int]) ->
 
 
 def seconds(commands: Sequence[Sequence[str]]) -> float:
-    """How long it takes until all of these batches, begun together, have ended."""
+    """The time until all commands, started together, have ended."""
     start = time.monotonic()
     running = [
         subprocess.Popen([sys.executable, "-m", "emavos", "batch", *command, "--quiet"])
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python docs/measure/speed/throughput.py", description=__doc__)
     parser.add_argument("--videos", type=int, default=8, help="(8)")
     parser.add_argument("--frames", type=int, default=24, help="of each (24)")
-    parser.add_argument("--size", type=int, default=240, help="short side while working (240)")
+    parser.add_argument("--size", type=int, default=240, help="short side of the working frames (240)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="(one for each core)")
     parser.add_argument("--ways", nargs="+", default=["one", "shards", "ray"], help="(one shards ray)")
     parser.add_argument("--json", action="store_true")

@@ -1,7 +1,7 @@
-"""How fast training runs here, and what it waits for: `python docs/measure/speed/training.py --data DIR`.
+"""Measure the speed of training and its waiting for data: `python docs/measure/speed/training.py --data DIR`.
 
-Samples are made by worker processes while the model learns. Three rates tell whether they keep up: of the
-samples alone, of learning alone (one batch again and again), and of both together.
+Worker processes prepare samples while the model learns. Three rates show whether the workers keep up: samples
+only, learning only (on one repeated batch), and both together.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from emavos.training.sources import open_samples
 
 @dataclass(frozen=True)
 class Rates:
-    """Samples (clips) a second, and the share of the time that learning waited for them.
+    """Samples (clips) per second, and the fraction of time spent waiting for samples.
 
-    The CPU's own time says more than the clock where other work runs beside.
+    CPU time is more reliable than elapsed time if other programs are running.
     """
 
     workers: int
     data: float
     compute: float
     together: float
-    waiting: float  # of the time together, in [0, 1]
-    data_cpu: float  # CPU seconds that making a clip takes
-    compute_cpu: float  # and learning from one
+    waiting: float  # fraction of the time together, in [0, 1]
+    data_cpu: float  # CPU seconds to prepare a clip
+    compute_cpu: float  # CPU seconds to learn from a clip
 
 
 def measure(
     data: Path, config: TrainConfig, *, batches: int = 10, workers: int = 1, device: str = "cpu"
 ) -> Rates:
-    """The rates of a stage over so many batches, after one more; weights are random, which costs the same."""
+    """The rates of a stage over `batches` batches, after a warm-up, with random weights."""
     config = replace(config, iterations=max(config.iterations, batches + 1))
     samples = open_samples(data, config)
 
     def load() -> list[float]:
-        """When each batch came, the first left out: it waits for the workers to start."""
+        """Arrival times of the batches, without the first, which includes the start of the workers."""
         return [time.perf_counter() for _ in load_batches(samples, 0, batches + 1, config, workers)]
 
     came = load()
@@ -80,20 +80,21 @@ def measure(
 
 
 def _learn(learner: Learner, batch: Sample) -> None:
-    learner.step(Sample(*(x.to(learner.device) for x in batch)), 0)  # its loss is read, so it is done
+    # the step reads the loss, so the work is done
+    learner.step(Sample(*(x.to(learner.device) for x in batch)), 0)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python docs/measure/speed/training.py", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="of the stage")
     parser.add_argument("--stage", choices=list(STAGES), default="tiny-1", help="(tiny-1)")
-    parser.add_argument("--batches", type=int, default=10, help="measured, after one more (10)")
+    parser.add_argument("--batches", type=int, default=10, help="measured batches after a warm-up (10)")
     parser.add_argument(
-        "--workers", type=int, nargs="+", default=[0, 1], help="processes that make samples (0 1)"
+        "--workers", type=int, nargs="+", default=[0, 1], help="processes that prepare samples (0 1)"
     )
-    parser.add_argument("--threads", type=int, help="of torch (its default)")
+    parser.add_argument("--threads", type=int, help="threads of torch (its default)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     args = parser.parse_args(argv)
     if args.threads is not None:
         torch.set_num_threads(args.threads)

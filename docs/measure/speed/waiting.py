@@ -1,9 +1,8 @@
-"""How long a person waits at `emavos ui`: `python docs/measure/speed/waiting.py` (chromium; extra: dev).
+"""Measure the waiting times at `emavos ui`: `python docs/measure/speed/waiting.py` (chromium; extra: dev).
 
-It paints, keeps masks and jumps in a browser without a window, on a drawn clip that was tracked. A wait is
-from an event of the mouse or of a key until the browser, after it drew what came of it, begins the picture
-after that: at most 17 ms more than the eye waits. It jumps to frames that the browser has not seen, while the
-network rests.
+The script paints, keeps masks and jumps between frames in a headless browser, on a drawn and tracked clip. A
+wait lasts from a mouse or key event until the browser begins the picture after the one that shows the result,
+so at most 17 ms longer than the eye waits. Jumps go to frames new to the browser, while the network is idle.
 """
 
 from __future__ import annotations
@@ -64,9 +63,13 @@ new MutationObserver(() => {
 
 @contextmanager
 def browser_at(project: Path, *options: str, window: str = "1280,800") -> Iterator[tuple[Chrome, str]]:
-    """Chromium without a window, and the address of an `emavos ui` that works in a new folder.
+    """Context with headless chromium and the address of an `emavos ui` in a new folder.
 
-    options: of the command. Raises ImportError or RuntimeError where selenium or chromium is missing.
+    project: folder of the project.
+    options: further arguments of the command.
+    window: size of the window.
+
+    Raises ImportError or RuntimeError if selenium or chromium is missing.
     """
     try:
         from selenium import webdriver
@@ -93,11 +96,11 @@ def browser_at(project: Path, *options: str, window: str = "1280,800") -> Iterat
             finally:
                 browser.quit()
         finally:
-            server.send_signal(signal.SIGINT)  # the way it ends
+            server.send_signal(signal.SIGINT)  # the usual way to stop
 
 
 def measure(height: int, width: int, repeats: int, brush: int) -> dict[str, list[float]]:
-    """Milliseconds of each of `WAITS`, as they came."""
+    """Milliseconds of each of `WAITS`, in order of measurement."""
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.support.wait import WebDriverWait
 
@@ -167,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--brush", type=int, default=12, help="its size, in pixels of the video (12)")
     parser.add_argument("--repeats", type=int, default=10, help="of each, and twice of some (10)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     args = parser.parse_args(argv)
     rows = {}
     for frame in args.frame:
