@@ -56,7 +56,7 @@ _PARTS = (
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name when it is first asked for: torch takes seconds, and `emavos --help` should not."""
+    """Load a public name on first use: torch takes seconds to load, and `emavos --help` should not wait."""
     if name in _PARTS:
         return import_module(f"emavos.{name}")
     if name not in _HOMES:

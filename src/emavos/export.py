@@ -1,7 +1,6 @@
-"""The network for other runtimes: its three functions as programs of `torch.export`, and as ONNX graphs.
+"""Exports the network for other runtimes: its three functions as `torch.export` programs and as ONNX graphs.
 
-What a video needs between them, the memory and its readout, is no network and stays outside:
-`examples/onnx_stream.py` has it in NumPy.
+The memory and its readout are not part of the network. `examples/onnx_stream.py` has both in NumPy.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     import onnx
 
 MANIFEST = "manifest.json"
-TOLERANCE = {torch.float32: 1e-4, torch.float16: 3e-2}  # of the largest number of an output
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 3e-2}  # as a share of the largest number of an output
 CASES = ((32, 48, 1), (96, 160, 2), (128, 80, 5))  # height, width, objects
 
 _OUTPUTS: Mapping[str, tuple[str, ...]] = {
@@ -43,24 +42,24 @@ _OUTPUTS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a graph is from the network, on noise of one size."""
+    """The difference between a graph and the network, on noise of one size."""
 
     graph: str
     height: int
     width: int
     objects: int
-    error: float  # the largest, as a share of the largest number of that output
+    error: float  # largest error, as a share of the largest number of the output
 
 
 def export_programs(model: STCN) -> dict[str, ExportedProgram]:
-    """The network's functions as programs of `torch.export`, in the dtype of the model.
+    """The functions of the network as `torch.export` programs, in the model's dtype: {name: program}.
 
     * encode_key(frame) -> key, context, f16, f8, f4
     * encode_value(frame, f16, prob) -> value
     * decode(readout, context, f8, f4) -> logits
 
-    Shapes are those of `STCN` for one frame (B = 1). Height, width and the number of objects are free:
-    multiples of 16 up to 8192, and 1 to 255.
+    Shapes are those of `STCN` for one frame (B = 1). Height and width are dynamic, multiples of 16 up to
+    8192, and so is the number of objects, 1 to 255.
 
     >>> programs = export_programs(load_model())
     >>> key, context, f16, f8, f4 = programs["encode_key"].module()(frame)
@@ -86,16 +85,16 @@ def export_programs(model: STCN) -> dict[str, ExportedProgram]:
 
 
 def export_onnx(model: STCN, folder: PathLike, policy: MemoryPolicy | None = None) -> dict[str, Any]:
-    """Write the programs as ONNX graphs into a folder, and `manifest.json` beside them; returns the manifest.
+    """Write the programs as ONNX graphs to a folder, with a `manifest.json`; returns the manifest.
 
-    model: its dtype, float32 or float16, is that of the graphs.
-    folder: made if need be; the manifest is written last.
-    policy: stands in the manifest for whoever writes the memory; None: the defaults.
+    model: in float32 or float16. The graphs get the same dtype.
+    folder: created if it does not exist. The manifest is written last.
+    policy: included in the manifest, for the author of the memory; None: the defaults.
 
-    The manifest says what a runtime must know: config, dtype, stride, mean and standard deviation of frames,
-    names and shapes of inputs and outputs, and the sha256 of each file and of the weights.
+    The manifest has everything that a runtime must know: config, dtype, stride, mean and standard deviation
+    of frames, names and shapes of inputs and outputs, and the sha256 of each file and of the weights.
 
-    Raises ImportError where the extra `onnx` is not installed, ValueError for another dtype.
+    Raises ImportError if the extra `onnx` is not installed, and ValueError for another dtype.
     """
     from emavos import __version__
 
@@ -141,12 +140,14 @@ def export_onnx(model: STCN, folder: PathLike, policy: MemoryPolicy | None = Non
 def check_onnx(
     model: STCN, folder: PathLike, cases: Iterable[tuple[int, int, int]] = CASES
 ) -> list[Difference]:
-    """Run the graphs of a folder with onnxruntime on noise, and compare them with the network in float32.
+    """Run the graphs of a folder with onnxruntime on noise, and compare with the network in float32.
 
-    cases: height and width, multiples of 16, and objects of each.
+    model: the exported model.
+    folder: written by `export_onnx`.
+    cases: (height, width, number of objects) of each run; height and width are multiples of 16.
 
-    Raises ValueError where a file is not that of the manifest, or a graph is further from the network than
-    rounding explains (`TOLERANCE`); ImportError where the extra `onnx` is not installed.
+    Returns one difference per graph and case. Raises ValueError if a file does not match the manifest, or a
+    difference exceeds the rounding error (`TOLERANCE`), and ImportError if the extra `onnx` is not installed.
     """
     _, onnxruntime = _packages()
     folder = Path(folder)
@@ -185,12 +186,12 @@ class _EncodeKey(nn.Module):
 
 class _EncodeValue(_EncodeKey):
     def forward(self, frame: Tensor, f16: Tensor, prob: Tensor) -> Tensor:  # type: ignore[override]
-        return self.model.encode_value(frame, Features(f16, f16, f16, f16, f16), prob)  # it reads f16 alone
+        return self.model.encode_value(frame, Features(f16, f16, f16, f16, f16), prob)  # reads only f16
 
 
 class _Decode(_EncodeKey):
     def forward(self, readout: Tensor, context: Tensor, f8: Tensor, f4: Tensor) -> Tensor:  # type: ignore[override]
-        return self.model.decode(readout, Features(context, context, context, f8, f4))  # it reads these
+        return self.model.decode(readout, Features(context, context, context, f8, f4))  # reads only these
 
 
 def _functions(model: STCN) -> dict[str, nn.Module]:
@@ -199,7 +200,7 @@ def _functions(model: STCN) -> dict[str, nn.Module]:
 
 
 def _inputs(model: STCN, height: int, width: int, objects: int) -> dict[str, dict[str, Tensor]]:
-    """Noise for each function, of the model's dtype and on its device; the same each time."""
+    """Noise as inputs of each function, in the model's dtype and on its device. The same on every call."""
     generator = torch.Generator().manual_seed(0)
     weight = next(model.parameters())
     frame = torch.randn(1, 3, height, width, generator=generator).to(weight)
@@ -221,7 +222,7 @@ def _inputs(model: STCN, height: int, width: int, objects: int) -> dict[str, dic
 
 
 def _tidy(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph without notes on the source it was traced from, and with axes named h, w and objects."""
+    """The graph without notes on the traced source, and with axes named h, w and objects."""
     graph = proto.graph
     for node in graph.node:
         node.ClearField("metadata_props")
@@ -238,7 +239,7 @@ def _tidy(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _axes(graph: onnx.GraphProto) -> dict[str, str]:
-    """What torch calls an axis, and what it is: {"s39": "h", "s94": "w"}."""
+    """Names of axes, by torch's names: {"s39": "h", "s94": "w"}."""
     named: dict[str, str] = {}
     for x in graph.input:
         *first, height, width = x.type.tensor_type.shape.dim
@@ -254,7 +255,7 @@ def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
 
 def _session(onnxruntime: Any, content: bytes) -> Any:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it warns of what it cannot fold in half precision
+    options.log_severity_level = 3  # hides warnings about nodes that cannot be folded in half precision
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 

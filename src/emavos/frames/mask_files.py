@@ -1,4 +1,4 @@
-"""The masks that are given with a video: of its first frame, or in files that tell their frame."""
+"""Masks in files, for any frames of a video: finds the frame of each mask."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ from emavos.io.opening import natural_order
 
 ARRAYS = (".npy", ".npz")
 MASK_SUFFIXES = frozenset({*IMAGE_SUFFIXES, *ARRAYS, *SUFFIXES})
-_EXPORTS = ("SegmentationObject", "SegmentationClass")  # of CVAT and Datumaro, the better one first
-_INDEXED = ("P", "1", "L", "LA", "F")  # and all that begin with I: modes whose numbers are ids
+_EXPORTS = ("SegmentationObject", "SegmentationClass")  # folders of CVAT and Datumaro, the better one first
+_INDEXED = ("P", "1", "L", "LA", "F")  # and all that begin with I: image modes with ids as values
 
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class GivenMask:
-    """A mask of some frame.
+    """A mask of one frame.
 
-    name: of the frame, or its number; None if nothing is said, so the first. told: what the mask is called.
-    read: returns its ids for (H, W) of the frame, which may be unknown. names: {id: label}, if there are any.
+    name: of the frame, or its number; None for the first frame.
+    told: description of the mask in errors.
+    read: returns the ids (H, W) of the mask, from (H, W) of the frame, or None if the size is unknown.
+    names: {id: label}, if there are any.
     """
 
     name: str | int | None
@@ -46,14 +48,18 @@ class GivenMask:
 def read_masks(
     mask: PathLike | Mapping[str, Path], frames: FrameSource, labels: PathLike | None = None
 ) -> IdMask | dict[int, IdMask]:
-    """The mask of the first frame, or those of several by index.
+    """The mask of the first frame, or {frame index: mask} of several frames.
 
-    mask: a mask as `open_masks` takes it; or {name of a frame: file}.
-    labels: a list of labels with their colours and their order; None: the one beside the masks, if any.
+    mask: as for `open_masks`.
+    frames: the video.
+    labels: a list of labels with their colours and their order; None: the list beside the masks, if any.
 
-    One image is the mask of the first frame, unless it is named as a later one. Masks without an object are
-    left out if others have one. What is left out, or taken by its number, is said by an `InputWarning`.
-    Raises ValueError that names the file if a frame is not there, sizes differ, or no mask has an object.
+    A single image is the mask of the first frame, unless it has the name of a later frame. Masks without an
+    object are skipped if other masks have one. An `InputWarning` lists skipped masks, and masks matched to
+    frames only by number.
+
+    Raises ValueError with the name of the file if a frame does not exist, sizes differ, or no mask has an
+    object.
     """
     given = [*open_masks(mask, None if labels is None else read_labels(labels))]
     if len(given) == 1 and given[0].name is None:
@@ -94,16 +100,16 @@ def read_masks(
 
 
 def names_its_frames(path: PathLike) -> bool:
-    """Whether masks at a path may be of several frames: a folder, or a file that is no image."""
+    """Whether a path can contain masks of several frames: a folder, or a file other than an image."""
     return os.path.isdir(path) or Path(path).suffix.lower() in MASK_SUFFIXES - IMAGE_SUFFIXES
 
 
 def open_masks(mask: PathLike | Mapping[str, Path], labels: LabelMap | None = None) -> Iterator[GivenMask]:
-    """The masks of a file, or of a folder of files, each with the frame that it is of.
+    """The masks of a file, or of a folder of files, each with its frame.
 
     mask: an image of ids; a `.npy` or `.npz`; a file of Labelme, CVAT, COCO, Label Studio, VIA or YOLO; a
-        folder of these, each named as its frame; or {name of a frame: file}.
-    labels: a list of labels with their colours and their order; None: the one beside the masks, if any.
+        folder of these, each named like its frame; or {name of a frame: file}.
+    labels: a list of labels with their colours and their order; None: the list beside the masks, if any.
     """
     if isinstance(mask, Mapping):
         for name, file in mask.items():
@@ -119,7 +125,7 @@ def open_masks(mask: PathLike | Mapping[str, Path], labels: LabelMap | None = No
     if files[0].suffix.lower() in SUFFIXES:
         yield from _of_annotations(read_annotations(path, labels))
         return
-    if labels is None and path.name != "SegmentationObject":  # whose colours are those of DAVIS
+    if labels is None and path.name != "SegmentationObject":  # uses the colours of DAVIS
         labels = find_labels(path)
     for file in files:
         yield from _of_file(file, labels, file.stem)
@@ -128,7 +134,7 @@ def open_masks(mask: PathLike | Mapping[str, Path], labels: LabelMap | None = No
 def mask_files(folder: Path) -> list[Path]:
     """The files of a folder that `open_masks` reads, in natural order: annotations, or images and arrays.
 
-    Where images and annotations lie beside each other, as Labelme leaves them, JPEGs are frames.
+    If a folder has both images and annotations, as from Labelme, JPEGs are the frames.
     """
     if export := next((folder / name for name in _EXPORTS if (folder / name).is_dir()), None):
         folder = export
@@ -149,7 +155,7 @@ def mask_files(folder: Path) -> list[Path]:
 
 
 def _of_file(path: Path, labels: LabelMap | None, name: str | None) -> Iterator[GivenMask]:
-    """The masks of one file. name: of its frame, if that is known."""
+    """The masks of one file. name: of the frame, if known."""
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
         yield from _of_annotations(read_annotations(path, labels))
@@ -171,9 +177,9 @@ def _of_annotations(found: Annotations) -> Iterator[GivenMask]:
 
 
 def pictures_in_colours(mask: Path) -> Iterator[Pixels]:
-    """The images (H, W, 3) at a path that have colours instead of ids, to make a list of labels of.
+    """The images (H, W, 3) at a path with colours instead of ids, to make a list of labels.
 
-    Raises ValueError if one looks anti-aliased.
+    Raises ValueError if an image looks anti-aliased.
     """
     files = mask_files(mask) if mask.is_dir() else [mask]
     for path in files:
@@ -192,7 +198,7 @@ def _same(mask: IdMask, size: Size | None) -> IdMask:
 
 
 def _read_image_mask(path: Path, labels: LabelMap | None, size: Size | None = None) -> IdMask:
-    """The ids of an image; of one in colours by the list of labels, if there is one with colours."""
+    """The ids of an image. Colours are converted to ids with the list of labels, if it has colours."""
     if labels is None or not labels.colours:
         return read_mask(path)
     image = read_image(path)
@@ -202,14 +208,14 @@ def _read_image_mask(path: Path, labels: LabelMap | None, size: Size | None = No
 
 
 def _holds_numbers(image: Image.Image) -> bool:
-    """Whether the values of an image are ids, or it is a JPEG, which `read_mask` refuses."""
+    """Whether the values of an image are ids. Also true for a JPEG, because `read_mask` refuses JPEGs."""
     return image.format in ("JPEG", "MPO") or image.mode in _INDEXED or image.mode.startswith("I")
 
 
 def _frame_of(
     name: str | int | None, frames: FrameSource, by_number: Mapping[tuple[int, ...], int]
 ) -> tuple[int | None, bool]:
-    """The index of the frame of a mask, None if there is no such frame; and whether its name says so."""
+    """The index of a mask's frame, None if there is no such frame; and whether the names match exactly."""
     if name is None or isinstance(name, int):
         return name or 0, True
     for exact in (name, name.zfill(5)):  # a number is enough if frames have no names of their own

@@ -1,4 +1,4 @@
-"""One frame: from what a user holds to the tensor that the network takes."""
+"""One frame: from the user's image to the tensor for the network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Crop = tuple[EllipsisType, slice, slice]
 
 @dataclass(frozen=True, eq=False)
 class WorkingFrame:
-    """A frame as the network takes it."""
+    """A frame in the form that the network takes."""
 
     pixels: Tensor  # (1, 3, H', W') float32, at the working size, normalised and padded
     crop: Crop  # undoes the padding
@@ -35,16 +35,19 @@ class WorkingFrame:
         return height, width
 
     def suits(self, short_side: int | None, device: torch.device) -> bool:
-        """Whether `to_working` makes a frame of this size, with these, on that kind of device."""
+        """Whether `to_working` with these arguments returns this size, on this kind of device."""
         wanted = working_size(*self.size, short_side)
         return self.working_size == wanted and self.pixels.device.type == device.type
 
 
 def to_working(frame: object, short_side: int | None, device: torch.device | None = None) -> WorkingFrame:
-    """All that is done to a frame before the network sees it.
+    """A frame resized, normalised and padded for the network.
 
-    short_side: in pixels, while working; None keeps that of the frame. device: where it is to be. Raises
-    ValueError as `to_frame` does.
+    frame: as for `to_frame`.
+    short_side: of the working frame, in pixels; None keeps the size of the frame.
+    device: of the result; None: the device of the frame.
+
+    Raises ValueError as `to_frame` does.
     """
     pixels = to_frame(frame, device)
     size = (pixels.shape[1], pixels.shape[2])
@@ -53,11 +56,12 @@ def to_working(frame: object, short_side: int | None, device: torch.device | Non
 
 
 def to_frame(frame: object, device: torch.device | None = None) -> Tensor:
-    """A picture as (3, H, W) float32 in [0, 1].
+    """An image as (3, H, W) float32 in [0, 1].
 
     frame: a PIL image; an array (H, W, 3) of uint8; or a tensor (3, H, W), uint8 or float in [0, 1].
-    device: where it is to be, and where its bytes become numbers; None: where it is.
-    Raises ValueError that says what was given where it is anything else.
+    device: of the result. Bytes are converted to floats there. None: the device of the frame.
+
+    Raises ValueError for anything else.
     """
     if isinstance(frame, Image.Image):
         frame = pixels_of(frame)
@@ -82,7 +86,7 @@ def to_frame(frame: object, device: torch.device | None = None) -> Tensor:
     if not frame.is_floating_point():
         raise ValueError(f"a tensor frame is uint8, or float in [0, 1], not {frame.dtype}")
     frame = frame.float()
-    if not bool(((frame >= -1e-3) & (frame <= 1 + 1e-3)).all()):  # NaN too; resizing overshoots a little
+    if not bool(((frame >= -1e-3) & (frame <= 1 + 1e-3)).all()):  # and NaN; resizing overshoots a little
         low, high = frame.min().item(), frame.max().item()
         raise ValueError(
             f"a float frame is in [0, 1], not {low:g} to {high:g}; divide by 255, do not normalise"
@@ -91,14 +95,14 @@ def to_frame(frame: object, device: torch.device | None = None) -> Tensor:
 
 
 def moved(x: Tensor, device: torch.device | None) -> Tensor:
-    """x on the device. A GPU is not waited for: it copies from locked pages while the CPU goes on."""
+    """x on the device. Does not wait for a GPU: the copy from pinned memory runs while the CPU continues."""
     if device is not None and device.type == "cuda" and x.device.type == "cpu":
         return x.pin_memory().to(device, non_blocking=True)
     return x.to(device)
 
 
 def normalize(frame: Tensor) -> Tensor:
-    """(..., 3, H, W) in [0, 1], minus ImageNet's mean, over its standard deviation."""
+    """(..., 3, H, W) in [0, 1], minus ImageNet's mean, over ImageNet's standard deviation."""
     mean, std = (x.to(frame.device, non_blocking=True) for x in (IMAGENET_MEAN, IMAGENET_STD))
     return (frame - mean.view(3, 1, 1)) / std.view(3, 1, 1)
 
@@ -110,9 +114,9 @@ def check_short_side(size: int | None) -> None:
 
 
 def working_size(height: int, width: int, size: int | None) -> tuple[int, int]:
-    """Height and width whose shorter is `size`, in the same proportion; None keeps them.
+    """Height and width with `size` as the short side, in the same proportion. None keeps the size.
 
-    Of a strip the longer is 16 `size` instead: otherwise one line of pixels would fill the memory.
+    The long side is capped at 16 × `size`, so a frame one pixel high cannot exhaust memory.
     """
     if size is None:
         return height, width
@@ -121,7 +125,7 @@ def working_size(height: int, width: int, size: int | None) -> tuple[int, int]:
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear (C, H, W) -> (C, *size), averaging where it shrinks; itself where the size is right."""
+    """(C, H, W) -> (C, *size): bilinear, antialiased if smaller. Returns x if the size is right."""
     if x.shape[1:] == size:
         return x
     shrinks = size[0] < x.shape[1]
@@ -129,9 +133,9 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def pad_to_stride(x: Tensor, stride: int = 16) -> tuple[Tensor, Crop]:
-    """Zeros around (..., H, W) until both are multiples of `stride`; an odd pixel goes right or below.
+    """Zeros around (..., H, W) until both are multiples of `stride`. An odd pixel is added right or below.
 
-    Returns the padded tensor and the index that undoes it: `padded[crop]` is x.
+    Returns the padded tensor, and the index that removes the padding: `padded[crop]` is x.
     """
     height, width = x.shape[-2:]
     top, left = (-height % stride) // 2, (-width % stride) // 2

@@ -1,4 +1,4 @@
-"""A session on disk: one safetensors file, from which a process that was killed goes on."""
+"""Saved sessions: one safetensors file, from which you can resume after the process ends."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from emavos.session.banks import Banks, Group
 from emavos.settings import Settings, Shortcuts
 
 _FORMAT = 3
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # in which a network computes
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # dtypes of networks
 
 
 @dataclass(frozen=True, eq=False)
 class SessionState:
-    """All of a session that the frames to come depend on."""
+    """Everything of a session that later frames depend on."""
 
     settings: Settings
     index: int  # of the next frame
     frame_size: tuple[int, int] | None
     banks: Banks
-    edges: dict[int, float]  # of the last frame, see `emavos.confidence.observe`
+    edges: dict[int, float]  # from the last frame, see `emavos.confidence.observe`
 
 
 def write_state(path: str | os.PathLike[str], state: SessionState, model: STCN) -> None:
-    """Write a session's state; the file appears whole or not at all. See `Session.save`."""
+    """Write a session. The file appears complete or not at all. See `Session.save`."""
     settings = state.settings
     tensors: dict[str, Tensor] = {}
     groups = []
@@ -66,7 +66,7 @@ def write_state(path: str | os.PathLike[str], state: SessionState, model: STCN) 
 
 
 def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> SessionState:
-    """The session's state of a file. See `Session.load`."""
+    """Read a saved session. See `Session.load`."""
     device = next(network.parameters()).device
     check_file(path, "a saved session")
     try:
@@ -111,7 +111,7 @@ def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> Sess
 
 
 def _settings(facts: Mapping[str, Any]) -> tuple[MemoryPolicy, int | None, Shortcuts]:
-    """The settings that a session brings along: all but those of the network."""
+    """The settings saved with a session, except those of the network."""
     policy, shortcuts = (
         {field.name: facts[field.name] for field in dataclasses.fields(kind)}
         for kind in (MemoryPolicy, Shortcuts)
@@ -120,7 +120,7 @@ def _settings(facts: Mapping[str, Any]) -> tuple[MemoryPolicy, int | None, Short
 
 
 def _check_facts(facts: Mapping[str, Any]) -> None:
-    """What is said of a session in words and numbers, as `write_state` does."""
+    """Raise ValueError unless the metadata of a session are as `write_state` writes them."""
     index, size = facts["index"], facts["frame_size"]
     if not _whole(index) or not _whole(facts["memorized"]) or facts["memorized"] > index:
         raise ValueError(f"it ends at frame {index!r} and remembers {facts['memorized']!r}")
@@ -156,7 +156,7 @@ def _check_bank(
     model: STCN,
     settings: Settings,
 ) -> None:
-    """The tensors of a memory, as `MemoryBank.state` tells of them."""
+    """Raise ValueError unless the tensors of a bank are as `MemoryBank.state` describes."""
     height, width = working_size(*(frame_size or (1, 1)), settings.size)
     cells = -(-height // STRIDE) * -(-width // STRIDE)
     config = model.config

@@ -1,4 +1,4 @@
-"""Weights in and out: the model in this package, folders, the Hugging Face Hub, and checkpoints of others."""
+"""Load, save and publish weights: the models in this package, folders, the Hub, and other checkpoints."""
 
 from emavos.weights.card import ModelCard
 from emavos.weights.load import KNOWN, choose_device, choose_dtype, load_model, push_model, save_model
