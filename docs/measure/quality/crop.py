@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--data", type=Path, required=True, metavar="DIR", help="JPEGImages/ and Annotations/"
     )
     parser.add_argument("--clips", nargs="+", metavar="NAME", help="of them (all)")
-    parser.add_argument("--model", metavar="NAME|DIR", help="models, as in emavos segment (the embedded one)")
+    parser.add_argument("--model", metavar="NAME|DIR", help="model, as in emavos segment (the embedded one)")
     parser.add_argument("--scaled", type=int, default=72, help="short side to which clips are scaled (72)")
     parser.add_argument("--size", type=int, default=240, help="the first working size (240)")
     parser.add_argument("--frames", type=int, default=40, help="of each clip, from the first on (40)")

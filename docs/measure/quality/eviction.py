@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--data", type=Path, required=True, metavar="DIR", help="JPEGImages/ and Annotations/"
     )
     parser.add_argument("--clips", nargs="+", metavar="NAME", help="of them (all)")
-    parser.add_argument("--model", metavar="NAME|DIR", help="models, as in emavos segment (the embedded one)")
+    parser.add_argument("--model", metavar="NAME|DIR", help="model, as in emavos segment (the embedded one)")
     parser.add_argument("--bounds", type=int, nargs="+", default=[8, 16, 32], help="frames held (8 16 32)")
     parser.add_argument("--evictions", nargs="+", choices=get_args(Eviction), default=get_args(Eviction))
     parser.add_argument("--passes", type=int, default=6, help="forward and backward, together (6)")
