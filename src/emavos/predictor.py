@@ -128,40 +128,40 @@ class Predictor:
 
     @property
     def device(self) -> torch.device:
-        """Where frames are processed."""
+        """The device that processes frames."""
         return next(self.network.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which the network computes."""
+        """The dtype of the network."""
         return self.settings.dtype
 
     @property
     def policy(self) -> MemoryPolicy:
-        """What the memory keeps."""
+        """Which frames the memory stores and evicts."""
         return self.settings.policy
 
     @property
     def size(self) -> int | None:
-        """The short side, in pixels, at which frames are processed."""
+        """Short side of the working frame, in pixels; None keeps the size of the frames."""
         return self.settings.size
 
     @property
     def shortcuts(self) -> Shortcuts:
-        """The work that is left out."""
+        """Work to skip."""
         return self.settings.shortcuts
 
     def facts(self) -> dict[str, Any]:
-        """Plain values for JSON: the weights and the settings. Predictors of equal facts give equal masks."""
+        """Digest of the weights, and the settings, as JSON values. Equal facts mean equal masks."""
         return {"weights": weights_sha256(self.model), **self.settings.facts()}
 
     def with_settings(self, **changes: Any) -> Predictor:
-        """A predictor of the same network whose settings differ: `predictor.with_settings(size=None)`.
+        """A predictor with the same network and other settings: `predictor.with_settings(size=None)`.
 
         changes: fields of `Settings`.
 
-        Raises ValueError for dtype and compile, which take another network, and for a value that is not
-        allowed; TypeError when there is no such field.
+        Raises ValueError for dtype and compile, which need another network, and for invalid values, and
+        TypeError if a field does not exist.
         """
         if fixed := {"dtype", "compile"} & changes.keys():
             raise ValueError(f"{min(fixed)} takes another network; make a new Predictor")
@@ -176,7 +176,7 @@ class Predictor:
         dtype: torch.dtype | None = None,
         card: ModelCard | None = None,
     ) -> None:
-        """Write the model: see `emavos.weights.save_model`."""
+        """Write the model to a folder: see `emavos.weights.save_model`."""
         save_model(self.model, folder, dtype, card)
 
     def push_to_hub(
@@ -189,7 +189,7 @@ class Predictor:
         private: bool | None = None,
         token: str | bool | None = None,
     ) -> str:
-        """Put the model and a generated card on the Hub: see `emavos.weights.push_model`."""
+        """Upload the model and a generated card to the Hub: see `emavos.weights.push_model`."""
         return push_model(
             self.model, repository, card=card, dtype=dtype, revision=revision, private=private, token=token
         )
@@ -201,11 +201,13 @@ class Predictor:
         start: int = 0,
         order: Sequence[int] | None = None,
     ) -> Session:
-        """A new video, to be fed a frame at a time; or one that `Session.save` wrote, to go on with.
+        """A session for a new video, to step through frame by frame; or a saved session, to continue.
 
-        saved: the file of a session, which has its own policy, size, shortcuts and index.
-        start: the index of the first frame of a new video.
-        order: which frame of a new video comes when, if not in turn; errors name it.
+        saved: file written by `Session.save`. A saved session brings its own policy, size, shortcuts and
+            index.
+        start: index of the first frame of a new video.
+        order: video frame of each step of a new video, if the steps are not in the order of the video. Errors
+            use these numbers.
 
         Raises ValueError as `Session.load` does.
         """
@@ -221,26 +223,28 @@ class Predictor:
         masks: Mapping[int, Any] | None = None,
         direction: Direction = "forward",
     ) -> Iterator[Result]:
-        """The masks of every frame, one at a time; between them the memory bank is held and, of files, a few
-        frames that were read ahead.
+        """Yield the masks of each frame in turn.
+
+        Between frames, only the memory bank is kept, plus a few frames prefetched from files.
 
         frames: a folder of images; a video file (extra `video`); a camera, "camera:0"; or any iterable of PIL
             images, arrays (H, W, 3) of uint8 or tensors (3, H, W).
-        mask: of the first frame, (H, W) of ids with 0 for the background: a path, a PIL image, an array or a
-            tensor. A dict {frame index: mask} gives masks of several frames: objects that appear later are
-            introduced there, objects followed already are corrected. A folder of masks named as their frames,
-            or a file of an annotation tool (docs/masks.md), gives those of several frames too. Files are
-            checked before the first frame, and images are read again when their frame comes. A mask among the
-            frames of a folder is no frame.
-        masks: the dict under its own name, in place of mask.
-        direction: "forward" follows each mask to the frames behind it; "backward" to those before it; "both"
-            does both, and between two masks of an object fuses the answers by how near and how sure each is.
-            Results come in the order of the frames whatever it is. All but "forward" take frames that can be
-            read again, a folder, a video file or a list, and hold on disk what was found on the way back: see
-            docs/editing.md.
+        mask: of the first frame, (H, W) of ids, 0 for the background: a path, a PIL image, an array or a
+            tensor. Pass a dict {frame index: mask} to annotate several frames: new objects are introduced
+            there, and tracked objects are corrected. A folder of masks named like their frames, or a file of
+            an annotation tool (docs/masks.md), can annotate several frames too. Files are checked before the
+            first frame, and images are read again at their frame. Masks inside the folder of frames are not
+            used as frames.
+        masks: the dict, as a named argument instead of `mask`.
+        direction: "forward" propagates each mask to later frames, "backward" to earlier frames, "both" to
+            both. If "both" finds an object annotated on both sides of a frame, the two predictions are fused
+            by distance and confidence. Results are always in the order of the frames. "backward" and "both"
+            need frames that can be read again (a folder, a video file or a list), and spool the backward pass
+            to disk: see docs/editing.md.
 
-        Raises ValueError as `Session.step` does, where the frames of a direction cannot be read again, and
-        where the frame of a mask is not there: forward at the end, for it might have come.
+        Raises ValueError as `Session.step` does, if the direction needs frames that cannot be read again, and
+        if a mask is for a frame that does not exist ("forward" raises this at the end of a stream, because
+        the frame might still come).
         """
         if direction != "forward":
             check_direction(direction)
@@ -285,7 +289,7 @@ def _prepared(session: Session, frames: FrameSource) -> Iterator[WorkingFrame]:
 
 
 def _check_later(masks: Mapping[int, Any], source: FrameSource) -> None:
-    """Raise ValueError before the first frame for what would be wrong with a mask hours later."""
+    """Raise ValueError now for errors in masks that would otherwise appear hours later."""
     if not any(masks):
         return
     size = source.size()

@@ -1,4 +1,4 @@
-"""Everything that is remembered of one video: a memory bank for each group of objects."""
+"""The memory of one video: a memory bank for each group of objects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class BanksMark:
-    """What was remembered when it was marked."""
+    """The contents of all banks at the time of `mark`."""
 
     groups: tuple[Group, ...]
     memorized: int
@@ -53,40 +53,41 @@ class Banks:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the banks take."""
+        """Bytes of all banks."""
         return sum(group.bank.nbytes for group in self.groups)
 
     def introduce(self, ids: tuple[int, ...]) -> None:
-        """Add a group of new objects; its bank is empty until the frame is stored."""
+        """Add a group of new objects. Its bank is empty until the frame is stored."""
         self.groups += (Group(ids, MemoryBank(self.policy)),)
 
     def read(self, key: Tensor, use: int | None) -> Tensor:
-        """What the memory says of a frame with this key (Ck, h, w): (O, Cv, h, w), in the order of `ids`.
+        """The readout (O, Cv, h, w) of a frame, in the order of `ids`.
 
-        use: the frame for which the readout counts as use of the memory; None: it does not count.
+        key: (Ck, h, w) of the frame.
+        use: index of the frame for which the readout counts as use; None: the readout does not count.
         """
         return torch.cat([group.bank.read(key, use) for group in self.groups])
 
     def unread(self, index: int) -> None:
-        """Take back what the last readout counted, if it was of this frame, which did not come after all."""
+        """Do not count the last readout as use, if it was for this frame. For a step that failed."""
         for group in self.groups:
             group.bank.unread(index)
 
     def remembered(self, index: int) -> frozenset[int]:
-        """The objects whose masks on a frame were given to the memory already."""
+        """Ids of the objects with a user's mask of this frame in memory."""
         return frozenset(id for group in self.groups if group.bank.was_given(index) for id in group.ids)
 
     def within(self, ids: Collection[int]) -> list[Group]:
-        """The groups whose objects are all among these."""
+        """The groups with all of their objects in `ids`."""
         return [group for group in self.groups if {*ids}.issuperset(group.ids)]
 
     @property
     def begins(self) -> bool:
-        """Whether a group has just been introduced and has no frame yet."""
+        """Whether a new group has no frame yet."""
         return any(not len(group.bank) for group in self.groups)
 
     def latest_key(self, index: int) -> Tensor:
-        """The keys (h * w, Ck) of the last frame up to `index` that stays in memory."""
+        """Keys (h * w, Ck) of the last stored frame up to `index`, without temporary ones."""
         return self.groups[0].bank.latest_key(index)
 
     def adding(
@@ -100,21 +101,25 @@ class Banks:
         stays: bool = True,
         scheduled: bool = False,
     ) -> Callable[[], None]:
-        """Do all of adding a frame that can fail for want of memory; what is returned does the rest.
+        """First half of adding a frame: does every allocation, and returns a callable that cannot fail.
 
-        key: (Ck, h, w). values: (O, Cv, h, w), in the order of `ids`.
-        given: the objects whose masks on the frame are known: it is never evicted from their banks.
-        remembered: the objects of which the memory knows a mask on this frame already. It keeps that.
-        stays: whether the frame stays at all; otherwise it goes at the next addition.
-        scheduled: whether the frame counts as the last one that was kept.
+        key: (Ck, h, w).
+        values: (O, Cv, h, w), in the order of `ids`.
+        index: of the frame.
+        given: ids of the objects with a user's mask on the frame. Their banks never evict the frame.
+        remembered: ids of the objects with a user's mask of the frame already in memory. These values are
+            kept.
+        stays: whether the frame is stored. Otherwise the frame is temporary and is dropped at the next
+            addition.
+        scheduled: whether the count to the next scheduled frame restarts.
         """
         commits = []
         for group, part in zip(self.groups, values.split([len(g.ids) for g in self.groups]), strict=True):
             known = [id in remembered for id in group.ids]
             if all(known):
-                commits.append(group.bank.forget_previous)  # a guess does not replace what is known
+                commits.append(group.bank.forget_previous)  # a prediction does not replace a user's mask
                 continue
-            if any(known):  # nor does it beside a correction
+            if any(known):  # nor for objects that share the bank with a corrected one
                 part[known] = group.bank.values_of(index)[known].reshape_as(part[known])
             any_given = any(id in given for id in group.ids)
             kind: Kind = "given" if any_given else "kept" if stays else "temporary"
@@ -131,9 +136,13 @@ class Banks:
     def adding_known(
         self, key: Tensor, values: Tensor, index: int, groups: Sequence[Group], now: int
     ) -> Callable[[], None]:
-        """As `adding`, for a frame of another time whose masks of these groups are known.
+        """Same as `adding`, for a frame that is not the current one, with the user's masks of these groups.
 
-        now: the index of the video's next frame.
+        key: (Ck, h, w).
+        values: (O, Cv, h, w), in the order of `ids`.
+        index: of the frame.
+        groups: to add the frame to.
+        now: index of the video's next frame.
         """
         places = {id: place for place, id in enumerate(self.ids)}
         commits = []
@@ -155,32 +164,32 @@ class Banks:
         self.groups = tuple(group for group in left if group.ids)
 
     def forget(self, since: int, until: int, ids: Collection[int]) -> None:
-        """Drop the frames from index `since` on that were not given, from the banks of these objects.
+        """Drop the frames from index `since` on from the banks of these objects. Annotated frames stay.
 
-        until: the current frame.
+        until: index of the current frame.
         """
         for group in self.groups:
             if not {*ids}.isdisjoint(group.ids):
                 group.bank.forget(since)
         held = max((group.bank.latest(until) for group in self.groups), default=self.memorized)
-        self.memorized = min(self.memorized, held)  # never later: corrections do not move the schedule
+        self.memorized = min(self.memorized, held)  # never later: corrections do not restart the count
 
     def mark(self, *, cells: bool) -> BanksMark:
-        """What `rewind` goes back to.
+        """A state for `rewind`.
 
-        cells: whether frames may be stored or dropped before that. Each slot that is written over is then
-            set aside until `unmark`.
+        cells: whether frames may be stored or dropped before `rewind`. Slots are then saved before they are
+            overwritten, until `unmark`.
         """
         marks = tuple((group.bank, group.bank.mark()) for group in self.groups) if cells else ()
         return BanksMark(self.groups, self.memorized, marks)
 
     def rewind(self, mark: BanksMark) -> None:
-        """Remember what was remembered at a mark, bit for bit. Cannot fail."""
+        """Restore a marked state, bit for bit. Cannot fail."""
         for bank, own in mark.marks:
             bank.rewind(own)
         self.groups, self.memorized = mark.groups, mark.memorized
 
     def unmark(self) -> None:
-        """Forget all marks, and free what was set aside for them."""
+        """Discard all marks, and free the saved slots."""
         for group in self.groups:
             group.bank.unmark()

@@ -1,4 +1,4 @@
-"""The life of one video: frames in, masks out, and all that changes in between."""
+"""The state of one video: frames in, masks out, and all edits in between."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from emavos.settings import Settings, Shortcuts
 
 @dataclass(frozen=True)
 class _Before:
-    """What a step or an edit changes, as it was before."""
+    """The state before a step or an edit, to restore."""
 
     banks: BanksMark
     now: CurrentFrame | None
@@ -43,7 +43,7 @@ class _Before:
 
 @dataclass(frozen=True)
 class _Sureness:
-    """What `observe` found on the current frame."""
+    """The results of `observe` for the current frame."""
 
     confidences: tuple[float, ...] = ()
     edges: Mapping[int, float] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class Session:
         self.network = model if network is None else network
         self.settings = settings or Settings.of(self.network, policy, size, shortcuts)
         self.index = _index("start", start)  # of the next frame
-        self.frame_size: tuple[int, int] | None = None  # (H, W), known from the first frame on
+        self.frame_size: tuple[int, int] | None = None  # (H, W), set by the first step
         self._order = order
         self._banks = Banks(self.settings.policy)
         self._now: CurrentFrame | None = None
@@ -98,45 +98,45 @@ class Session:
 
     @property
     def policy(self) -> MemoryPolicy:
-        """What the memory keeps."""
+        """Which frames the memory stores and evicts."""
         return self.settings.policy
 
     @property
     def size(self) -> int | None:
-        """The short side, in pixels, at which frames are processed."""
+        """Short side of the working frame, in pixels; None keeps the size of the frames."""
         return self.settings.size
 
     @property
     def shortcuts(self) -> Shortcuts:
-        """The work that is left out."""
+        """Work to skip."""
         return self.settings.shortcuts
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """The objects followed, in the order they were introduced."""
+        """The tracked objects, in the order of introduction."""
         return self._banks.ids
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        """Objects that were introduced together, and the memory bank of each group."""
+        """Objects that share a memory bank, and the bank of each group."""
         return self._banks.groups
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the memory banks take."""
+        """Bytes of the memory banks."""
         return self._banks.nbytes
 
     def step(self, frame: object, mask: object = None) -> Result:
         """The masks of the next frame.
 
         frame: a PIL image, an array (H, W, 3) of uint8, or a tensor (3, H, W), uint8 or float in [0, 1]; or
-            what `prepare` made of one.
-        mask: what is known of this frame, (H, W) of ids with 0 where nothing is: an array, a tensor, a PIL
-            image of palette, gray or 1-bit kind. Ids not yet followed are introduced; ids followed already
-            are corrected. Objects take their pixels from the others.
+            the result of `prepare`.
+        mask: your annotation of this frame, if any: (H, W) of ids, 0 if you do not know. An array, a tensor,
+            or a PIL image of palette, gray or 1-bit kind. New ids are introduced, and tracked ids are
+            corrected. Objects take their pixels from the others.
 
-        Raises ValueError where frame or mask are of another kind or size, or the mask holds no object;
-        FloatingPointError where the network gives NaN or infinity for an object.
+        Raises ValueError if frame or mask have another kind or size, or the mask has no object, and
+        FloatingPointError if the network returns NaN or infinity for an object.
         """
         with self._computing() as device:
             working = self._working(frame, self.index, device)
@@ -154,7 +154,7 @@ class Session:
                 sureness = self._observe(now)
                 result = self._result(now, sureness)
                 store = self._storing(now)
-            except BaseException:  # out of memory, or interrupted: as if the frame had not come
+            except BaseException:  # out of memory, or interrupted: undo the step
                 self._restore(before)
                 self._banks.unread(self.index)
                 raise
@@ -166,19 +166,23 @@ class Session:
         return result
 
     def prepare(self, frame: object, index: int) -> WorkingFrame:
-        """What `step` does first with a frame, for a thread that works ahead of it on a CPU.
+        """The frame, resized and normalised, to pass to `step` or `remember` of this session.
 
-        index: of the frame, counted from 0, which an error names. Returns (1, 3, H', W') and what undoes it,
-        to be given to `step` or `remember` of this session. Raises ValueError as `step` does.
+        You may call this in a second thread, ahead of `step`, to save time on a CPU.
+
+        frame: as for `step`.
+        index: of the frame, from 0, for errors.
+
+        Raises ValueError as `step` does.
         """
         _index("index", index)
         with self._computing() as device:
             return prepared(frame, self.size, device, self._name(index))
 
     def _see(self, working: WorkingFrame, index: int, use: int | None = None) -> CurrentFrame:
-        """What the memory and a frame say of the objects followed.
+        """The predicted masks of a frame.
 
-        use: the frame for which the readout counts as use of the memory; None: it does not count.
+        use: the frame for which the readout counts as use of the memory; None: the readout does not count.
         """
         frame = working.pixels.to(next(self.network.parameters()).dtype)
         features = self.network.encode_key(frame)
@@ -186,7 +190,7 @@ class Session:
             readout = self._banks.read(features.key[0].float(), use)  # (O, Cv, h, w)
             name = self._name(index)
             prob = probabilities(self.network, readout, features, self.ids, self.shortcuts, name)
-        else:  # all is background
+        else:  # only background
             prob = torch.ones(1, *frame.shape[2:], dtype=torch.float32, device=frame.device)  # (1, H', W')
         full = resize(prob[working.crop], working.size)
         remembered = self._banks.remembered(index)
@@ -210,12 +214,12 @@ class Session:
         return with_masks(now, self.ids, known, planes, new=bool(new), edit=edit)
 
     def _storing(self, now: CurrentFrame) -> Callable[[], None]:
-        """What stores the frame where it is given or due, or as the last frame; it cannot fail."""
+        """A callable that stores the frame, if annotated or due, or as the previous one. Cannot fail."""
         if not self.groups:
             return _nothing
         late = now.index - self._banks.memorized >= self.settings.policy.every
         scheduled = self._banks.begins or (late and self._has_moved(now))
-        stays = scheduled or bool(now.given)  # a correction comes beside the schedule, and delays none of it
+        stays = scheduled or bool(now.given)  # corrections are stored as well and do not restart the count
         if not (stays or self.settings.policy.include_last):
             return _nothing
         values = encode_values(self.network, now, self.settings.shortcuts)  # (O, Cv, h, w)
@@ -230,23 +234,22 @@ class Session:
         )
 
     def _has_moved(self, now: CurrentFrame) -> bool:
-        """Whether the keys of a frame differ from those of the last that was given or kept."""
+        """Whether the keys of a frame differ enough from those of the last stored frame."""
         still = self.settings.shortcuts.still
         return still == 0 or bool(distance(now, self._banks.latest_key(now.index)) >= still)
 
     def remember(self, frame: object, mask: object, index: int) -> tuple[int, ...]:
-        """Learn what objects look like on a frame of another time, which is not stepped through now.
+        """Learn the appearance of objects from an annotated frame of another time, without a step.
 
-        The frame becomes a memory that is never evicted, of the objects that were introduced together and are
-        all in the mask. Others, and objects that are not followed, are passed over.
+        The frame is stored for ever in the memory of each group of objects with all of its objects in the
+        mask. Other groups and untracked ids are skipped. This clears the undo history.
 
-        What was edited since the last step can then no longer be undone.
+        frame, mask: as for `step`.
+        index: of the frame, from 0. If you step through the frame later, it is read from this memory, and a
+            mask passed to that step replaces this one.
 
-        frame, mask: as for `step`. index: of the frame, counted from 0; when its turn comes, it is read from
-            this, and a mask that is given with it takes the place of this one.
-
-        Returns the ids of the objects of which it is remembered. Raises ValueError as `step` does, where the
-        index is none, and where there are no such objects.
+        Returns the ids of the objects that learned. Raises ValueError as `step` does, and if the index is
+        invalid or no group is complete in the mask.
         """
         index = _index("index", index)
         if not self.groups:
@@ -273,13 +276,13 @@ class Session:
         return known
 
     def add(self, masks: Mapping[int, object]) -> Result:
-        """Follow more objects from the current frame on; returns its new result.
+        """Track more objects from the current frame on; returns the new result of the frame.
 
-        masks: {id: mask}, each (H, W) and not 0 where the object is: an array, a tensor, or a PIL image. They
-            take their pixels from the others, which lose nothing else.
+        masks: {id: mask}, each (H, W) and nonzero on the object: an array, a tensor, or a PIL image. The
+            pixels are taken from the other objects, whose masks do not change otherwise.
 
-        Raises ValueError where there is no frame yet, an id is followed already, or a mask is empty, of
-        another size, or overlaps another.
+        Raises ValueError if there is no frame yet, an id is tracked already, or a mask is empty, of another
+        size, or overlaps another.
         """
         if followed := [id for id in _ids(masks) if id in self.ids]:
             raise ValueError(f"object {followed[0]} is followed already; use correct()")
@@ -301,10 +304,11 @@ class Session:
         return self._mend(masks, since)
 
     def remove(self, ids: Iterable[int]) -> Result:
-        """Follow these objects no longer, and free their memory; returns the current frame's new result.
+        """Stop tracking these objects and free their memory; returns the new result of the current frame.
 
-        Their pixels become background. Raises ValueError where there is no frame yet, or an id is not
-        followed.
+        Their pixels become background.
+
+        Raises ValueError if there is no frame yet, or an id is not tracked.
         """
         if not isinstance(ids, Iterable):
             raise ValueError(f"ids are a list of them, not {ids!r}")
@@ -317,11 +321,11 @@ class Session:
             return self._edited(self._now)
 
     def pin(self) -> None:
-        """Keep the current frame, as it is, in the memory of all objects for ever.
+        """Keep the current frame, with its current masks, in the memory of all objects for ever.
 
-        Of objects whose masks on it were remembered, those are what is kept.
+        If you passed a mask of an object to `remember` for this frame, that mask is kept.
 
-        Raises ValueError where there is no frame yet or no object.
+        Raises ValueError if there is no frame yet or no object.
         """
         if not self.groups:
             raise ValueError("no object is followed; there is nothing to keep")
@@ -332,15 +336,15 @@ class Session:
             self._sureness = self._observe(self._now)
 
     def forget(self, since: int) -> None:
-        """Drop what the memory holds of frames from index `since` on, but for frames that were given.
+        """Drop frames from index `since` on from the memory. Annotated frames stay.
 
-        Raises ValueError where there is no frame yet, or `since` is no index.
+        Raises ValueError if there is no frame yet, or `since` is not an index.
         """
         with self._editing():
             self._forget(since, self.ids)
 
     def undo(self) -> Result:
-        """Take back the last edit since the last step; returns the current frame's result without it."""
+        """Revert the last edit since the last step; returns the current frame's result without the edit."""
         if not self._undo or self._now is None:
             raise ValueError("there is nothing to undo: no edit since the last step")
         before = self._undo[-1]
@@ -351,9 +355,9 @@ class Session:
         return result
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all that the frames to come depend on into a safetensors file, which `load` reads.
+        """Write everything that later frames depend on to a safetensors file, for `load`.
 
-        The current frame is not part of it: after loading, edits wait for the next step.
+        The current frame is not saved: after loading, you can edit only after the next step.
         """
         state = SessionState(
             self.settings, self.index, self.frame_size, self._banks, {**self._sureness.edges}
@@ -375,9 +379,9 @@ class Session:
         return session
 
     def signs(self) -> dict[int, tuple[float, ...]]:
-        """What the confidence of each object on the current frame is computed from: see `emavos.confidence`.
+        """The features behind the confidence of each object on the current frame: see `emavos.confidence`.
 
-        Raises ValueError when there is no frame yet.
+        Raises ValueError if there is no frame yet.
         """
         if self._now is None:
             raise ValueError("there is no frame yet; step() comes first")
@@ -400,10 +404,10 @@ class Session:
 
     @contextmanager
     def _computing(self) -> Iterator[torch.device]:
-        """Where and how the network runs, whatever the caller's settings are."""
+        """The device of the network, with gradients and autocast off, whatever the caller has set."""
         device = next(self.network.parameters()).device
         with (
-            torch.inference_mode(False),  # whose tensors could not be written to outside it
+            torch.inference_mode(False),  # inference tensors could not be changed outside
             torch.no_grad(),
             torch.autocast(device.type, enabled=False),
         ):
@@ -411,7 +415,7 @@ class Session:
 
     @contextmanager
     def _editing(self) -> Iterator[CurrentFrame]:
-        """The current frame, to be edited; the edit can be undone, and one that fails changes nothing."""
+        """The current frame, for an edit that can be undone. If the edit fails, nothing changes."""
         if self._now is None:
             raise ValueError("there is no frame to edit yet; step() comes first")
         with self._computing():
@@ -424,7 +428,7 @@ class Session:
         self._undo.append(before)
 
     def _keep_edits(self) -> None:
-        """What was edited can be undone no longer; nothing is set aside for that from here on."""
+        """Clear the undo history, and free what it saved."""
         self._undo.clear()
         self._banks.unmark()
 
@@ -436,20 +440,20 @@ class Session:
         return _Sureness(*observe(now.prob[now.crop], self.ids, now.given, now.edges))
 
     def _result(self, now: CurrentFrame, sureness: _Sureness) -> Result:
-        """A result whose probabilities are a copy: edits still read those of the frame."""
+        """A result with a copy of the probabilities, because edits still read the frame's own."""
         return Result(now.index, self.ids, now.full.clone(), sureness.confidences)
 
     def _edited(self, now: CurrentFrame) -> Result:
-        """The new result of the current frame; its last allocation, so that an edit fails whole."""
+        """The new result of the current frame. The last allocation of an edit, so a failed edit is undone."""
         self._sureness = self._observe(now)
         return self._result(now, self._sureness)
 
     def _name(self, index: int) -> int:
-        """What a frame is called in an error."""
+        """The number of a frame in errors."""
         return index if self._order is None or index >= len(self._order) else self._order[index]
 
     def _working(self, frame: object, index: int, device: torch.device) -> WorkingFrame:
-        """A frame, prepared, of the size with which the video began."""
+        """The prepared frame. Raises ValueError if its size is not the size of the first frame."""
         name = self._name(index)
         working = frame if isinstance(frame, WorkingFrame) else prepared(frame, self.size, device, name)
         check_fits(working, self.size, device, self.frame_size, name)

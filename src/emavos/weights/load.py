@@ -1,6 +1,6 @@
-"""Trained models in and out: the one inside the package, folders, and repositories of the Hugging Face Hub.
+"""Load and save trained models: in the package, in folders, and in repositories of the Hugging Face Hub.
 
-A model is two files, `config.json` and `model.safetensors`, and no others are ever read.
+A model is two files, `config.json` and `model.safetensors`. No other files are read.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from emavos.weights.hub import check_sha256, download, upload
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
-_CONFIG_BYTES = 1 << 20  # at most; ours have some 400
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # each is turned into the others
+_CONFIG_BYTES = 1 << 20  # at most; our own have about 400
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # converted on loading
 
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model with a short name: where it is, a folder or a repository of the Hub, and what it must be."""
+    """A model with a short name: its folder or Hub repository, and its expected digest."""
 
     place: Path | str
     sha256: str | None = None  # of its model.safetensors, checked at each load; None: not known
@@ -74,7 +74,7 @@ def load_model(
     place = choose_device(device)
     name = "tiny" if name_or_path is None else os.fspath(name_or_path)
     known = KnownModel(name)
-    if name in KNOWN and not isinstance(name_or_path, os.PathLike):  # before any folder of that name
+    if name in KNOWN and not isinstance(name_or_path, os.PathLike):  # before a folder of this name
         known = KNOWN[name]
     elif os.path.isfile(name):
         raise ValueError(f"{name} is a file; a model is a folder of {CONFIG_NAME} and {WEIGHTS_NAME}")
@@ -98,9 +98,9 @@ def load_model(
 
 
 def choose_device(device: str | torch.device) -> torch.device:
-    """The device of a name; "auto" is an accelerator where torch has one, otherwise the CPU.
+    """The torch device of a name. "auto" is an accelerator if torch has one, otherwise the CPU.
 
-    Raises ValueError if torch knows no such device, or cannot use it on this machine.
+    Raises ValueError if torch knows no such device, or cannot use the device on this machine.
     """
     if device != "auto":
         try:
@@ -115,7 +115,7 @@ def choose_device(device: str | torch.device) -> torch.device:
             torch.empty(1, device=place)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # RuntimeError, NotImplementedError, AssertionError, by the kind of device
+        except Exception as error:  # RuntimeError, NotImplementedError or AssertionError, by device
             why = str(error).partition("\n")[0].partition(". ")[0]
             raise ValueError(
                 f"device is {place}, which torch cannot use here ({why}); use cpu or auto"
@@ -126,9 +126,9 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 
 def choose_dtype(device: torch.device) -> torch.dtype:
-    """The fastest type for a network on a device that keeps its masks, as far as that was measured.
+    """The fastest dtype on this device that does not change the masks, as far as measured.
 
-    bfloat16 on CUDA, or float16 where the GPU does not multiply that; float32 elsewhere. On a CPU bfloat16
+    bfloat16 on CUDA, or float16 if the GPU has no bfloat16; float32 on other devices. On a CPU, bfloat16
     costs more than 0.1 points of J&F (docs/performance.md).
     """
     if device.type != "cuda":
@@ -150,10 +150,13 @@ def save_model(
     dtype: torch.dtype | None = None,
     card: ModelCard | None = None,
 ) -> None:
-    """Write `config.json` and `model.safetensors` into a folder, which is made if need be.
+    """Write `config.json` and `model.safetensors` to a folder.
 
-    dtype: of the stored weights; None keeps the model's.
-    card: what is known of the model; written as README.md. Raises ValueError where dtype is no float.
+    folder: created if it does not exist.
+    dtype: of the stored weights; None keeps the dtype of the model.
+    card: facts about the model, written as README.md.
+
+    Raises ValueError if dtype is not a float dtype.
     """
     if dtype is not None:
         check_float(dtype)
@@ -186,11 +189,17 @@ def push_model(
     token: str | bool | None = None,
     message: str = "Add weights of emavos",
 ) -> str:
-    """Put a model and its card into a repository of the Hub; returns the address of the commit.
+    """Upload a model and its card to a repository of the Hub; returns the URL of the commit.
 
-    repository: "user/name"; it is made if need be. revision: a branch, made if need be.
-    card: what is known of the model beyond its architecture. private: of a new repository.
-    token: None takes the one that `hf auth login` stored. Raises as `emavos.weights.hub.download` does.
+    repository: "user/name", created if it does not exist.
+    card: facts about the model beyond its architecture.
+    dtype: of the stored weights; None keeps the dtype of the model.
+    revision: a branch, created if it does not exist.
+    private: whether a new repository is private.
+    token: None uses the token stored by `hf auth login`.
+    message: of the commit.
+
+    Raises the errors of `emavos.weights.hub.download`.
     """
     card = replace(card or ModelCard(name=repository.rpartition("/")[2]), repository=repository)
     with TemporaryDirectory() as folder:
@@ -201,9 +210,11 @@ def push_model(
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Load all of a state and nothing else.
+    """Load all of a state dict. Missing and unknown keys are errors.
 
-    Raises ValueError that begins with `what` and lists what differs.
+    what: beginning of the error message.
+
+    Raises ValueError with a list of the differences.
     """
     _check_state(model, state, what)
     model.load_state_dict(dict(state))
@@ -248,9 +259,9 @@ def _load_folder(folder: Path, sha256: str | None, dtype: torch.dtype) -> STCN:
         state = load_file(weights)
     except SafetensorError as error:
         raise ValueError(f"{weights} is not a whole safetensors file: {error}") from error
-    with torch.device("meta"):  # random weights would be replaced, and drawing them moves torch's generator
+    with torch.device("meta"):  # no random weights: drawing them would advance torch's generator
         model = STCN(config)
-    _check_state(model, state, f"{weights} does not fit its {CONFIG_NAME}")  # before the memory is taken
+    _check_state(model, state, f"{weights} does not fit its {CONFIG_NAME}")  # before allocating memory
     model.to_empty(device="cpu")
     model.load_state_dict(state)
     return model.to(dtype).eval()
