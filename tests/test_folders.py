@@ -193,9 +193,7 @@ def test_smaller_copies_in_a_tiff_are_no_pictures(tmp_path):
 def test_sixteen_bits_of_which_few_are_used_are_told(tmp_path, bits):
     levels = (np.arange(64, dtype=np.uint16) * (2**bits // 64)).reshape(8, 8)
     Image.fromarray(levels).save(tmp_path / "a.png")
-    with pytest.warns(
-        InputWarning, match=rf"uses the lower {bits} alone.*multiply its values by {2 ** (16 - bits)}"
-    ):
+    with pytest.warns(InputWarning, match=rf"uses the lower {bits} alone.*--window 0,{2**bits - 1}"):
         read_frame(tmp_path / "a.png")
 
 
@@ -212,17 +210,147 @@ def test_frames_may_be_named_by_their_files(tmp_path, predictor, kind, direction
         open_frames([*files, kind(folder / "no.png")])
 
 
-@pytest.mark.parametrize("name", ["*.png", "%05d.png", "img_??.jpg"])
-def test_a_pattern_of_files_leads_to_their_folder(tmp_path, name):
-    with pytest.raises(FileNotFoundError, match="does not exist; name the folder"):
-        open_frames(tmp_path / name)
+@pytest.mark.parametrize("name", ["img_*.png", "img_%d.png", "img_?.png", "img_[0-9].png", "i%%g_%d.png"])
+def test_a_pattern_of_files_is_their_frames_in_the_order_of_their_numbers(tmp_path, name):
+    begin = "i%g_" if "%%" in name else "img_"
+    folder = fill(tmp_path / "f", [*(f"{begin}{i}.png" for i in (9, 8, 7)), "other_1.png", "img_1.jpg"])
+    assert names_of(open_frames(folder / name)) == [f"{begin}{i}" for i in (7, 8, 9)]
 
 
-def test_files_on_the_command_line_lead_to_their_folder(tmp_path, capsys):
-    folder = fill(tmp_path / "f", ["0.png", "1.png"])
-    files = [str(path) for path in sorted(folder.iterdir())]
-    assert main(["segment", *files, "--mask", files[0], "--out", str(tmp_path / "out")]) == 2
-    assert "a video of images is named by its folder" in capsys.readouterr().err
+def test_a_number_of_a_pattern_is_as_wide_as_it_says_and_gaps_are_told(tmp_path):
+    folder = fill(tmp_path / "f", ["0001.png", "0002.png", "0005.png", "00003.png", "4.png", "12345.png"])
+    with pytest.warns(InputWarning, match=r"%04d\.png: no file has the numbers 3 to 4, 6 to 12344"):
+        assert names_of(open_frames(folder / "%04d.png")) == ["0001", "0002", "0005", "12345"]
+
+
+@pytest.mark.parametrize("name", ["*.jpg", "%05d.png", "img_??.jpg", "no/*.png"])
+def test_a_pattern_that_matches_nothing_says_so(tmp_path, name):
+    fill(tmp_path / "f", ["0.png"])
+    with pytest.raises(FileNotFoundError, match="matches no file"):
+        open_frames(tmp_path / "f" / name)
+
+
+def test_files_on_the_command_line_are_frames_in_the_order_of_their_numbers(tmp_path):
+    folder = fill(tmp_path / "f", [f"i{i}.png" for i in (8, 9, 10)])
+    write_mask(folder / "i_mask.png", BOX)
+    files = sorted(map(str, folder.iterdir()))  # as a shell sorts them: i10, i8, i9, i_mask
+    arguments = ["--mask", folder / "i_mask.png", "--out", tmp_path / "out", "--size", "32", "--quiet"]
+    assert main(["segment", *files, *map(str, arguments)]) == 0
+    assert np.array_equal(read_mask(tmp_path / "out" / "i8.png"), BOX)
+    assert len([*(tmp_path / "out").iterdir()]) == 3
+
+
+@pytest.mark.parametrize("kind", ["folder", "list", "pages", "iterable"])
+@pytest.mark.parametrize(
+    ("chosen", "numbers"), [((1, 5, 2), [1, 3]), ((2, None, 3), [2, 5]), ((0, 99, 1), range(6))]
+)
+def test_some_frames_are_chosen_and_keep_their_names(tmp_path, kind, chosen, numbers):
+    folder = fill(tmp_path / "f", [f"img_{i}.png" for i in range(6)])
+    files = [folder / f"img_{i}.png" for i in range(6)]
+    if kind == "pages":
+        pages = [Image.open(file) for file in files]
+        pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    source = {
+        "folder": folder,
+        "list": files,
+        "pages": tmp_path / "a.tif",
+        "iterable": [frame(i) for i in range(6)],
+    }
+    start, stop, step = chosen
+    frames = open_frames(source[kind], start=start, stop=stop, step=step)
+    for found in (
+        list(frames),
+        [frames.reel()[i] for i in range(len(numbers))] if frames.reel() else list(frames),
+    ):
+        assert all(np.array_equal(a, frame(n)) for a, n in zip(found, numbers, strict=True))
+    assert frames.count == len(numbers)
+    for place, number in enumerate(numbers):
+        name = f"img_{number}" if kind in ("folder", "list") else f"{number:05d}"
+        assert frames.name(place) == name
+        assert frames.find(name) == frames.place(number) == place
+    assert frames.place(1) == ([*numbers].index(1) if 1 in numbers else None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"start": -1}, {"step": 0}, {"start": 3, "stop": 3}, {"start": 1.5}, {"start": True}, {"start": 6}],
+)
+def test_a_choice_without_a_frame_is_refused_before_the_first(tmp_path, wrong):
+    folder = fill(tmp_path / "f", [f"{i}.png" for i in range(6)])
+    with pytest.raises(ValueError, match=r"start|stop|step|frame"):
+        open_frames(folder, **wrong)
+
+
+def test_the_command_follows_the_frames_that_are_chosen(tmp_path, capsys):
+    folder = fill(tmp_path / "f", [f"{i:05d}.png" for i in range(8)])
+    (tmp_path / "m").mkdir()
+    for i in (1, 2, 5):
+        write_mask(tmp_path / "m" / f"{i:05d}.png", BOX)
+    arguments = [
+        "--mask",
+        tmp_path / "m",
+        "--out",
+        tmp_path / "out",
+        "--size",
+        "32",
+        "--start",
+        "1",
+        "--step",
+        "4",
+    ]
+    assert main(["segment", str(folder), *map(str, arguments), "--quiet"]) == 0
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["00001.png", "00005.png"]
+    assert (
+        capsys.readouterr().err == "emavos: note: masks of frames that were not chosen are left out: 00002\n"
+    )
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+@pytest.mark.parametrize("kind", ["folder", "pages"])
+def test_images_of_16_bits_that_use_few_have_one_window_and_a_note(tmp_path, kind, bits):
+    levels = [np.full((8, 8), value, np.uint16) for value in (2**bits - 1, 2 ** (bits - 1), 0)]
+    (tmp_path / "f").mkdir()
+    for i, level in enumerate(levels):
+        Image.fromarray(level).save(tmp_path / "f" / f"{i}.png")
+    images = [Image.fromarray(level) for level in levels]
+    images[0].save(tmp_path / "a.tif", save_all=True, append_images=images[1:])
+    with pytest.warns(
+        InputWarning, match=rf"use the lower {bits}; all frames are shown from 0 to {2**bits - 1} "
+    ):
+        seen = [
+            int(pixels[0, 0, 0]) for pixels in open_frames(tmp_path / {"folder": "f", "pages": "a.tif"}[kind])
+        ]
+    assert seen == [255, 128, 0]
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32, np.int32])
+def test_a_window_says_what_is_black_and_white_in_every_frame(tmp_path, kind):
+    values = np.array([[-50, 100, 200, 300, 900]]).clip(0 if kind is np.uint16 else -50).astype(kind)
+    Image.fromarray(values).save(tmp_path / "0.tif")
+    (pixels,) = open_frames([tmp_path / "0.tif"], window=(100, 300))
+    assert pixels[0, :, 0].tolist() == [0, 0, 128, 255, 255]
+    if kind is not np.uint16:
+        with pytest.raises(ValueError, match="32 bits a channel; say what is black and white"):
+            list(open_frames([tmp_path / "0.tif"]))
+
+
+@pytest.mark.parametrize("window", [(1,), (3, 3), (5, 1), (0, np.nan), "0,9", (0, np.inf), 7])
+def test_a_window_that_is_none_is_refused(tmp_path, window):
+    folder = fill(tmp_path / "f", ["0.png"])
+    with pytest.raises(ValueError, match="window"):
+        open_frames(folder, window=window)
+
+
+def test_a_window_for_8_bits_or_for_a_stream_is_refused(tmp_path, capsys):
+    folder = fill(tmp_path / "f", ["0.png"])
+    with pytest.raises(
+        ValueError, match=r"0\.png has 8 bits a channel; a window is for gray of 16 or 32 bits"
+    ):
+        list(open_frames(folder, window=(0, 9)))
+    with pytest.raises(ValueError, match="a window is for image files"):
+        open_frames([frame()], window=(0, 9))
+    assert main(["segment", str(folder), "--mask", "a.png", "--out", "o", "--window", "9,0"]) == 2
+    assert "is no window LOW,HIGH, such as 0,4095" in capsys.readouterr().err
 
 
 class Old:

@@ -36,6 +36,41 @@ def add_labels_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_frame_arguments(parser: argparse.ArgumentParser) -> None:
+    frames = parser.add_argument_group("frames", "all of them unless told; they keep their names and numbers")
+    frames.add_argument(
+        "--start", type=whole(0), default=0, metavar="N", help="number of the first frame (0)"
+    )
+    frames.add_argument(
+        "--stop", type=whole(1), metavar="N", help="number of the first frame left out (none)"
+    )
+    frames.add_argument("--step", type=whole(1), default=1, metavar="N", help="every Nth frame (1)")
+    frames.add_argument(
+        "--window",
+        type=_window,
+        metavar="LOW,HIGH",
+        help="the values of 16-bit or 32-bit gray images that become black and white (0,65535; or the "
+        "bits in use, "
+        "which a note says)",
+    )
+
+
+def frame_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_frame_arguments` means to `open_frames`."""
+    return {name: getattr(args, name) for name in ("start", "stop", "step", "window")}
+
+
+def _window(text: str) -> tuple[float, float]:
+    from emavos.io.images import check_window
+
+    try:
+        window = check_window(tuple(float(part) for part in text.split(",")))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is no window LOW,HIGH, such as 0,4095") from error
+    assert window is not None
+    return window
+
+
 def add_model_arguments(parser: argparse.ArgumentParser, size: int) -> None:
     model = parser.add_argument_group("model")
     model.add_argument(

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from emavos.cli.arguments import (
     Commands,
+    add_frame_arguments,
     add_labels_argument,
     add_memory_arguments,
     add_model_arguments,
     add_output_arguments,
     check_idle,
+    frame_options,
     load_predictor,
     policy,
     shortcuts_of,
@@ -65,6 +67,7 @@ def add(commands: Commands) -> None:
         help="how the video is followed, which says what frames a correction reaches (forward)",
     )
     add_output_arguments(parser)
+    add_frame_arguments(parser)
     add_model_arguments(parser, size=480)
     add_memory_arguments(parser)
 
@@ -83,7 +86,7 @@ def _review(args: argparse.Namespace) -> None:
     if args.masks is not None:
         check_idle(args, args.parser, "with --masks the video is not followed")
     check_apart(args.video, args.masks or args.mask, args.out)
-    frames = open_frames(args.video)
+    frames = open_frames(args.video, **frame_options(args))
     with staged(args.out, args.force) as folder:
         masks = args.masks
         if masks is None:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 from emavos.cli.arguments import (
     Commands,
+    add_frame_arguments,
     add_labels_argument,
     add_memory_arguments,
     add_model_arguments,
     add_output_arguments,
+    frame_options,
     load_predictor,
     policy,
     shortcuts_of,
@@ -36,7 +38,14 @@ def add(commands: Commands) -> None:
         "frame. All of it appears at the end; where something fails, nothing is written.",
     )
     parser.set_defaults(run=_segment)
-    parser.add_argument("video", metavar="VIDEO", help="a folder of images, or a video file (extra: video)")
+    parser.add_argument(
+        "video",
+        nargs="+",
+        metavar="VIDEO",
+        help="a folder of images, a pattern (frames/%%05d.png, 'frames/*.png'), images in the order of "
+        "their numbers, or "
+        "a video file (extra: video)",
+    )
     parser.add_argument(
         "--mask",
         type=Path,
@@ -81,6 +90,7 @@ def add(commands: Commands) -> None:
         "frames that are damaged (refuse)",
     )
     add_output_arguments(parser)
+    add_frame_arguments(parser)
     add_model_arguments(parser, size=480)
     add_memory_arguments(parser)
 
@@ -90,12 +100,14 @@ def _segment(args: argparse.Namespace) -> None:
     from emavos.bridges import CocoWriter
     from emavos.frames.mask_files import read_masks
     from emavos.io import behind, open_frames, write_mask
+    from emavos.io.opening import natural_order
     from emavos.visualize import overlay
 
-    if args.video.startswith("camera:"):
+    video = args.video[0] if len(args.video) == 1 else natural_order(map(Path, args.video))
+    if args.video[0].startswith("camera:"):
         raise ValueError("a camera has no last frame; follow it in Python, with Predictor.session()")
-    check_apart(args.video, args.mask, args.out, args.overlay, args.rle, args.confidence)
-    frames = open_frames(args.video, but=[args.mask], damaged=args.damaged)
+    check_apart(args.video[0], args.mask, args.out, args.overlay, args.rle, args.confidence)
+    frames = open_frames(video, but=[args.mask], damaged=args.damaged, **frame_options(args))
     mask = read_masks(args.mask, frames, args.labels)
     start, count, ids, names, states = time.monotonic(), 0, set[int](), list[str](), []
     if args.confidence is not None and args.confidence.suffix.lower() != ".csv":

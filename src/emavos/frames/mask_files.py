@@ -71,15 +71,20 @@ def read_masks(
         given = [replace(given[0], name=later)]
     masks: dict[int, IdMask] = {}
     size, empty, numbered = frames.size(), list[str](), list[str]()
-    by_number = _by_number(frames)
+    whole, elsewhere = frames.whole, list[str]()
+    by_number = _by_number(whole)
     for one in given:
-        index, certain = _frame_of(one.name, frames, by_number)
-        if index is None or not _there(index, frames):
+        number, certain = _frame_of(one.name, whole, by_number)
+        if number is None or not _there(number, whole):
             raise ValueError(
                 f"{one.told} is for frame {one.name}, which there is not; name masks as their frames, of "
                 f"which "
-                f"the first is {frames.name(0)}"
+                f"the first is {whole.name(0)}"
             )
+        index = frames.place(number)
+        if index is None or not _there(index, frames):
+            elsewhere.append(str(one.name))
+            continue
         if index in masks:
             raise ValueError(f"{one.told} is for frame {one.name}, which has a mask already")
         read = one.read(size)
@@ -90,6 +95,12 @@ def read_masks(
         masks[index] = read
         if not certain:
             numbered.append(f"{one.name} for frame {frames.name(index)}")
+    if elsewhere:
+        _tell(f"masks of frames that were not chosen are left out: {_some(elsewhere)}")
+    if not masks and elsewhere:
+        raise ValueError(
+            f"{given[0].told} has no mask of a frame that was chosen; change start, stop or step"
+        )
     if not masks:
         raise ValueError(f"{given[0].told} is empty: every pixel is 0, the background")
     if numbered:
@@ -213,7 +224,7 @@ def _holds_numbers(image: Image.Image) -> bool:
 
 
 def _frame_of(
-    name: str | int | None, frames: FrameSource, by_number: Mapping[tuple[int, ...], int]
+    name: str | int | None, frames: FrameSource, by_number: Mapping[tuple[int, ...], int] | None
 ) -> tuple[int | None, bool]:
     """The index of a mask's frame, None if there is no such frame; and whether the names match exactly."""
     if name is None or isinstance(name, int):
@@ -222,19 +233,25 @@ def _frame_of(
         if (index := frames.find(exact)) is not None:
             return index, True
     numbers = _numbers(name)
-    if by_number or len(numbers) != 1:
+    if by_number is None:
+        return None, False
+    if by_number:
         return by_number.get(numbers), False
-    return (numbers[0] if frames.find("00000") == 0 else None), False
+    return (numbers[0] if len(numbers) == 1 else None), False
 
 
-def _by_number(frames: FrameSource) -> dict[tuple[int, ...], int]:
-    """The index of frames that have names of their own, by the numbers in these, if no two have the same."""
+def _by_number(frames: FrameSource) -> dict[tuple[int, ...], int] | None:
+    """The index of frames that have names of their own, by the numbers in these; None if two have the same.
+
+    Empty if frames are called by their index.
+    """
     if frames.count is None or not frames.exact or frames.count > 1_000_000:
-        return {}
+        return {} if frames.find("00000") == 0 else None
     names = [frames.name(index) for index in range(frames.count)]
+    if all(name == f"{index:05d}" for index, name in enumerate(names)):
+        return {}
     numbers = {_numbers(name): index for index, name in enumerate(names)}
-    own = any(name != f"{index:05d}" for index, name in enumerate(names))
-    return numbers if own and len(numbers) == len(names) else {}
+    return numbers if len(numbers) == len(names) else None
 
 
 def _numbers(name: str) -> tuple[int, ...]:

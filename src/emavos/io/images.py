@@ -28,11 +28,15 @@ _PAGED = ("GIF", "PNG", "TIFF", "WEBP")  # several pictures in a file; the secon
 
 PathLike = str | os.PathLike[str]
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
+Window = tuple[float, float]  # the values of a deep picture that become black and white
 
 
-def read_frame(path: PathLike) -> Pixels:
-    """The picture of an image file, (H, W, 3) of uint8, upright, over black where it is transparent."""
-    return pixels_of(read_image(path), os.fspath(path))
+def read_frame(path: PathLike, window: Window | None = None) -> Pixels:
+    """The picture of an image file, (H, W, 3) of uint8, upright, over black where it is transparent.
+
+    window: see `pixels_of`.
+    """
+    return pixels_of(read_image(path), os.fspath(path), window)
 
 
 def read_mask(path: PathLike) -> IdMask:
@@ -135,29 +139,59 @@ def refuse_mask(image: Image.Image, path: PathLike) -> None:
         )
 
 
-def pixels_of(image: Image.Image, name: str = "the frame") -> Pixels:
+def pixels_of(image: Image.Image, name: str = "the frame", window: Window | None = None) -> Pixels:
     """The pixels of a picture, (H, W, 3) of uint8, upright, over black where it is transparent.
 
-    name: what the picture is called in errors. Raises ValueError where it has 32 bits a channel.
+    name: what the picture is called in errors.
+    window: (low, high) of a gray picture of 16 or 32 bits: low and what is below it becomes black, high and
+        what is above it white. None: 0 to 65535.
+
+    Raises ValueError if it has 32 bits a channel and there is no window, or 8 and there is one.
     """
     image = ImageOps.exif_transpose(image)
-    if image.mode == "F" or image.mode.startswith("I"):  # convert() would clip 16 bits to 8
+    if is_deep(image):  # convert() would clip 16 bits to 8
         gray = np.array(image)
+        if window is not None:
+            low, high = window
+            scaled = np.nan_to_num((gray.astype(np.float64) - low) * 255 / (high - low)).clip(0, 255)
+            return np.repeat((scaled + 0.5).astype(np.uint8)[..., None], 3, axis=2)
         if gray.dtype.kind == "f" or gray.min() < 0 or gray.max() > 0xFFFF:
-            raise ValueError(f"{name} has 32 bits a channel; save it with 8 or 16")
+            raise ValueError(f"{name} has 32 bits a channel; say what is black and white: --window LOW,HIGH")
         if 0 < (bits := int(gray.max()).bit_length()) <= 14:
             warnings.warn(
-                f"a picture of 16 bits uses the lower {bits} alone and is seen nearly black; multiply its "
-                f"values by {2 ** (16 - bits)}, in all frames alike",
+                f"a picture of 16 bits uses the lower {bits} alone and is seen nearly black; say what is "
+                f"white, for "
+                f"all frames: --window 0,{2**bits - 1}, or open_frames(..., window=(0, {2**bits - 1}))",
                 InputWarning,
                 stacklevel=2,
             )
         gray = ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2)
+    if window is not None:
+        raise ValueError(f"{name} has 8 bits a channel; a window is for gray of 16 or 32 bits")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
     return np.array(image.convert("RGB"))
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether a picture is gray of 16 or 32 bits."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def check_window(window: object) -> Window | None:
+    """The window (low, high) as two numbers. Raises ValueError unless both are finite and low is less "
+    "than high."""
+    if window is None:
+        return None
+    parts = window if isinstance(window, (tuple, list)) else ()
+    if len(parts) != 2 or not all(isinstance(v, (int, float)) and abs(v) < 2.0**64 for v in parts):
+        raise ValueError(f"a window is two numbers, (low, high), not {window!r:.60}")
+    low, high = float(parts[0]), float(parts[1])
+    if not low < high:
+        raise ValueError(f"the low end of a window is below its high end, not {low:g} to {high:g}")
+    return low, high
 
 
 @contextmanager

@@ -12,13 +12,20 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
+from emavos.io.choosing import chosen, is_pattern, matching
 from emavos.io.images import (
     IMAGE_SUFFIXES,
     PathLike,
     Pixels,
+    Window,
     check_file,
+    check_window,
     count_pages,
     header_size,
+    is_deep,
     pages_of,
     pixels_of,
     read_frame,
@@ -34,26 +41,55 @@ _FOREIGN = re.compile(
     r"tga|xcf)"
 )
 _LOOKED_AT = 16  # images of a folder whose headers are read before the first frame
+_DEEP = (".pgm", ".png", ".pnm", ".tif", ".tiff")  # kinds of images that have 16 bits
 _DOTTED = re.compile(r"(?<![0-9.])([0-9]+)\.([0-9]+)(?![0-9]|\.[0-9])")
 _SIGN = re.compile(r"(?:^|(?<=[=_ (]))-(?=[0-9])")
 
 
 def open_frames(
-    source: PathLike | int | Iterable[Any], but: Collection[PathLike] = (), damaged: Damaged = "refuse"
+    source: PathLike | int | Iterable[Any],
+    but: Collection[PathLike] = (),
+    damaged: Damaged = "refuse",
+    *,
+    window: Window | None = None,
+    start: int = 0,
+    stop: int | None = None,
+    step: int = 1,
 ) -> FrameSource:
     """The frames of a folder, a video or a camera, (H, W, 3) of uint8, or those of an iterable as they are.
 
     source: a folder of images, taken in natural order (2.jpg before 10.jpg); a video file (extra `video`); a
         TIFF of several pages, an animated PNG or WebP; a list of image files; a camera, "camera:0" or 0 for
         the first one on Linux and macOS, "camera:NAME" on Windows, which plays until the loop over it ends;
-        or any iterable or sequence of frames. Folders and files can be read repeatedly.
+        a pattern, "frames/*.png" or "frames/%05d.png"; or any iterable or sequence of frames. Folders and
+        files can be read repeatedly.
     but: files of that folder that are no frames, as the mask may be.
     damaged: what is done with a video that is damaged or cut off: "refuse" raises ValueError where it is;
         "keep" goes on with what can be read, and says at the end which frames that concerns.
+    window: (low, high), the values of 16-bit or 32-bit gray images that become black and white, in all
+        frames. None: 0 to 65535, or if the first frames use 14 bits or fewer, 0 to the greatest number of
+        that many bits.
+    start, stop, step: only the frames start, start + step, ... before stop. Frames keep their names.
 
     An `InputWarning` says what of a folder is left out, or ordered or named oddly.
     Raises FileNotFoundError if there is no such thing, ValueError if it holds no frames.
     """
+    window = check_window(window)
+    opened = _open(source, but, damaged, window)
+    if window is not None and (opened is source or not isinstance(opened, (Images, Pages))):
+        raise ValueError(
+            "a window is for image files of 16 or 32 bits; a video or a stream has 8 bits a channel"
+        )
+    return opened if (start, stop, step) == (0, None, 1) else chosen(opened, start, stop, step)
+
+
+def _open(
+    source: PathLike | int | Iterable[Any],
+    but: Collection[PathLike],
+    damaged: Damaged,
+    window: Window | None,
+) -> FrameSource:
+    """All frames of a source."""
     if isinstance(source, FrameSource):
         return source
     if isinstance(source, int) and not isinstance(source, bool):
@@ -65,11 +101,13 @@ def open_frames(
             raise ValueError("the path of the frames is empty; name a folder of images or a video file")
         path = Path(source)
         if path.is_dir():
-            return open_folder(path, but)
+            return open_folder(path, but, window)
         if not path.exists():
+            if is_pattern(path):
+                return _of_files(natural_order(matching(path)), path.parent, but, window)
             raise _nothing_there(path)
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            pages = Pages(path)
+            pages = Pages(path, window)
             if pages.count == 1:
                 raise ValueError(f"{path} is one image; frames are a folder of images or a video file")
             return pages
@@ -79,25 +117,45 @@ def open_frames(
         and source
         and all(isinstance(p, (str, os.PathLike)) for p in source)
     ):
-        for path in map(Path, source):
+        files = _without_masks([Path(path) for path in source], but)
+        for path in files:
             check_file(path, "an image")
-        return Images([Path(p) for p in source])
+        return Images(files, window)
     if isinstance(source, Iterable) or hasattr(source, "__getitem__"):
         return _Stream(source)
     raise ValueError(f"frames are a folder, a video, a camera or an iterable, not {type(source).__name__}")
 
 
-def open_folder(folder: Path, but: Collection[PathLike] = ()) -> Images:
+def open_folder(folder: Path, but: Collection[PathLike] = (), window: Window | None = None) -> Images:
     """The images of a folder, in natural order.
 
-    but: files that are no frames though they lie among them, as the mask may. What is left out, named unlike
-    the others or ordered oddly is said by an `InputWarning`. Raises ValueError if masks lie among the images
-    that nobody named, or two images have one name.
+    but: files that are no frames though they lie among them, as the mask may. window: as for `open_frames`.
+    What is left out, named unlike the others or ordered oddly is said by an `InputWarning`. Raises
+    ValueError if masks lie among the images that nobody named, or two images have one name.
     """
+    images = _of_files(list_images(folder), folder, but, window)
+    _tell(
+        folder,
+        _left_out(folder, images.files),
+        "is left out: it is no image of a kind that is read",
+        "are left out: they are no images of a kind that is read",
+    )
+    return images
+
+
+def _without_masks(files: Sequence[Path], but: Collection[PathLike]) -> list[Path]:
     named = {os.path.realpath(path) for path in but}
-    files = list_images(folder)
-    masks = [file for file in files if os.path.realpath(file) in named] if named else []
-    files = [file for file in files if file not in masks]
+    return [file for file in files if os.path.realpath(file) not in named] if named else list(files)
+
+
+def _of_files(
+    files: Sequence[Path], folder: Path, but: Collection[PathLike], window: Window | None
+) -> Images:
+    """Images that lie in one folder, in their order."""
+    frames = _without_masks(files, but)
+    kept = {*frames}
+    masks = [file for file in files if file not in kept]
+    files = frames
     if not files:
         raise ValueError(f"{folder} holds no image but the mask; name the folder of the frames")
     seen: dict[str, Path] = {}
@@ -110,19 +168,13 @@ def open_folder(folder: Path, but: Collection[PathLike] = ()) -> Images:
     _tell(folder, masks, "is the mask, and no frame", "are masks, and no frames")
     _tell(
         folder,
-        _left_out(folder, files),
-        "is left out: it is no image of a kind that is read",
-        "are left out: they are no images of a kind that is read",
-    )
-    _tell(
-        folder,
         odd,
         "is named unlike the other images and is a frame as they are",
         "are named unlike the other images and are frames as they are",
     )
     if note := order_to_tell([file.stem for file in files]):
         warnings.warn(f"{folder}: {note}", InputWarning, stacklevel=3)
-    return Images(files)
+    return Images(files, window)
 
 
 def list_images(folder: PathLike) -> list[Path]:
@@ -192,34 +244,36 @@ class Images(FrameSource):
 
     stored = True
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._files = list(files)
-        stems = [file.stem for file in self._files]
+    def __init__(self, files: Sequence[Path], window: Window | None = None) -> None:
+        self.files = list(files)
+        self._asked = window is not None
+        self._window = window or _window_of(self.files)
+        stems = [file.stem for file in self.files]
         self._named = len(set(stems)) == len(stems)  # otherwise frames are called by their number
         self._indices = {stem: index for index, stem in enumerate(stems)} if self._named else {}
-        self.count = len(self._files)
+        self.count = len(self.files)
 
     def __iter__(self) -> Iterator[Pixels]:
-        return map(_read_image, self._files)
+        return (self[index] for index in range(len(self.files)))
 
     def reel(self) -> Images:
         return self
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> Pixels:
-        return _read_image(self._files[index])
+        return _read_image(self.files[index], self._window, self._asked)
 
     def name(self, index: int) -> str:
-        return self._files[index].stem if self._named else super().name(index)
+        return self.files[index].stem if self._named else super().name(index)
 
     def find(self, name: str) -> int | None:
         return self._indices.get(name) if self._named else super().find(name)
 
     def size(self) -> tuple[int, int] | None:
         with suppress(ValueError, OSError):  # said when it is read
-            return header_size(self._files[0])
+            return header_size(self.files[0])
         return None
 
 
@@ -228,13 +282,17 @@ class Pages(FrameSource):
 
     stored = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, window: Window | None = None) -> None:
         self._path = path
+        self._window = window
         self.count, self.fps = count_pages(path)
 
     def __iter__(self) -> Iterator[Pixels]:
+        window = self._window
         for index, page in enumerate(pages_of(self._path)):
-            yield pixels_of(page, f"picture {index} of {self._path}")
+            if not index and window is None:
+                window = _window_up_to([_highest(page)], os.fspath(self._path))
+            yield pixels_of(page, f"picture {index} of {self._path}", window)
 
     def size(self) -> tuple[int, int] | None:
         return header_size(self._path)
@@ -265,10 +323,43 @@ def _read_named(frame: Any) -> Any:
     return read_frame(frame) if isinstance(frame, (str, os.PathLike)) else frame
 
 
-def _read_image(path: Path) -> Pixels:
+def _read_image(path: Path, window: Window | None, asked: bool) -> Pixels:
+    """asked: whether somebody asked for the window, which every image then needs."""
     image = read_image(path)
     refuse_mask(image, path)
-    return pixels_of(image, os.fspath(path))
+    return pixels_of(image, os.fspath(path), window if asked or is_deep(image) else None)
+
+
+def _window_of(files: Sequence[Path]) -> Window | None:
+    """The window for images of 16 bits that use few of them, from some that lie evenly among them."""
+    with suppress(ValueError, OSError, IndexError):  # said when they are read
+        if files[0].suffix.lower() not in _DEEP or not is_deep(read_image(files[0])):
+            return None
+        step = -(-len(files) // _LOOKED_AT)
+        highest = [_highest(read_image(path)) for path in files[::step]]
+        return _window_up_to(highest, os.fspath(files[0].parent))
+    return None
+
+
+def _highest(image: Image.Image) -> int:
+    """The highest value of a picture of 16 bits; 65535 if it has other values, or is another picture."""
+    values = np.array(image) if is_deep(image) and image.mode != "F" else np.array([-1])
+    return int(values.max()) if values.size and values.min() >= 0 else 0xFFFF
+
+
+def _window_up_to(highest: Sequence[int], name: str) -> Window | None:
+    """(0, the greatest number of as many bits as the highest values use) if these are few, and a note."""
+    bits = max(highest).bit_length()
+    if not 0 < bits <= 14:
+        return None
+    white = 2**bits - 1
+    warnings.warn(
+        f"{name}: images of 16 bits use the lower {bits}; all frames are shown from 0 to {white} "
+        f"(--window 0,{white})",
+        InputWarning,
+        stacklevel=6,
+    )
+    return 0.0, float(white)
 
 
 def _check(path: Path, alone: bool) -> None:
@@ -326,7 +417,4 @@ def _left_out(folder: Path, files: Sequence[Path]) -> list[Path]:
 
 
 def _nothing_there(path: Path) -> FileNotFoundError:
-    hint = "frames are a folder of images or a video file"
-    if re.search(r"[*?]|%[0-9]*d", path.name):
-        hint = f"name the folder, {path.parent}: its images are taken in the order of their numbers"
-    return FileNotFoundError(f"{path} does not exist; {hint}")
+    return FileNotFoundError(f"{path} does not exist; frames are a folder of images or a video file")

@@ -46,6 +46,15 @@ class FrameSource:
         """The frames by index, where they can be had in any order as they are."""
         return None
 
+    @property
+    def whole(self) -> FrameSource:
+        """The source with all frames, if these are some of them; otherwise itself."""
+        return self
+
+    def place(self, number: int) -> int | None:
+        """The index among these frames of one that is counted in `whole`; None if it is not among them."""
+        return number
+
     def name(self, index: int) -> str:
         """What files about a frame are called: the stem of its image, otherwise its number in five digits."""
         return f"{index:05d}"

@@ -1,0 +1,148 @@
+"""Some frames of a source: those of a pattern of file names, every so many, or from one to another."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+from emavos.io.source import FrameSource, InputWarning
+
+_NUMBERED = re.compile(r"%(0?)([0-9]{0,2})d")
+_MOST_MISSING = 4  # numbers that a note names
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether the name of a file that is not there has a wildcard, or a number as printf writes it."""
+    return bool(re.search(r"[*?\[]", path.name) or _NUMBERED.search(path.name))
+
+
+def matching(path: Path) -> list[Path]:
+    """The files that a pattern stands for, in no order: `frames/*.png`, `frames/%05d.png`.
+
+    Numbers of `%05d` that are missing between the first and the last are said by an `InputWarning`.
+    Raises FileNotFoundError if no file matches, ValueError if the folder is a pattern too.
+    """
+    folder, name = path.parent, path.name
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{path} matches no file: there is no folder {folder}")
+    names = [file.name for file in folder.iterdir() if file.name[0] != "."]
+    numbered = _NUMBERED.search(name)
+    if numbered is None:
+        found = [each for each in names if fnmatchcase(each, name)]
+    else:
+        before, after = name[: numbered.start()], name[numbered.end() :].replace("%%", "%")
+        width = int(numbered[2] or 0) if numbered[1] else 0
+        number = re.compile(re.escape(before.replace("%%", "%")) + "([0-9]{1,18})" + re.escape(after))
+        numbers = {}
+        for each in names:
+            if (match := number.fullmatch(each)) and len(match[1]) == max(
+                width, len(match[1].lstrip("0") or "0")
+            ):
+                numbers[int(match[1])] = each
+        found = [*numbers.values()]
+        _tell_missing(path, sorted(numbers))
+    if not found:
+        raise FileNotFoundError(f"{path} matches no file of {folder}")
+    return [folder / each for each in found]
+
+
+class Chosen(FrameSource):
+    """The frames start, start + step, ... before stop of a source. They keep their names."""
+
+    def __init__(self, source: FrameSource, start: int = 0, stop: int | None = None, step: int = 1) -> None:
+        self._source, self._start, self._stop, self._step = source, start, stop, step
+        self.stored, self.exact = source.stored, source.exact
+        self.fps = None if source.fps is None else source.fps / step
+        self.count = None if source.count is None else len(range(start, _least(stop, source.count), step))
+        if self.exact and self.count == 0:
+            raise ValueError(f"there is no frame from {start} on; the video has {source.count} frames")
+
+    def __iter__(self) -> Iterator[Any]:
+        frames = iter(self._source)
+        try:
+            empty = True
+            for frame in islice(frames, self._start, self._stop, self._step):
+                empty = False
+                yield frame
+            if empty:
+                raise ValueError(f"there is no frame from {self._start} on")
+        finally:
+            if close := getattr(frames, "close", None):
+                close()
+
+    def size(self) -> tuple[int, int] | None:
+        return self._source.size()
+
+    def reel(self) -> Any:
+        reel = self._source.reel()
+        return (
+            None
+            if reel is None
+            else _ChosenReel(reel, range(self._start, _least(self._stop, len(reel)), self._step))
+        )
+
+    def name(self, index: int) -> str:
+        return self._source.name(self._start + index * self._step)
+
+    def find(self, name: str) -> int | None:
+        index = self._source.find(name)
+        return None if index is None else self._place(index)
+
+    @property
+    def whole(self) -> FrameSource:
+        return self._source.whole
+
+    def place(self, number: int) -> int | None:
+        index = self._source.place(number)
+        return None if index is None else self._place(index)
+
+    def _place(self, index: int) -> int | None:
+        place, rest = divmod(index - self._start, self._step)
+        inside = place >= 0 and not rest and (self._stop is None or index < self._stop)
+        return place if inside else None
+
+
+class _ChosenReel:
+    def __init__(self, reel: Any, places: range) -> None:
+        self._reel, self._places = reel, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._reel[self._places[index]]
+
+
+def chosen(source: FrameSource, start: int = 0, stop: int | None = None, step: int = 1) -> FrameSource:
+    """The frames start, start + step, ... before stop.
+
+    Raises ValueError unless start is at least 0, stop greater than start, and step at least 1.
+    """
+    numbers = (start, start + 1 if stop is None else stop, step)
+    if any(isinstance(v, bool) or not isinstance(v, int) for v in numbers) or start < 0 or step < 1:
+        raise ValueError(
+            f"start is a whole number from 0 and step from 1, not {start!r:.20} and {step!r:.20}"
+        )
+    if stop is not None and stop <= start:
+        raise ValueError(
+            f"stop is the number of the first frame left out, after start, not {stop} after {start}"
+        )
+    return Chosen(source, start, stop, step)
+
+
+def _least(stop: int | None, count: int) -> int:
+    return count if stop is None else min(stop, count)
+
+
+def _tell_missing(path: Path, numbers: list[int]) -> None:
+    """Say what is missing between the first number and the last."""
+    gaps = [(a + 1, b - 1) for a, b in pairwise(numbers) if b - a > 1]
+    if gaps:
+        shown = ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in gaps[:_MOST_MISSING])
+        more = " and more" if len(gaps) > _MOST_MISSING else ""
+        warnings.warn(f"{path}: no file has the numbers {shown}{more}", InputWarning, stacklevel=5)
