@@ -87,6 +87,15 @@ def test_the_cache_is_not_filled_twice(hub, files):
     assert hub.count("GET", "/objects/") == 1
 
 
+def test_a_model_in_a_subfolder_is_loaded_and_files_are_fetched_again_if_that_is_asked_for(hub, files):
+    hub.create(NAME, {f"small/{name}": content for name, content in files.items()})
+    loaded = [load_model(NAME, subfolder="small") for _ in range(2)]
+    assert same(*loaded)
+    fetched = hub.count("GET", "/objects/")
+    load_model(NAME, subfolder="small", force_download=True)
+    assert hub.count("GET", "/objects/") > fetched
+
+
 def test_a_push_over_a_model_replaces_it_and_its_older_revisions_stay(hub, model, files):
     repository = hub.create(NAME, files)
     first = repository.branches["main"]

@@ -1,20 +1,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from emavos import Predictor
 from emavos.demo import synthetic_clip
 from emavos.frames import normalize, pad_to_stride, to_frame
 from emavos.memory import full_affinity
-from emavos.models import PRESETS, STCN
+from emavos.models import PRESETS, STCN, weights_sha256
 from emavos.weights import save_model
-from emavos.weights.load import KNOWN, choose_dtype, load_model
+from emavos.weights.load import KNOWN, choose_device, choose_dtype, load_model
 
 CONFIG = PRESETS["stcn-tiny"]
 
@@ -224,8 +226,68 @@ def test_auto_takes_single_precision_on_a_cpu_and_half_on_a_gpu(monkeypatch):
     for capability, dtype in (((8, 0), torch.bfloat16), ((7, 5), torch.float16)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
         assert choose_dtype(torch.device("cuda")) == dtype
-    with pytest.raises(ValueError, match=r"dtype is a floating-point type .*, not 'bfloat16'"):
-        Predictor.from_pretrained(dtype="bfloat16")
+    with pytest.raises(ValueError, match=r"dtype is a floating-point type .*, not 'bf16'"):
+        Predictor.from_pretrained(dtype="bf16")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "torch.bfloat16", torch.bfloat16])
+def test_a_dtype_may_be_named(folder, tmp_path, dtype):
+    predictor = Predictor.from_pretrained(folder, device="cpu", dtype=dtype)
+    assert predictor.dtype == Predictor(load_model(folder), dtype=dtype).dtype == torch.bfloat16
+    assert {x.dtype for x in load_model(folder, dtype=dtype).parameters()} == {torch.bfloat16}
+    predictor.save_pretrained(tmp_path / "half", dtype=dtype)
+    with safe_open(tmp_path / "half" / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+        assert file.get_tensor(next(iter(file.keys()))).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("torch_dtype", "'torch_dtype'; it is called dtype here"),
+        ("device_map", "'device_map'; it is called device here"),
+        ("trust_remote_code", "no code of theirs is run"),
+        ("sizes", "unexpected keyword argument 'sizes'$"),
+    ],
+)
+def test_an_argument_of_other_libraries_is_refused_with_its_name_here(argument, words):
+    with pytest.raises(TypeError, match=words):
+        Predictor.from_pretrained(**{argument: "auto"})
+
+
+def test_a_predictor_is_moved_as_a_module_is(folder):
+    predictor = Predictor.from_pretrained(folder, device="cpu", size=64)
+    before = predictor.facts()
+    assert predictor.to("cpu") is predictor.to(torch.device("cpu")) is predictor
+    assert predictor.facts() == before
+    with pytest.raises(
+        ValueError, match=r"dtype takes another network; from_pretrained\(..., dtype='float16'\)"
+    ):
+        predictor.to(torch.float16)
+    with pytest.raises(ValueError, match="not 'gpu'"):
+        predictor.to("gpu")
+    assert predictor.to("meta").device == torch.device("meta")
+    half = Predictor(load_model(folder), dtype=torch.float16)
+    with pytest.raises(ValueError, match="float16 is no type for a CPU"):
+        half.to("cpu")
+
+
+@pytest.mark.parametrize(("kind", "taken"), [("mps", "cpu"), ("xpu", "xpu"), (None, "cpu")])
+def test_mps_is_never_taken_unless_it_is_named(monkeypatch, kind, taken):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: kind is not None)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(kind))
+    assert choose_device("auto").type == taken
+
+
+def test_a_model_may_lie_in_a_folder_within_another(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "all" / "small" / "first")
+    model = load_model(tmp_path / "all", subfolder="small/first/")
+    assert weights_sha256(model) == weights_sha256(load_model(folder))
+    for wrong in ("../all", "small//first", "/../x", "a\\b"):
+        with pytest.raises(ValueError, match="subfolder is a folder within the model's"):
+            load_model(tmp_path / "all", subfolder=wrong)
+    with pytest.raises(ValueError, match="which has no subfolder 'small'"):
+        load_model("tiny", subfolder="small")
 
 
 def test_bfloat16_gives_nearly_the_same_masks():

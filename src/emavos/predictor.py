@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,11 +24,12 @@ from emavos.session.both_ways import Direction, check_direction, propagate_backw
 from emavos.settings import Settings, Shortcuts, check_network
 from emavos.weights.card import ModelCard
 from emavos.weights.load import (
-    check_float,
     choose_device,
     choose_dtype,
+    float_of,
     load_model,
     push_model,
+    refuse_other_names,
     save_model,
 )
 
@@ -64,15 +65,14 @@ class Predictor:
         policy: MemoryPolicy | None = None,
         size: int | None = 480,
         shortcuts: Shortcuts | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         compile: bool = False,
         *,
         resize_ahead: bool | None = None,
     ) -> None:
         one_thread_after_fork()
         check_network(model)
-        if dtype is not None:
-            check_float(dtype)
+        dtype = None if dtype is None else float_of(dtype)
         self.model = model
         self.network = compiled(folded(model, dtype)) if compile else folded(model, dtype)
         self.settings = Settings.of(self.network, policy, size, shortcuts, resize_ahead)
@@ -83,7 +83,7 @@ class Predictor:
         name_or_path: str | os.PathLike[str] | None = None,
         *,
         device: str | torch.device = "auto",
-        dtype: torch.dtype | Literal["auto"] = torch.float32,
+        dtype: torch.dtype | str = torch.float32,
         policy: MemoryPolicy | None = None,
         size: int | None = 480,
         shortcuts: Shortcuts | None = None,
@@ -93,6 +93,9 @@ class Predictor:
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
+        subfolder: str | None = None,
+        force_download: bool = False,
+        **others: Any,
     ) -> Predictor:
         """A predictor with trained weights.
 
@@ -100,18 +103,18 @@ class Predictor:
             `model.safetensors` ("./tiny" for one called tiny); or a repository of the Hugging Face Hub,
             "user/name".
         device: "auto" takes an accelerator where torch has one, otherwise the CPU.
-        dtype: of the network; affinity and probabilities are float32 always. "auto" takes the fastest that
-            keeps the masks, as far as that was measured, and `predictor.dtype` says which: see
-            `emavos.weights.choose_dtype`. Not float16 on a CPU.
-        revision, cache_dir, token, local_files_only: of the Hub.
+        dtype: of the network, torch.bfloat16 or "bfloat16"; affinity and probabilities are float32 always.
+            "auto" takes the fastest that keeps the masks, as far as that was measured, and `predictor.dtype`
+            says which: see `emavos.weights.choose_dtype`. Not float16 on a CPU.
+        revision, cache_dir, token, local_files_only, force_download: of the Hub.
+        subfolder: where in the folder or repository the model lies.
 
         Raises as `emavos.weights.load_model` does.
         """
+        refuse_other_names(others)
         place = choose_device(device)
-        if place.type == "cpu" and dtype == torch.float16:
-            raise ValueError("float16 is no type for a CPU; use float32, or bfloat16 where the CPU has it")
-        if dtype != "auto":
-            check_float(dtype)
+        chosen = choose_dtype(place) if dtype == "auto" else float_of(dtype)
+        _check_half(place, chosen)
         model = load_model(
             name_or_path,
             revision=revision,
@@ -119,12 +122,27 @@ class Predictor:
             token=token,
             local_files_only=local_files_only,
             device=place,
-            dtype=torch.float64 if dtype == torch.float64 else torch.float32,  # rounded after folding
+            dtype=torch.float64 if chosen == torch.float64 else torch.float32,  # rounded after folding
+            subfolder=subfolder,
+            force_download=force_download,
         )
-        chosen = choose_dtype(place) if dtype == "auto" else dtype
         predictor = cls(model, policy, size, shortcuts, chosen, compile, resize_ahead=resize_ahead)
         model.to(chosen)
         return predictor
+
+    def to(self, device: str | torch.device) -> Predictor:
+        """Move the model to a device, and return the predictor, as modules of torch do.
+
+        Sessions that are under way use the same network: begin new ones. Raises ValueError if torch cannot
+        use the device, or for a dtype, which takes another network.
+        """
+        if isinstance(device, torch.dtype):
+            raise ValueError(f"dtype takes another network; from_pretrained(..., dtype={str(device)[6:]!r})")
+        place = choose_device(device)
+        _check_half(place, self.dtype)
+        self.model.to(place)
+        self.network.to(place)
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -173,7 +191,7 @@ class Predictor:
         self,
         folder: str | os.PathLike[str],
         *,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         card: ModelCard | None = None,
     ) -> None:
         """Write the model to a folder: see `emavos.weights.save_model`."""
@@ -184,7 +202,7 @@ class Predictor:
         repository: str,
         *,
         card: ModelCard | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         revision: str | None = None,
         private: bool | None = None,
         token: str | bool | None = None,
@@ -281,6 +299,12 @@ class Predictor:
             raise ValueError(
                 f"a mask is given for frame {min(masks)} but the video has {session.index} frames"
             )
+
+
+def _check_half(place: torch.device, dtype: torch.dtype) -> None:
+    """Raise ValueError for a type that a device does not compute with."""
+    if place.type == "cpu" and dtype == torch.float16:
+        raise ValueError("float16 is no type for a CPU; use float32, or bfloat16 where the CPU has it")
 
 
 def _prepared(session: Session, frames: FrameSource) -> Iterator[WorkingFrame]:

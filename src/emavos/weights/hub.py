@@ -21,6 +21,8 @@ def download(
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    subfolder: str = "",
+    force_download: bool = False,
 ) -> Path:
     """The cache folder with these files of a repository, all of one commit.
 
@@ -52,10 +54,13 @@ def download(
                 cache_dir=cache,
                 token=token,
                 local_files_only=local_files_only,
+                subfolder=subfolder or None,
+                force_download=force_download,
                 library_name="emavos",
             )
         folder = Path(path).parent
-        commit = folder.name  # commit of the first file: a push in between cannot mix two commits
+        root = folder.parents[subfolder.count("/")] if subfolder else folder
+        commit = root.name  # commit of the first file: a push in between cannot mix two commits
         blob = os.path.realpath(path)
         home = os.path.realpath(constants.HF_HUB_CACHE if cache is None else cache)
         if os.path.commonpath([home, blob]) != home:

@@ -56,7 +56,9 @@ def load_model(
     token: str | bool | None = None,
     local_files_only: bool = False,
     device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
+    subfolder: str | None = None,
+    force_download: bool = False,
 ) -> STCN:
     """A trained model in evaluation mode.
 
@@ -66,11 +68,13 @@ def load_model(
         and local_files_only are then asked.
     device: where it is put; "auto" takes an accelerator where torch has one, otherwise the CPU.
     dtype: of the parameters, whatever the file holds.
+    subfolder: where in the folder or repository the model lies.
+    force_download: whether files of the Hub are fetched although the cache has them.
 
     Raises ValueError where there is no such model, or its config, keys, shapes or sha256 are not exactly
     right; what `emavos.weights.hub.download` raises where the Hub or the cache fails.
     """
-    check_float(dtype)
+    dtype = float_of(dtype)
     place = choose_device(device)
     name = "tiny" if name_or_path is None else os.fspath(name_or_path)
     known = KnownModel(name)
@@ -79,8 +83,10 @@ def load_model(
     elif os.path.isfile(name):
         raise ValueError(f"{name} is a file; a model is a folder of {CONFIG_NAME} and {WEIGHTS_NAME}")
     elif os.path.isdir(name):
-        return _load_folder(Path(name), None, dtype).to(place)
+        return _load_folder(Path(name, _subfolder(subfolder)), None, dtype).to(place)
     if isinstance(known.place, Path):
+        if subfolder:
+            raise ValueError(f"{name} is a model in this package, which has no subfolder {subfolder!r:.60}")
         return _load_folder(known.place, known.sha256, dtype).to(place)
     if known.place.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
         raise ValueError(
@@ -93,6 +99,8 @@ def load_model(
         cache_dir=cache_dir,
         token=token,
         local_files_only=local_files_only,
+        subfolder=_subfolder(subfolder),
+        force_download=force_download,
     )
     return _load_folder(folder, known.sha256, dtype).to(place)
 
@@ -122,7 +130,7 @@ def choose_device(device: str | torch.device) -> torch.device:
             ) from error
         return place
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return torch.device("cpu") if found is None else found
+    return torch.device("cpu") if found is None or found.type == "mps" else found  # mps was never measured
 
 
 def choose_dtype(device: torch.device) -> torch.dtype:
@@ -136,7 +144,16 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
 
 
-def check_float(dtype: torch.dtype) -> None:
+def float_of(dtype: torch.dtype | str) -> torch.dtype:
+    """The type of a name such as "bfloat16" or "torch.bfloat16". Raises ValueError as `check_float` does."""
+    names = {str(each).removeprefix("torch."): each for each in _FLOATS}
+    found = names.get(dtype.removeprefix("torch."), dtype) if isinstance(dtype, str) else dtype
+    check_float(found)
+    assert isinstance(found, torch.dtype)
+    return found
+
+
+def check_float(dtype: object) -> None:
     """Raise ValueError unless a network can compute in it."""
     if dtype not in _FLOATS:
         auto = str(dtype) == "auto"
@@ -144,10 +161,39 @@ def check_float(dtype: torch.dtype) -> None:
         raise ValueError(f"dtype is a floating-point type such as torch.float32, not {dtype!r}{hint}")
 
 
+_ELSEWHERE = {  # what other libraries call it
+    "torch_dtype": "dtype",
+    "device_map": "device",
+    "precision": "dtype",
+    "name": "name_or_path",
+    "pretrained_model_name_or_path": "name_or_path",
+    "repo_id": "name_or_path",
+    "use_auth_token": "token",
+    "resume_download": "force_download",
+}
+
+
+def refuse_other_names(arguments: Mapping[str, object]) -> None:
+    """Raise TypeError for arguments that there are not, with the name they have here if they have one."""
+    for name in arguments:
+        hint = f"; it is called {_ELSEWHERE[name]} here" if name in _ELSEWHERE else ""
+        if name == "trust_remote_code":
+            hint = "; models are read from config.json and model.safetensors, and no code of theirs is run"
+        raise TypeError(f"from_pretrained() got an unexpected keyword argument {name!r}{hint}")
+
+
+def _subfolder(name: str | None) -> str:
+    """A folder below that of a model, checked; "" if there is none."""
+    parts = [] if not name else str(name).strip("/").split("/")
+    if any(part in ("", ".", "..") or "\\" in part for part in parts):
+        raise ValueError(f"subfolder is a folder within the model's, not {name!r:.60}")
+    return "/".join(parts)
+
+
 def save_model(
     model: STCN,
     folder: str | os.PathLike[str],
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     card: ModelCard | None = None,
 ) -> None:
     """Write `config.json` and `model.safetensors` to a folder.
@@ -158,17 +204,16 @@ def save_model(
 
     Raises ValueError if dtype is not a float dtype.
     """
-    if dtype is not None:
-        check_float(dtype)
+    kept = None if dtype is None else float_of(dtype)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
     state = {
-        key: x.detach().to("cpu", dtype if x.is_floating_point() else None).contiguous()
+        key: x.detach().to("cpu", kept if x.is_floating_point() else None).contiguous()
         for key, x in model.state_dict().items()
     }
     contents = {
-        WEIGHTS_NAME: save(state),
+        WEIGHTS_NAME: save(state, metadata={"format": "pt"}),
         CONFIG_NAME: (json.dumps(model.config.to_dict(), indent=2) + "\n").encode(),
     }
     if card is not None:
@@ -183,7 +228,7 @@ def push_model(
     repository: str,
     *,
     card: ModelCard | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     revision: str | None = None,
     private: bool | None = None,
     token: str | bool | None = None,
