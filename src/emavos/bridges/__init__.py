@@ -5,15 +5,19 @@ from emavos.bridges.coco import CocoWriter, read_coco
 from emavos.bridges.detections import to_detections
 from emavos.bridges.first import first_mask
 from emavos.bridges.layouts import Clip, read_layout
+from emavos.bridges.matching import Matches, box_of, match
 from emavos.bridges.stacks import read_stack, stack_masks, write_stack
 
 __all__ = [
     "Clip",
     "CocoWriter",
+    "Matches",
     "Rle",
+    "box_of",
     "decode_rle",
     "encode_rle",
     "first_mask",
+    "match",
     "read_coco",
     "read_layout",
     "read_stack",

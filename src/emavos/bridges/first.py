@@ -47,13 +47,9 @@ def first_mask(
     items = _split(objects)
     if not items:
         raise ValueError("no object is given; a first mask has one or more")
-    planes = [_plane(item, size, number) for number, item in enumerate(items)]
-    if size is None:
-        size = planes[0].shape[0], planes[0].shape[1]
+    planes = planes_of(items, size)
+    size = planes[0].shape[0], planes[0].shape[1]
     for number, plane in enumerate(planes):
-        if plane.shape != tuple(size):
-            have, want = ("x".join(map(str, s)) for s in (plane.shape, size))
-            raise ValueError(f"object {number} is {have} but wanted is {want} (height x width)")
         if not plane.any():
             raise ValueError(f"object {number} has no pixel; leave it out")
     ranks = _scores(items, scores)
@@ -67,6 +63,20 @@ def first_mask(
             f"object {lost[0]} is covered by others of a higher score; leave it out, or give it a higher one"
         )
     return mask
+
+
+def planes_of(objects: Any, size: tuple[int, int] | None = None) -> list[Plane]:
+    """The plane (H, W) of each object, which may be empty.
+
+    objects, size: as for `first_mask`; without a size, that of the first. Raises ValueError if sizes differ.
+    """
+    planes = [_plane(item, size, number) for number, item in enumerate(_split(objects))]
+    for number, plane in enumerate(planes):
+        wanted = planes[0].shape if size is None else tuple(size)
+        if plane.shape != wanted:
+            have, want = ("x".join(map(str, s)) for s in (plane.shape, wanted))
+            raise ValueError(f"object {number} is {have} but wanted is {want} (height x width)")
+    return planes
 
 
 def _split(objects: Any) -> list[Any]:

@@ -21,6 +21,7 @@ from emavos.cli.arguments import (
     load_predictor,
     policy,
     shortcuts_of,
+    whole,
 )
 from emavos.cli.confidences import write_confidences
 from emavos.cli.staging import Outputs, staged_together
@@ -89,6 +90,13 @@ def add(commands: Commands) -> None:
         help="a video that is damaged or cut off: write nothing, or keep what can be read and name the "
         "frames that are damaged (refuse)",
     )
+    parser.add_argument(
+        "--clean",
+        type=whole(0),
+        default=0,
+        metavar="AREA",
+        help="remove islands and fill holes of fewer than AREA pixels in what is written (0)",
+    )
     add_output_arguments(parser)
     add_frame_arguments(parser)
     add_model_arguments(parser, size=480)
@@ -98,6 +106,7 @@ def add(commands: Commands) -> None:
 def _segment(args: argparse.Namespace) -> None:
     from emavos.batch.following import FPS, follow
     from emavos.bridges import CocoWriter
+    from emavos.frames import clean_mask
     from emavos.frames.mask_files import read_masks
     from emavos.io import behind, open_frames, write_mask
     from emavos.io.opening import natural_order
@@ -124,6 +133,7 @@ def _segment(args: argparse.Namespace) -> None:
         predictor = load_predictor(args, shortcuts_of(args), **policy(args))
 
         def write(name: str, frame: Pixels, mask: IdMask) -> None:
+            mask = clean_mask(mask, args.clean) if args.clean else mask
             write_mask(folder / f"{name}.png", mask)
             if show is not None:
                 show(name, overlay(frame, mask))

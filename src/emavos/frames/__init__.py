@@ -1,5 +1,6 @@
 """Frames and masks as tensors: converts user input to the size and range that the network expects."""
 
+from emavos.frames.cleaning import clean_mask
 from emavos.frames.masks import ids_of, one_hot, to_mask
 from emavos.frames.preprocess import (
     IMAGENET_MEAN,
@@ -16,6 +17,7 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "WorkingFrame",
+    "clean_mask",
     "ids_of",
     "normalize",
     "one_hot",

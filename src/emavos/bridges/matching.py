@@ -1,0 +1,147 @@
+"""Which of the objects that a detector finds are followed already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emavos.bridges.first import planes_of
+from emavos.io import IdMask
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Detections and objects that belong together.
+
+    pairs: {number of a detection, from 0: id of the object}. iou: of each pair, by the number of the
+        detection.
+    new: detections that are no object yet. lost: ids of objects that were not detected, and are seen in the
+        frame.
+    """
+
+    pairs: dict[int, int]
+    iou: dict[int, float]
+    new: tuple[int, ...]
+    lost: tuple[int, ...]
+
+
+def match(result: Any, detections: Any, least: float = 0.5) -> Matches:
+    """Pair the detections of a frame with the objects that are followed in it.
+
+    result: a `Result`, or a mask (H, W) of ids.
+    detections: as for `first_mask`: planes (N, H, W), `Detections` of supervision, runs or polygons; or
+        boxes (N, 4) of x, y, x, y in pixels, which are compared with the boxes of the objects.
+    least: the intersection over union at which a pair counts, in (0, 1].
+
+    Of all ways to pair each detection with one object at most, the one with the greatest sum of
+    intersections over unions is taken. Raises ValueError if detections are none of these or of another size,
+    or least is out of range.
+    """
+    if not isinstance(least, (int, float)) or not 0 < least <= 1:
+        raise ValueError(f"least is an intersection over union in (0, 1], not {least!r:.40}")
+    mask: IdMask = np.asarray(result.mask if hasattr(result, "mask") else result)
+    if mask.ndim != 2 or mask.dtype.kind not in "iu":
+        raise ValueError(f"a mask is (H, W) of integers, not {mask.shape} of {mask.dtype}")
+    ids = [int(id) for id in np.unique(mask) if id]
+    boxes = _boxes(detections)
+    if getattr(detections, "mask", None) is not None:  # of supervision
+        detections = detections.mask
+    if boxes is not None:
+        iou = iou_of_boxes(boxes, np.array([box_of(mask == id) for id in ids]).reshape(-1, 4))
+    else:
+        iou = _iou_of_planes(planes_of(detections, (mask.shape[0], mask.shape[1])), mask, ids)
+    pairs = {
+        row: column for row, column in assign(np.where(iou >= least, iou, 0)) if iou[row, column] >= least
+    }
+    return Matches(
+        {row: ids[column] for row, column in pairs.items()},
+        {row: float(iou[row, column]) for row, column in pairs.items()},
+        tuple(row for row in range(len(iou)) if row not in pairs),
+        tuple(id for column, id in enumerate(ids) if column not in {*pairs.values()}),
+    )
+
+
+def box_of(plane: NDArray[Any]) -> tuple[int, int, int, int]:
+    """The box x, y, x, y around what is not 0 in a plane (H, W): the first pixel, and the one after the "
+    "last."""
+    rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+    if not len(rows):
+        raise ValueError("a plane without a pixel has no box")
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def iou_of_boxes(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
+    """Intersection over union of boxes (N, 4) and (M, 4) of x, y, x, y: (N, M)."""
+    low = np.maximum(one[:, None, :2], other[None, :, :2])
+    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
+    both = (high - low).clip(min=0).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (one, other)]
+    iou: NDArray[np.float64] = both / (areas[0][:, None] + areas[1][None] - both)
+    return iou
+
+
+def _iou_of_planes(
+    planes: Sequence[NDArray[np.bool_]], mask: IdMask, ids: Sequence[int]
+) -> NDArray[np.float64]:
+    areas = np.array([(mask == id).sum() for id in ids], dtype=np.float64)
+    iou = np.zeros((len(planes), len(ids)))
+    for row, plane in enumerate(planes):
+        inside = mask[plane]
+        both = np.array([(inside == id).sum() for id in ids], dtype=np.float64)
+        iou[row] = both / (areas + plane.sum() - both)
+    return iou
+
+
+def _boxes(detections: Any) -> NDArray[np.float64] | None:
+    """Boxes (N, 4), if detections are boxes and no planes."""
+    if hasattr(detections, "xyxy"):  # of supervision
+        if getattr(detections, "mask", None) is not None:
+            return None
+        detections = detections.xyxy
+    array = detections.detach().cpu().numpy() if hasattr(detections, "detach") else detections
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.shape[1] != 4 or array.dtype.kind == "b":
+        return None
+    boxes = array.astype(np.float64)
+    if not np.isfinite(boxes).all() or (boxes[:, 2:] <= boxes[:, :2]).any():
+        raise ValueError("boxes are (N, 4) of x, y, x, y, the second corner right of and below the first")
+    return boxes
+
+
+def assign(gain: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """The pairs (row, column) with the greatest sum of gains, each row and column at most once.
+
+    gain: (N, M), at least 0. This is the Hungarian method with potentials, in O(N^2 M) steps for N <= M.
+    """
+    if gain.shape[0] > gain.shape[1]:
+        return sorted((row, column) for column, row in assign(gain.T))
+    rows, columns = gain.shape
+    cost = np.zeros((rows + 1, columns + 1))
+    cost[1:, 1:] = -gain
+    u, v = np.zeros(rows + 1), np.zeros(columns + 1)  # potentials of rows and columns
+    row_of, way = np.zeros(columns + 1, np.int64), np.zeros(columns + 1, np.int64)  # 0: none
+    for row in range(1, rows + 1):
+        row_of[0], column = row, 0
+        least, done = np.full(columns + 1, np.inf), np.zeros(columns + 1, bool)
+        while row_of[column]:
+            done[column] = True
+            here = row_of[column]
+            reduced = cost[here] - u[here] - v
+            better = ~done & (reduced < least)
+            better[0] = False
+            least[better], way[better] = reduced[better], column
+            open_ = np.where(done, np.inf, least)
+            open_[0] = np.inf
+            nearest = int(open_.argmin())
+            step = open_[nearest]
+            np.add.at(u, row_of[done], step)
+            v[done] -= step
+            least[~done] -= step
+            column = nearest
+        while column:
+            row_of[column] = row_of[way[column]]
+            column = int(way[column])
+    return sorted((int(row_of[column]) - 1, column - 1) for column in range(1, columns + 1) if row_of[column])
