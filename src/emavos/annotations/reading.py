@@ -202,5 +202,5 @@ def _of_stranger(path: PathLike, what: str) -> Iterator[None]:
     try:
         yield
     except _WRONG as error:
-        told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
-        raise ValueError(f"{os.fspath(path)} is not {what}: {told:.300}") from error
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
+        raise ValueError(f"{os.fspath(path)} is not {what}: {reason:.300}") from error
