@@ -130,6 +130,84 @@ def test_what_is_forgotten_is_not_read(model):
     assert_same(go_on(video, 1), go_on(never, 1))
 
 
+def held(video):
+    """By object: the kinds and frames that its memory holds."""
+    return {id: group.bank.state()[1] for group in video.groups for id in group.ids}
+
+
+def correct_later(video, id):
+    video.correct({id: only(id, video.index - 1)})
+
+
+def correct_in_a_step(video, id):
+    video.step(FRAMES[video.index], only(id, video.index))
+
+
+@pytest.mark.parametrize("eviction", ["oldest", "least-used", "consolidate"])
+@pytest.mark.parametrize("give", [correct_later, correct_in_a_step])
+def test_what_is_guessed_beside_a_correction_is_evicted_and_the_correction_stays(model, give, eviction):
+    video = session(model, 5, policy=MemoryPolicy(every=1, max_frames=4, eviction=eviction))
+    give(video, 2)
+    corrected = video.index - 1
+    assert video._banks.remembered(corrected) == {2}
+    go_on(video, 7)
+    slots = held(video)
+    assert ("given", corrected) in slots[2]
+    for mate in (1, 3):
+        assert [slot for slot in slots[mate] if slot[0] == "given"] == [("given", 0)]
+        assert corrected not in [frame for _, frame in slots[mate]]
+
+
+def test_what_is_guessed_beside_a_correction_is_forgotten_and_the_correction_stays(model):
+    video = session(model, 5)
+    video.correct({2: only(2, 4)})
+    video.forget(since=1)
+    assert held(video) == {1: [("given", 0)], 2: [("given", 0), ("given", 4)], 3: [("given", 0)]}
+
+
+def test_a_correction_since_a_frame_leaves_the_memory_of_others_alone(model):
+    video = session(model, 5, policy=MemoryPolicy(every=1))
+    video.correct({2: only(2, 4)}, since=1)
+    kept = [("given", 0), *(("kept", i) for i in range(1, 5))]
+    assert held(video) == {1: kept, 2: [("given", 0), ("given", 4)], 3: kept}
+
+
+@pytest.mark.parametrize("policy", [MemoryPolicy(), MemoryPolicy(every=1, include_last=True)])
+def test_a_memory_that_was_divided_reads_as_the_whole_one(model, monkeypatch, policy):
+    """The order of the objects stays too, whichever were corrected."""
+    divided, whole = session(model, 5, policy=policy), session(model, 5, policy=policy)
+    divided.correct({2: only(2, 4)})
+    with monkeypatch.context() as patch:
+        patch.setattr(type(whole._banks), "divide", lambda *_: None)
+        whole.correct({2: only(2, 4)})
+    assert [group.ids for group in divided.groups] == [(2,), (1, 3)]
+    assert_same(go_on(divided), go_on(whole))
+    assert divided.remove([1]).ids == whole.remove([1]).ids == (2, 3)
+    assert_same(go_on(divided), go_on(whole))
+
+
+def test_corrections_in_turn_are_undone_to_the_bit(model):
+    video, plain = (session(model, 5, policy=MemoryPolicy(every=1, max_frames=3)) for _ in range(2))
+    for id in (2, 3, 2, 1):
+        video.correct({id: only(id, 4)}, since=2)
+    for _ in range(4):
+        video.undo()
+    (group,), (other,) = video.groups, plain.groups
+    assert group.ids == other.ids
+    assert group.bank.state()[1] == other.bank.state()[1]
+    assert all(torch.equal(x, other.bank.state()[0][name]) for name, x in group.bank.state()[0].items())
+    for a, b in zip(go_on(video), go_on(plain), strict=True):
+        assert torch.equal(a.prob, b.prob)
+
+
+def test_an_object_that_was_corrected_alone_is_remembered_alone(model):
+    video = session(model, 3)
+    with pytest.raises(ValueError, match="lacks 1, 3"):
+        video.remember(FRAMES[9], only(2, 9), 9)
+    video.correct({2: only(2, 2)})
+    assert video.remember(FRAMES[9], only(2, 9), 9) == (2,)
+
+
 @pytest.mark.parametrize("edit", ["add", "correct", "remove", "pin", "forget"])
 def test_an_edit_that_is_undone_never_was(model, edit):
     two = np.where(TRUTH[0] == 3, 0, TRUTH[0])
@@ -168,9 +246,9 @@ def test_a_step_that_fails_leaves_what_came_before_it_to_be_undone(model, monkey
 
 def test_an_edit_holds_the_memory_frames_that_it_wrote_over_until_the_next_step(model):
     video = session(model, 6, policy=MemoryPolicy(every=1, max_frames=4))
-    bank = video.groups[0].bank
-    for id in (1, 2, 3):
-        video.correct({id: only(id, 5)})
+    for shift in range(3):
+        video.correct({id: only(id, 5 - shift) for id in (1, 2, 3)})
+    (bank,) = (group.bank for group in video.groups)
     marks = [mark for _, mark in video._undo[-1].banks.marks]
     assert 0 < sum(x.nbytes for mark in marks for x in mark.replaced.values()) < 0.3 * bank.nbytes
     video.step(FRAMES[6])

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from emavos import MemoryPolicy, Predictor, Session
 from emavos.demo import synthetic_clip
@@ -66,6 +68,38 @@ def test_a_loaded_session_evicts_as_the_one_that_was_saved(predictor, tmp_path, 
         assert held.keys() == tensors.keys()
         assert all(torch.equal(held[name], tensors[name]) for name in held)
     assert ("prototypes.keys" in held) == (eviction == "consolidate")
+
+
+def divided(predictor, path):
+    session = predictor.session()
+    session.step(FRAMES[0], TRUTH[0])
+    session.correct({2: TRUTH[0] == 1})
+    session.step(FRAMES[1])
+    session.correct({2: TRUTH[1] == 2})
+    session.save(path)
+    return session
+
+
+def test_a_session_whose_objects_were_corrected_one_by_one_keeps_their_order(predictor, tmp_path):
+    session = divided(predictor, tmp_path / "saved")
+    loaded = predictor.session(tmp_path / "saved")
+    assert session.ids == loaded.ids == (1, 2, 3)
+    for frame in FRAMES[2:5]:
+        assert torch.equal(session.step(frame).prob, loaded.step(frame).prob)
+
+
+def test_the_order_of_objects_in_a_file_is_one_of_them_or_that_of_older_files(predictor, tmp_path):
+    divided(predictor, tmp_path / "saved")
+    tensors = load_file(tmp_path / "saved")
+    with safe_open(tmp_path / "saved", "pt") as file:
+        facts = json.loads(file.metadata()["session"])
+    for ids in ([1, 2], [1, 2, 3, 3], [1, 2, 4], [1, 2, True], [1, 2, "3"], "123", 3, None):
+        save_file(tensors, tmp_path / "odd", {"session": json.dumps(facts | {"ids": ids})})
+        with pytest.raises(ValueError, match="odd is no saved session"):
+            predictor.session(tmp_path / "odd")
+    del facts["ids"]
+    save_file(tensors, tmp_path / "old", {"session": json.dumps(facts)})
+    assert predictor.session(tmp_path / "old").ids == (2, 1, 3)
 
 
 def test_a_session_that_saw_nothing_can_be_saved(predictor, tmp_path):

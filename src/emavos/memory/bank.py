@@ -214,6 +214,15 @@ class MemoryBank:
         """Keep only the objects at these positions, and free the memory of the others."""
         self._values = self._values[:, :, list(objects)] if len(self._values) else self._values
 
+    def part(self, objects: Sequence[int]) -> MemoryBank:
+        """A copy of the bank that holds these objects only, by their places."""
+        bank = MemoryBank(self.policy)
+        bank._slots, bank._last, bank._prototype_frames = [*self._slots], self._last, self._prototype_frames
+        bank._keys, bank._norms = self._keys.clone(), self._norms.clone()
+        bank._values = self._values[:, :, list(objects)] if len(self._values) else self._values
+        bank._received = self._received.clone()
+        return bank
+
     def mark(self) -> Mark:
         """A state for `rewind`. Until `unmark`, slots are saved before they are overwritten."""
         cells = self._keys, self._norms, self._values

@@ -14,7 +14,7 @@ from emavos.memory.bank import Mark
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Objects that were introduced on the same frame, and their memory."""
+    """Objects that were introduced on the same frame and corrected on the same frames, and their memory."""
 
     ids: tuple[int, ...]
     bank: MemoryBank
@@ -25,6 +25,7 @@ class BanksMark:
     """The contents of all banks at the time of `mark`."""
 
     groups: tuple[Group, ...]
+    ids: tuple[int, ...]
     memorized: int
     marks: tuple[tuple[MemoryBank, Mark], ...]
 
@@ -32,24 +33,29 @@ class BanksMark:
 class Banks:
     """The memory of all objects of a video, in the order they were introduced.
 
-    Objects that were introduced together share a bank, so each of them has a value at every key of it. Frames
-    are read from, stored in and dropped from all banks or none.
+    Objects that were introduced together share a bank, so each of them has a value at every key of it. Once a
+    mask of only some of them is given, these and the others go on with a bank each: what was given stays for
+    ever in one, and the other may evict what was only guessed there. Frames are read from, stored in and
+    dropped from all banks or none.
 
     groups, memorized: what was remembered when the video was saved.
+    ids: the objects, in the order they were introduced; None: that of the groups.
     """
 
-    def __init__(self, policy: MemoryPolicy, groups: Iterable[Group] = (), memorized: int = 0) -> None:
+    def __init__(
+        self,
+        policy: MemoryPolicy,
+        groups: Iterable[Group] = (),
+        memorized: int = 0,
+        ids: tuple[int, ...] | None = None,
+    ) -> None:
         self.policy = policy
         self.groups = tuple(groups)
         self.memorized = memorized  # the last frame that began an object or was kept on schedule
+        self.ids = _ids(self.groups) if ids is None else ids  # in the order they were introduced
 
     def __iter__(self) -> Iterator[Group]:
         return iter(self.groups)
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        """The objects, in the order they were introduced."""
-        return tuple(id for group in self.groups for id in group.ids)
 
     @property
     def nbytes(self) -> int:
@@ -59,6 +65,19 @@ class Banks:
     def introduce(self, ids: tuple[int, ...]) -> None:
         """Add a group of new objects. Its bank is empty until the frame is stored."""
         self.groups += (Group(ids, MemoryBank(self.policy)),)
+        self.ids += ids
+
+    def divide(self, ids: Collection[int]) -> None:
+        """Give a bank of their own to these objects, apart from those they shared one with so far."""
+        groups: list[Group] = []
+        for group in self.groups:
+            places = range(len(group.ids))
+            parts = [[i for i in places if (group.ids[i] in ids) is own] for own in (True, False)]
+            if not all(parts):
+                groups.append(group)
+                continue
+            groups += [Group(tuple(group.ids[i] for i in part), group.bank.part(part)) for part in parts]
+        self.groups = tuple(groups)
 
     def read(self, key: Tensor, use: int | None) -> Tensor:
         """The readout (O, Cv, h, w) of a frame, in the order of `ids`.
@@ -66,7 +85,9 @@ class Banks:
         key: (Ck, h, w) of the frame.
         use: index of the frame for which the readout counts as use; None: the readout does not count.
         """
-        return torch.cat([group.bank.read(key, use) for group in self.groups])
+        readout = torch.cat([group.bank.read(key, use) for group in self.groups])
+        grouped = _ids(self.groups)
+        return readout if grouped == self.ids else readout[[grouped.index(id) for id in self.ids]]
 
     def unread(self, index: int) -> None:
         """Do not count the last readout as use, if it was for this frame. For a step that failed."""
@@ -114,7 +135,7 @@ class Banks:
         scheduled: whether the count to the next scheduled frame restarts.
         """
         commits = []
-        for group, part in zip(self.groups, values.split([len(g.ids) for g in self.groups]), strict=True):
+        for group, part in self._parts(values, self.groups):
             known = [id in remembered for id in group.ids]
             if all(known):
                 commits.append(group.bank.forget_previous)  # a prediction does not replace a user's mask
@@ -144,11 +165,8 @@ class Banks:
         groups: to add the frame to.
         now: index of the video's next frame.
         """
-        places = {id: place for place, id in enumerate(self.ids)}
-        commits = []
-        for group in groups:
-            part = values[[places[id] for id in group.ids]]
-            commits.append(group.bank.adding(key, part, "given", index, now=now))
+        parts = self._parts(values, groups)
+        commits = [group.bank.adding(key, part, "given", index, now=now) for group, part in parts]
 
         def commit() -> None:
             for one in commits:
@@ -162,6 +180,7 @@ class Banks:
             group.bank.select([place for place, id in enumerate(group.ids) if id not in ids])
         left = [replace(group, ids=tuple(i for i in group.ids if i not in ids)) for group in self.groups]
         self.groups = tuple(group for group in left if group.ids)
+        self.ids = tuple(id for id in self.ids if id not in ids)
 
     def forget(self, since: int, until: int, ids: Collection[int]) -> None:
         """Drop the frames from index `since` on from the banks of these objects. Annotated frames stay.
@@ -181,15 +200,25 @@ class Banks:
             overwritten, until `unmark`.
         """
         marks = tuple((group.bank, group.bank.mark()) for group in self.groups) if cells else ()
-        return BanksMark(self.groups, self.memorized, marks)
+        return BanksMark(self.groups, self.ids, self.memorized, marks)
 
     def rewind(self, mark: BanksMark) -> None:
         """Restore a marked state, bit for bit. Cannot fail."""
         for bank, own in mark.marks:
             bank.rewind(own)
-        self.groups, self.memorized = mark.groups, mark.memorized
+        self.groups, self.ids, self.memorized = mark.groups, mark.ids, mark.memorized
 
     def unmark(self) -> None:
         """Discard all marks, and free the saved slots."""
         for group in self.groups:
             group.bank.unmark()
+
+    def _parts(self, values: Tensor, groups: Iterable[Group]) -> Iterator[tuple[Group, Tensor]]:
+        """The values (O, Cv, h, w) of each group's objects, of those in the order of `ids`."""
+        for group in groups:
+            yield group, values[[self.ids.index(id) for id in group.ids]]
+
+
+def _ids(groups: Iterable[Group]) -> tuple[int, ...]:
+    """Their objects."""
+    return tuple(id for group in groups for id in group.ids)

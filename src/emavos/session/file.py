@@ -56,6 +56,7 @@ def write_state(path: str | os.PathLike[str], state: SessionState, model: STCN) 
         "memorized": state.banks.memorized,
         "frame_size": state.frame_size,
         "groups": groups,
+        "ids": state.banks.ids,
         "edges": state.edges,
     }
     path = Path(path)
@@ -94,7 +95,7 @@ def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> Sess
             settings,
             facts["index"],
             None if facts["frame_size"] is None else tuple(facts["frame_size"]),
-            Banks(settings.policy, groups, facts["memorized"]),
+            Banks(settings.policy, groups, facts["memorized"], _order(facts)),
             {int(id): float(edge) for id, edge in facts.get("edges", {}).items()},
         )
         weights, was = facts["weights"], facts["settings"]
@@ -146,6 +147,15 @@ def _check_facts(facts: Mapping[str, Any]) -> None:
             raise ValueError(f"it was never given the objects {group['ids']!s:.60}")
     if not all(0 <= edge <= 1 for edge in facts.get("edges", {}).values()):
         raise ValueError("its objects lie at the border by more than all or less than nothing")
+
+
+def _order(facts: Mapping[str, Any]) -> tuple[int, ...]:
+    """The objects in the order they were introduced; files of older versions have that of the groups."""
+    grouped = [id for group in facts["groups"] for id in group["ids"]]
+    ids = facts.get("ids", grouped)
+    if not isinstance(ids, list) or not all(type(id) is int for id in ids) or sorted(ids) != sorted(grouped):
+        raise ValueError(f"its objects are {ids!s:.60}, and those of its memory {grouped!s:.60}")
+    return tuple(ids)
 
 
 def _check_bank(

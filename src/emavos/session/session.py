@@ -208,7 +208,11 @@ class Session:
     def _give(
         self, now: CurrentFrame, known: tuple[int, ...], planes: Tensor, edit: bool = False
     ) -> CurrentFrame:
-        """The frame with the masks of known objects, (G, H, W) of 0 and 1; a bank for those that are new."""
+        """The frame with the masks of known objects, (G, H, W) of 0 and 1.
+
+        Objects that are new get a bank, and those known so far are parted from those that are guessed.
+        """
+        self._banks.divide({*known, *now.given, *now.remembered})
         if new := tuple(id for id in known if id not in self.ids):
             self._banks.introduce(new)
         return with_masks(now, self.ids, known, planes, new=bool(new), edit=edit)
@@ -291,11 +295,12 @@ class Session:
     def correct(self, masks: Mapping[int, object], since: int | None = None) -> Result:
         """Say what objects look like on the current frame; returns its new result.
 
-        The frame stays in their memory for ever, and those after it are read from it.
+        The frame stays in their memory for ever, and those after it are read from it. Objects that share a
+        memory with them and are not corrected go on with a copy, which may evict the frame.
 
         masks: as for `add`, of objects that are followed. An empty one says that the object is not there.
         since: the index of the frame from which on their memory is known to be wrong. What it holds of later
-            frames is dropped, as by `forget`. Objects that were introduced together share a memory.
+            frames is dropped, as by `forget`. Other objects keep theirs.
 
         Raises ValueError as `add` does, and where an id is not followed.
         """
@@ -349,8 +354,9 @@ class Session:
             raise ValueError("there is nothing to undo: no edit since the last step")
         before = self._undo[-1]
         assert before.now is not None
-        ids = tuple(id for group in before.banks.groups for id in group.ids)
-        result = Result(before.now.index, ids, before.now.full.clone(), before.sureness.confidences)
+        result = Result(
+            before.now.index, before.banks.ids, before.now.full.clone(), before.sureness.confidences
+        )
         self._restore(self._undo.pop())
         return result
 
@@ -393,9 +399,9 @@ class Session:
             for id, plane in zip(masks, planes, strict=True):
                 if id not in self.ids and not plane.any():
                     raise ValueError(f"the mask of object {id} is empty: there is nothing to follow")
+            self._now = self._give(now, tuple(map(int, masks)), moved(planes, now.full.device), edit=True)
             if since is not None:
                 self._forget(since, masks)
-            self._now = self._give(now, tuple(map(int, masks)), moved(planes, now.full.device), edit=True)
             self._storing(self._now)()
             return self._edited(self._now)
 
