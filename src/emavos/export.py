@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from emavos.frames.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from emavos.io.images import PathLike
+from emavos.io.images import PathLike, check_file
+from emavos.io.text import read_json
 from emavos.io.whole import replacing
 from emavos.machine import how_to_install
 from emavos.memory import MemoryPolicy
@@ -151,15 +152,16 @@ def check_onnx(
     """
     _, onnxruntime = _packages()
     folder = Path(folder)
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    dtype = getattr(torch, manifest["dtype"])
+    dtype, graphs = _read_manifest(folder / MANIFEST)
     exact = STCN(model.config).eval()
     exact.load_state_dict(model.state_dict())
     functions, differences = _functions(exact), []
-    for name, graph in manifest["graphs"].items():
-        content = (folder / graph["file"]).read_bytes()
-        if hashlib.sha256(content).hexdigest() != graph["sha256"]:
-            raise ValueError(f"{folder / graph['file']} is not the file of {MANIFEST}: its sha256 differs")
+    for name, sha256 in graphs.items():
+        path = folder / f"{name}.onnx"
+        check_file(path, "a graph")
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise ValueError(f"{path} is not the file of {MANIFEST}: its sha256 differs")
         session = _session(onnxruntime, content)
         for height, width, objects in cases:
             inputs = _inputs(exact, height, width, objects)[name]
@@ -173,6 +175,21 @@ def check_onnx(
     if not worst.error <= TOLERANCE[dtype]:  # NaN too
         raise ValueError(f"a graph is not the network: {worst}, more than {TOLERANCE[dtype]:g}")
     return differences
+
+
+def _read_manifest(path: Path) -> tuple[torch.dtype, dict[str, str]]:
+    """The dtype of a folder's graphs, and the sha256 of each by name."""
+    manifest = read_json(path, "the manifest of graphs")
+    try:
+        dtype = {str(one).removeprefix("torch."): one for one in TOLERANCE}[manifest["dtype"]]
+        graphs = {name: graph["sha256"] for name, graph in manifest["graphs"].items()}
+        if not graphs or not graphs.keys() <= _OUTPUTS.keys():
+            raise ValueError(f"{path} names the graphs {', '.join(graphs):.60}, not {', '.join(_OUTPUTS)}")
+        return dtype, graphs
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not the manifest of graphs: it lacks {error}, or has it oddly"
+        ) from error
 
 
 class _EncodeKey(nn.Module):

@@ -109,7 +109,7 @@ def _bench(args: argparse.Namespace) -> None:
             "gflops": reached,
             "timings": timings,
         }
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+        args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     if args.plot is not None:
         write_image(args.plot, _plot(timings))
 

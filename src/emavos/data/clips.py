@@ -10,6 +10,7 @@ from torch import Tensor
 
 from emavos.data.static import load_pair
 from emavos.io import list_images
+from emavos.io.text import read_text
 
 
 class Clips:
@@ -76,7 +77,7 @@ class Davis(Clips):
         path = Path(root) / "ImageSets" / f"{split}.txt"
         if not path.is_file():
             raise ValueError(f"{path} does not exist; a DAVIS tree lists there the sequences of {split}")
-        super().__init__(root, leave_out, only=path.read_text().split())
+        super().__init__(root, leave_out, only=read_text(path, "a list of sequences").split())
 
 
 class YouTubeVOS(Clips):

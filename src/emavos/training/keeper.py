@@ -46,7 +46,7 @@ class Keeper:
                 sweep(folder)
             self._log = Log(out, self.start, tensorboard)
             with replacing(out / "config.json") as partial:
-                partial.write_text(learner.config.to_json() + "\n")
+                partial.write_text(learner.config.to_json() + "\n", encoding="utf-8")
 
     def learned(self, progress: Progress, sample: Sample) -> None:
         """After an iteration, with the batch that it learned from."""

@@ -54,7 +54,7 @@ class Log:
         """The highest mean score so far; below any score where there is none."""
         if not self._scores.exists():
             return -1.0
-        with open(self._scores, newline="") as file:
+        with open(self._scores, newline="", encoding="utf-8") as file:
             return max((float(row["mean"]) for row in csv.DictReader(file)), default=-1.0)
 
     def close(self) -> None:
@@ -79,14 +79,16 @@ def _events(folder: Path, start: int) -> Any:
 def _cut(path: Path, start: int) -> None:
     if not path.exists():
         return
-    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    lines = [
+        line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")
+    ]
     whole = [line for line in lines[1:] if int(line.partition(",")[0]) < start]
     with replacing(path) as partial:
-        partial.write_text("".join(lines[:1] + whole), newline="\n")
+        partial.write_text("".join(lines[:1] + whole), encoding="utf-8", newline="\n")
 
 
 def _append(path: Path, row: Mapping[str, float]) -> None:
-    with named_as(path), open(path, "a", newline="") as file:
+    with named_as(path), open(path, "a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(row), lineterminator="\n")
         if file.tell() == 0:  # a run that was killed may have made it and written nothing
             writer.writeheader()
