@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
+from tqdm import tqdm
 
 from emavos.bridges import decode_rle, read_coco, read_stack, write_stack
 from emavos.cli import main
 from emavos.cli.confidences import COLUMNS, read_confidences
+from emavos.cli.streams import speaking
 from emavos.cli.words import plain
 from emavos.evaluation.prediction import Run
-from emavos.io import FrameSource
+from emavos.io import FrameSource, write_mask
 from emavos.io.text import read_json, read_text
 from emavos.weights.hub import download
 
@@ -136,6 +140,44 @@ def test_what_a_terminal_would_obey_is_shown_as_an_escape(text):
     assert shown.startswith((text[0], "\\"))
     assert plain("über 日本 é") == "über 日本 é"
     assert len(plain("x" * 10**6)) < 2100
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_whatever_is_printed_steers_no_terminal_but_a_bar_draws_itself_anew(monkeypatch, terminal):
+    class Stream(io.TextIOWrapper):
+        def isatty(self):
+            return terminal
+
+    stream = Stream(io.BytesIO(), encoding="utf-8", write_through=True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    with speaking():
+        print("a\x1b]52;c;cm0=\x07b", "c\x9b2Jd", "e\rf", "g\u202eh", "tab\there", sep="\n")
+        sys.stdout.writelines(["i\x1b[A", "\n"])
+        with tqdm(total=1, file=sys.stdout, desc="j\x1b[2K", leave=False) as bar:
+            bar.update()
+        sys.stdout.write("\x1b[A\x1b[A")
+    assert sys.stdout is stream
+    text = stream.buffer.getvalue().decode()
+    lines = [r"a\x1b]52;c;cm0=\x07b", r"c\x9b2Jd", r"e\rf", r"g\u202eh", "tab\there", r"i\x1b[A"]
+    assert text.startswith("".join(f"{line}\n" for line in lines))
+    assert r"j\x1b[2K" in text
+    rest = text[text.index("j") - 1 :] if terminal else text
+    assert ("\r" in rest) == ("\x1b[A" in rest) == terminal
+    assert {c for c in text if not c.isprintable()} == (
+        {"\n", "\t", "\r", "\x1b"} if terminal else {"\n", "\t"}
+    )
+
+
+def test_a_table_of_a_strangers_data_is_without_escapes(tmp_path, capsys):
+    name = "cow\x1b]0;owned\x07"
+    for kind in ("JPEGImages", "Annotations"):
+        (tmp_path / kind / name).mkdir(parents=True)
+    Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(tmp_path / "JPEGImages" / name / "00000.jpg")
+    write_mask(tmp_path / "Annotations" / name / "00000.png", np.zeros((9, 9), np.uint8))
+    assert main(["data", "check", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert r"cow\x1b]0;owned\x07" in out
+    assert "\x1b" not in out + err
 
 
 def test_an_error_of_a_strangers_file_is_a_line_without_escapes(tmp_path, capsys):

@@ -120,6 +120,10 @@ def _fail(message: str, code: int) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.color = False  # in help, from Python 3.14 on: it would be shown as escapes
+
     def error(self, message: str) -> NoReturn:
         extra = message.removeprefix("unrecognized arguments: ")
         if extra != message and all(map(os.path.isfile, extra.split()[:1])):

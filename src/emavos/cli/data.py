@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from emavos.cli.arguments import Commands
-from emavos.cli.words import counted
+from emavos.cli.words import counted, plain
 
 
 def add(commands: Commands) -> None:
@@ -32,12 +32,12 @@ def _check(args: argparse.Namespace) -> None:
 
     groups, wrong = list_groups(args.data)
     for line in wrong:
-        print(line)
+        print(plain(line))
     found = len(wrong)
     # disable=None: on a terminal alone
     for group in tqdm(groups, unit="clip", leave=False, disable=args.quiet or None):
         for line in check_group(group):
-            print(line, flush=True)
+            print(plain(line), flush=True)
             found += 1
     if found:
         raise SystemExit(1)

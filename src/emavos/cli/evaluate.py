@@ -27,7 +27,7 @@ from emavos.cli.datasets import (
     say,
     say_what_is_not_scored,
 )
-from emavos.cli.words import counted
+from emavos.cli.words import counted, plain
 
 if TYPE_CHECKING:
     from emavos.evaluation import Protocol
@@ -153,7 +153,9 @@ def _bar(args: argparse.Namespace) -> Callable[[str, int, int], Any]:
     def bar(name: str, done: int, total: int) -> Any:
         # disable=None: on a terminal alone
         hidden = args.quiet or None
-        return tqdm(total=total, initial=done, unit="frame", desc=name, leave=False, disable=hidden)
+        return tqdm(
+            total=total, initial=done, unit="frame", desc=plain(name, 60), leave=False, disable=hidden
+        )
 
     return bar
 

@@ -8,8 +8,14 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def shown(text: str, but: str = "") -> str:
+    """A text with what a terminal would obey (ESC and the like) as escapes; `but`: letters that stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in but else c.encode("unicode_escape").decode() for c in text)
+
+
 def plain(text: str, most: int = 2000) -> str:
     """One line of a text, cut where it is long; what a terminal would obey (ESC and the like) as escapes."""
     line = " ".join(text.split())
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line[: most + 1])
-    return shown if len(line) <= most else f"{shown[:most]} ..."
+    return shown(line) if len(line) <= most else f"{shown(line[:most])[:most]} ..."
