@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emavos.batch import Job, find_jobs, shard
-from emavos.io import write_image, write_mask, write_video
+from emavos.io import InputWarning, write_image, write_mask, write_video
 from trees import davis_tree
 
 FRAME = np.zeros((16, 16, 3), np.uint8)
@@ -28,6 +28,16 @@ def test_lines_are_jobs_with_paths_that_begin_at_their_file(tmp_path):
         Job("other", Path("/far/b"), {"00000": tmp_path / "b/0.png", "7": Path("/far/7.png")}),
         Job("c.v2", tmp_path / "c.v2", tmp_path / "masks", {"size": 240, "every": 3, "max_frames": None}),
     ]
+
+
+def test_what_lies_beside_a_mask_in_a_folder_is_a_job_or_is_told(tmp_path):
+    for name in ("a.TS", "a.json", "b.wmv", "c.avif", "notes.txt"):
+        (tmp_path / name).touch()
+    for name in ("a", "b", "c"):
+        write_mask(tmp_path / f"{name}.png", FRAME[..., 0])
+    with pytest.warns(InputWarning, match=r"c\.avif lies beside a mask and is no video") as told:
+        assert [job.name for job in find_jobs(tmp_path)] == ["a", "b"]
+    assert len(told) == 1
 
 
 def test_a_job_survives_its_line():

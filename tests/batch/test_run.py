@@ -84,6 +84,22 @@ def test_a_job_takes_paths_as_text_and_frames_as_numbers(here, predictor):
         Job("cat", "data/clip0", read_mask("data/clip0.png"))
 
 
+@pytest.mark.parametrize("named", ["first.png", {"00000": "first.png"}])
+def test_a_mask_among_the_frames_is_none_and_is_told_as_by_segment(here, capsys, named):
+    (here / "data" / "clip0.png").rename(here / "data" / "clip0" / "first.png")
+    mask = {name: f"data/clip0/{file}" for name, file in named.items()} if isinstance(named, dict) else None
+    job = {"video": "data/clip0", "mask": mask or f"data/clip0/{named}"}
+    Path("jobs.jsonl").write_text(json.dumps(job))
+    assert main(["batch", "jobs.jsonl", "--out", "out", "--size", "64", "--device", "cpu"]) == 0
+    told = capsys.readouterr().err
+    assert "note: clip0: data/clip0: first.png is the mask, and no frame" in told.replace(f"{here}/", "")
+    assert len(status("clip0")["notes"]) == 1
+    single = ["segment", "data/clip0", "--mask", "data/clip0/first.png", "--out", "one", "--size", "64"]
+    assert main([*single, "--device", "cpu", "--quiet"]) == 0
+    assert "first.png is the mask, and no frame" in capsys.readouterr().err
+    assert tree(here / "out" / "masks" / "clip0") == tree(here / "one")
+
+
 def test_a_bad_video_does_not_stop_the_rest_and_is_told_of_at_the_end(here, capsys):
     (here / "data" / "clip0" / "00002.png").write_bytes(b"no image")
     (here / "data" / "clip1.png").unlink()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import struct
 import warnings
 
@@ -102,6 +104,27 @@ def test_the_part_before_a_cut_is_kept_if_asked(tmp_path, kind):
     (tmp_path / f"a.{kind}").write_bytes(content[: len(content) * 7 // 10])
     with pytest.warns(InputWarning, match="ends before the end|are damaged"):
         assert 3 < len(list(open_frames(tmp_path / f"a.{kind}", damaged="keep"))) < 12
+
+
+def test_a_batch_and_a_review_keep_what_can_be_read_as_one_video_does(damaged, tmp_path, capsys):
+    mask = np.zeros((32, 48), np.uint8)
+    mask[8:24, 8:24] = 1
+    write_mask(tmp_path / "m.png", mask)
+    (tmp_path / "jobs.jsonl").write_text(json.dumps({"video": "a.mp4", "mask": "m.png", "name": "a"}))
+    how = ["--size", "32", "--device", "cpu", "--quiet"]
+    batch = ["batch", str(tmp_path / "jobs.jsonl"), "--out", str(tmp_path / "out"), *how]
+    assert main(batch) == 1
+    assert "--damaged keep" in capsys.readouterr().err
+    assert main([*batch, "--damaged", "keep"]) == 0
+    assert re.search(r"^emavos: note: a: .*frames 8.* are damaged and kept", capsys.readouterr().err)
+    status = json.loads((tmp_path / "out" / "status" / "a.json").read_text())
+    assert [note.count("kept as they are") for note in status["notes"]] == [1]
+    assert main(batch) == 1  # what was kept is not what is refused
+    assert "other settings (damaged)" in capsys.readouterr().err
+    review = ["review", str(damaged), "--mask", str(tmp_path / "m.png"), "--out", str(tmp_path / "review")]
+    assert main([*review, *how]) == 1
+    assert main([*review, *how, "--damaged", "keep"]) == 0
+    assert "frames 8" in capsys.readouterr().err
 
 
 def test_the_command_keeps_what_can_be_read(damaged, tmp_path, capsys):

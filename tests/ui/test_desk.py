@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from emavos.io import open_frames, write_video
+from emavos.io import open_frames, write_mask, write_video
 from emavos.ui import Desk, Project
 from emavos.ui.importing import import_video
 from emavos.ui.temporary import Temporary, sweep_temporary
@@ -45,6 +45,42 @@ def test_a_video_that_was_sent_leaves_no_folder(tmp_path, predictor, clip):
     assert desk.job.error is None
     assert desk.the_project().count == 8
     assert not (tmp_path / "sent").exists()
+
+
+def test_what_is_odd_about_a_video_is_told_and_its_masks_may_lie_among_the_frames(
+    tmp_path, predictor, video, clip
+):
+    write_mask(video / "shot3_mask.png", clip[1][0])
+    (video / "shot99.heic").touch()
+    desk = Desk(predictor, tmp_path / "work", keeps=True)
+    with pytest.raises(ValueError, match="lies among the frames"):
+        desk.open_video(video, "clip")
+    desk.open_video(video, "clip", mask=video / "shot3_mask.png")
+    desk.job.join()
+    assert desk.job.error is None
+    project = desk.the_project()
+    assert (project.count, project.given) == (8, {0: (1, 2)})
+    assert (project.mask(0) == clip[1][0]).all()
+    mask, heic = desk.state()["notes"]
+    assert "shot3_mask.png is the mask, and no frame" in mask
+    assert "shot99.heic is left out" in heic
+
+
+def test_a_damaged_video_is_refused_or_kept_and_told(tmp_path, predictor, clip):
+    pytest.importorskip("av")
+    (tmp_path / "sent").mkdir()
+    write_video(tmp_path / "whole.mp4", clip[0], fps=10)
+    content = (tmp_path / "whole.mp4").read_bytes()
+    for damaged in ("refuse", "keep"):
+        (tmp_path / damaged).mkdir()
+        path = tmp_path / damaged / "a.mp4"
+        path.write_bytes(content[: len(content) - 40])
+        desk = Desk(predictor, tmp_path / f"{damaged}-work", keeps=True, damaged=damaged)
+        desk.open_video(path, "a.mp4", sent=True)
+        desk.job.join()
+        assert (desk.job.error is None) == (damaged == "keep")
+        assert [note.split(":")[0] for note in desk.notes] == ["a.mp4"] * (damaged == "keep")
+        assert not path.exists()
 
 
 def test_a_new_video_replaces_the_one_before_it_if_nothing_was_painted_in_that(tmp_path, predictor, video):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,9 +15,12 @@ from emavos.frames.mask_files import ARRAYS
 from emavos.frames.preprocess import check_short_side
 from emavos.io import list_images
 from emavos.io.images import PathLike
+from emavos.io.source import InputWarning
+from emavos.io.text import read_text
 from emavos.memory import MemoryPolicy
 
-VIDEOS = frozenset({".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
+_KINDS = "3g2 3gp asf avi flv gif m2ts m2v m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv y4m"
+VIDEOS = frozenset(f".{kind}" for kind in _KINDS.split())
 OPTIONS = frozenset({"size", *(f.name for f in fields(MemoryPolicy))})
 _LONGEST = 200  # bytes of a name, so that it and its endings fit into 255
 
@@ -135,11 +139,7 @@ def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
 
 
 def _of_lines(path: Path) -> Iterator[Job]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text of JSON lines: {error}") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path, "a list of jobs").splitlines(), 1):
         if line.strip():
             try:
                 yield Job.from_json(line, path.parent)
@@ -155,11 +155,23 @@ def _of_folder(folder: Path) -> Iterator[Job]:
             if video.is_dir():
                 yield Job(video.name, video, _first_mask(masks / video.name))
         return
+    jobs, others = set[str](), list[Path]()
     for video in _entries(folder):
         if video.suffix.lower() in VIDEOS or (video.is_dir() and video.suffix != ".masks" and _shows(video)):
             name = _name_of(video)
             several = folder / f"{name}.masks"
+            jobs.add(name)
             yield Job(name, video, several if several.is_dir() else _mask_of(folder, name))
+        elif video.suffix.lower() != ".png" and video.is_file() and (folder / f"{video.stem}.png").exists():
+            others.append(video)
+    if left_out := [video.name for video in others if video.stem not in jobs]:
+        names = ", ".join(left_out[:4]) + (f" and {len(left_out) - 4} more" if len(left_out) > 4 else "")
+        warnings.warn(
+            f"{folder}: {names} lies beside a mask and is no video of a kind known by its name; "
+            "name it in a list of jobs",
+            InputWarning,
+            stacklevel=2,
+        )
 
 
 def _mask_of(folder: Path, name: str) -> Path:

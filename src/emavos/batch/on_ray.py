@@ -12,6 +12,7 @@ from typing import Any
 from emavos.batch.jobs import Job
 from emavos.batch.run import Batch, Outcome
 from emavos.io.images import PathLike
+from emavos.io.video import Damaged
 from emavos.machine import how_to_install
 from emavos.predictor import Predictor
 
@@ -45,6 +46,7 @@ def run_on_ray(
     overlay: bool = False,
     rle: bool = False,
     force: bool = False,
+    damaged: Damaged = "refuse",
     each: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """As `run_batch`, by so many workers of Ray Data (extra `ray`), each with a model that `load` makes.
@@ -60,7 +62,7 @@ def run_on_ray(
     ray, data = _import_ray()
     jobs = [*jobs]
     predictor = load()
-    batch = Batch.of(predictor, os.path.abspath(out), overlay=overlay, rle=rle)
+    batch = Batch.of(predictor, os.path.abspath(out), overlay=overlay, rle=rle, damaged=damaged)
     batch = replace(batch, retries=secrets.token_hex(4))
     batch.begin(jobs, force)
     if not jobs:
@@ -84,7 +86,7 @@ def run_on_ray(
             if row["stop"]:
                 raise OSError(row["stop"])
             content = json.loads(row["outcome"])
-            outcome = Outcome(**content | {"ids": tuple(content["ids"])})
+            outcome = Outcome(**content | {name: tuple(content[name]) for name in ("ids", "notes")})
             found[outcome.name] = outcome
             each(outcome)
     except ray.exceptions.RayError as error:

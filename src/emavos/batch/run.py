@@ -19,6 +19,9 @@ from emavos.bridges import CocoWriter
 from emavos.frames.mask_files import mask_files, read_masks
 from emavos.io import VideoWriter, list_images, open_frames, write_mask
 from emavos.io.images import PathLike
+from emavos.io.source import noting
+from emavos.io.text import read_json
+from emavos.io.video import Damaged
 from emavos.io.whole import partial_folder, replacing, sweep
 from emavos.machine import is_out_of_memory
 from emavos.predictor import Predictor
@@ -38,6 +41,7 @@ class Outcome:
     frames: int = 0
     ids: tuple[int, ...] = ()
     made: bool = False  # in this run; False: it was there already, or failed
+    notes: tuple[str, ...] = ()  # what is odd about its input: the texts of each `InputWarning`
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Batch:
 
     out: the folder. A video NAME has masks/NAME/<frame>.png, status/NAME.json, and where asked for
         overlays/NAME.mp4 (extra `video`) and rle/NAME.json (runs of COCO, see `emavos.bridges`).
+    damaged: what is done with a video that is damaged or cut off; see `emavos.io.open_frames`.
     settings: plain values for JSON that decide the outputs, beside the inputs.
     retries: the name of a run that begins a video again where its process is killed; such a video is given up
         when that happens twice, since it may be the cause.
@@ -56,12 +61,23 @@ class Batch:
     overlay: bool = False
     rle: bool = False
     retries: str = ""
+    damaged: Damaged = "refuse"
 
     @classmethod
-    def of(cls, predictor: Predictor, out: PathLike, *, overlay: bool = False, rle: bool = False) -> Batch:
+    def of(
+        cls,
+        predictor: Predictor,
+        out: PathLike,
+        *,
+        overlay: bool = False,
+        rle: bool = False,
+        damaged: Damaged = "refuse",
+    ) -> Batch:
         """The batch whose masks this predictor makes."""
         settings = {**predictor.facts(), "overlay": overlay, "rle": rle}
-        return cls(Path(out), settings, overlay, rle)
+        if damaged != "refuse":  # without it, as in older runs
+            settings["damaged"] = damaged
+        return cls(Path(out), settings, overlay, rle, damaged=damaged)
 
     def begin(self, jobs: Sequence[Job], force: bool = False) -> None:
         """Make the folder, or see that it may be gone on with.
@@ -108,11 +124,12 @@ class Batch:
                 if tries > _TRIES:
                     return self._give_up(job, f"the process that followed it was killed, {_TRIES} times")
                 self._write_status(job, state="begun", run=self.retries, tries=tries)
-            with partial_folder(self.out, job.name) as stage:
+            with partial_folder(self.out, job.name) as stage, noting() as notes:
                 frames, ids = self._follow(predictor, job, stage)
                 self._publish(job, stage)
-            self._write_status(job, state="done", inputs=inputs, frames=frames, ids=ids)
-            return Outcome(job.name, frames=frames, ids=tuple(ids), made=True)
+            noted = {"notes": notes} if notes else {}
+            self._write_status(job, state="done", inputs=inputs, frames=frames, ids=ids, **noted)
+            return Outcome(job.name, frames=frames, ids=tuple(ids), made=True, notes=tuple(notes))
         except Exception as error:  # whatever it is, it is of this video
             if isinstance(error, OSError) and error.errno in _FULL:
                 raise OSError(error.errno, os.strerror(error.errno), str(self.out)) from error
@@ -132,7 +149,8 @@ class Batch:
             size=size,
             resize_ahead=False,  # other shards and workers use the other cores
         )
-        frames = open_frames(job.video)
+        but = [*job.mask.values()] if isinstance(job.mask, Mapping) else [job.mask]
+        frames = open_frames(job.video, but, self.damaged)
         masks = read_masks(job.mask, frames)
         count, ids = 0, set[int]()
         (stage / "masks").mkdir()
@@ -191,8 +209,8 @@ class Batch:
     def _status(self, job: Job) -> dict[str, Any]:
         """What was written of a video; nothing where that cannot be read."""
         try:
-            status = json.loads(self._status_path(job).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            status = read_json(self._status_path(job), "the status of a video")
+        except (OSError, ValueError):
             return {}
         return status if isinstance(status, dict) else {}
 
@@ -210,6 +228,7 @@ def run_batch(
     overlay: bool = False,
     rle: bool = False,
     force: bool = False,
+    damaged: Damaged = "refuse",
     each: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Follow the objects of many videos, one after the other; see `Batch` for what is written.
@@ -217,12 +236,13 @@ def run_batch(
     A video that fails is told of in its outcome and does not stop the others. Those that a run of the same
     settings has finished, with the inputs that they have now, are not made again: a run that was stopped, or
     killed, goes on, and ends with the same bytes. force: make videos of other settings anew.
+    damaged: what is done with a video that is damaged or cut off; see `emavos.io.open_frames`.
     each: told of each outcome as it comes.
 
     Raises as `Batch.begin` does, and OSError where the disk of the outputs is full or cannot be written.
     """
     jobs = [*jobs]
-    batch = Batch.of(predictor, out, overlay=overlay, rle=rle)
+    batch = Batch.of(predictor, out, overlay=overlay, rle=rle, damaged=damaged)
     batch.begin(jobs, force)
     outcomes = []
     for job in jobs:

@@ -18,6 +18,17 @@ Commands = Any  # what add_subparsers() returns has no public name
 MOST_WORKERS = 1024  # threads or processes; torch and the system stop at some number, and not in one line
 
 
+def add_damaged_argument(parser: argparse.ArgumentParser, refused: str = "write nothing") -> None:
+    """refused: what is done with a damaged video unless told otherwise."""
+    parser.add_argument(
+        "--damaged",
+        choices=("refuse", "keep"),
+        default="refuse",
+        help=f"a video that is damaged or cut off: {refused}, or keep what can be read and name the frames "
+        "that are damaged (refuse)",
+    )
+
+
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force", action="store_true", help="write into folders that are not empty, over old files"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from emavos.cli.arguments import (
     MOST_WORKERS,
     Commands,
+    add_damaged_argument,
     add_memory_arguments,
     add_model_arguments,
     add_output_arguments,
@@ -24,7 +25,7 @@ from emavos.cli.arguments import (
     shortcuts_of,
     whole,
 )
-from emavos.cli.words import counted
+from emavos.cli.words import counted, plain
 
 if TYPE_CHECKING:
     from emavos.batch import Outcome
@@ -55,6 +56,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--rle", action="store_true", help="masks as runs of COCO too, rle/NAME.json, for pycocotools"
     )
+    add_damaged_argument(parser)
     add_output_arguments(parser)
     workers = parser.add_argument_group("workers", "one process unless told")
     workers.add_argument(
@@ -101,7 +103,7 @@ def _batch(args: argparse.Namespace) -> None:
     start = time.monotonic()
     # disable=None: on a terminal alone
     with tqdm(total=len(jobs), unit="video", leave=False, disable=args.quiet or None) as bar:
-        options = {"overlay": args.overlay, "rle": args.rle, "force": args.force}
+        options = {"overlay": args.overlay, "rle": args.rle, "force": args.force, "damaged": args.damaged}
         if args.ray:
             _prepare_ray()
             if args.model is not None and args.model not in KNOWN and os.path.isdir(args.model):
@@ -144,8 +146,11 @@ def _tell(outcomes: list[Outcome], seconds: float, args: argparse.Namespace) -> 
             f"{args.out}: {counted(len(made), 'video')} made, {counted(frames, 'frame')} in {seconds:.1f} s; "
             f"{there} already there, {len(failed)} failed"
         )
+    for outcome in outcomes:
+        for note in outcome.notes:
+            print(f"emavos: note: {outcome.name}: {plain(note)}", file=sys.stderr)
     for outcome in failed:
-        print(f"emavos: {outcome.name}: {outcome.error}", file=sys.stderr)
+        print(f"emavos: {outcome.name}: {plain(outcome.error)}", file=sys.stderr)
     if failed:
         raise SystemExit(1)
 

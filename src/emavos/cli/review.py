@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from emavos.cli.arguments import (
     Commands,
+    add_damaged_argument,
     add_frame_arguments,
     add_labels_argument,
     add_memory_arguments,
@@ -25,6 +26,7 @@ from emavos.cli.arguments import (
 from emavos.cli.confidences import read_confidences, rounded
 from emavos.cli.segment import check_apart
 from emavos.cli.staging import staged
+from emavos.cli.words import plain
 
 if TYPE_CHECKING:
     from emavos.confidence.expected import ObjectState
@@ -66,6 +68,7 @@ def add(commands: Commands) -> None:
         default="forward",
         help="how the video is followed, which says what frames a correction reaches (forward)",
     )
+    add_damaged_argument(parser)
     add_output_arguments(parser)
     add_frame_arguments(parser)
     add_model_arguments(parser, size=480)
@@ -86,7 +89,7 @@ def _review(args: argparse.Namespace) -> None:
     if args.masks is not None:
         check_idle(args, args.parser, "with --masks the video is not followed")
     check_apart(args.video, args.masks or args.mask, args.out)
-    frames = open_frames(args.video, **frame_options(args))
+    frames = open_frames(args.video, [args.mask] if args.mask else [], args.damaged, **frame_options(args))
     with staged(args.out, args.force) as folder:
         masks = args.masks
         if masks is None:
@@ -164,5 +167,5 @@ def _tell(args: argparse.Namespace, frames: FrameSource, suggestions: Sequence[S
     rows = [HEADER, *_rows(frames, suggestions)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
     for row in rows:
-        print("  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip())
+        print("  ".join(plain(word).ljust(width) for word, width in zip(row, widths, strict=True)).rstrip())
     print(f"table and contact sheet in {args.out}")

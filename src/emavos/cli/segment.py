@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from emavos.cli.arguments import (
     Commands,
+    add_damaged_argument,
     add_frame_arguments,
     add_labels_argument,
     add_memory_arguments,
@@ -83,13 +84,7 @@ def add(commands: Commands) -> None:
         help="where a mask is followed to: the frames behind it, those before it, or both, which fuses what "
         "lies between two masks of an object (forward)",
     )
-    parser.add_argument(
-        "--damaged",
-        choices=("refuse", "keep"),
-        default="refuse",
-        help="a video that is damaged or cut off: write nothing, or keep what can be read and name the "
-        "frames that are damaged (refuse)",
-    )
+    add_damaged_argument(parser)
     parser.add_argument(
         "--clean",
         type=whole(0),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from emavos.cli.arguments import (
     Commands,
+    add_damaged_argument,
     add_memory_arguments,
     add_model_arguments,
     load_predictor,
@@ -18,6 +19,7 @@ from emavos.cli.arguments import (
     shortcuts_of,
     whole,
 )
+from emavos.cli.words import plain
 
 
 def add(commands: Commands) -> None:
@@ -31,6 +33,13 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "video", metavar="VIDEO", nargs="?", help="a video file or a folder of images to begin with"
     )
+    parser.add_argument(
+        "--mask",
+        type=Path,
+        metavar="PNG|DIR",
+        help="masks that VIDEO begins with, as of `emavos segment`",
+    )
+    add_damaged_argument(parser, "do not open it")
     parser.add_argument(
         "--project",
         type=Path,
@@ -63,6 +72,8 @@ def _ui(args: argparse.Namespace) -> None:
     from emavos.ui.guard import is_loopback
     from emavos.ui.temporary import Temporary, sweep_temporary
 
+    if args.mask is not None and args.video is None:
+        raise ValueError("--mask is of a video; name the VIDEO too")
     if args.project is not None and args.project.is_symlink() and not args.project.exists():
         raise ValueError(
             f"--project {args.project} is a link that leads nowhere; remove it, or choose another"
@@ -76,9 +87,12 @@ def _ui(args: argparse.Namespace) -> None:
             temporary = Temporary()
             folder = temporary.folder
         try:
-            desk = Desk(predictor, folder, keeps=temporary is None)
+            desk = Desk(predictor, folder, keeps=temporary is None, damaged=args.damaged)
             if args.video is not None:
-                desk.open_video(Path(args.video), os.path.basename(os.path.realpath(args.video)))
+                name = os.path.basename(os.path.realpath(args.video))
+                desk.open_video(Path(args.video), name, mask=args.mask)
+                for note in desk.notes:
+                    print("emavos: note:", plain(note), file=sys.stderr)
         except BaseException:
             if temporary is not None:
                 temporary.release()
@@ -99,6 +113,7 @@ def _ui(args: argparse.Namespace) -> None:
             http=impatient(),
             limit_concurrency=256,
             log_level="warning",
+            use_colors=False,
             ws="none",
             lifespan="off",
             server_header=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -11,6 +12,27 @@ from emavos.io.spool import Spool
 
 class InputWarning(UserWarning):
     """Frames are read, but perhaps not as they were meant: something is left out, dark or ordered oddly."""
+
+
+@contextmanager
+def noting(most: int = 20) -> Iterator[list[str]]:
+    """Within, collect the texts of each `InputWarning` instead of showing it: once each, `most` at most.
+
+    Like all of `warnings`, this holds for the whole process, and so for the threads that read ahead too.
+    """
+    notes: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", InputWarning)
+        others = warnings.showwarning
+
+        def note(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if not issubclass(category, InputWarning):
+                others(message, category, *rest, **more)
+            elif str(message) not in notes and len(notes) < most:
+                notes.append(str(message))
+
+        warnings.showwarning = note
+        yield notes
 
 
 class Reel(Protocol):

@@ -8,15 +8,18 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from emavos.io import IdMask, open_frames
+from emavos.frames.mask_files import read_masks
+from emavos.io import FrameSource, IdMask, open_frames
+from emavos.io.source import noting
 from emavos.io.spool import named_temporary
+from emavos.io.video import Damaged
 from emavos.predictor import Predictor
 from emavos.ui.downloads import DOWNLOADS
 from emavos.ui.folder import Folder
@@ -57,10 +60,12 @@ class Desk:
     other's masks outdated. Raises ValueError where another has it, or it holds no project but something else.
     """
 
-    def __init__(self, predictor: Predictor, folder: Path, keeps: bool) -> None:
+    def __init__(self, predictor: Predictor, folder: Path, keeps: bool, damaged: Damaged = "refuse") -> None:
         self.predictor = predictor
         self.folder = folder
         self.keeps = keeps
+        self.damaged = damaged
+        self.notes: list[str] = []  # what was odd about the video that was opened last
         self.project: Project | None = None
         self.job: Job | None = None
         self.opened = 0  # how many projects were
@@ -76,11 +81,14 @@ class Desk:
             if folder.exists():
                 Hold(folder).release()  # another may be reading a video into it
 
-    def open_video(self, path: Path, name: str, sent: bool = False, key: str | None = None) -> None:
+    def open_video(
+        self, path: Path, name: str, sent: bool = False, key: str | None = None, mask: Path | None = None
+    ) -> None:
         """Begin a project with a video or a folder of images, and leave the one before it.
 
         key: of the project that the page shows; empty if it shows none.
         sent: the video was sent to the page: when it was read it is removed, and the folder made for it.
+        mask: a file or folder of the masks that it begins with, which may lie among its frames.
         Raises Busy, and ValueError where the present project is to be kept, the folder of a new one holds
         something else, or this is no video.
         """
@@ -93,21 +101,34 @@ class Desk:
                 raise ValueError(
                     f"{name} is no video of a kind that is known here (mp4, mov, mkv, webm, avi)"
                 )
-            source = open_frames(path)
+            with noting() as notes:
+                source = open_frames(path, [] if mask is None else [mask], self.damaged)
+                masks = {} if mask is None else read_masks(mask, source)
+            self.notes = [note.replace(f"{path.parent}/", "") for note in notes] if sent else notes
             folder = self.folder if self.keeps else self.folder / f"{self.opened + 1:03d}"
             check_free(folder)
-            self._start("open", self._build(folder, path, name, sent), source.count)
+            given = masks if isinstance(masks, Mapping) else {0: masks}
+            self._start(
+                "open", self._build(folder, source, name, given, path if sent else None), source.count
+            )
 
-    def _build(self, folder: Path, path: Path, name: str, sent: bool) -> Iterator[int]:
+    def _build(
+        self, folder: Path, source: FrameSource, name: str, masks: Mapping[int, IdMask], sent: Path | None
+    ) -> Iterator[int]:
         try:
-            yield from import_video(folder, open_frames(path), name)
+            with noting() as notes:
+                yield from import_video(folder, source, name)
+            where = "" if sent is None else f"{sent.parent}/"  # which says nothing to a person at the page
+            self.notes += [note.replace(where, "") for note in notes if note not in self.notes]
         finally:
-            if sent:
-                path.unlink(missing_ok=True)
-                path.parent.rmdir()
+            if sent is not None:
+                sent.unlink(missing_ok=True)
+                sent.parent.rmdir()
         before = self.project
         with self._lock:
-            self._take(folder)
+            project = self._take(folder)
+            for index, mask in sorted(masks.items()):
+                project.give(index, mask)
         if before is not None and before.given:
             self.left.append(before)
         elif before is not None:
@@ -120,7 +141,7 @@ class Desk:
                 self._temporary = Temporary()
             return Path(tempfile.mkdtemp(prefix="upload-", dir=self._temporary.folder))
 
-    def _take(self, folder: Path) -> None:
+    def _take(self, folder: Path) -> Project:
         """Open the project of a folder, hold it, and let go of the one before."""
         hold = Hold(folder)
         try:
@@ -135,6 +156,7 @@ class Desk:
         self.project = project
         self.opened += 1
         self.key = secrets.token_hex(8)
+        return project
 
     def _let_go(self) -> None:
         if self._hold is not None:
@@ -244,6 +266,7 @@ class Desk:
             "keeps": self.keeps,
             "opened": self.opened,
             "key": self.key,
+            "notes": self.notes,
             "left": [{"name": one.name, "folder": str(one.folder)} for one in self.left],
             "project": None
             if project is None

@@ -58,6 +58,7 @@ async function refresh() {
     $("empty").hidden = true;
     [id, listed, edited] = [1, new Set([1]), false];
     await show(0);
+    if (state.notes.length) $("told").textContent = state.notes.join("; ");
   }
   if (project) {
     const now = `${opened} ${project.edits}`;
