@@ -115,7 +115,7 @@ def test_a_folder_of_videos_beside_their_masks_is_a_batch(tmp_path):
     write_image(tmp_path / "frames" / "0.png", FRAME)
     write_image(tmp_path / "late" / "0.png", FRAME)
     write_mask(tmp_path / "late.masks" / "0.png", FRAME[..., 0])
-    (tmp_path / "film.txt").write_text("not a video")
+    (tmp_path / "film.nfo").write_text("not a video")
     assert find_jobs(tmp_path) == [
         Job("film", tmp_path / "film.mp4", tmp_path / "film.png"),
         Job("frames", tmp_path / "frames", tmp_path / "frames.png"),
