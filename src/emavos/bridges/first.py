@@ -66,9 +66,11 @@ def first_mask(
 
 
 def planes_of(objects: Any, size: tuple[int, int] | None = None) -> list[Plane]:
-    """The plane (H, W) of each object, which may be empty.
+    """The binary mask (H, W) of each object, possibly empty.
 
-    objects, size: as for `first_mask`; without a size, that of the first. Raises ValueError if sizes differ.
+    objects, size: see `first_mask`; without a size, the first object's size is used.
+
+    Raises ValueError if sizes differ.
     """
     planes = [_plane(item, size, number) for number, item in enumerate(_split(objects))]
     for number, plane in enumerate(planes):

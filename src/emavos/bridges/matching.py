@@ -1,4 +1,4 @@
-"""Which of the objects that a detector finds are followed already."""
+"""Match the detections of a frame with tracked objects."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from emavos.io import IdMask
 
 @dataclass(frozen=True)
 class Matches:
-    """Detections and objects that belong together.
+    """Matched detections and objects of a frame.
 
-    pairs: {number of a detection, from 0: id of the object}. iou: of each pair, by the number of the
-        detection.
-    new: detections that are no object yet. lost: ids of objects that were not detected, and are seen in the
-        frame.
+    pairs: {number of a detection, from 0: id of its object}.
+    iou: intersection over union of each pair, by the number of the detection.
+    new: detections without an object.
+    lost: ids of visible objects without a detection.
     """
 
     pairs: dict[int, int]
@@ -30,16 +30,15 @@ class Matches:
 
 
 def match(result: Any, detections: Any, least: float = 0.5) -> Matches:
-    """Pair the detections of a frame with the objects that are followed in it.
+    """Match the detections of a frame with its tracked objects.
 
     result: a `Result`, or a mask (H, W) of ids.
-    detections: as for `first_mask`: planes (N, H, W), `Detections` of supervision, runs or polygons; or
-        boxes (N, 4) of x, y, x, y in pixels, which are compared with the boxes of the objects.
-    least: the intersection over union at which a pair counts, in (0, 1].
+    detections: as for `first_mask`: binary masks (N, H, W), supervision's `Detections`, runs or polygons; or
+        boxes (N, 4) of x, y, x, y in pixels, compared with the boxes of the objects.
+    least: smallest intersection over union for a match, in (0, 1].
 
-    Of all ways to pair each detection with one object at most, the one with the greatest sum of
-    intersections over unions is taken. Raises ValueError if detections are none of these or of another size,
-    or least is out of range.
+    Each detection matches at most one object, so that the sum of intersections over unions is largest. Raises
+    ValueError if detections have another form or size, or `least` is out of range.
     """
     if not isinstance(least, (int, float)) or not 0 < least <= 1:
         raise ValueError(f"least is an intersection over union in (0, 1], not {least!r:.40}")
@@ -66,8 +65,7 @@ def match(result: Any, detections: Any, least: float = 0.5) -> Matches:
 
 
 def box_of(plane: NDArray[Any]) -> tuple[int, int, int, int]:
-    """The box x, y, x, y around what is not 0 in a plane (H, W): the first pixel, and the one after the "
-    "last."""
+    """The box x, y, x, y of a binary mask (H, W): its first pixel, and the pixel after its last."""
     rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
     if not len(rows):
         raise ValueError("a plane without a pixel has no box")
@@ -97,7 +95,7 @@ def _iou_of_planes(
 
 
 def _boxes(detections: Any) -> NDArray[np.float64] | None:
-    """Boxes (N, 4), if detections are boxes and no planes."""
+    """Boxes (N, 4), if the detections are boxes without masks; otherwise None."""
     if hasattr(detections, "xyxy"):  # of supervision
         if getattr(detections, "mask", None) is not None:
             return None
@@ -112,9 +110,11 @@ def _boxes(detections: Any) -> NDArray[np.float64] | None:
 
 
 def assign(gain: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """The pairs (row, column) with the greatest sum of gains, each row and column at most once.
+    """The pairs (row, column) with the largest sum of gains, each row and column used at most once.
 
-    gain: (N, M), at least 0. This is the Hungarian method with potentials, in O(N^2 M) steps for N <= M.
+    gain: (N, M), at least 0.
+
+    Uses the Hungarian method with potentials, O(N^2 M) for N <= M.
     """
     if gain.shape[0] > gain.shape[1]:
         return sorted((row, column) for column, row in assign(gain.T))

@@ -1,4 +1,4 @@
-"""Some frames of a source: those of a pattern of file names, every so many, or from one to another."""
+"""Choose frames of a source: by a pattern of file names, every Nth frame, or a range."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from typing import Any
 from emavos.io.source import FrameSource, InputWarning
 
 _NUMBERED = re.compile(r"%(0?)([0-9]{0,2})d")
-_MOST_MISSING = 4  # numbers that a note names
+_MOST_MISSING = 4  # missing numbers listed in a warning
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether the name of a file that is not there has a wildcard, or a number as printf writes it."""
+    """Whether the name of a missing file has a wildcard, or a number in printf style."""
     return bool(re.search(r"[*?\[]", path.name) or _NUMBERED.search(path.name))
 
 
 def matching(path: Path) -> list[Path]:
-    """The files that a pattern stands for, in no order: `frames/*.png`, `frames/%05d.png`.
+    """The files matching a pattern, unordered: `frames/*.png`, `frames/%05d.png`.
 
-    Numbers of `%05d` that are missing between the first and the last are said by an `InputWarning`.
+    Missing numbers of a `%05d` between the first and the last are reported as `InputWarning`.
+
     Raises FileNotFoundError if no file matches, ValueError if the folder is a pattern too.
     """
     folder, name = path.parent, path.name
@@ -52,7 +53,7 @@ def matching(path: Path) -> list[Path]:
 
 
 class Chosen(FrameSource):
-    """The frames start, start + step, ... before stop of a source. They keep their names."""
+    """The frames start, start + step, ... before stop of a source. Frames keep their names."""
 
     def __init__(self, source: FrameSource, start: int = 0, stop: int | None = None, step: int = 1) -> None:
         self._source, self._start, self._stop, self._step = source, start, stop, step
@@ -140,7 +141,7 @@ def _least(stop: int | None, count: int) -> int:
 
 
 def _tell_missing(path: Path, numbers: list[int]) -> None:
-    """Say what is missing between the first number and the last."""
+    """Warn about missing numbers between the first and the last."""
     gaps = [(a + 1, b - 1) for a, b in pairwise(numbers) if b - a > 1]
     if gaps:
         shown = ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in gaps[:_MOST_MISSING])

@@ -1,4 +1,4 @@
-"""Image files: pixels of frames and ids of masks in, PNGs out."""
+"""Image files: read frames as pixels and masks as ids, write PNGs."""
 
 from __future__ import annotations
 
@@ -19,40 +19,43 @@ from emavos.io.ids import MARK, IdMask, ids_of_picture, mark_of, palette
 from emavos.io.source import InputWarning
 from emavos.io.whole import replacing
 
-# Read by their content, whatever the name says. Pillow knows more, some of which start other programs (EPS).
+# Recognised by content, not by name. Pillow supports more formats, some of which start other programs (EPS).
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-MAX_PIXELS = 2**27  # of a frame: 16384 x 8192. What declares more is refused before it is decoded.
+# pixels of a frame, as in 16384 x 8192. Larger declared sizes are refused before decoding.
+MAX_PIXELS = 2**27
 _KINDS = "bmp dib jfif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
 IMAGE_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
-_PAGED = ("GIF", "PNG", "TIFF", "WEBP")  # several pictures in a file; the second of a JPEG is a preview
+# formats with several pictures per file; the second of a JPEG is only a preview
+_PAGED = ("GIF", "PNG", "TIFF", "WEBP")
 
 PathLike = str | os.PathLike[str]
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
-Window = tuple[float, float]  # the values of a deep picture that become black and white
+Window = tuple[float, float]  # (low, high): values of a deep picture shown as black and white
 
 
 def read_frame(path: PathLike, window: Window | None = None) -> Pixels:
-    """The picture of an image file, (H, W, 3) of uint8, upright, over black where it is transparent.
+    """The pixels of an image file, (H, W, 3) uint8, upright, with transparent parts on black.
 
+    path: image file.
     window: see `pixels_of`.
     """
     return pixels_of(read_image(path), os.fspath(path), window)
 
 
 def read_mask(path: PathLike) -> IdMask:
-    """The ids of a mask file, (H, W) int32: palette indices, gray values of 8 or 16 bits, 0 and 1 of 1 bit.
+    """The ids of a mask file, (H, W) int32: palette indices, 8- or 16-bit gray values, or 0 and 1.
 
-    Raises ValueError where the file holds colours, or the blur of anti-aliasing or of lossy compression,
-    rather than ids.
+    Raises ValueError if the file has colours instead of ids, or is blurred by anti-aliasing or lossy
+    compression.
     """
     return ids_of_picture(read_image(path), os.fspath(path))
 
 
 def write_mask(path: PathLike, mask: NDArray[Any]) -> None:
-    """Write ids (H, W) as a PNG: palette in the colours of DAVIS up to id 255, 16-bit gray up to id 65535.
+    """Write ids (H, W) as a PNG: with the DAVIS palette up to id 255, as 16-bit gray up to id 65535.
 
-    The file appears whole or not at all, equal masks give equal bytes, and `read_mask` gives the same ids.
-    Raises ValueError where a PNG that is read again cannot hold the mask.
+    The file is written atomically. Equal masks give equal bytes, and `read_mask` returns the same ids. Raises
+    ValueError if the mask does not fit a PNG.
     """
     content = encode_mask(mask)
     with replacing(Path(path)) as partial:
@@ -60,7 +63,7 @@ def write_mask(path: PathLike, mask: NDArray[Any]) -> None:
 
 
 def encode_mask(mask: NDArray[Any]) -> bytes:
-    """What `write_mask` writes."""
+    """The bytes written by `write_mask`."""
     if mask.ndim != 2 or mask.dtype.kind not in "bui":
         raise ValueError(f"a mask is (H, W) of integers, not {mask.shape} of {mask.dtype}")
     if not 0 < mask.size <= MAX_PIXELS:
@@ -72,7 +75,7 @@ def encode_mask(mask: NDArray[Any]) -> bytes:
     image = Image.fromarray(mask.astype(np.uint8 if high <= 0xFF else np.uint16))
     if high <= 0xFF:
         image.putpalette(palette().tobytes())
-    else:  # nothing tells these ids from shades of gray
+    else:  # the mark distinguishes 16-bit ids from shades of gray
         notes.add_text(MARK, mark_of(mask))
     file = io.BytesIO()
     image.save(file, format="PNG", pnginfo=notes)
@@ -80,7 +83,7 @@ def encode_mask(mask: NDArray[Any]) -> bytes:
 
 
 def write_image(path: PathLike, image: Image.Image | Pixels) -> None:
-    """Write a PNG that appears whole or not at all."""
+    """Write a PNG, atomically."""
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     with replacing(Path(path)) as partial:
@@ -88,13 +91,13 @@ def write_image(path: PathLike, image: Image.Image | Pixels) -> None:
 
 
 def read_image(path: PathLike) -> Image.Image:
-    """A whole image in memory, upright, its format remembered; ValueError if the file holds several."""
+    """A fully loaded image, upright, with its format. Raises ValueError if the file has several pictures."""
     check_file(path, "an image")
     return decode_image(path, os.fspath(path))
 
 
 def decode_image(content: PathLike | BinaryIO, name: str) -> Image.Image:
-    """As `read_image`, of a file that is open or whose path was checked, called `name` in errors."""
+    """Like `read_image`, for an open file or a checked path; `name` is used in error messages."""
     with _opened_as(content, name) as file:
         _check_pixels(file)
         if file.format in _PAGED and (pages := len(_pages(file))) > 1:
@@ -103,7 +106,7 @@ def decode_image(content: PathLike | BinaryIO, name: str) -> Image.Image:
 
 
 def pages_of(path: PathLike) -> Iterator[Image.Image]:
-    """The pictures of a TIFF, an animated PNG or WebP, each whole in memory and upright."""
+    """The pictures of a TIFF, an animated PNG or WebP, each fully loaded and upright."""
     with _opened(path) as file:
         for page in _pages(file):
             file.seek(page)
@@ -112,25 +115,25 @@ def pages_of(path: PathLike) -> Iterator[Image.Image]:
 
 
 def count_pages(path: PathLike) -> tuple[int, float | None]:
-    """How many pictures an image file holds, and how many a second it shows, where it says so."""
+    """The number of pictures in an image file, and the frames per second if declared."""
     with _opened(path) as file:
         count = len(_pages(file)) if file.format in _PAGED else 1
         if count > 1:
             _check_pixels(file)
-            file.load()  # a WebP says how long a picture is shown once that is decoded
+            file.load()  # a WebP has durations only after decoding
         shown = file.info.get("duration")  # milliseconds
         return count, 1000 / shown if count > 1 and isinstance(shown, (int, float)) and shown > 0 else None
 
 
 def header_size(path: PathLike) -> tuple[int, int]:
-    """(H, W) of an image as it is shown, from its header alone."""
+    """The (H, W) of an image as displayed, read from the header only."""
     with _opened(path) as file:
         width, height = file.size
         return (width, height) if file.getexif().get(0x0112, 1) >= 5 else (height, width)
 
 
 def refuse_mask(image: Image.Image, path: PathLike) -> None:
-    """Raise ValueError if a picture among frames is a mask as `write_mask` and DAVIS write them."""
+    """Raise ValueError if a picture is a mask, in the form written by `write_mask` or DAVIS."""
     colours = (image.getpalette() or []) if image.mode == "P" else []
     davis = len(colours) >= 12 and colours == palette().ravel()[: len(colours)].tolist()
     if davis or MARK in image.info:
@@ -140,13 +143,14 @@ def refuse_mask(image: Image.Image, path: PathLike) -> None:
 
 
 def pixels_of(image: Image.Image, name: str = "the frame", window: Window | None = None) -> Pixels:
-    """The pixels of a picture, (H, W, 3) of uint8, upright, over black where it is transparent.
+    """The pixels of a picture, (H, W, 3) uint8, upright, with transparent parts on black.
 
-    name: what the picture is called in errors.
-    window: (low, high) of a gray picture of 16 or 32 bits: low and what is below it becomes black, high and
-        what is above it white. None: 0 to 65535.
+    image: picture.
+    name: name of the picture for error messages.
+    window: (low, high) for gray pictures with 16 or 32 bits: values up to low become black, values from high
+        become white. None uses 0 to 65535.
 
-    Raises ValueError if it has 32 bits a channel and there is no window, or 8 and there is one.
+    Raises ValueError if a channel has 32 bits and there is no window, or 8 bits and there is one.
     """
     image = ImageOps.exif_transpose(image)
     if is_deep(image):  # convert() would clip 16 bits to 8
@@ -176,13 +180,12 @@ def pixels_of(image: Image.Image, name: str = "the frame", window: Window | None
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether a picture is gray of 16 or 32 bits."""
+    """Whether a picture is gray with 16 or 32 bits."""
     return image.mode == "F" or image.mode.startswith("I")
 
 
 def check_window(window: object) -> Window | None:
-    """The window (low, high) as two numbers. Raises ValueError unless both are finite and low is less "
-    "than high."""
+    """The window (low, high) as two finite numbers. Raises ValueError unless low is below high."""
     if window is None:
         return None
     parts = window if isinstance(window, (tuple, list)) else ()
@@ -208,7 +211,7 @@ def _opened_as(content: PathLike | BinaryIO, name: str) -> Iterator[Image.Image]
             yield file
     except (MemoryError, GeneratorExit):
         raise
-    except Exception as error:  # Pillow raises whatever its decoders do
+    except Exception as error:  # Pillow's decoders raise errors of any type
         raise ValueError(f"{name} is not an image that can be read: {error or repr(error)}") from error
 
 
@@ -226,10 +229,10 @@ def _loaded(file: Image.Image) -> Image.Image:
 
 
 def _pages(file: Image.Image) -> Sequence[int]:
-    """The places of the pictures of a file; smaller copies of a TIFF's pages are none."""
+    """The indices of a file's pictures, without the reduced copies in a TIFF."""
     count = getattr(file, "n_frames", 1)
     if count == 1 or file.format != "TIFF":
-        return range(count)  # not a list: a PNG may declare 2^31
+        return range(count)  # not a list, since a PNG may declare 2^31 pictures
     whole = []
     for page in range(count):
         file.seek(page)
@@ -240,7 +243,7 @@ def _pages(file: Image.Image) -> Sequence[int]:
 
 
 def check_file(path: PathLike, what: str) -> None:
-    """Raise unless it is a regular file: opening a pipe or a device would wait, or never end."""
+    """Raise unless the path is a regular file; opening a pipe or a device could block forever."""
     if os.path.isfile(path):
         return
     if not os.path.exists(path):

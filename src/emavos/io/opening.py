@@ -1,4 +1,4 @@
-"""Frames of a folder, a video, a camera or an iterable, all as one kind of source."""
+"""Open folders, videos, cameras and iterables as one kind of frame source."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from emavos.io.images import (
 from emavos.io.source import FrameSource, InputWarning
 from emavos.io.video import CameraSource, Damaged, VideoSource
 
-# Pictures that a camera or a program writes and that are not read: told when they lie among frames.
+# Image formats of cameras and programs without support here; a warning lists such files.
 _FOREIGN = re.compile(
     r"\.(avif|arw|cr[23]|dcm|dng|exr|fits|hdr|hei[cf]|j2k|jp[2x]|jpg_large|jxl|nef|npy|orf|pcx|pfm|psd|qoi|raf|raw|rw2|svg|"
     r"tga|xcf)"
 )
-_LOOKED_AT = 16  # images of a folder whose headers are read before the first frame
-_DEEP = (".pgm", ".png", ".pnm", ".tif", ".tiff")  # kinds of images that have 16 bits
+_LOOKED_AT = 16  # number of image headers to check before the first frame
+_DEEP = (".pgm", ".png", ".pnm", ".tif", ".tiff")  # formats with 16-bit images
 _DOTTED = re.compile(r"(?<![0-9.])([0-9]+)\.([0-9]+)(?![0-9]|\.[0-9])")
 _SIGN = re.compile(r"(?:^|(?<=[=_ (]))-(?=[0-9])")
 
@@ -56,23 +56,24 @@ def open_frames(
     stop: int | None = None,
     step: int = 1,
 ) -> FrameSource:
-    """The frames of a folder, a video or a camera, (H, W, 3) of uint8, or those of an iterable as they are.
+    """Open a source of frames: (H, W, 3) uint8 from files and cameras, unchanged from iterables.
 
-    source: a folder of images, taken in natural order (2.jpg before 10.jpg); a video file (extra `video`); a
-        TIFF of several pages, an animated PNG or WebP; a list of image files; a camera, "camera:0" or 0 for
-        the first one on Linux and macOS, "camera:NAME" on Windows, which plays until the loop over it ends;
-        a pattern, "frames/*.png" or "frames/%05d.png"; or any iterable or sequence of frames. Folders and
-        files can be read repeatedly.
-    but: files of that folder that are no frames, as the mask may be.
-    damaged: what is done with a video that is damaged or cut off: "refuse" raises ValueError where it is;
-        "keep" goes on with what can be read, and says at the end which frames that concerns.
-    window: (low, high), the values of 16-bit or 32-bit gray images that become black and white, in all
-        frames. None: 0 to 65535, or if the first frames use 14 bits or fewer, 0 to the greatest number of
-        that many bits.
-    start, stop, step: only the frames start, start + step, ... before stop. Frames keep their names.
+    source: a folder of images in natural order (2.jpg before 10.jpg); a video file (extra `video`); a TIFF
+        with several pages, an animated PNG or WebP; a list of image files; a camera, "camera:0" or 0 for the
+        first camera on Linux and macOS, "camera:NAME" on Windows, which plays until you leave the loop; a
+        pattern, "frames/*.png" or "frames/%05d.png"; or any iterable or sequence of frames. Folders and files
+        can be read repeatedly.
+    but: files in the folder to skip, such as the mask.
+    damaged: treatment of a damaged or truncated video: "refuse" raises ValueError at the damage; "keep"
+        continues with all readable frames and lists the damaged frames in a warning at the end.
+    window: (low, high), the values of 16-bit or 32-bit gray images to show as black and white, in all frames.
+        None uses 0 to 65535; or, if the first frames use at most 14 bits, 0 to the largest number with as
+        many bits.
+    start, stop, step: use only the frames start, start + step, ... before stop. Frames keep their names.
 
-    An `InputWarning` says what of a folder is left out, or ordered or named oddly.
-    Raises FileNotFoundError if there is no such thing, ValueError if it holds no frames.
+    Skipped, oddly named and oddly ordered files of a folder are reported as `InputWarning`.
+
+    Raises FileNotFoundError if the source does not exist, ValueError if it contains no frames.
     """
     window = check_window(window)
     opened = _open(source, but, damaged, window)
@@ -129,9 +130,12 @@ def _open(
 def open_folder(folder: Path, but: Collection[PathLike] = (), window: Window | None = None) -> Images:
     """The images of a folder, in natural order.
 
-    but: files that are no frames though they lie among them, as the mask may. window: as for `open_frames`.
-    What is left out, named unlike the others or ordered oddly is said by an `InputWarning`. Raises
-    ValueError if masks lie among the images that nobody named, or two images have one name.
+    folder: folder of images.
+    but: files to skip, such as the mask.
+    window: see `open_frames`.
+
+    Skipped, oddly named and oddly ordered files are reported as `InputWarning`. Raises ValueError if other
+    masks lie among the images, or if two images have the same stem.
     """
     images = _of_files(list_images(folder), folder, but, window)
     _tell(
@@ -151,7 +155,7 @@ def _without_masks(files: Sequence[Path], but: Collection[PathLike]) -> list[Pat
 def _of_files(
     files: Sequence[Path], folder: Path, but: Collection[PathLike], window: Window | None
 ) -> Images:
-    """Images that lie in one folder, in their order."""
+    """The images of one folder, in order."""
     frames = _without_masks(files, but)
     kept = {*frames}
     masks = [file for file in files if file not in kept]
@@ -178,7 +182,7 @@ def _of_files(
 
 
 def list_images(folder: PathLike) -> list[Path]:
-    """The image files of a folder, in natural order; hidden files and all others are passed over."""
+    """The image files of a folder in natural order, without hidden files."""
     found = [p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
     if not found:
         raise ValueError(f"{folder} holds no images ({', '.join(sorted(s[1:] for s in IMAGE_SUFFIXES))})")
@@ -186,7 +190,7 @@ def list_images(folder: PathLike) -> list[Path]:
 
 
 def natural_order(files: Iterable[Path]) -> list[Path]:
-    """Files in the order of the numbers in their names: 2 before 10, 0.25 before 0.5, -1 before 0."""
+    """Files ordered by the numbers in their names: 2 before 10, 0.25 before 0.5, -1 before 0."""
     files = list(files)
     decimals, signs = number_style([file.stem for file in files])
     number = r"[0-9]+"
@@ -197,14 +201,14 @@ def natural_order(files: Iterable[Path]) -> list[Path]:
     split = re.compile(f"({number})").split
 
     def key(path: Path) -> tuple[list[str | int | Decimal], str]:
-        parts = split(path.stem.lower())  # text at even places, numbers at odd ones
+        parts = split(path.stem.lower())  # text at even indices, numbers at odd indices
         return [_number(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
     return sorted(files, key=key)
 
 
 def order_to_tell(stems: Sequence[str]) -> str:
-    """What may surprise in the order of names: decimals of unequal length, and signs. Otherwise ""."""
+    """A note about a surprising order of names (decimals of unequal length, minus signs); otherwise ""."""
     decimals, signs = number_style(stems)
     lengths = {len(part) for stem in stems for _, part in _DOTTED.findall(stem)}
     if signs:
@@ -216,7 +220,7 @@ def order_to_tell(stems: Sequence[str]) -> str:
 
 
 def number_style(stems: Sequence[str]) -> tuple[bool, bool]:
-    """Whether 0.25 in these names is a quarter rather than 0 and 25, and whether -1 is negative."""
+    """Whether 0.25 in these names is a decimal (not 0 and 25), and whether -1 is negative."""
     fractions: dict[str, set[str]] = {}
     for stem in stems:
         for whole, part in _DOTTED.findall(stem):
@@ -228,7 +232,7 @@ def number_style(stems: Sequence[str]) -> tuple[bool, bool]:
 
 
 def _counts(parts: Collection[str]) -> bool:
-    """Whether these count, 1, 2, ... 10, without zeros before them."""
+    """Whether the numbers count up 1, 2, ... 10 without leading zeros."""
     if any(part != str(int(part)) for part in parts):
         return False
     numbers = sorted(map(int, parts))
@@ -240,7 +244,7 @@ def _number(text: str) -> int | Decimal:
 
 
 class Images(FrameSource):
-    """Image files, a frame each."""
+    """Image files, one frame each."""
 
     stored = True
 
@@ -249,7 +253,7 @@ class Images(FrameSource):
         self._asked = window is not None
         self._window = window or _window_of(self.files)
         stems = [file.stem for file in self.files]
-        self._named = len(set(stems)) == len(stems)  # otherwise frames are called by their number
+        self._named = len(set(stems)) == len(stems)  # otherwise frames are named by number
         self._indices = {stem: index for index, stem in enumerate(stems)} if self._named else {}
         self.count = len(self.files)
 
@@ -272,7 +276,7 @@ class Images(FrameSource):
         return self._indices.get(name) if self._named else super().find(name)
 
     def size(self) -> tuple[int, int] | None:
-        with suppress(ValueError, OSError):  # said when it is read
+        with suppress(ValueError, OSError):  # reported when the file is read
             return header_size(self.files[0])
         return None
 
@@ -299,7 +303,7 @@ class Pages(FrameSource):
 
 
 class _Stream(FrameSource):
-    """Frames that somebody else makes; whether they are frames is for the session to say."""
+    """Frames from the user's iterable; the session checks them."""
 
     def __init__(self, frames: Any) -> None:
         self._frames = frames
@@ -308,7 +312,7 @@ class _Stream(FrameSource):
     def __iter__(self) -> Iterator[Any]:
         if isinstance(self._frames, Iterable):
             return map(_read_named, self._frames)
-        if self.count is None:  # the older protocol: indices from 0 until IndexError
+        if self.count is None:  # the old iteration protocol: indices from 0 until IndexError
             return map(_read_named, iter(self._frames))
         return (_read_named(self._frames[index]) for index in range(self.count))
 
@@ -319,20 +323,23 @@ class _Stream(FrameSource):
 
 
 def _read_named(frame: Any) -> Any:
-    """A frame that is named by its path; all others as they are."""
+    """The picture at a path; other frames unchanged."""
     return read_frame(frame) if isinstance(frame, (str, os.PathLike)) else frame
 
 
 def _read_image(path: Path, window: Window | None, asked: bool) -> Pixels:
-    """asked: whether somebody asked for the window, which every image then needs."""
+    """Returns the pixels of an image file.
+
+    asked: whether the user asked for the window, so that every image must be gray with 16 or 32 bits.
+    """
     image = read_image(path)
     refuse_mask(image, path)
     return pixels_of(image, os.fspath(path), window if asked or is_deep(image) else None)
 
 
 def _window_of(files: Sequence[Path]) -> Window | None:
-    """The window for images of 16 bits that use few of them, from some that lie evenly among them."""
-    with suppress(ValueError, OSError, IndexError):  # said when they are read
+    """The window for 16-bit images with few bits in use, from a few evenly spaced images."""
+    with suppress(ValueError, OSError, IndexError):  # reported when the files are read
         if files[0].suffix.lower() not in _DEEP or not is_deep(read_image(files[0])):
             return None
         step = -(-len(files) // _LOOKED_AT)
@@ -342,13 +349,13 @@ def _window_of(files: Sequence[Path]) -> Window | None:
 
 
 def _highest(image: Image.Image) -> int:
-    """The highest value of a picture of 16 bits; 65535 if it has other values, or is another picture."""
+    """The highest value of a 16-bit picture; 65535 for 32-bit values or other pictures."""
     values = np.array(image) if is_deep(image) and image.mode != "F" else np.array([-1])
     return int(values.max()) if values.size and values.min() >= 0 else 0xFFFF
 
 
 def _window_up_to(highest: Sequence[int], name: str) -> Window | None:
-    """(0, the greatest number of as many bits as the highest values use) if these are few, and a note."""
+    """A window from 0 to the largest number with as many bits as used, if few are used, and a note."""
     bits = max(highest).bit_length()
     if not 0 < bits <= 14:
         return None
@@ -363,10 +370,10 @@ def _window_up_to(highest: Sequence[int], name: str) -> Window | None:
 
 
 def _check(path: Path, alone: bool) -> None:
-    """Raise before the first frame what `_read_image` would raise, as far as headers tell."""
+    """Raise the errors of `_read_image` before the first frame, if the header shows them."""
     try:
         pages, _ = count_pages(path)
-    except (ValueError, OSError):  # said when it is read
+    except (ValueError, OSError):  # reported when the file is read
         return
     if pages > 1:
         way = "name that file as the video" if alone else "name that file as the video, or save one a frame"
@@ -393,7 +400,7 @@ def _pattern(name: str) -> str:
 
 
 def _named_unlike_the_others(files: Sequence[Path]) -> list[Path]:
-    """The images whose names differ in more than numbers, where most are named alike."""
+    """The images whose names differ from the usual pattern in more than numbers."""
     patterns = [_pattern(file.stem) for file in files]
     (usual, most), *_ = Counter(patterns).most_common(1)
     if most < 2 or most == len(files) or 2 * (len(files) - most) > most:
@@ -402,7 +409,7 @@ def _named_unlike_the_others(files: Sequence[Path]) -> list[Path]:
 
 
 def _left_out(folder: Path, files: Sequence[Path]) -> list[Path]:
-    """Files beside the images that look like frames: other kinds of pictures, and names as frames have."""
+    """Skipped files that look like frames: other image formats, and names with the usual pattern."""
     stems = {file.stem for file in files}
     usual, _ = Counter(_pattern(file.stem) for file in files).most_common(1)[0]
     found = []

@@ -11,7 +11,7 @@ from emavos.io.spool import Spool
 
 
 class InputWarning(UserWarning):
-    """Frames are read, but perhaps not as they were meant: something is left out, dark or ordered oddly."""
+    """A warning about input that is read, but maybe not as intended: files skipped, dark or in an odd order."""
 
 
 @contextmanager
@@ -70,11 +70,11 @@ class FrameSource:
 
     @property
     def whole(self) -> FrameSource:
-        """The source with all frames, if these are some of them; otherwise itself."""
+        """The source with all frames, if this source has only some of them; otherwise this source."""
         return self
 
     def place(self, number: int) -> int | None:
-        """The index among these frames of one that is counted in `whole`; None if it is not among them."""
+        """The index in this source for an index in `whole`; None if the frame is left out."""
         return number
 
     def name(self, index: int) -> str:
