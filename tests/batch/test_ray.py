@@ -56,7 +56,7 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=r"emavos\[ray\]"):
+    with pytest.raises(ImportError, match=r"\[ray\]"):
         run_on_ray(find_jobs(tmp_path), lambda: None, tmp_path / "out", workers=2)
 
 

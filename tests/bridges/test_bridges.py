@@ -52,7 +52,7 @@ def test_without_supervision_the_extra_is_named(mask, monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=r"emavos\[supervision\]"):
+    with pytest.raises(ImportError, match=r"\[supervision\]"):
         to_detections(result(mask, (4, 900)))
 
 
