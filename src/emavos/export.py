@@ -178,7 +178,7 @@ def check_onnx(
 
 
 def _read_manifest(path: Path) -> tuple[torch.dtype, dict[str, str]]:
-    """The dtype of a folder's graphs, and the sha256 of each by name."""
+    """The dtype of the graphs in a folder, and {name: sha256}."""
     manifest = read_json(path, "the manifest of graphs")
     try:
         dtype = {str(one).removeprefix("torch."): one for one in TOLERANCE}[manifest["dtype"]]

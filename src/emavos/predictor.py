@@ -131,10 +131,14 @@ class Predictor:
         return predictor
 
     def to(self, device: str | torch.device) -> Predictor:
-        """Move the model to a device, and return the predictor, as modules of torch do.
+        """Move the model to a device; returns the predictor, like `to` of a torch module.
 
-        Sessions that are under way use the same network: begin new ones. Raises ValueError if torch cannot
-        use the device, or for a dtype, which takes another network.
+        device: "auto", or a device of torch.
+
+        Running sessions use the same network, so begin new sessions afterwards.
+
+        Raises ValueError if torch cannot use the device, or for a dtype, because a dtype needs another
+        network.
         """
         if isinstance(device, torch.dtype):
             raise ValueError(f"dtype takes another network; from_pretrained(..., dtype={str(device)[6:]!r})")
@@ -302,7 +306,7 @@ class Predictor:
 
 
 def _check_half(place: torch.device, dtype: torch.dtype) -> None:
-    """Raise ValueError for a type that a device does not compute with."""
+    """Raise ValueError if the device cannot compute in this dtype."""
     if place.type == "cpu" and dtype == torch.float16:
         raise ValueError("float16 is no type for a CPU; use float32, or bfloat16 where the CPU has it")
 

@@ -1,4 +1,4 @@
-"""Masks without specks: small islands of objects removed, and small holes in objects filled."""
+"""Removes specks from masks: small islands of objects, and small holes in objects."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 
 
 def clean_mask(mask: NDArray[Any], area: int) -> NDArray[Any]:
-    """The mask (H, W) of ids without islands and holes of fewer than `area` pixels.
+    """The mask (H, W) of ids without islands and holes smaller than `area`.
 
-    An island is a part of an object that touches no other part of it, not by a corner either; it becomes
-    background. The largest part of an object stays, however small, so that no object is lost. A hole is a
-    part of the background that one object encloses; it becomes that object.
+    An island is a part of an object that touches no other part of the object, not even at a corner. Small
+    islands become background, but the largest part of each object always stays. A hole is a part of the
+    background enclosed by a single object. Small holes become part of the object.
 
-    Raises ValueError unless the mask is (H, W) of whole ids and area is a whole number of at least 0.
+    mask: (H, W) of integer ids, 0 for the background.
+    area: in pixels. Parts with at least this area stay.
+
+    Raises ValueError unless the mask is (H, W) of integers and area is an integer of at least 0.
     """
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.dtype.kind not in "iu":
@@ -37,7 +40,7 @@ def clean_mask(mask: NDArray[Any], area: int) -> NDArray[Any]:
 
 
 def _filled(mask: NDArray[Any], area: int) -> NDArray[Any]:
-    """The mask with its small holes filled."""
+    """The mask with small holes filled."""
     parts = _parts_of(mask)
     hole = (parts.areas < area) & (parts.values == 0)
     edges = (parts.labels[0], parts.labels[-1], parts.labels[:, 0], parts.labels[:, -1])
@@ -70,9 +73,9 @@ class _Parts:
 
 
 def _parts_of(mask: NDArray[Any]) -> _Parts:
-    """Parts of objects are connected by corners too, those of the background are not.
+    """Connected parts of a mask. Parts of objects also connect at corners; parts of the background do not.
 
-    Runs of equal ids in a row are joined with those that they touch in the row above.
+    Runs of equal ids in a row are joined with the touching runs of the row above.
     """
     height, width = mask.shape
     begins = np.ones(mask.shape, bool)

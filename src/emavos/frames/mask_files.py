@@ -241,9 +241,8 @@ def _frame_of(
 
 
 def _by_number(frames: FrameSource) -> dict[tuple[int, ...], int] | None:
-    """The index of frames that have names of their own, by the numbers in these; None if two have the same.
-
-    Empty if frames are called by their index.
+    """{numbers in the name of a frame: index}. Empty if the names are the indices; None if names are
+    ambiguous.
     """
     if frames.count is None or not frames.exact or frames.count > 1_000_000:
         return {} if frames.find("00000") == 0 else None

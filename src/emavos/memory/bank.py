@@ -215,7 +215,7 @@ class MemoryBank:
         self._values = self._values[:, :, list(objects)] if len(self._values) else self._values
 
     def part(self, objects: Sequence[int]) -> MemoryBank:
-        """A copy of the bank that holds these objects only, by their places."""
+        """A copy of the bank with only the objects at these positions."""
         bank = MemoryBank(self.policy)
         bank._slots, bank._last, bank._prototype_frames = [*self._slots], self._last, self._prototype_frames
         bank._keys, bank._norms = self._keys.clone(), self._norms.clone()

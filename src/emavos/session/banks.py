@@ -14,7 +14,7 @@ from emavos.memory.bank import Mark
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Objects that were introduced on the same frame and corrected on the same frames, and their memory."""
+    """Objects introduced on the same frame and corrected on the same frames, and their memory bank."""
 
     ids: tuple[int, ...]
     bank: MemoryBank
@@ -31,15 +31,16 @@ class BanksMark:
 
 
 class Banks:
-    """The memory of all objects of a video, in the order they were introduced.
+    """The memory of all objects of a video.
 
-    Objects that were introduced together share a bank, so each of them has a value at every key of it. Once a
-    mask of only some of them is given, these and the others go on with a bank each: what was given stays for
-    ever in one, and the other may evict what was only guessed there. Frames are read from, stored in and
+    Objects that were introduced together share a bank, so each of them has a value at every key of the bank.
+    If you correct only some of them, the group splits into two banks: the corrected objects keep the frame
+    for ever, and the bank of the others may evict their predicted masks. Frames are read from, stored in and
     dropped from all banks or none.
 
-    groups, memorized: what was remembered when the video was saved.
-    ids: the objects, in the order they were introduced; None: that of the groups.
+    groups: banks of a saved video.
+    memorized: index of the last frame that began an object or was stored on schedule.
+    ids: of the objects, in the order of introduction; None: the order of the groups.
     """
 
     def __init__(
@@ -51,8 +52,8 @@ class Banks:
     ) -> None:
         self.policy = policy
         self.groups = tuple(groups)
-        self.memorized = memorized  # the last frame that began an object or was kept on schedule
-        self.ids = _ids(self.groups) if ids is None else ids  # in the order they were introduced
+        self.memorized = memorized  # the last frame that began an object or was stored on schedule
+        self.ids = _ids(self.groups) if ids is None else ids  # in the order of introduction
 
     def __iter__(self) -> Iterator[Group]:
         return iter(self.groups)
@@ -68,7 +69,7 @@ class Banks:
         self.ids += ids
 
     def divide(self, ids: Collection[int]) -> None:
-        """Give a bank of their own to these objects, apart from those they shared one with so far."""
+        """Split groups so that these objects share no bank with other objects."""
         groups: list[Group] = []
         for group in self.groups:
             places = range(len(group.ids))
@@ -214,11 +215,11 @@ class Banks:
             group.bank.unmark()
 
     def _parts(self, values: Tensor, groups: Iterable[Group]) -> Iterator[tuple[Group, Tensor]]:
-        """The values (O, Cv, h, w) of each group's objects, of those in the order of `ids`."""
+        """The values of each group, from values (O, Cv, h, w) in the order of `ids`."""
         for group in groups:
             yield group, values[[self.ids.index(id) for id in group.ids]]
 
 
 def _ids(groups: Iterable[Group]) -> tuple[int, ...]:
-    """Their objects."""
+    """Ids of all objects of the groups."""
     return tuple(id for group in groups for id in group.ids)

@@ -150,7 +150,7 @@ def _check_facts(facts: Mapping[str, Any]) -> None:
 
 
 def _order(facts: Mapping[str, Any]) -> tuple[int, ...]:
-    """The objects in the order they were introduced; files of older versions have that of the groups."""
+    """Ids in the order of introduction. Files of older versions have only the order of the groups."""
     grouped = [id for group in facts["groups"] for id in group["ids"]]
     ids = facts.get("ids", grouped)
     if not isinstance(ids, list) or not all(type(id) is int for id in ids) or sorted(ids) != sorted(grouped):

@@ -208,9 +208,10 @@ class Session:
     def _give(
         self, now: CurrentFrame, known: tuple[int, ...], planes: Tensor, edit: bool = False
     ) -> CurrentFrame:
-        """The frame with the masks of known objects, (G, H, W) of 0 and 1.
+        """The frame with the user's masks, planes (G, H, W) of 0 and 1, of the objects `known`.
 
-        Objects that are new get a bank, and those known so far are parted from those that are guessed.
+        New objects get a bank. Tracked objects stop sharing a bank with objects that have no mask on the
+        frame.
         """
         self._banks.divide({*known, *now.given, *now.remembered})
         if new := tuple(id for id in known if id not in self.ids):
@@ -293,16 +294,16 @@ class Session:
         return self._mend(masks)
 
     def correct(self, masks: Mapping[int, object], since: int | None = None) -> Result:
-        """Say what objects look like on the current frame; returns its new result.
+        """Correct masks of the current frame; returns the new result of the frame.
 
-        The frame stays in their memory for ever, and those after it are read from it. Objects that share a
-        memory with them and are not corrected go on with a copy, which may evict the frame.
+        Later frames are read from the corrected frame, which stays in the memory of these objects for ever.
+        Objects that shared a bank with a corrected object continue with a copy, which may evict the frame.
 
-        masks: as for `add`, of objects that are followed. An empty one says that the object is not there.
-        since: the index of the frame from which on their memory is known to be wrong. What it holds of later
-            frames is dropped, as by `forget`. Other objects keep theirs.
+        masks: as for `add`, of tracked objects. An empty mask means that the object is absent.
+        since: index of the first frame with a wrong mask of these objects, if you know it. Their memory of
+            later frames is dropped, as by `forget`. The memory of other objects stays.
 
-        Raises ValueError as `add` does, and where an id is not followed.
+        Raises ValueError as `add` does, and if an id is not tracked.
         """
         if unknown := [id for id in _ids(masks) if id not in self.ids]:
             raise ValueError(f"object {unknown[0]} is not followed; use add()")

@@ -35,6 +35,8 @@ def download(
     cache_dir: defaults to the Hub's own cache.
     token: None uses the token stored by `hf auth login`.
     local_files_only: never connect to the Hub.
+    subfolder: folder of the files in the repository.
+    force_download: download cached files again.
 
     Raises ValueError if the repository, the revision or a file does not exist, or a file is damaged;
     PermissionError if access is refused; ConnectionError if the Hub is needed and does not answer, or the

@@ -62,17 +62,16 @@ def load_model(
 ) -> STCN:
     """A trained model in evaluation mode.
 
-    name_or_path: nothing or a short name ("tiny", "base"), a model in this package, whatever the working
-        directory holds; a folder that `save_model` wrote ("./tiny" or a `Path` for one called tiny); or a
-        repository of the Hub, "user/name", of which revision (a branch, a tag or a commit), cache_dir, token
-        and local_files_only are then asked.
-    device: where it is put; "auto" takes an accelerator where torch has one, otherwise the CPU.
-    dtype: of the parameters, whatever the file holds.
-    subfolder: where in the folder or repository the model lies.
-    force_download: whether files of the Hub are fetched although the cache has them.
+    name_or_path: "tiny" (also None) or "base", the models in this package; a folder written by `save_model`;
+        or a repository of the Hub, "user/name". If your folder is called tiny, pass "./tiny" or a `Path`.
+    revision, cache_dir, token, local_files_only, force_download: for the Hub; see
+        `emavos.weights.hub.download`.
+    device: "auto" uses an accelerator if torch has one, otherwise the CPU.
+    dtype: of the parameters, such as torch.bfloat16 or "bfloat16", whatever the dtype in the file.
+    subfolder: of the model, in the folder or repository.
 
-    Raises ValueError where there is no such model, or its config, keys, shapes or sha256 are not exactly
-    right; what `emavos.weights.hub.download` raises where the Hub or the cache fails.
+    Raises ValueError if there is no such model, or its config, keys, shapes or sha256 do not match exactly,
+    and the errors of `emavos.weights.hub.download` if the Hub or the cache fails.
     """
     dtype = float_of(dtype)
     place = choose_device(device)
@@ -130,7 +129,7 @@ def choose_device(device: str | torch.device) -> torch.device:
             ) from error
         return place
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return torch.device("cpu") if found is None or found.type == "mps" else found  # mps was never measured
+    return torch.device("cpu") if found is None or found.type == "mps" else found  # mps is untested
 
 
 def choose_dtype(device: torch.device) -> torch.dtype:
@@ -145,7 +144,7 @@ def choose_dtype(device: torch.device) -> torch.dtype:
 
 
 def float_of(dtype: torch.dtype | str) -> torch.dtype:
-    """The type of a name such as "bfloat16" or "torch.bfloat16". Raises ValueError as `check_float` does."""
+    """The dtype named "bfloat16" or "torch.bfloat16", say. Raises ValueError as `check_float` does."""
     names = {str(each).removeprefix("torch."): each for each in _FLOATS}
     found = names.get(dtype.removeprefix("torch."), dtype) if isinstance(dtype, str) else dtype
     check_float(found)
@@ -154,14 +153,14 @@ def float_of(dtype: torch.dtype | str) -> torch.dtype:
 
 
 def check_float(dtype: object) -> None:
-    """Raise ValueError unless a network can compute in it."""
+    """Raise ValueError unless a network can run in this dtype."""
     if dtype not in _FLOATS:
         auto = str(dtype) == "auto"
         hint = "; Predictor.from_pretrained takes it, or emavos.weights.choose_dtype(device)" if auto else ""
         raise ValueError(f"dtype is a floating-point type such as torch.float32, not {dtype!r}{hint}")
 
 
-_ELSEWHERE = {  # what other libraries call it
+_ELSEWHERE = {  # names in other libraries
     "torch_dtype": "dtype",
     "device_map": "device",
     "precision": "dtype",
@@ -174,7 +173,7 @@ _ELSEWHERE = {  # what other libraries call it
 
 
 def refuse_other_names(arguments: Mapping[str, object]) -> None:
-    """Raise TypeError for arguments that there are not, with the name they have here if they have one."""
+    """Raise TypeError for unknown arguments, with the name used here if other libraries use another."""
     for name in arguments:
         hint = f"; it is called {_ELSEWHERE[name]} here" if name in _ELSEWHERE else ""
         if name == "trust_remote_code":
@@ -183,7 +182,7 @@ def refuse_other_names(arguments: Mapping[str, object]) -> None:
 
 
 def _subfolder(name: str | None) -> str:
-    """A folder below that of a model, checked; "" if there is none."""
+    """A validated subfolder of a model; "" if there is none."""
     parts = [] if not name else str(name).strip("/").split("/")
     if any(part in ("", ".", "..") or "\\" in part for part in parts):
         raise ValueError(f"subfolder is a folder within the model's, not {name!r:.60}")
