@@ -35,24 +35,24 @@ from emavos.weights.load import (
 
 
 class Predictor:
-    """Gives the masks of objects in every frame of a video from their mask in one.
+    """Predicts the masks of objects in every frame of a video from their masks in one frame.
 
-    It remembers nothing of any video: one predictor serves many, in turn or in threads.
+    A predictor keeps no state of a video: use one predictor for many videos, in turn or in threads.
 
-    model: in evaluation mode, on the device where frames are to be processed.
-    policy: what the memory keeps.
-    size: the short side, in pixels, at which frames are processed; None keeps theirs. Results have the size
-        of the frames whatever it is.
-    shortcuts: work that is left out; None: nothing is.
-    dtype: in which the network computes; None: that of the model.
-    compile: make machine code of the key encoder, at the first frame of each size, which then waits for it:
-        see `emavos.models.compiled`.
-    resize_ahead: whether frames of files are resized in the thread that reads them, ahead of the step. None:
-        on a CPU, when the process has a core to spare for each thread of torch. Pass False when other
+    model: in evaluation mode, on the device that should process frames.
+    policy: which frames the memory stores and evicts; None: the defaults.
+    size: short side of the working frame, in pixels; None keeps the size of the frames. Results always have
+        the size of the frames.
+    shortcuts: work to skip; None skips nothing.
+    dtype: of the network, such as torch.bfloat16 or "bfloat16"; defaults to the dtype of the model.
+    compile: whether to compile the key encoder. The first frame of each size waits for the compiler; see
+        `emavos.models.compiled`.
+    resize_ahead: whether frames from files are resized in the thread that reads them, ahead of the step.
+        None: on a CPU, if the process has a core to spare for each thread of torch. Pass False when other
         processes use those.
 
-    What computes is `network`, made here: `emavos.models.folded(model, dtype)`, or the compiled of it. What
-    is done to the model's weights afterwards does not reach a copy.
+    Inference runs on `self.network`, a copy of `model` with batch norms folded (and compiled, if asked): see
+    `emavos.models.folded`. Later changes to the weights of `model` do not reach the copy.
 
     >>> predictor = Predictor.from_pretrained()
     >>> for result in predictor.propagate("video/", "first.png"):
@@ -99,15 +99,15 @@ class Predictor:
     ) -> Predictor:
         """A predictor with trained weights.
 
-        name_or_path: "tiny" (or nothing) or "base", the models in this package; a folder of `config.json` and
-            `model.safetensors` ("./tiny" for one called tiny); or a repository of the Hugging Face Hub,
-            "user/name".
-        device: "auto" takes an accelerator where torch has one, otherwise the CPU.
-        dtype: of the network, torch.bfloat16 or "bfloat16"; affinity and probabilities are float32 always.
-            "auto" takes the fastest that keeps the masks, as far as that was measured, and `predictor.dtype`
+        name_or_path: "tiny" (also None) or "base", the models in this package; a folder with `config.json`
+            and `model.safetensors`; or a repository of the Hugging Face Hub, "user/name". If your folder is
+            called tiny, pass "./tiny".
+        device: "auto" uses an accelerator if torch has one, otherwise the CPU.
+        dtype: of the network, torch.bfloat16 or "bfloat16"; affinity and probabilities are always float32.
+            "auto" picks the fastest dtype that does not change the masks, as measured; `predictor.dtype`
             says which: see `emavos.weights.choose_dtype`. Not float16 on a CPU.
         revision, cache_dir, token, local_files_only, force_download: of the Hub.
-        subfolder: where in the folder or repository the model lies.
+        subfolder: of the model, in the folder or repository.
 
         Raises as `emavos.weights.load_model` does.
         """

@@ -11,7 +11,7 @@ from emavos.io.spool import Spool
 
 
 class InputWarning(UserWarning):
-    """A warning about input that is read, but maybe not as intended: files skipped, dark or in an odd order."""
+    """A warning about input read in a way you may not intend: files skipped, dark or in an odd order."""
 
 
 @contextmanager

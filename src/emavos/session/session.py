@@ -50,21 +50,22 @@ class _Sureness:
 
 
 class Session:
-    """Follows the objects of one video, a frame at a time.
+    """Tracks the objects of one video, one frame at a time.
 
-    Made by `Predictor.session()`. Holds the memory banks, which the policy bounds, and the frame of the last
-    step; nothing else. Not to be shared between threads but for `prepare`; sessions of one model may run in
-    several.
+    Make one with `Predictor.session()`. A session keeps only its memory banks, bounded by the policy, and the
+    frame of the last step. Do not share a session between threads, except for `prepare`. Several sessions of
+    one model may run in several threads.
 
-    That frame can be edited until the next step: `add`, `correct`, `remove`, `pin` and `forget` change what
-    the frames after it are read from, and `undo` takes back the last of them.
+    You can edit the last frame until the next step: `add`, `correct`, `remove`, `pin` and `forget` change the
+    memory for later frames, and `undo` reverts the last edit.
 
-    model: where frames are processed is where its parameters are.
-    size: short side in pixels at which frames are processed; None keeps theirs.
-    shortcuts: work that is left out; None: nothing is.
-    network: what computes, where it is not the model itself but its `emavos.models.folded` copy.
-    settings: policy, size and shortcuts in one, as a predictor has them, in place of these.
-    start: the index of the first frame that is stepped through.
+    model: frames are processed on the device of its parameters.
+    policy: which frames the memory stores and evicts.
+    size: short side of the working frame, in pixels; None keeps the size of the frames.
+    shortcuts: work to skip; None skips nothing.
+    network: runs instead of `model`, such as its `emavos.models.folded` copy.
+    settings: policy, size and shortcuts in one, instead of these arguments.
+    start: index of the first frame.
     order: which frame of the video comes when, if not in turn; errors name it.
 
     >>> session = predictor.session()
