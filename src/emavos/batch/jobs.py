@@ -1,4 +1,4 @@
-"""What is to be done: videos, the masks that they begin with, and their names."""
+"""Jobs of a batch: videos with their masks and names."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from emavos.memory import MemoryPolicy
 _KINDS = "3g2 3gp asf avi flv gif m2ts m2v m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv y4m"
 VIDEOS = frozenset(f".{kind}" for kind in _KINDS.split())
 OPTIONS = frozenset({"size", *(f.name for f in fields(MemoryPolicy))})
-_LONGEST = 200  # bytes of a name, so that it and its endings fit into 255
+_LONGEST = 200  # bytes of a name; leaves room for suffixes within 255
 
 
 @dataclass(frozen=True)
 class Job:
-    """One video.
+    """One video to track.
 
-    name: what its outputs are called; the name of a file, which leads to no other folder.
-    video: the path of a folder of images or a video file.
-    mask: of the first frame, a PNG of ids; a folder of PNGs, each named as its frame; or {frame: PNG} by the
-        names of frames, or their numbers from 0 where they have no names of their own.
-    options: what is other for this video than for the rest: "size", and the fields of `MemoryPolicy`, where
-        None keeps the source's size and all frames.
+    name: file name for the outputs, without folders.
+    video: folder of images, or video file.
+    mask: PNG of ids for the first frame; a folder of PNGs named like their frames; or {frame: PNG} by frame
+        name, or by number from 0 if frames have no names.
+    options: settings of this video only: "size" and the fields of `MemoryPolicy`. None keeps the source's
+        size, or all frames.
 
-    Raises ValueError where a name or an option cannot be. Files are opened when the job is run.
+    Raises ValueError if the name or an option is invalid. Files are opened when the job runs.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Job:
             raise ValueError(f"{self.name}: {error}") from error
 
     def to_json(self) -> str:
-        """A line that `from_json` reads."""
+        """The job as a line for `from_json`."""
         mask = (
             {frame: str(path) for frame, path in self.mask.items()}
             if isinstance(self.mask, Mapping)
@@ -77,7 +77,13 @@ class Job:
 
     @classmethod
     def from_json(cls, line: str, home: PathLike = ".") -> Job:
-        """The job of a line {"video": ..., "mask": ..., "name": ...} and options; paths start at `home`."""
+        """The job of a JSON line {"video": ..., "mask": ..., "name": ...} with options.
+
+        line: JSON object.
+        home: base of relative paths.
+
+        Raises ValueError if the line is not a job.
+        """
         content = json.loads(line)
         if not isinstance(content, dict):
             raise ValueError("a job is an object {...}")
@@ -98,13 +104,13 @@ class Job:
 
 
 def find_jobs(path: PathLike) -> list[Job]:
-    """The jobs of a file of JSON lines, or of a folder of videos.
+    """The jobs in a file of JSON lines, or in a folder of videos.
 
-    A folder is laid out as DAVIS, JPEGImages/<name>/ and Annotations/<name>/ (480p/ between or not), where
-    the first mask of each is taken; or has videos, files or folders of images, beside their masks:
-    <name>.png, or a folder <name>.masks/ of masks named as their frames.
+    A folder is laid out like DAVIS, with JPEGImages/<name>/ and Annotations/<name>/ (with or without 480p/),
+    and the first mask of each video is used. Or the folder has videos (files or folders of images) beside
+    their masks: <name>.png, or a folder <name>.masks/ with masks named like their frames.
 
-    Raises ValueError where there are none, a line is no job, or two have one name.
+    Raises ValueError if there are no jobs, a line is not a job, or two jobs have the same name.
     """
     path = Path(path)
     if path.is_dir():
@@ -123,7 +129,7 @@ def find_jobs(path: PathLike) -> list[Job]:
 
 
 def check_names(jobs: Iterable[Job], where: PathLike) -> None:
-    """Raise ValueError where two jobs have one name, or names that differ by upper case alone."""
+    """Raise ValueError if two jobs have the same name, or names that differ only in case."""
     names: dict[str, str] = {}
     for job in jobs:
         if other := names.get(job.name.casefold()):
@@ -132,7 +138,7 @@ def check_names(jobs: Iterable[Job], where: PathLike) -> None:
 
 
 def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
-    """The jobs of one of `count` processes, index from 0: each job is of one of them."""
+    """The jobs for process `index` (from 0) of `count` processes; each job belongs to exactly one process."""
     if not 0 <= index < count:
         raise ValueError(f"shard {index}/{count} is none: of {count} they are 0 to {count - 1}")
     return [*jobs[index::count]]
@@ -175,13 +181,13 @@ def _of_folder(folder: Path) -> Iterator[Job]:
 
 
 def _mask_of(folder: Path, name: str) -> Path:
-    """The mask beside a video: a PNG, or else a file of arrays or annotations."""
+    """The mask beside a video: a PNG, or otherwise a file of arrays or annotations."""
     places = [folder / f"{name}{suffix}" for suffix in (".png", *ARRAYS, *SUFFIXES)]
     return next((place for place in places if place.is_file()), places[0])
 
 
 def _first_mask(folder: Path) -> Path | Mapping[str, Path]:
-    """The first of a folder of masks, by the name of its frame; the folder where there is none."""
+    """The first mask in a folder, by frame name; the folder itself if it has no mask."""
     try:
         first = list_images(folder)[0]
     except (OSError, ValueError):
@@ -209,7 +215,7 @@ def _name_of(video: Path) -> str:
 
 
 def _check_name(name: object) -> None:
-    """Raise ValueError unless it names a file in any folder, on any system, and nothing elsewhere."""
+    """Raise ValueError unless the name is a plain file name on every system."""
     if not isinstance(name, str) or not name or len(name.encode("utf-8", "replace")) > _LONGEST:
         raise ValueError(f"a name is a text of 1 to {_LONGEST} bytes, not {name!r:.60}")
     odd = {*'/\\:*?"<>|'} & {*name}

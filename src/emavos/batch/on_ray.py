@@ -1,4 +1,4 @@
-"""Many videos on a cluster of Ray: workers that each hold a model, and take one video after the other."""
+"""Process many videos on a Ray cluster: each worker loads a model once and tracks one video after another."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from emavos.predictor import Predictor
 
 
 class _Worker:
-    """An actor of Ray Data. It outlives the videos that fail; Ray starts another where it is killed."""
+    """A Ray Data actor. It survives failed videos; Ray starts a new actor if one is killed."""
 
     def __init__(self, load: Callable[[], Predictor], batch: Batch, threads: int) -> None:
         import torch
@@ -31,7 +31,7 @@ class _Worker:
         job = Job.from_json(row["job"], row["home"])
         try:
             outcome = self._batch.run(self._predictor, job)
-        except OSError as error:  # that stops the run: told here, since Ray would wrap it
+        except OSError as error:  # stops the run; returned as text, since Ray would wrap the error
             return {"stop": str(error), "outcome": ""}
         return {"stop": "", "outcome": json.dumps(asdict(outcome))}
 
@@ -49,15 +49,20 @@ def run_on_ray(
     damaged: Damaged = "refuse",
     each: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """As `run_batch`, by so many workers of Ray Data (extra `ray`), each with a model that `load` makes.
+    """Like `run_batch`, with workers of Ray Data (extra `ray`).
 
-    It runs on the cluster that Ray is connected to, or that RAY_ADDRESS names; otherwise one is started on
-    this machine, and ended. Workers open the files of jobs and write to `out` by the same paths: on several
-    machines these are on a disk that all of them see. A worker has `threads` processors, and a GPU where its
-    predictor is on one. A video whose worker is killed is begun again, and given up when that happens twice.
-    Outputs are those of one process with as many threads, byte for byte.
+    jobs: videos to process.
+    load: returns a predictor; called once in each worker.
+    out: folder for the outputs.
+    workers: number of workers.
+    threads: processors per worker. A worker also gets a GPU if its predictor uses one.
+    overlay, rle, force: see `run_batch`.
+    each: called with each outcome as it arrives, in any order.
 
-    each: told of each outcome as it comes, in no order.
+    Runs on the connected Ray cluster, or the cluster at RAY_ADDRESS; otherwise Ray is started on this machine
+    and stopped at the end. Workers use the same paths for inputs and outputs, so several machines need a
+    shared disk. If a worker is killed, its video is started again; the video is given up after the second
+    kill. The outputs equal those of one process with as many threads, byte for byte.
     """
     ray, data = _import_ray()
     jobs = [*jobs]
@@ -78,7 +83,7 @@ def run_on_ray(
                 logging_level="ERROR",
                 **_here(workers * threads),
             )
-        except Exception as error:  # Ray has no class for it
+        except Exception as error:  # Ray raises no specific error here
             raise ValueError(f"Ray does not start: {error}") from error
     try:
         found: dict[str, Outcome] = {}
@@ -98,10 +103,10 @@ def run_on_ray(
 
 
 def _here(processors: int) -> dict[str, Any]:
-    """What Ray is started with on this machine; nothing if RAY_ADDRESS names a cluster.
+    """Options for starting Ray on this machine; empty if RAY_ADDRESS names a cluster.
 
-    Ray runs the code of whoever connects to it. So it listens on this machine only, and joins no cluster that
-    another user of the machine may have started.
+    Ray runs code for every client that connects. So Ray listens only on this machine, and joins no cluster
+    started by another user.
     """
     if os.environ.get("RAY_ADDRESS"):
         return {}
@@ -111,10 +116,10 @@ def _here(processors: int) -> dict[str, Any]:
 def _rows(
     data: Any, jobs: Sequence[Job], worker: tuple[Any, ...], workers: int, threads: int, gpus: int
 ) -> Any:
-    """What the workers give for each job, as it comes. Ray begins a job again where its worker is killed."""
-    home = os.getcwd()  # where relative paths begin; a worker's is another
+    """Yield the workers' results as they arrive. Ray repeats a job if its worker is killed."""
+    home = os.getcwd()  # base of relative paths; workers run in another folder
     lines = [{"job": job.to_json(), "home": home} for job in jobs]
-    videos = data.from_items(lines, override_num_blocks=len(lines))  # one a task
+    videos = data.from_items(lines, override_num_blocks=len(lines))  # one job per task
     videos.context.enable_progress_bars = False
     videos.context.print_on_execution_start = False
     videos.context.execution_no_progress_timeout_s = -1  # a video may take hours

@@ -1,4 +1,4 @@
-"""A run over many videos: each whole or not at all, what is done stays done, and no video stops the rest."""
+"""Run many videos: outputs appear whole, finished videos are skipped, and failures do not stop the run."""
 
 from __future__ import annotations
 
@@ -28,32 +28,34 @@ from emavos.predictor import Predictor
 from emavos.settings import differences
 from emavos.visualize import overlay
 
-_TRIES = 2  # to follow a video by processes that are killed
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the next video would meet it too
+_TRIES = 2  # attempts for a video whose process is killed
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors that every further video would hit
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a video."""
+    """The result of one video."""
 
     name: str
-    error: str = ""  # why there are no masks of it; empty: there are
+    error: str = ""  # why the video failed; empty if it succeeded
     frames: int = 0
     ids: tuple[int, ...] = ()
-    made: bool = False  # in this run; False: it was there already, or failed
-    notes: tuple[str, ...] = ()  # what is odd about its input: the texts of each `InputWarning`
+    made: bool = False  # whether the outputs were made in this run
+    notes: tuple[str, ...] = ()  # warnings about the input: texts of each `InputWarning`
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Where outputs go and which there are, the same for all videos.
+    """The outputs of a run: folder, settings and options shared by all videos.
 
-    out: the folder. A video NAME has masks/NAME/<frame>.png, status/NAME.json, and where asked for
-        overlays/NAME.mp4 (extra `video`) and rle/NAME.json (runs of COCO, see `emavos.bridges`).
-    damaged: what is done with a video that is damaged or cut off; see `emavos.io.open_frames`.
+    out: folder of the outputs. A video NAME has masks/NAME/<frame>.png, status/NAME.json and, if asked for,
+        overlays/NAME.mp4 (extra `video`) and rle/NAME.json (COCO runs, see `emavos.bridges`).
     settings: plain values for JSON that decide the outputs, beside the inputs.
-    retries: the name of a run that begins a video again where its process is killed; such a video is given up
-        when that happens twice, since it may be the cause.
+    overlay: whether to write overlay videos.
+    rle: whether to write COCO runs.
+    damaged: treatment of a damaged or truncated video, see `emavos.io.open_frames`.
+    retries: name of the run, if killed processes are started again. A video is given up after two kills, as
+        it may be the cause.
     """
 
     out: Path
@@ -73,17 +75,20 @@ class Batch:
         rle: bool = False,
         damaged: Damaged = "refuse",
     ) -> Batch:
-        """The batch whose masks this predictor makes."""
+        """The batch for the masks of a predictor."""
         settings = {**predictor.facts(), "overlay": overlay, "rle": rle}
-        if damaged != "refuse":  # without it, as in older runs
+        if damaged != "refuse":  # only if changed, to match the settings of older runs
             settings["damaged"] = damaged
         return cls(Path(out), settings, overlay, rle, damaged=damaged)
 
     def begin(self, jobs: Sequence[Job], force: bool = False) -> None:
-        """Make the folder, or see that it may be gone on with.
+        """Create the folder, or check that a run can continue there.
 
-        Raises ValueError where two jobs have one name, or it holds something else, inputs, or a video made
-        with other settings; `force` makes such videos anew.
+        jobs: all videos of the run.
+        force: whether to replace videos made with other settings.
+
+        Raises ValueError if two jobs have the same name, or the folder contains other files, inputs, or
+        videos made with other settings.
         """
         check_names(jobs, "the list of jobs")
         if self.out.exists() and not self.out.is_dir():
@@ -109,16 +114,16 @@ class Batch:
                 )
 
     def run(self, predictor: Predictor, job: Job) -> Outcome:
-        """Make the outputs of a video, unless they are there. What goes wrong with it is in the outcome.
+        """Make the outputs of a video, unless they exist. Errors of the video are returned in the outcome.
 
-        Raises OSError where the disk of the outputs is full or cannot be written: no video would do better.
+        Raises OSError if the disk of the outputs is full or read-only, as all further videos would fail too.
         """
         try:
             inputs = _inputs_sha256(job)
             status = self._status(job)
             if self._is_done(job, status, inputs):
                 return Outcome(job.name, frames=status["frames"], ids=tuple(status["ids"]))
-            sweep(self.out, job.name)  # what a killed process left of it
+            sweep(self.out, job.name)  # leftovers of a killed process
             if self.retries:
                 tries = status["tries"] + 1 if status.get("run") == self.retries else 1
                 if tries > _TRIES:
@@ -130,7 +135,7 @@ class Batch:
             noted = {"notes": notes} if notes else {}
             self._write_status(job, state="done", inputs=inputs, frames=frames, ids=ids, **noted)
             return Outcome(job.name, frames=frames, ids=tuple(ids), made=True, notes=tuple(notes))
-        except Exception as error:  # whatever it is, it is of this video
+        except Exception as error:  # any error concerns only this video
             if isinstance(error, OSError) and error.errno in _FULL:
                 raise OSError(error.errno, os.strerror(error.errno), str(self.out)) from error
             reason = _reason(error)
@@ -141,13 +146,13 @@ class Batch:
         return Outcome(job.name, error)
 
     def _follow(self, predictor: Predictor, job: Job, stage: Path) -> tuple[int, list[int]]:
-        """Fill a folder with the outputs of a video; the number of frames and the ids."""
+        """Track a video and fill a folder with its outputs; returns the number of frames and the ids."""
         policy = dict(job.options)
         size = policy.pop("size", predictor.size)
         predictor = predictor.with_settings(
             policy=replace(predictor.policy, **policy),
             size=size,
-            resize_ahead=False,  # other shards and workers use the other cores
+            resize_ahead=False,  # leaves the other cores to other shards and workers
         )
         but = [*job.mask.values()] if isinstance(job.mask, Mapping) else [job.mask]
         frames = open_frames(job.video, but, self.damaged)
@@ -170,7 +175,7 @@ class Batch:
         return count, sorted(ids)
 
     def _places(self, job: Job) -> dict[str, Path]:
-        """Where the outputs go, by what they are called while they are made."""
+        """The final paths of the outputs, by their names in the staging folder."""
         return {
             "masks": self.out / "masks" / job.name,
             "overlays.mp4": self.out / "overlays" / f"{job.name}.mp4",
@@ -178,10 +183,11 @@ class Batch:
         }
 
     def _publish(self, job: Job, stage: Path) -> None:
-        """Put the outputs in their places; without a status, until all of them are there."""
+        """Move the outputs to their places, after removing the status of an earlier run."""
         self._status_path(job).unlink(missing_ok=True)
         for made, place in self._places(job).items():
-            if place.is_symlink() or place.exists():  # of another run; it goes with the stage
+            # outputs of an earlier run; removed with the staging folder
+            if place.is_symlink() or place.exists():
                 os.rename(place, stage / f"old-{made}")
             if (stage / made).exists():
                 place.parent.mkdir(exist_ok=True)
@@ -207,7 +213,7 @@ class Batch:
         return self.out / "status" / f"{job.name}.json"
 
     def _status(self, job: Job) -> dict[str, Any]:
-        """What was written of a video; nothing where that cannot be read."""
+        """The stored status of a video; empty if there is none or it cannot be read."""
         try:
             status = read_json(self._status_path(job), "the status of a video")
         except (OSError, ValueError):
@@ -231,15 +237,22 @@ def run_batch(
     damaged: Damaged = "refuse",
     each: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Follow the objects of many videos, one after the other; see `Batch` for what is written.
+    """Track the objects of many videos, one after another. `Batch` lists the outputs.
 
-    A video that fails is told of in its outcome and does not stop the others. Those that a run of the same
-    settings has finished, with the inputs that they have now, are not made again: a run that was stopped, or
-    killed, goes on, and ends with the same bytes. force: make videos of other settings anew.
-    damaged: what is done with a video that is damaged or cut off; see `emavos.io.open_frames`.
-    each: told of each outcome as it comes.
+    jobs: videos to process.
+    predictor: tracks the objects.
+    out: folder for the outputs.
+    overlay: whether to write overlay videos too.
+    rle: whether to write COCO runs too.
+    damaged: treatment of a damaged or truncated video, see `emavos.io.open_frames`.
+    force: whether to replace videos made with other settings.
+    each: called with each outcome.
 
-    Raises as `Batch.begin` does, and OSError where the disk of the outputs is full or cannot be written.
+    A failed video is reported in its outcome and does not stop the run. Videos finished by an earlier run
+    with the same settings and unchanged inputs are skipped, so a stopped or killed run continues and ends
+    with the same bytes.
+
+    Raises ValueError like `Batch.begin`, and OSError if the disk of the outputs is full or read-only.
     """
     jobs = [*jobs]
     batch = Batch.of(predictor, out, overlay=overlay, rle=rle, damaged=damaged)
@@ -252,7 +265,7 @@ def run_batch(
 
 
 def _inputs_sha256(job: Job) -> str:
-    """Of what masks depend on beside the settings: masks by name and bytes, frames by name and size."""
+    """Hash of the inputs of a video: masks by name and content, frames by name and file size."""
     digest = hashlib.sha256()
     masks = job.mask
     if not isinstance(masks, Mapping):
@@ -271,7 +284,7 @@ def _inputs_sha256(job: Job) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """An error as one line; those that are no mistake of a user say what they are."""
+    """An error as one line; unexpected errors include their type."""
     if is_out_of_memory(error):
         return "out of memory; try a smaller --size or --max-frames"
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:

@@ -1,8 +1,9 @@
 """The command line, `emavos COMMAND ...`.
 
-A command is a module: `add` adds its parser, another function runs it and raises ValueError, OSError,
-ImportError or FloatingPointError for what a user can mend, which `main` turns into one line and an exit
-code. torch takes seconds to load, and `emavos --help` should not: commands import what they need when run.
+Each command is a module with a function `add` for its parser, and a function to run the command. Commands
+raise ValueError, OSError, ImportError or FloatingPointError for problems the user can fix; `main` turns these
+into one line and an exit code. torch takes seconds to load, and `emavos --help` should be fast, so commands
+import their dependencies when run.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ BAD_INPUT, BAD_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line. Returns its exit code."""
+    """Run a command line and return its exit code."""
     with speaking():
         return _run(argv)
 
@@ -54,7 +55,7 @@ def _run(argv: Sequence[str] | None) -> int:
             args.run(args)
     except _Terminated:
         return _fail("terminated", TERMINATED)
-    except SystemExit as stop:  # argparse has said why
+    except SystemExit as stop:  # argparse has printed the reason
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
@@ -75,17 +76,18 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 class _Terminated(BaseException):
-    """SIGTERM, which cleans up as Ctrl-C does."""
+    """Raised on SIGTERM, to clean up like Ctrl-C."""
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Within, SIGTERM ends the command as an exception, so that nothing half-written stays."""
+    """Within this context, SIGTERM raises an exception, so that no half-written files remain."""
 
     def terminate(*_: object) -> NoReturn:
         raise _Terminated
 
-    if threading.current_thread() is not threading.main_thread():  # which alone may say what a signal does
+    # only the main thread may set signal handlers
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGTERM, terminate)
@@ -97,7 +99,7 @@ def _terminable() -> Iterator[None]:
 
 @contextmanager
 def _notices_in_a_line() -> Iterator[None]:
-    """What is odd about the input, on stderr as errors are."""
+    """Print warnings about the input as single lines on stderr, like errors."""
     from emavos.io import InputWarning
 
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and what they make."""
+"""Arguments shared by several commands, and the objects built from them."""
 
 from __future__ import annotations
 
@@ -14,26 +14,30 @@ if TYPE_CHECKING:
     from emavos.predictor import Predictor
     from emavos.settings import Shortcuts
 
-Commands = Any  # what add_subparsers() returns has no public name
-MOST_WORKERS = 1024  # threads or processes; torch and the system stop at some number, and not in one line
+Commands = Any  # the type returned by add_subparsers() has no public name
+# threads or processes; torch and the system fail at larger numbers, without a clear message
+MOST_WORKERS = 1024
 
 
 def add_damaged_argument(parser: argparse.ArgumentParser, refused: str = "write nothing") -> None:
-    """refused: what is done with a damaged video unless told otherwise."""
+    """Add --damaged to a parser.
+
+    refused: consequence of a damaged video by default, for the help.
+    """
     parser.add_argument(
         "--damaged",
         choices=("refuse", "keep"),
         default="refuse",
-        help=f"a video that is damaged or cut off: {refused}, or keep what can be read and name the frames "
-        "that are damaged (refuse)",
+        help=f"for a damaged or truncated video: {refused}, or keep all readable frames and list the "
+        "damaged ones (refuse)",
     )
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--force", action="store_true", help="write into folders that are not empty, over old files"
+        "--force", action="store_true", help="write to folders that are not empty, and overwrite files"
     )
-    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    parser.add_argument("--quiet", action="store_true", help="print only errors")
 
 
 def add_labels_argument(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +52,7 @@ def add_labels_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_frame_arguments(parser: argparse.ArgumentParser) -> None:
-    frames = parser.add_argument_group("frames", "all of them unless told; they keep their names and numbers")
+    frames = parser.add_argument_group("frames", "all by default; frames keep their names and numbers")
     frames.add_argument(
         "--start", type=whole(0), default=0, metavar="N", help="number of the first frame (0)"
     )
@@ -67,7 +71,7 @@ def add_frame_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def frame_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What `add_frame_arguments` means to `open_frames`."""
+    """The arguments of `add_frame_arguments`, as options for `open_frames`."""
     return {name: getattr(args, name) for name in ("start", "stop", "step", "window")}
 
 
@@ -85,7 +89,7 @@ def _window(text: str) -> tuple[float, float]:
 def add_model_arguments(parser: argparse.ArgumentParser, size: int) -> None:
     model = parser.add_argument_group("model")
     model.add_argument(
-        "--model", metavar="NAME|DIR", help="tiny (default) or base, user/name of the Hub, or a folder"
+        "--model", metavar="NAME|DIR", help="tiny (default), base, user/name on the Hub, or a folder"
     )
     add_device_arguments(model)
     model.add_argument(
@@ -93,49 +97,49 @@ def add_model_arguments(parser: argparse.ArgumentParser, size: int) -> None:
         type=_short_side,
         default=size,
         metavar="N",
-        help=f"short side while working; 0: the source's ({size})",
+        help=f"short side of the frames for the network; 0 keeps the source's size ({size})",
     )
 
 
 def add_device_arguments(parser: Any) -> None:
-    """parser: one, or a group of its arguments."""
+    """Add --device, --dtype and --compile to a parser or an argument group."""
     parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)"
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="device to run on (auto)"
     )
     parser.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
         default="float32",
-        help="of the network's arithmetic; auto: the fastest that keeps the masks (float32)",
+        help="precision of the network; auto: the fastest type with the same masks (float32)",
     )
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="make machine code of the key encoder, for which the first frame of each size waits some 13 s; "
-        "takes a C++ compiler",
+        help="compile the key encoder; the first frame of each size takes about 13 s longer; "
+        "needs a C++ compiler",
     )
 
 
 def add_shortcut_arguments(parser: argparse.ArgumentParser) -> None:
-    shortcuts = parser.add_argument_group("shortcuts, none of which is taken unless told")
+    shortcuts = parser.add_argument_group("shortcuts, all off by default")
     shortcuts.add_argument(
-        "--decode-near", action="store_true", help="decode only where the memory has seen an object"
+        "--decode-near", action="store_true", help="decode only near regions matched to an object"
     )
     shortcuts.add_argument(
-        "--encode-near", action="store_true", help="encode kept frames only around their objects"
+        "--encode-near", action="store_true", help="encode memory frames only around their objects"
     )
     shortcuts.add_argument(
         "--still",
         type=_amount,
         default=0.0,
         metavar="X",
-        help="do not keep a frame whose keys are less than X from those of the last that was (0)",
+        help="skip memory frames whose keys differ from the last stored frame by less than X (0)",
     )
     shortcuts.add_argument(
         "--backend",
         choices=("auto", "native"),
         default="auto",
-        help="of the readout; native: C++ on the CPU, compiled in a second (auto)",
+        help="backend of the readout; native: C++ on the CPU, compiled in a second (auto)",
     )
 
 
@@ -149,23 +153,23 @@ _OF_A_MODEL = (
 def check_idle(
     args: argparse.Namespace, parser: argparse.ArgumentParser, why: str, but: Sequence[str] = ()
 ) -> None:
-    """Raise ValueError where an option is told that is for a model, and there is none to be run."""
+    """Raise ValueError if an option for the model is set, but no model is run."""
     for name in _OF_A_MODEL:
         if name in args and name not in but and getattr(args, name) != parser.get_default(name):
             raise ValueError(f"--{name.replace('_', '-')} changes nothing: {why}")
 
 
 def dtype_of(args: argparse.Namespace) -> Any:
-    """What --dtype means to `Predictor.from_pretrained`."""
+    """The dtype for `Predictor.from_pretrained`, from --dtype."""
     import torch
 
     return args.dtype if args.dtype == "auto" else getattr(torch, args.dtype)
 
 
 def check_compilers(args: argparse.Namespace) -> None:
-    """Raise ValueError where what the arguments ask for is compiled, and this machine cannot.
+    """Raise ValueError if an option needs a compiler and this machine cannot compile.
 
-    Compiles a little, so that it is known before anything is read or written, and is done by then.
+    Compiles a small function, so that problems show before any file is read or written.
     """
     import torch
 
@@ -204,7 +208,10 @@ def shortcuts_of(args: argparse.Namespace) -> Shortcuts:
 
 
 def add_memory_arguments(parser: argparse.ArgumentParser, by_protocol: bool = False) -> None:
-    """by_protocol: --every and --max-frames are None unless told; a protocol says what they are."""
+    """Add the memory options and the shortcuts to a parser.
+
+    by_protocol: whether --every and --max-frames default to None, for the protocol to decide.
+    """
     every, bound = (None, None) if by_protocol else (5, 16)
     theirs = "the protocol's"
     memory = parser.add_argument_group("memory")
@@ -213,25 +220,27 @@ def add_memory_arguments(parser: argparse.ArgumentParser, by_protocol: bool = Fa
         type=whole(1),
         default=every,
         metavar="N",
-        help=f"keep every Nth frame ({every or theirs})",
+        help=f"store every Nth frame in memory ({every or theirs})",
     )
-    memory.add_argument("--top-k", type=whole(1), default=20, metavar="K", help="cells read by each (20)")
-    memory.add_argument("--include-last", action="store_true", help="read the previous frame as well")
+    memory.add_argument(
+        "--top-k", type=whole(1), default=20, metavar="K", help="memory cells read by each query cell (20)"
+    )
+    memory.add_argument("--include-last", action="store_true", help="also read from the previous frame")
     memory.add_argument(
         "--max-frames",
         type=whole(0),
         default=bound,
         metavar="N",
-        help=f"frames kept at most; 0: no bound ({bound or theirs})",
+        help=f"memory frames to keep at most; 0 for no limit ({bound or theirs})",
     )
     memory.add_argument(
-        "--max-cells", type=whole(1), metavar="N", help="the same in cells, one for 16x16 pixels (no bound)"
+        "--max-cells", type=whole(1), metavar="N", help="the same in cells of 16x16 pixels (no limit)"
     )
     memory.add_argument(
         "--eviction",
         choices=("oldest", "least-used", "consolidate"),
         default="least-used",
-        help="which frame goes when the memory is full (least-used)",
+        help="frame to evict when the memory is full (least-used)",
     )
     add_shortcut_arguments(parser)
 
@@ -249,7 +258,7 @@ def policy(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    """The type of an argument: a whole number of at least `least`, and of at most `most`."""
+    """An argument type: a whole number of at least `least` and at most `most`."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
@@ -295,7 +304,7 @@ def load_predictor(args: argparse.Namespace, shortcuts: Shortcuts | None = None,
 
 @contextmanager
 def silent_hub(bars: bool) -> Iterator[None]:
-    """The Hub's library warns of each try that fails, and shows bars of its own for downloads."""
+    """Silence the Hub library's warnings about failed attempts and, unless `bars`, its progress bars."""
     from huggingface_hub import utils as hub
 
     level, shown = hub.logging.get_verbosity(), not hub.are_progress_bars_disabled()  # type: ignore[attr-defined]

@@ -30,16 +30,17 @@ from emavos.cli.words import counted, plain
 if TYPE_CHECKING:
     from emavos.batch import Outcome
 
-_RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))  # of torchrun and others, and of Slurm
+# set by torchrun and others, and by Slurm
+_RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
 
 
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "batch",
         help="masks of many videos",
-        description="Follow the objects of each video of a list or a folder. A video has its outputs when it "
-        "is finished; the same command goes on with a run that was stopped. A video that fails is told of at "
-        "the end, and the exit code is 1.",
+        description="Track the objects of each video in a list or a folder. The outputs of a video appear "
+        "when the video is finished; repeat the command to continue a stopped run. Failed videos are listed "
+        "at the end, with exit code 1.",
     )
     parser.set_defaults(run=_batch)
     parser.add_argument(
@@ -47,24 +48,24 @@ def add(commands: Commands) -> None:
         type=Path,
         metavar="JOBS.jsonl|DIR",
         help='lines of {"video": PATH, "mask": PNG, "name": NAME}; or a folder: JPEGImages/ and Annotations/ '
-        "as of DAVIS, or videos beside their masks, NAME.mp4 and NAME.png",
+        "as in DAVIS, or videos beside their masks, NAME.mp4 and NAME.png",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="masks/NAME/, status/, ...")
     parser.add_argument(
-        "--overlay", action="store_true", help="coloured videos too, overlays/NAME.mp4 (extra: video)"
+        "--overlay", action="store_true", help="also write coloured videos, overlays/NAME.mp4 (extra: video)"
     )
     parser.add_argument(
-        "--rle", action="store_true", help="masks as runs of COCO too, rle/NAME.json, for pycocotools"
+        "--rle", action="store_true", help="also write masks as COCO runs, rle/NAME.json, for pycocotools"
     )
     add_damaged_argument(parser)
     add_output_arguments(parser)
-    workers = parser.add_argument_group("workers", "one process unless told")
+    workers = parser.add_argument_group("workers", "one process by default")
     workers.add_argument(
         "--shard",
         type=_shard,
         metavar="I/N",
-        help="do the part I, from 0, of N; taken from RANK and WORLD_SIZE, or SLURM_PROCID and SLURM_NTASKS, "
-        "where they are set",
+        help="process part I (from 0) of N; defaults to RANK and WORLD_SIZE, or SLURM_PROCID and "
+        "SLURM_NTASKS, if set",
     )
     workers.add_argument(
         "--ray",
@@ -76,7 +77,7 @@ def add(commands: Commands) -> None:
         "--threads",
         type=whole(1, MOST_WORKERS),
         metavar="N",
-        help="of a process (torch's choice; 1 for a worker of Ray)",
+        help="threads per process (torch's default; 1 for a Ray worker)",
     )
     add_model_arguments(parser, size=480)
     add_memory_arguments(parser)
@@ -101,13 +102,13 @@ def _batch(args: argparse.Namespace) -> None:
         if not args.quiet:
             print(f"shard {part[0]} of {part[1]} ({where}): {len(jobs)} of {counted(known, 'video')}")
     start = time.monotonic()
-    # disable=None: on a terminal alone
+    # disable=None: only on a terminal
     with tqdm(total=len(jobs), unit="video", leave=False, disable=args.quiet or None) as bar:
         options = {"overlay": args.overlay, "rle": args.rle, "force": args.force, "damaged": args.damaged}
         if args.ray:
             _prepare_ray()
             if args.model is not None and args.model not in KNOWN and os.path.isdir(args.model):
-                args.model = os.path.abspath(args.model)  # workers work in another folder
+                args.model = os.path.abspath(args.model)  # workers run in another folder
             load = functools.partial(load_predictor, args, shortcuts_of(args), **policy(args))
             outcomes = run_on_ray(
                 jobs, load, args.out, workers=args.ray, threads=args.threads or 1, each=_step(bar), **options
@@ -121,10 +122,10 @@ def _batch(args: argparse.Namespace) -> None:
 
 
 def _prepare_ray() -> None:
-    """Say what is read when Ray is imported.
+    """Set the options read when Ray is imported.
 
-    It tells of each step, and a paragraph of each worker that dies; the outcomes say what matters. If it is
-    started here it asks for a token, so that no other user of the machine runs code in it.
+    Ray logs each step, and a paragraph for each worker that dies; the outcomes already report these. If Ray
+    is started here, it requires a token, so that no other user of the machine can run code in it.
     """
     if not os.environ.get("RAY_ADDRESS"):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -156,7 +157,7 @@ def _tell(outcomes: list[Outcome], seconds: float, args: argparse.Namespace) -> 
 
 
 def _part(args: argparse.Namespace) -> tuple[tuple[int, int] | None, str]:
-    """The shard of this process, and who says so."""
+    """Returns the shard of this process, and the name of its source."""
     if args.shard:
         return args.shard, "--shard"
     for names in _RANKS:

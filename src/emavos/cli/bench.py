@@ -1,4 +1,4 @@
-"""`emavos bench`: how fast models run on this machine, stage by stage, beside what its library reaches."""
+"""`emavos bench`: the speed of models on this machine, stage by stage, beside the library's peak rate."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _STAGES = ("encode_key", "read", "decode", "encode_value")
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "bench",
-        help="how fast models run here, stage by stage",
-        description="Print milliseconds of each stage, frames per second and peak memory of models with "
-        "random weights, for each number of objects, length of the memory and resolution; and the rate of "
-        "the network beside that of one matrix product and one convolution. Needs no file and no network.",
+        help="speed of models on this machine, stage by stage",
+        description="Print milliseconds per stage, frames per second and peak memory of models with random "
+        "weights, for each number of objects, memory frames and resolution. Also compare the network's rate "
+        "with one matrix product and one convolution. Needs no file and no internet.",
     )
     parser.set_defaults(run=_bench)
     parser.add_argument("--model", nargs="+", default=MODELS, metavar="PRESET", help=f"({' '.join(MODELS)})")
@@ -39,13 +39,18 @@ def add(commands: Commands) -> None:
         "--frame", type=_frame, nargs="+", default=[(480, 854)], metavar="HxW", help="pixels (480x854)"
     )
     add_device_arguments(parser)
-    parser.add_argument("--threads", type=whole(1, MOST_WORKERS), metavar="N", help="of torch (its default)")
     parser.add_argument(
-        "--repeats", type=whole(1), default=5, metavar="N", help="measured runs, after one more (5)"
+        "--threads", type=whole(1, MOST_WORKERS), metavar="N", help="torch's threads (torch's default)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument(
-        "--plot", type=Path, metavar="PNG", help="draw milliseconds a frame by what has several values"
+        "--repeats", type=whole(1), default=5, metavar="N", help="measured runs, after a warm-up (5)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to a file")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="PNG",
+        help="plot milliseconds per frame over the option with several values",
     )
 
 
@@ -115,12 +120,12 @@ def _bench(args: argparse.Namespace) -> None:
 
 
 def _milliseconds(value: float) -> str:
-    """With two digits at least, so that what is fast is not 0."""
+    """A time with at least two digits, so that fast stages do not show as 0."""
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
 def _plot(timings: Sequence[dict[str, Any]]) -> Pixels:
-    """Milliseconds a frame along the first axis that has several values, a line for each of the rest."""
+    """Milliseconds per frame along the first axis with several values, a line per combination of others."""
     from emavos.benchmark.plot import lines
 
     axes: dict[str, Callable[[dict[str, Any]], int]] = {

@@ -1,4 +1,4 @@
-"""`emavos data check`: what is wrong with training data."""
+"""`emavos data check`: check training data for faults."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from emavos.cli.words import counted, plain
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "data", help="look through training data", description="Look through training data."
-    )
+    parser = commands.add_parser("data", help="check training data", description="Check training data.")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     check = actions.add_parser(
         "check",
-        help="find what is wrong with it",
-        description="Read every image and mask; print a line for each that is unreadable, lacks its other "
-        "half, differs in size or has ids out of range. The exit code is 1 where something was found.",
+        help="find faults in images and masks",
+        description="Read every image and mask. Print a line for each unreadable file, missing image or "
+        "mask, different size and invalid id. The exit code is 1 if there are faults.",
     )
     check.set_defaults(run=_check)
     check.add_argument("data", type=Path, metavar="DIR", help="a data set, or a folder of several")
-    check.add_argument("--quiet", action="store_true", help="say nothing but what is wrong")
+    check.add_argument("--quiet", action="store_true", help="print only faults")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -34,7 +32,7 @@ def _check(args: argparse.Namespace) -> None:
     for line in wrong:
         print(plain(line))
     found = len(wrong)
-    # disable=None: on a terminal alone
+    # disable=None: only on a terminal
     for group in tqdm(groups, unit="clip", leave=False, disable=args.quiet or None):
         for line in check_group(group):
             print(plain(line), flush=True)

@@ -1,4 +1,4 @@
-"""`emavos evaluate`: models and folders of masks on a benchmark, scored side by side."""
+"""`emavos evaluate`: score models and folders of masks on a benchmark, side by side."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
     from emavos.memory import MemoryPolicy
     from emavos.predictor import Predictor
 
-COPY = "copy-first-mask"  # a method without a network
+COPY = "copy-first-mask"  # the baseline, which has no network
 
 
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "evaluate",
-        help="models and folders of masks on a benchmark, scored side by side",
-        description="Follow the objects of each sequence of a data set with each model, write the masks as "
-        "the benchmark's server wants them, score them and print one table. What is there already is not "
-        "made again: a run can be stopped and goes on. Without --model and --results the model in this "
-        "package is measured; with --table alone, the paper's figures are printed.",
+        help="score models and folders of masks on a benchmark",
+        description="Track the objects of each sequence of a data set with each model, write the masks in "
+        "the layout of the benchmark's server, score them and print one table. Finished sequences are "
+        "skipped, so you can stop and repeat the command. Without --model and --results, the model in this "
+        "package is measured; with only --table, the paper's figures are printed.",
     )
     parser.set_defaults(run=_evaluate, parser=parser)
     add_data_arguments(parser, required=False)
@@ -54,14 +54,14 @@ def add(commands: Commands) -> None:
         "--model",
         action="append",
         metavar="NAME|DIR",
-        help=f"user/name of the Hub, a folder, tiny or base (in this package) or {COPY}; may be repeated",
+        help=f"user/name on the Hub, a folder, tiny or base (in this package) or {COPY}; may be repeated",
     )
     methods.add_argument(
         "--results",
         action="append",
         default=[],
         metavar="[NAME=]DIR",
-        help="masks of others, DIR/<sequence>/<frame>.png; may be repeated",
+        help="existing masks to score, DIR/<sequence>/<frame>.png; may be repeated",
     )
     add_device_arguments(methods)
     options = parser.add_argument_group("test-time options")
@@ -69,11 +69,11 @@ def add(commands: Commands) -> None:
         "--size",
         type=whole(0),
         metavar="N",
-        help="short side while working; 0: the source's (the protocol's)",
+        help="short side of the frames for the network; 0 keeps the source's size (the protocol's)",
     )
-    options.add_argument("--flip", action="store_true", help="follow the mirrored video too; average")
+    options.add_argument("--flip", action="store_true", help="also track the mirrored video, and average")
     options.add_argument(
-        "--scales", type=_scales, default=(1.0,), metavar="A,B", help="follow at these scales; average (1)"
+        "--scales", type=_scales, default=(1.0,), metavar="A,B", help="track at these scales, and average (1)"
     )
     add_memory_arguments(parser, by_protocol=True)
     output = parser.add_argument_group("output")
@@ -87,11 +87,16 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="sequences shown in the report, worst first (8)",
     )
-    output.add_argument("--zip", action="store_true", help="also a submission for the benchmark's server")
     output.add_argument(
-        "--table", type=int, choices=(2, 3, 4), help="that table of the paper beside what is measured"
+        "--zip", action="store_true", help="also write a submission for the benchmark's server"
     )
-    output.add_argument("--quiet", action="store_true", help="no progress, only tables")
+    output.add_argument(
+        "--table",
+        type=int,
+        choices=(2, 3, 4),
+        help="also print this table of the paper, beside the measured results",
+    )
+    output.add_argument("--quiet", action="store_true", help="hide progress, print only tables")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -151,7 +156,7 @@ def _bar(args: argparse.Namespace) -> Callable[[str, int, int], Any]:
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
     def bar(name: str, done: int, total: int) -> Any:
-        # disable=None: on a terminal alone
+        # disable=None: only on a terminal
         hidden = args.quiet or None
         return tqdm(
             total=total, initial=done, unit="frame", desc=plain(name, 60), leave=False, disable=hidden
@@ -161,7 +166,7 @@ def _bar(args: argparse.Namespace) -> Callable[[str, int, int], Any]:
 
 
 def _model(name: str, args: argparse.Namespace, protocol: Protocol) -> Model:
-    """What makes the masks of a method."""
+    """The method with this name."""
     from emavos.evaluation.comparison import Model
 
     if name == COPY:
@@ -189,7 +194,7 @@ def _model(name: str, args: argparse.Namespace, protocol: Protocol) -> Model:
 
 
 def _policy(args: argparse.Namespace, protocol: Protocol) -> MemoryPolicy:
-    """The protocol's, with what was told otherwise."""
+    """The protocol's memory policy, changed by the command line."""
     from emavos.memory import MemoryPolicy
 
     fields = policy(args)
@@ -207,7 +212,7 @@ def _policy(args: argparse.Namespace, protocol: Protocol) -> MemoryPolicy:
 
 
 def _method_name(model: str, args: argparse.Namespace, protocol: Protocol) -> str:
-    """The model, and the options that are not the protocol's."""
+    """The model's name, followed by all options that differ from the protocol's."""
     if model == COPY:
         return model
     memory = _policy(args, protocol)

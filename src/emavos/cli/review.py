@@ -1,4 +1,4 @@
-"""`emavos review`: the frames of a video where one correction would help most."""
+"""`emavos review`: list the frames of a video where one correction would help most."""
 
 from __future__ import annotations
 
@@ -37,36 +37,41 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "review",
-        help="the frames of a video where one correction would help most",
-        description="List the frames that an annotator should correct first, and why, as a table and a "
-        "contact sheet. Masks are those of `emavos segment --confidence`; or the video is followed here.",
+        help="list the frames where one correction would help most",
+        description="List the frames to correct first, with reasons, as a table and a contact sheet. Pass "
+        "masks from `emavos segment --confidence`, or let this command track the video.",
     )
     parser.set_defaults(run=_review, parser=parser)
     parser.add_argument("video", metavar="VIDEO", help="a folder of images, or a video file (extra: video)")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--masks", type=Path, metavar="DIR", help="masks of every frame; with their --confidence"
+        "--masks", type=Path, metavar="DIR", help="masks of every frame; requires their --confidence"
     )
     source.add_argument(
-        "--mask", type=Path, metavar="FILE|DIR", help="follow the video, as `emavos segment` does"
+        "--mask", type=Path, metavar="FILE|DIR", help="track the video from this mask, like `emavos segment`"
     )
     add_labels_argument(parser)
     parser.add_argument(
-        "--confidence", type=Path, metavar="CSV", help="what `emavos segment --confidence` wrote with --masks"
+        "--confidence",
+        type=Path,
+        metavar="CSV",
+        help="table written by `emavos segment --confidence` with --masks",
     )
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder of review.csv and review.png, new or empty",
+        help="folder for review.csv and review.png, new or empty",
     )
-    parser.add_argument("--count", type=whole(1), default=8, metavar="N", help="frames to list at most (8)")
+    parser.add_argument(
+        "--count", type=whole(1), default=8, metavar="N", help="largest number of frames to list (8)"
+    )
     parser.add_argument(
         "--direction",
         choices=("forward", "backward", "both"),
         default="forward",
-        help="how the video is followed, which says what frames a correction reaches (forward)",
+        help="direction of tracking, which decides the frames reached by a correction (forward)",
     )
     add_damaged_argument(parser)
     add_output_arguments(parser)
@@ -106,7 +111,7 @@ def _review(args: argparse.Namespace) -> None:
 
 
 def _follow(args: argparse.Namespace, frames: FrameSource, folder: Path) -> list[dict[int, ObjectState]]:
-    """Follow the video, write its masks, and return what is said of the objects of each frame."""
+    """Track the video, write its masks, and return the object states of each frame."""
     from emavos.batch.following import follow
     from emavos.frames.mask_files import read_masks
     from emavos.io import write_mask
@@ -122,7 +127,7 @@ def _follow(args: argparse.Namespace, frames: FrameSource, folder: Path) -> list
 
 
 def _sheet(frames: FrameSource, suggestions: Sequence[Suggestion], masks: Path) -> Pixels:
-    """The frames to correct, the best first, with their masks and why."""
+    """A contact sheet of the frames to correct, best first, with masks and reasons."""
     from emavos.io import read_mask
     from emavos.visualize import contact_sheet, overlay
 

@@ -1,4 +1,4 @@
-"""Standard streams that take whatever a command says, and show none of it as an order to the terminal."""
+"""Standard streams that never fail, with control characters escaped."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from typing import Any
 
 from emavos.cli.words import shown
 
-_MOVES = re.compile(r"\r|(\x1b\[A)+\Z")  # of a progress bar: to the begin of its line, or to lines above
+# moves of a progress bar: to the start of its line, or to lines above
+_MOVES = re.compile(r"\r|(\x1b\[A)+\Z")
 
 
 @contextmanager
 def speaking() -> Iterator[None]:
-    """Within, nothing that is printed can fail: the work counts, and not the words about it.
+    """Within this context, printing never fails, since the work matters more than messages about it.
 
-    Letters that a stream cannot show are written as escapes. A stream that there is not (`2>&-`, pythonw) or
-    whose reader is gone takes everything and shows nothing. What a terminal would obey is shown as an escape:
-    names of files and texts in them are printed in tables, notes and progress bars.
+    Characters unknown to a stream's encoding are escaped. A missing stream (`2>&-`, pythonw) or a stream with
+    a closed reader discards all text. Terminal control characters are escaped too, since file names and texts
+    of files are printed in tables, notes and progress bars.
     """
-    for number in range(3):  # otherwise the next file that is opened would be taken for the stream
+    for number in range(3):  # otherwise the next opened file would take the stream's number
         try:
             os.fstat(number)
         except OSError:
@@ -46,9 +47,10 @@ def speaking() -> Iterator[None]:
 
 
 class Unsteered:
-    """A text stream that escapes what a terminal would obey, but line ends, tabs and what moves a bar.
+    """A text stream that escapes control characters, except line ends, tabs and moves of a progress bar.
 
-    Bars begin with a carriage return, and go up a line if there are several; both only on a terminal.
+    A bar starts with a carriage return, and moves up a line if there are several bars; both only on a
+    terminal.
     """
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
@@ -69,12 +71,12 @@ class Unsteered:
 
 
 def _handle(stream: io.TextIOWrapper, errors: str | None) -> None:
-    with suppress(OSError):  # it shows what is waiting first
+    with suppress(OSError):  # reconfigure flushes first
         stream.reconfigure(errors=errors)
 
 
 def _flush(stream: Any) -> None:
-    """Show what is waiting; if the reader is gone or its disk is full, let it go."""
+    """Flush a stream; if the reader is gone or the disk is full, discard the text."""
     try:
         stream.flush()
     except OSError:

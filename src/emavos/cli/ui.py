@@ -1,4 +1,4 @@
-"""`emavos ui`: a local web page to paint objects, follow them and mend their masks."""
+"""`emavos ui`: a local web page to paint objects, track them and correct their masks."""
 
 from __future__ import annotations
 
@@ -25,14 +25,12 @@ from emavos.cli.words import plain
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "ui",
-        help="a local web page: paint, follow, mend, download (extra: ui)",
-        description="Serve a page, to this machine alone unless told otherwise, on which the objects of a "
-        "frame are painted, followed, and mended wherever they went wrong. Ends with Ctrl-C.",
+        help="a local web page: paint, track, correct, download (extra: ui)",
+        description="Serve a web page to paint the objects of a frame, track them and correct mistakes. By "
+        "default only this machine can open the page. Stop with Ctrl-C.",
     )
     parser.set_defaults(run=_ui)
-    parser.add_argument(
-        "video", metavar="VIDEO", nargs="?", help="a video file or a folder of images to begin with"
-    )
+    parser.add_argument("video", metavar="VIDEO", nargs="?", help="video file or folder of images to open")
     parser.add_argument(
         "--mask",
         type=Path,
@@ -44,14 +42,16 @@ def add(commands: Commands) -> None:
         "--project",
         type=Path,
         metavar="DIR",
-        help="folder of the work: a new one, or one to go on with (a temporary one)",
+        help="folder of the project, new or existing (a temporary folder)",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    parser.add_argument("--port", type=whole(0), default=8321, help="0: a free one (8321)")
     parser.add_argument(
-        "--max-upload", type=whole(1), default=4096, metavar="MB", help="largest video that is sent (4096)"
+        "--port", type=whole(0), default=8321, help="port to listen on; 0 for a free port (8321)"
     )
-    parser.add_argument("--quiet", action="store_true", help="say nothing but the address and errors")
+    parser.add_argument(
+        "--max-upload", type=whole(1), default=4096, metavar="MB", help="largest uploaded video (4096)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print only the address and errors")
     add_model_arguments(parser, size=480)
     add_memory_arguments(parser)
 
@@ -121,18 +121,18 @@ def _ui(args: argparse.Namespace) -> None:
         try:
             uvicorn.Server(settings).run(sockets=[listener])
         except KeyboardInterrupt:
-            pass  # the way it ends
+            pass  # the usual way to stop
         finally:
             desk.close()
             work = [] if desk.project is None else [desk.project.folder]
-            if temporary is not None:  # what nothing was painted in goes
+            if temporary is not None:  # projects without painted objects are removed
                 work = temporary.release()
             for folder in [] if args.quiet else work:
                 print(f"the work is in {folder}; go on with: emavos ui --project {folder}")
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket that is bound, so that the address printed is one that answers."""
+    """A bound socket, so that the printed address is already reachable."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     if sys.platform != "win32":
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""What commands say: numbers as people say them, and texts of strangers that cannot steer a terminal."""
+"""Words for messages: counts, and untrusted text made safe for a terminal."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ def counted(number: int, noun: str) -> str:
 
 
 def shown(text: str, but: str = "") -> str:
-    """A text with what a terminal would obey (ESC and the like) as escapes; `but`: letters that stay."""
+    """A text with terminal control characters (such as ESC) escaped; `but` lists characters to keep."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in but else c.encode("unicode_escape").decode() for c in text)
 
 
 def plain(text: str, most: int = 2000) -> str:
-    """One line of a text, cut where it is long; what a terminal would obey (ESC and the like) as escapes."""
+    """One line of a text, shortened if long, with terminal control characters (such as ESC) escaped."""
     line = " ".join(text.split())
     return shown(line) if len(line) <= most else f"{shown(line[:most])[:most]} ..."

@@ -1,4 +1,4 @@
-"""Real video with masks: the layouts of DAVIS, YouTube-VOS and BL30K, and of one's own clips."""
+"""Video clips with masks, in the layouts of DAVIS, YouTube-VOS and BL30K or your own."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from emavos.io.text import read_text
 
 
 class Clips:
-    """`root/JPEGImages/SEQUENCE/NAME.jpg` with `root/Annotations/SEQUENCE/NAME.png`, masks of ids.
+    """`root/JPEGImages/SEQUENCE/NAME.jpg` with masks of ids, `root/Annotations/SEQUENCE/NAME.png`.
 
-    Both may have a folder `480p` in between, as DAVIS has it. Frames without a mask are passed over.
+    Both folders may have a subfolder `480p`, as in DAVIS. Frames without a mask are skipped.
 
-    leave_out: names of sequences that are not to be used, whether they are there or not.
-    Raises ValueError where there is no sequence, or one has no mask.
+    root: folder of the data set.
+    leave_out: names of sequences to leave out; unknown names are ignored.
+    only: names of the sequences to use; None uses all.
+
+    Raises ValueError if there is no sequence, or if a sequence has no mask.
     """
 
-    _STEP = 1  # frames of the video from one mask to the next
+    _STEP = 1  # distance between two masks, in frames of the video
 
     def __init__(
         self, root: str | Path, leave_out: Sequence[str] = (), only: Sequence[str] | None = None
@@ -43,16 +46,16 @@ class Clips:
         return len(self.names)
 
     def length(self, video: int) -> int:
-        """How many frames of a sequence have a mask."""
+        """The number of frames of a sequence with a mask."""
         return len(self.frames(video))
 
     def step(self, video: int) -> int:
-        """How many frames of the video lie from one mask to the next."""
+        """The distance between two masks, in frames of the video."""
         return self._STEP
 
     def frames(self, video: int) -> list[Path]:
-        """The images of a sequence that have a mask, in order."""
-        # listed anew each time: the names of all frames of BL30K do not fit in the memory of many workers
+        """The images of a sequence with a mask, in order."""
+        # listed again on each call: with BL30K, all names would not fit in the memory of many workers
         names = os.listdir(self.masks / self.names[video])
         masks = {name[:-4] for name in names if name.endswith(".png")}
         frames = [image for image in list_images(self.images / self.names[video]) if image.stem in masks]
@@ -61,17 +64,17 @@ class Clips:
         return frames
 
     def load(self, video: int, frame: int) -> tuple[Tensor, Tensor]:
-        """Image (3, H, W) uint8 and mask (H, W) uint8 of ids."""
+        """Returns an image (3, H, W) uint8 and its mask (H, W) uint8 of ids."""
         image = self.frames(video)[frame]
         return load_pair(image, self.mask_of(image))
 
     def mask_of(self, image: Path) -> Path:
-        """Where the mask of a frame is, or would be."""
+        """The path of a frame's mask; the file may not exist."""
         return self.masks / image.parent.name / f"{image.stem}.png"
 
 
 class Davis(Clips):
-    """DAVIS 2017 as it unpacks: the sequences that `root/ImageSets/SPLIT.txt` lists."""
+    """DAVIS 2017 as unpacked: the sequences listed in `root/ImageSets/SPLIT.txt`."""
 
     def __init__(self, root: str | Path, leave_out: Sequence[str] = (), split: str = "2017/train") -> None:
         path = Path(root) / "ImageSets" / f"{split}.txt"
@@ -81,7 +84,7 @@ class Davis(Clips):
 
 
 class YouTubeVOS(Clips):
-    """The training part of YouTube-VOS as it unpacks, `root/train/`: every fifth frame has a mask."""
+    """The training part of YouTube-VOS as unpacked, `root/train/`: every fifth frame has a mask."""
 
     _STEP = 5
 
@@ -90,7 +93,7 @@ class YouTubeVOS(Clips):
 
 
 class BL30K(Clips):
-    """BL30K (Cheng et al., CVPR 2021) as it unpacks: rendered video, every frame with a mask."""
+    """BL30K (Cheng et al., CVPR 2021) as unpacked: rendered video with a mask for every frame."""
 
 
 def _with_resolution(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What frames come from, whatever it is: in turn, or in any order."""
+"""Sources of frames, read in order or in any order."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class InputWarning(UserWarning):
 
 @contextmanager
 def noting(most: int = 20) -> Iterator[list[str]]:
-    """Within, collect the texts of each `InputWarning` instead of showing it: once each, `most` at most.
+    """Collect the texts of `InputWarning`s instead of showing them: each text once, at most `most` texts.
 
-    Like all of `warnings`, this holds for the whole process, and so for the threads that read ahead too.
+    Like all of `warnings`, this affects the whole process, including prefetching threads.
     """
     notes: list[str] = []
     with warnings.catch_warnings():
@@ -36,7 +36,7 @@ def noting(most: int = 20) -> Iterator[list[str]]:
 
 
 class Reel(Protocol):
-    """Frames by their index."""
+    """Frames by index."""
 
     def __len__(self) -> int: ...
 
@@ -44,12 +44,12 @@ class Reel(Protocol):
 
 
 class FrameSource:
-    """Frames in the order of the video, one in memory at a time, and their names.
+    """Frames in video order with their names; only one frame is in memory at a time.
 
-    count: how many, where that is known before they are read; a video says what its container declares.
-    exact: whether the count is one; what a container declares may be a hint.
-    fps: frames per second, where there is such a thing.
-    stored: whether they lie in files, so that they can be read before they are wanted.
+    count: number of frames, if known before reading. For videos, the number declared by the container.
+    exact: whether `count` is exact; a container's number may be only a hint.
+    fps: frames per second, if the source has a frame rate.
+    stored: whether frames are stored in files, so that they can be prefetched.
     """
 
     stored = False
@@ -61,11 +61,11 @@ class FrameSource:
         raise NotImplementedError
 
     def size(self) -> tuple[int, int] | None:
-        """(H, W) of the frames, where that is known before they are read."""
+        """The (H, W) of the frames, if known before reading; otherwise None."""
         return None
 
     def reel(self) -> Reel | None:
-        """The frames by index, where they can be had in any order as they are."""
+        """The frames by index, if the source allows access in any order; otherwise None."""
         return None
 
     @property
@@ -78,22 +78,22 @@ class FrameSource:
         return number
 
     def name(self, index: int) -> str:
-        """What files about a frame are called: the stem of its image, otherwise its number in five digits."""
+        """The stem of files about a frame: the stem of its image, or its number in five digits."""
         return f"{index:05d}"
 
     def find(self, name: str) -> int | None:
-        """The index of the frame of that name; None where no frame can have it."""
+        """The index of the frame with this name; None if no frame can have the name."""
         return int(name) if name.isdecimal() and self.name(int(name)) == name else None
 
 
 @contextmanager
 def open_reel(source: FrameSource) -> Iterator[Reel]:
-    """The frames of a source in any order, while the block runs.
+    """Context with the frames of a source by index, in any order.
 
-    Those of a folder or a sequence are read where they are. A video file is decoded once into a temporary
-    file, without loss: half its size in 8-bit RGB or so, which is 3 bytes a pixel.
+    Frames of a folder or a sequence are read directly. A video file is decoded once into a lossless temporary
+    file, about half the size of its 8-bit RGB frames at 3 bytes per pixel.
 
-    Raises ValueError for a camera and any other stream, whose frames come once.
+    Raises ValueError for a camera or another stream, as its frames come only once.
     """
     reel = source.reel()
     if reel is None and source.stored:

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder as it goes on."""
+"""The files written by a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from emavos.weights import save_model
 
 @dataclass(frozen=True)
 class Schedule:
-    """Iterations from one to the next; 0: never. The last checkpoint is always saved."""
+    """Iterations between saves, validations and pictures; 0 for never. The last checkpoint is saved too."""
 
     save: int = 100
     validate: int = 0
@@ -27,10 +27,11 @@ class Schedule:
 
 
 class Keeper:
-    """Keeps checkpoint, logs, pictures, scores and the best model of a run.
+    """Writes the checkpoint, logs, pictures, scores and best model of a run.
 
-    Of several processes the first writes; all take part in the scores. What is in the folder already is put
-    into the learner, and `start` is the iteration to go on from.
+    If `out` contains a checkpoint, the constructor restores the learner from the checkpoint. `start` is the
+    next iteration to run. In distributed training only the first process writes, but all processes share the
+    work of validation.
     """
 
     def __init__(
@@ -42,14 +43,18 @@ class Keeper:
         self.start = load_checkpoint(self._checkpoint, learner) if self._checkpoint.exists() else 0
         self._log: Log | None = None
         if distributed.rank() == 0:
-            for folder in (out, out / "best", out / "pictures"):  # what a run that was killed left
+            for folder in (out, out / "best", out / "pictures"):  # partial files of a killed run
                 sweep(folder)
             self._log = Log(out, self.start, tensorboard)
             with replacing(out / "config.json") as partial:
                 partial.write_text(learner.config.to_json() + "\n", encoding="utf-8")
 
     def learned(self, progress: Progress, sample: Sample) -> None:
-        """After an iteration, with the batch that it learned from."""
+        """Log an iteration, and write pictures or validate if due.
+
+        progress: figures of the iteration.
+        sample: batch of the iteration.
+        """
         done = progress.iteration + 1
         if self._log is not None:
             self._log.progress(progress)
@@ -59,12 +64,12 @@ class Keeper:
             self._validate(progress.iteration)
 
     def save(self, done: int, ended: bool) -> None:
-        """A checkpoint after `done` iterations, if one is due."""
+        """Write a checkpoint after `done` iterations if one is due, or if the run has ended."""
         if self._log is not None and (ended or _due(done, self._schedule.save)):
             save_checkpoint(self._checkpoint, self._learner, done)
 
     def failed(self, sample: Sample, iteration: int) -> Path:
-        """Keep the batch of this process, and say where."""
+        """Write the batch of this process to a file, and return the path."""
         path = self._out / f"failed-{iteration:06d}-{distributed.rank()}.safetensors"
         write_tensors(path, {name: x.contiguous() for name, x in sample._asdict().items()})
         return path

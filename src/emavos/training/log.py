@@ -1,4 +1,4 @@
-"""What a run tells of itself: CSV files, and TensorBoard where it is wanted."""
+"""Logs of a run: CSV files, and TensorBoard if asked for."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ from emavos.machine import how_to_install
 
 @dataclass(frozen=True)
 class Progress:
-    """What one iteration did."""
+    """Figures of one iteration."""
 
     iteration: int
     loss: float
-    overlap: float  # mean soft Dice of the clips' objects, 1 is perfect
-    matching: float  # the loss of what the affinity alone says, whether it counts or not
-    best: float  # mean weight of the best memory cell; 1 is an argmax, through which keys learn nothing
-    cells: float  # mean effective number of memory cells read, exp(entropy)
-    learning_rate: float  # its factor
-    seconds: float  # of computing
-    waited: float  # seconds before, for the batch
+    overlap: float  # mean soft Dice overlap of the clips' objects; 1 is perfect
+    matching: float  # matching loss, reported even if its weight is 0
+    best: float  # mean weight of the best memory cell; at 1 (an argmax), keys get no gradient
+    cells: float  # mean number of memory cells read, exp(entropy)
+    learning_rate: float  # factor on the config's learning rates
+    seconds: float  # seconds of computation
+    waited: float  # seconds spent waiting for the batch
 
 
 class Log:
-    """`log.csv` with a row for each iteration, `validation.csv` with one for each score, and TensorBoard.
+    """Writes `log.csv` (a row per iteration), `validation.csv` (a row per validation) and TensorBoard events.
 
-    start: the first iteration to come; what a run that was cut off wrote from there on is taken out.
-    Raises ImportError where TensorBoard is wanted and not installed.
+    folder: folder of the files.
+    start: next iteration to run. Later rows, left by an interrupted run, are removed.
+    tensorboard: whether to write TensorBoard events.
+
+    Raises ImportError if TensorBoard is asked for but not installed.
     """
 
     def __init__(self, folder: Path, start: int, tensorboard: bool) -> None:
@@ -46,12 +49,12 @@ class Log:
         self._tell("train", row, progress.iteration)
 
     def scores(self, iteration: int, scores: Mapping[str, float], mean: float) -> None:
-        """J&F of each sequence after an iteration, and their mean."""
+        """Log J&F of each sequence after an iteration, and their mean."""
         _append(self._scores, {"iteration": iteration, "mean": mean, **scores})
         self._tell("validation", {"mean": mean, **scores}, iteration)
 
     def best(self) -> float:
-        """The highest mean score so far; below any score where there is none."""
+        """The highest mean score so far; -1 if there is none."""
         if not self._scores.exists():
             return -1.0
         with open(self._scores, newline="", encoding="utf-8") as file:
@@ -90,6 +93,6 @@ def _cut(path: Path, start: int) -> None:
 def _append(path: Path, row: Mapping[str, float]) -> None:
     with named_as(path), open(path, "a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        if file.tell() == 0:  # a run that was killed may have made it and written nothing
+        if file.tell() == 0:  # a killed run may have left an empty file
             writer.writeheader()
         writer.writerow({key: f"{x:.6g}" if isinstance(x, float) else x for key, x in row.items()})

@@ -1,4 +1,4 @@
-"""What the page works on: one predictor, one project, and one job at a time."""
+"""The state of the page: one predictor, one project, and one job at a time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from emavos.ui.job import Job
 from emavos.ui.project import Project
 from emavos.ui.temporary import Temporary
 
-# How the files begin that a stranger may send: containers that name no other file to be read.
+# First bytes of accepted uploads: containers that cannot refer to other files.
 _VIDEOS = re.compile(
     rb"....(ftyp|moov|mdat|wide|free|skip)|\x1aE\xdf\xa3|RIFF....AVI |OggS|GIF8|FLV\x01|G.{187}G"
     rb"|\x00\x00\x01[\xb3\xba]|\x30\x26\xb2\x75",
@@ -38,26 +38,28 @@ _VIDEOS = re.compile(
 
 
 class Busy(ValueError):
-    """Something else is being done; it can be stopped."""
+    """Another job is running. The user can stop the job or wait."""
 
 
 class Outdated(ValueError):
-    """The page that asks shows something else than there is: another video, or a mask that has changed."""
+    """The requesting page shows an old state: another video, or a mask changed since."""
 
 
 class Desk:
-    """The state behind the page. Its methods may be called from several threads.
+    """The state of the page. You can call the methods from several threads.
 
-    Those that change something take what the page shows, if it is known: `key` of the project, and the `tag`
-    of a frame's mask. They raise Outdated if there is something else by now, as another tab may have done it.
+    Methods that change something accept the state shown by the page, if known: `key` of the project, and
+    `tag` of a frame's mask. They raise Outdated if the state has changed since, for example in another tab.
 
-    predictor: follows the objects.
-    folder: of the project, which is opened where there is one; or of those to come, one for each video.
-    keeps: whether `folder` is for one project, which no other video replaces. Otherwise a project stays
-        beside the next one if something was painted in it, and is named in `left`.
+    predictor: tracks the objects.
+    folder: folder of the project, opened if a project exists; or parent folder for new projects, one per
+        video.
+    keeps: whether `folder` belongs to a single project, never replaced by another video. Otherwise opening a
+        video leaves the old project. If an object was painted in the old project, its folder stays and is
+        listed in `left`.
 
-    The folder of the project is held until `close`: two processes that wrote into one would each make the
-    other's masks outdated. Raises ValueError where another has it, or it holds no project but something else.
+    The folder is locked until `close`, so that two processes cannot write to the same project. Raises
+    ValueError if another process holds the lock, or if the folder contains anything but a project.
     """
 
     def __init__(self, predictor: Predictor, folder: Path, keeps: bool, damaged: Damaged = "refuse") -> None:
@@ -65,12 +67,12 @@ class Desk:
         self.folder = folder
         self.keeps = keeps
         self.damaged = damaged
-        self.notes: list[str] = []  # what was odd about the video that was opened last
+        self.notes: list[str] = []  # warnings about the last opened video
         self.project: Project | None = None
         self.job: Job | None = None
-        self.opened = 0  # how many projects were
-        self.key = ""  # of the project: one that no other ever has, so that a page knows which it looks at
-        self.left: list[Project] = []  # those before it in which something was painted
+        self.opened = 0  # number of projects opened so far
+        self.key = ""  # unique to each opened project, so a page can tell projects apart
+        self.left: list[Project] = []  # earlier projects with painted objects
         self._temporary: Temporary | None = None
         self._lock = threading.RLock()
         self._hold: Hold | None = None
@@ -79,18 +81,21 @@ class Desk:
         elif keeps:
             check_free(folder)
             if folder.exists():
-                Hold(folder).release()  # another may be reading a video into it
+                Hold(folder).release()  # raises if another process is importing a video into it
 
     def open_video(
         self, path: Path, name: str, sent: bool = False, key: str | None = None, mask: Path | None = None
     ) -> None:
-        """Begin a project with a video or a folder of images, and leave the one before it.
+        """Start a project from a video or a folder of images, and leave the current project.
 
-        key: of the project that the page shows; empty if it shows none.
-        sent: the video was sent to the page: when it was read it is removed, and the folder made for it.
-        mask: a file or folder of the masks that it begins with, which may lie among its frames.
-        Raises Busy, and ValueError where the present project is to be kept, the folder of a new one holds
-        something else, or this is no video.
+        path: video file or folder of images.
+        name: name of the video, for the page.
+        sent: whether the video was uploaded; if so, the file and its folder are deleted after the import.
+        key: key of the project shown by the page; empty if none is shown.
+        mask: file or folder of masks to start with, possibly among the frames.
+
+        Raises Busy or Outdated. Raises ValueError if the current project must be kept, the folder of the new
+        project is not empty, or the file is not a video.
         """
         with self._lock:
             self._check_idle()
@@ -135,14 +140,14 @@ class Desk:
             shutil.rmtree(before.folder, ignore_errors=True)
 
     def upload_folder(self) -> Path:
-        """A new folder among the temporary files for a video that is sent; it goes with this process."""
+        """A new temporary folder for an uploaded video, removed when this process ends."""
         with self._lock, named_temporary():
             if self._temporary is None:
                 self._temporary = Temporary()
             return Path(tempfile.mkdtemp(prefix="upload-", dir=self._temporary.folder))
 
     def _take(self, folder: Path) -> Project:
-        """Open the project of a folder, hold it, and let go of the one before."""
+        """Lock and open the project of a folder, then release the current project."""
         hold = Hold(folder)
         try:
             project = Project.open(folder)
@@ -164,34 +169,45 @@ class Desk:
             self._hold = None
 
     def the_project(self) -> Project:
-        """The project. Raises ValueError where no video is open."""
+        """Returns the current project. Raises ValueError if no video is open."""
         if self.project is None:
             raise ValueError("no video is open")
         return self.project
 
     def check_key(self, key: str | None) -> None:
-        """Raise Outdated if there is another project than the page shows; None says nothing."""
+        """Raise Outdated if the page shows another project than the current one; None skips the check."""
         if key is not None and key != self.key:
             raise Outdated("another video was opened meanwhile, in another window; it is shown now")
 
     def tag(self, index: int) -> str:
-        """What tells the mask of a frame, as it is, from any other."""
+        """A tag for the current mask of a frame; the tag changes whenever the mask changes."""
         return tag_of(self.the_project().mask(index))
 
     def give(
         self, index: int, mask: IdMask, key: str | None = None, tag: str | None = None
     ) -> tuple[int, ...]:
-        """See `Project.give`; `tag`: of the mask that was painted on. Raises Busy and Outdated."""
+        """Like `Project.give`. Raises Busy and Outdated.
+
+        index: number of the frame.
+        mask: (H, W) of ids.
+        key: key of the project shown by the page.
+        tag: tag of the mask before painting.
+        """
         with self._changing(index, key, tag) as project:
             return project.give(index, mask)
 
     def take_back(self, index: int, key: str | None = None, tag: str | None = None) -> None:
-        """See `Project.take_back`. Raises Busy and Outdated."""
+        """Like `Project.take_back`. Raises Busy and Outdated."""
         with self._changing(index, key, tag) as project:
             project.take_back(index)
 
     def remove(self, id: int, key: str | None = None, edits: int | None = None) -> None:
-        """See `Project.remove`; `edits`: as `state` said. Raises Busy and Outdated."""
+        """Like `Project.remove`. Raises Busy and Outdated.
+
+        id: id of the object.
+        key: key of the project shown by the page.
+        edits: value of `edits` in the `state` shown by the page.
+        """
         with self._changing(None, key, None) as project:
             if edits is not None and edits != project.edits:
                 raise Outdated("masks were changed meanwhile, in another window; look at them, and try again")
@@ -210,7 +226,10 @@ class Desk:
             yield project
 
     def track(self, frames: int | None = None, key: str | None = None) -> None:
-        """Track so many frames more, or all. Raises Busy, Outdated, and ValueError if no mask was given."""
+        """Start tracking the next `frames` frames; None tracks all.
+
+        Raises Busy, Outdated, or ValueError if no mask was given.
+        """
         with self._changing(None, key, None) as project:
             if project.first is None:
                 raise ValueError("no frame has a mask yet: paint the objects of one, or load a mask")
@@ -224,7 +243,7 @@ class Desk:
                 yield index - begin + 1
 
     def download(self, name: str, key: str | None = None) -> None:
-        """Begin to write one of `DOWNLOADS`. Raises Busy, Outdated, and ValueError if none has that name."""
+        """Start writing one of `DOWNLOADS`. Raises Busy, Outdated, or ValueError for an unknown name."""
         with self._changing(None, key, None) as project:
             if name not in DOWNLOADS:
                 raise ValueError(f"there is no {name}; there are {', '.join(DOWNLOADS)}")
@@ -237,19 +256,19 @@ class Desk:
             yield from DOWNLOADS[name](project, path)
 
     def open_download(self, name: str) -> BinaryIO:
-        """One of `DOWNLOADS`, to read. Raises ValueError if it was not written yet."""
+        """One of `DOWNLOADS`, opened for reading. Raises ValueError if the file was not written yet."""
         files = Folder(self.the_project().folder, "downloads")
         if name not in DOWNLOADS or not files.has(name):
             raise ValueError(f"{name} was not written yet")
         return files.open(name)
 
     def stop(self) -> None:
-        """Ask what is being done to end."""
+        """Ask the running job to stop."""
         if self.job is not None:
             self.job.stop()
 
     def close(self) -> None:
-        """Stop what is being done, wait for it, and let go of the folder."""
+        """Stop the running job, wait for its end, and release the folder."""
         if self.job is not None and self.job.running:
             self.job.stop()
             self.job.join()
@@ -259,7 +278,7 @@ class Desk:
             self._temporary = None
 
     def state(self) -> dict[str, Any]:
-        """All that the page shows but pictures, masks and confidence."""
+        """The state shown on the page, except pictures, masks and confidence."""
         project, job = self.project, self.job
         return {
             "device": self.predictor.device.type,
@@ -305,7 +324,7 @@ class Desk:
 
 
 def tag_of(mask: IdMask) -> str:
-    """What tells a mask from others, in letters."""
+    """A tag for a mask: a hash in hexadecimal digits."""
     return hashlib.sha256(mask.astype(np.int32).tobytes()).hexdigest()[:32]
 
 
