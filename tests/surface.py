@@ -23,6 +23,7 @@ PACKAGES = (
     "emavos.annotations",
     "emavos.batch",
     "emavos.bridges",
+    "emavos.clicks",
     "emavos.data",
     "emavos.evaluation",
     "emavos.frames",

@@ -19,10 +19,12 @@ ALLOWED = {
     "machine": set(),
     "confidence": set(),
     "annotations": {"io"},
+    "clicks": {"confidence", "frames", "models"},
     "frames": {"annotations", "io"},
-    "weights": {"frames", "io", "machine", "models"},
+    "weights": {"clicks", "frames", "io", "machine", "models"},
     "settings": {"frames", "memory", "models"},
     "session": {
+        "clicks",
         "confidence",
         "frames",
         "io",  # session/file and session/both_ways alone open files; a result is shown as a PNG
@@ -32,6 +34,7 @@ ALLOWED = {
     },
     "review": {"confidence", "session"},
     "predictor": {
+        "clicks",
         "frames",
         "io",
         "machine",
@@ -51,6 +54,7 @@ ALLOWED = {
     "ui": {"bridges", "io", "machine", "predictor", "session", "settings", "visualize"},
     "data": {"frames", "io"},
     "training": {
+        "clicks",
         "data",
         "evaluation",
         "frames",

@@ -36,6 +36,7 @@ _PARTS = (
     "annotations",
     "batch",
     "bridges",
+    "clicks",
     "confidence",
     "data",
     "demo",

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from emavos.clicks import Clicked, ClickHead, SeenFrame
+from emavos.clicks.seen import Prompter
 from emavos.frames.mask_files import names_its_frames, read_masks
 from emavos.frames.masks import check_given
-from emavos.frames.preprocess import WorkingFrame
+from emavos.frames.preprocess import WorkingFrame, denormalize, to_frame, to_working
 from emavos.io import FrameSource, ahead, open_frames, read_ahead, read_mask
 from emavos.io.ahead import has_spare_core
 from emavos.machine import one_thread_after_fork
 from emavos.memory import MemoryPolicy
-from emavos.models import STCN, compiled, folded, weights_sha256
+from emavos.models import STCN, Features, compiled, folded, weights_sha256
 from emavos.session import Result, Session
 from emavos.session.both_ways import Direction, check_direction, propagate_backward, propagate_both
 from emavos.settings import Settings, Shortcuts, check_network
 from emavos.weights.card import ModelCard
+from emavos.weights.click_head import LazyHead
 from emavos.weights.load import (
     choose_device,
     choose_dtype,
@@ -50,6 +53,9 @@ class Predictor:
     resize_ahead: whether frames from files are resized in the thread that reads them, ahead of the step.
         None: on a CPU, if the process has a core to spare for each thread of torch. Pass False when other
         processes use those.
+    clicks: the head that gives masks for clicks; None: there is none, and `prompter` is asked.
+    prompter: another tool for that, a function of a frame (H, W, 3) uint8 and an `emavos.clicks.Prompt` that
+        returns a mask (H, W) of bool or of probabilities. It is asked before `clicks`.
 
     Inference runs on `self.network`, a copy of `model` with batch norms folded (and compiled, if asked): see
     `emavos.models.folded`. Later changes to the weights of `model` do not reach the copy.
@@ -69,6 +75,8 @@ class Predictor:
         compile: bool = False,
         *,
         resize_ahead: bool | None = None,
+        clicks: ClickHead | None = None,
+        prompter: Prompter | None = None,
     ) -> None:
         one_thread_after_fork()
         check_network(model)
@@ -76,6 +84,8 @@ class Predictor:
         self.model = model
         self.network = compiled(folded(model, dtype)) if compile else folded(model, dtype)
         self.settings = Settings.of(self.network, policy, size, shortcuts, resize_ahead)
+        self.prompter = prompter
+        self._head: Callable[[], ClickHead] | None = None if clicks is None else lambda: clicks
 
     @classmethod
     def from_pretrained(
@@ -89,6 +99,7 @@ class Predictor:
         shortcuts: Shortcuts | None = None,
         compile: bool = False,
         resize_ahead: bool | None = None,
+        prompter: Prompter | None = None,
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | bool | None = None,
@@ -106,6 +117,7 @@ class Predictor:
         dtype: of the network, torch.bfloat16 or "bfloat16"; affinity and probabilities are always float32.
             "auto" picks the fastest dtype that does not change the masks, as measured; `predictor.dtype`
             says which: see `emavos.weights.choose_dtype`. Not float16 on a CPU.
+        prompter: another tool than the model's click head: see the class.
         revision, cache_dir, token, local_files_only, force_download: of the Hub.
         subfolder: of the model, in the folder or repository.
 
@@ -126,7 +138,19 @@ class Predictor:
             subfolder=subfolder,
             force_download=force_download,
         )
-        predictor = cls(model, policy, size, shortcuts, chosen, compile, resize_ahead=resize_ahead)
+        predictor = cls(
+            model, policy, size, shortcuts, chosen, compile, resize_ahead=resize_ahead, prompter=prompter
+        )
+        predictor._head = LazyHead(
+            predictor.network,
+            name_or_path,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+            subfolder=subfolder,
+            force_download=force_download,
+        )
         model.to(chosen)
         return predictor
 
@@ -234,8 +258,70 @@ class Predictor:
         Raises ValueError as `Session.load` does.
         """
         if saved is not None:
-            return Session.load(saved, self.model, self.network)
-        return Session(self.model, network=self.network, settings=self.settings, start=start, order=order)
+            return Session.load(saved, self.model, self.network, self._look_again)
+        return Session(
+            self.model,
+            network=self.network,
+            settings=self.settings,
+            start=start,
+            order=order,
+            look=self._look_again,
+        )
+
+    def look(self, frame: Any) -> SeenFrame:
+        """A frame that can be clicked on: the network sees it once, and each click then takes little.
+
+        frame: as for `Session.step`. Raises ValueError as that does, and when the model has no click head.
+        """
+        device = self.device
+        working = to_working(frame, self.size, device)
+        if self.prompter is not None:
+            pixels = to_frame(frame).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+            return SeenFrame.by_prompter(self.prompter, pixels, working.size)
+        self._click_head()  # what is wrong with it is said before the frame is encoded
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            features = self.network.encode_key(working.pixels.to(self.dtype))
+        return self._look_again(working, features)
+
+    def _look_again(self, working: WorkingFrame, features: Features) -> SeenFrame:
+        """A frame that can be clicked on, whose features are known. `prompter` gets its working size."""
+        if self.prompter is None:
+            return SeenFrame.by_head(self._click_head(), working, features)
+        pixels = denormalize(working.pixels[working.crop][0]).mul(255).round().clamp(0, 255)
+        return SeenFrame.by_prompter(
+            self.prompter, pixels.to(torch.uint8).permute(1, 2, 0).cpu().numpy(), working.size
+        )
+
+    def click(
+        self,
+        frame: Any,
+        points: Any = None,
+        labels: Any = None,
+        *,
+        box: Any = None,
+        scribbles: Any = None,
+        scribble_labels: Any = None,
+        mask: Any = None,
+    ) -> Clicked:
+        """The mask of one object of a frame, from clicks, scribbles, a box or an earlier mask.
+
+        For several clicks on one frame `look` at it once. Other arguments and errors: see
+        `emavos.clicks.SeenFrame.click`.
+
+        >>> result = predictor.click(frame, points=[(420, 210), (80, 40)], labels=[1, 0])
+        >>> result.mask.shape, result.score
+        """
+        return self.look(frame).click(
+            points, labels, box=box, scribbles=scribbles, scribble_labels=scribble_labels, mask=mask
+        )
+
+    def _click_head(self) -> ClickHead:
+        if self._head is None:
+            raise ValueError(
+                "this predictor has no click head: make it with Predictor.from_pretrained, or pass clicks or "
+                "prompter"
+            )
+        return self._head().to(self.device)
 
     def propagate(
         self,

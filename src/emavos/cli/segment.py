@@ -1,4 +1,4 @@
-"""`emavos segment`: masks of every frame of a video, from the mask of one."""
+"""`emavos segment`: masks of every frame of a video, from the mask of one or from clicks."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from emavos.cli.arguments import (
     shortcuts_of,
     whole,
 )
+from emavos.cli.clicking import add_click_arguments, clicked, load_prompter, mask_by_clicks
 from emavos.cli.confidences import write_confidences
 from emavos.cli.staging import Outputs, staged_together
 from emavos.cli.words import counted
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "segment",
-        help="masks of every frame of a video, from the mask of one",
+        help="masks of every frame of a video, from the mask of one or from clicks",
         description="Write the objects of every frame of a video as a palette PNG of ids, named as the "
         "frame. All of it appears at the end; where something fails, nothing is written.",
     )
@@ -51,7 +52,6 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--mask",
         type=Path,
-        required=True,
         metavar="FILE|DIR",
         help="the objects in the first frame, as a PNG of ids; or a folder of such, each named as its frame "
         "(00042.png for frame 42 of a video file), for objects that appear later and for corrections; or "
@@ -92,6 +92,7 @@ def add(commands: Commands) -> None:
         metavar="AREA",
         help="remove islands and fill holes of fewer than AREA pixels in what is written (0)",
     )
+    add_click_arguments(parser)
     add_output_arguments(parser)
     add_frame_arguments(parser)
     add_model_arguments(parser, size=480)
@@ -110,9 +111,12 @@ def _segment(args: argparse.Namespace) -> None:
     video = args.video[0] if len(args.video) == 1 else natural_order(map(Path, args.video))
     if args.video[0].startswith("camera:"):
         raise ValueError("a camera has no last frame; follow it in Python, with Predictor.session()")
+    by_clicks = clicked(args)
     check_apart(args.video[0], args.mask, args.out, args.overlay, args.rle, args.confidence)
-    frames = open_frames(video, but=[args.mask], damaged=args.damaged, **frame_options(args))
-    mask = read_masks(args.mask, frames, args.labels)
+    but = [] if by_clicks else [args.mask]
+    frames = open_frames(video, but=but, damaged=args.damaged, **frame_options(args))
+    prompter = load_prompter(args.prompter)
+    mask = None if by_clicks else read_masks(args.mask, frames, args.labels)
     start, count, ids, names, states = time.monotonic(), 0, set[int](), list[str](), []
     if args.confidence is not None and args.confidence.suffix.lower() != ".csv":
         raise ValueError(f"--confidence {args.confidence} is written as .csv")
@@ -126,6 +130,8 @@ def _segment(args: argparse.Namespace) -> None:
             coco = stack.enter_context(CocoWriter(outputs.file(args.rle, "--rle")))
         table = None if args.confidence is None else outputs.file(args.confidence, "--confidence")
         predictor = load_predictor(args, shortcuts_of(args), **policy(args))
+        predictor.prompter = prompter
+        masks = mask_by_clicks(args, predictor, frames) if mask is None else mask
 
         def write(name: str, frame: Pixels, mask: IdMask) -> None:
             mask = clean_mask(mask, args.clean) if args.clean else mask
@@ -136,7 +142,7 @@ def _segment(args: argparse.Namespace) -> None:
                 coco.write(name, mask)
 
         with behind() as later:
-            for frame, result in follow(predictor, frames, mask, args.quiet, args.direction):
+            for frame, result in follow(predictor, frames, masks, args.quiet, args.direction):
                 name = frames.name(result.index)
                 later(write, name, frame, result.mask)
                 if table is not None:
@@ -153,7 +159,7 @@ def _segment(args: argparse.Namespace) -> None:
 
 def check_apart(
     video: str,
-    mask: Path,
+    mask: Path | None,
     out: Path,
     show: Path | None = None,
     runs: Path | None = None,
@@ -162,8 +168,10 @@ def check_apart(
     """No output may be written over an input, or over another output."""
     if not video:
         raise ValueError("VIDEO is empty; name a folder of images or a video file")
-    taken = {_place(video): "the video", _place(mask): "the mask"}
-    if mask.is_file():
+    taken = {_place(video): "the video"}
+    if mask is not None:
+        taken[_place(mask)] = "the mask"
+    if mask is not None and mask.is_file():
         taken.setdefault(os.path.dirname(_place(mask)), "the folder of the mask")
     for name, path in (
         ("--out", out),

@@ -8,14 +8,16 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from emavos.cli.arguments import MOST_WORKERS, Commands, whole
 
 if TYPE_CHECKING:
     from emavos.models import STCN
     from emavos.training import Progress, TrainConfig
+    from emavos.training.clicks import ClickConfig, ClickProgress
 
+_Config = TypeVar("_Config", "TrainConfig", "ClickConfig")
 TERMINATED = 143  # the exit code of a process that ended on SIGTERM
 
 
@@ -32,7 +34,7 @@ def add(commands: Commands) -> None:
         default="finetune",
         metavar="NAME",
         help="finetune, on your clips (default); tiny-1 to -3 and base-1, -2, embedded models; "
-        "0, 1, 2, 3, STCN; paper-pretrained, paper-alone, the paper",
+        "0, 1, 2, 3, STCN; paper-pretrained, paper-alone, the paper; clicks, a click head for --init",
     )
     parser.add_argument(
         "--data",
@@ -62,6 +64,12 @@ def add(commands: Commands) -> None:
         type=Path,
         metavar="ONNX",
         help="DINOv2 ViT-S/14, to add to --init; the stage's preset is trained (stage base-1; extra: onnx)",
+    )
+    start.add_argument(
+        "--head",
+        type=Path,
+        metavar="FILE",
+        help="clicks.safetensors to go on from, perhaps another model's (stage clicks)",
     )
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument(
@@ -113,6 +121,11 @@ def _train(args: argparse.Namespace) -> None:
     from emavos.training import distributed, train
     from emavos.weights.load import choose_device, save_model
 
+    if args.stage == "clicks":
+        _train_clicks(args)
+        return
+    if args.head is not None:
+        raise ValueError("--head is where stage clicks begins; leave it out, or say --stage clicks")
     config, model = _start(args)
     with distributed.joined(choose_device(args.device)) as device, _on_sigterm() as stopping:
         first = distributed.rank() == 0
@@ -137,6 +150,45 @@ def _train(args: argparse.Namespace) -> None:
             save_model(model, args.out / "model", dtype=torch.float16)
             if not args.quiet:
                 print(f"the model is in {args.out / 'model'}")
+
+
+def _train_clicks(args: argparse.Namespace) -> None:
+    """Stage clicks: a click head for a model that stays as it is."""
+    import torch
+
+    from emavos.clicks import ClickHead
+    from emavos.training.clicks import ClickConfig, train_clicks
+    from emavos.weights.click_head import CLICKS_NAME, load_clicks, save_clicks
+    from emavos.weights.load import choose_device, load_model
+
+    if args.init is None:
+        raise ValueError("stage clicks trains a head for a model: say --init tiny, or another one")
+    if args.hold_out or args.validate_every or args.pictures_every or args.tensorboard or args.vit:
+        raise ValueError(
+            "stage clicks has no --hold-out, --validate-every, --pictures-every, --tensorboard and --vit; "
+            "measure the head with docs/measure/quality/clicks.py"
+        )
+    config = _with(ClickConfig(), args.set)
+    network = load_model(args.init, device=choose_device(args.device))
+    torch.manual_seed(config.seed)
+    head = ClickHead.of(network) if args.head is None else load_clicks(network, args.head)
+    with _on_sigterm() as told, _bar(config, args, quiet=args.quiet) as report:
+        train_clicks(
+            head.to(choose_device(args.device)),
+            network,
+            args.data,
+            args.out,
+            config,
+            save_every=args.save_every,
+            stop=args.iterations,
+            stopping=told,
+            report=report,
+        )
+        if told():
+            raise SystemExit(TERMINATED)
+    save_clicks(head, args.out / CLICKS_NAME)
+    if not args.quiet:
+        print(f"the click head is {args.out / CLICKS_NAME}; put it beside the model's files")
 
 
 def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
@@ -180,10 +232,8 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
     return replace(config, preset=names[0]), model
 
 
-def _with(config: TrainConfig, settings: list[str]) -> TrainConfig:
+def _with(config: _Config, settings: list[str]) -> _Config:
     """The config with FIELD=VALUE set; a VALUE that is no JSON is text."""
-    from emavos.training import TrainConfig
-
     fields = json.loads(config.to_json())
     for setting in settings:
         name, equals, text = setting.partition("=")
@@ -193,7 +243,7 @@ def _with(config: TrainConfig, settings: list[str]) -> TrainConfig:
             fields[name] = json.loads(text)
         except json.JSONDecodeError:
             fields[name] = text
-    return TrainConfig.from_json(json.dumps(fields))
+    return config.from_json(json.dumps(fields))
 
 
 @contextmanager
@@ -208,7 +258,9 @@ def _on_sigterm() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def _bar(config: TrainConfig, args: argparse.Namespace, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+def _bar(
+    config: TrainConfig | ClickConfig, args: argparse.Namespace, quiet: bool
+) -> Iterator[Callable[[Progress | ClickProgress], None]]:
     """What is to be told of each iteration: a progress bar on a terminal."""
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
@@ -216,7 +268,7 @@ def _bar(config: TrainConfig, args: argparse.Namespace, quiet: bool) -> Iterator
     # disable=None: on a terminal alone
     bar: Any = tqdm(total=end, unit="it", leave=False, disable=quiet or None)
 
-    def report(progress: Progress) -> None:
+    def report(progress: Progress | ClickProgress) -> None:
         bar.update(progress.iteration + 1 - bar.n)
         bar.set_postfix(loss=f"{progress.loss:.3f}", overlap=f"{progress.overlap:.3f}", refresh=False)
 

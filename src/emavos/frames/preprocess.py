@@ -107,6 +107,12 @@ def normalize(frame: Tensor) -> Tensor:
     return (frame - mean.view(3, 1, 1)) / std.view(3, 1, 1)
 
 
+def denormalize(frame: Tensor) -> Tensor:
+    """What `normalize` did, undone."""
+    mean, std = (x.to(frame.device, non_blocking=True) for x in (IMAGENET_MEAN, IMAGENET_STD))
+    return frame * std.view(3, 1, 1) + mean.view(3, 1, 1)
+
+
 def check_short_side(size: int | None) -> None:
     """Raise ValueError unless `size` can be the short side of a working frame, or None."""
     if size is not None and (type(size) is not int or not 16 <= size <= 8192):

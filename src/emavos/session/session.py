@@ -6,11 +6,14 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from emavos.clicks.prompt import make_prompt
+from emavos.clicks.seen import Look, ObjectClicks, SeenFrame
 from emavos.confidence.expected import observe, signs
 from emavos.frames.masks import ids_of, one_hot, planes_of, to_mask
 from emavos.frames.preprocess import WorkingFrame, moved, resize
@@ -39,6 +42,7 @@ class _Before:
     banks: BanksMark
     now: CurrentFrame | None
     sureness: _Sureness
+    clicks: Mapping[int, ObjectClicks] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Session:
     settings: policy, size and shortcuts in one, instead of these arguments.
     start: index of the first frame.
     order: which frame of the video comes when, if not in turn; errors name it.
+    look: makes a frame that can be clicked on, for `click`; None: there is no click head.
 
     >>> session = predictor.session()
     >>> result = session.step(first_frame, mask)
@@ -85,6 +90,7 @@ class Session:
         settings: Settings | None = None,
         start: int = 0,
         order: Sequence[int] | None = None,
+        look: Look | None = None,
     ) -> None:
         self.model = model
         self.network = model if network is None else network
@@ -96,6 +102,9 @@ class Session:
         self._now: CurrentFrame | None = None
         self._sureness = _Sureness()
         self._undo: list[_Before] = []  # one before each edit since the last step
+        self._look = look
+        self._seen: SeenFrame | None = None  # the current frame, once it was clicked on
+        self._clicks: Mapping[int, ObjectClicks] = {}  # on the current frame, by object
 
     @property
     def policy(self) -> MemoryPolicy:
@@ -147,7 +156,7 @@ class Session:
                 raise ValueError(
                     f"the mask of frame {self._name(self.index)} is empty: every pixel is 0, the background"
                 )
-            before = _Before(self._banks.mark(cells=False), self._now, self._sureness)
+            before = _Before(self._banks.mark(cells=False), self._now, self._sureness, self._clicks)
             try:
                 now = self._see(working, self.index, use=self.index)
                 if labels is not None:
@@ -162,6 +171,7 @@ class Session:
             self._keep_edits()
             store()
         self._now, self._sureness = now, sureness
+        self._seen, self._clicks = None, {}
         self.frame_size = working.size
         self.index += 1
         return result
@@ -310,6 +320,39 @@ class Session:
             raise ValueError(f"object {unknown[0]} is not followed; use add()")
         return self._mend(masks, since)
 
+    def click(
+        self,
+        points: Any = None,
+        labels: Any = None,
+        *,
+        id: int = 1,
+        box: Any = None,
+        scribbles: Any = None,
+        scribble_labels: Any = None,
+    ) -> Result:
+        """Click on an object of the current frame; returns its new result.
+
+        An object that is followed is corrected: pieces of its mask around the clicks change. Another is found
+        from the clicks, and followed from here on. Clicks add up until the next step or another edit of the
+        object: give each only once. `undo` takes back the clicks of the last call.
+
+        id: of the object. Other arguments: see `emavos.clicks.SeenFrame.click`.
+
+        Raises ValueError as that does, as `add` does, and when there is no frame yet or no click head.
+        """
+        now, seen = self._clickable()
+        before = self._clicks.get(id)
+        mask = None if before is None else before.prob
+        if before is None and id in self.ids:
+            mask = now.full[1 + self.ids.index(id)].clamp(0, 1)
+        prompt = make_prompt(seen.size, points, labels, box, scribbles, scribble_labels, mask)
+        clicks = ObjectClicks.after(before, prompt, followed=id in self.ids)
+        with self._computing():
+            prob = seen.answer(clicks.prompt, clicks.local).prob
+        result = self._mend({id: prob > 0.5})
+        self._clicks = {**self._clicks, id: replace(clicks, prob=prob)}
+        return result
+
     def remove(self, ids: Iterable[int]) -> Result:
         """Stop tracking these objects and free their memory; returns the new result of the current frame.
 
@@ -325,6 +368,7 @@ class Session:
         with self._editing() as now:
             self._now = without_objects(now, self.ids, ids)
             self._banks.remove(ids)
+            self._clicks = {id: clicks for id, clicks in self._clicks.items() if id not in ids}
             return self._edited(self._now)
 
     def pin(self) -> None:
@@ -373,15 +417,21 @@ class Session:
         write_state(path, state, self.model)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], model: STCN, network: STCN | None = None) -> Session:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        model: STCN,
+        network: STCN | None = None,
+        look: Look | None = None,
+    ) -> Session:
         """The session that was saved, to go on with the frame of `index`.
 
-        model, network: those it was saved with; weights and dtype are compared. Raises ValueError where they
-        differ, or the file is damaged or something else.
+        model, network: those it was saved with; weights and dtype are compared. look: as for a new session.
+        Raises ValueError where they differ, or the file is damaged or something else.
         """
         network = model if network is None else network
         state = read_state(path, model, network)
-        session = cls(model, network=network, settings=state.settings, start=state.index)
+        session = cls(model, network=network, settings=state.settings, start=state.index, look=look)
         session.frame_size = state.frame_size
         session._banks, session._sureness = state.banks, _Sureness(edges=state.edges)
         return session
@@ -395,8 +445,20 @@ class Session:
             raise ValueError("there is no frame yet; step() comes first")
         return signs(self._now.prob[self._now.crop], self.ids, self._now.edges)
 
+    def _clickable(self) -> tuple[CurrentFrame, SeenFrame]:
+        if self._now is None or self.frame_size is None:
+            raise ValueError("there is no frame to click on yet; step() comes first")
+        if self._look is None:
+            raise ValueError("this session has no click head; make it with Predictor.session()")
+        if self._seen is None:
+            working = WorkingFrame(self._now.frame.float(), self._now.crop, self.frame_size)
+            with self._computing():
+                self._seen = self._look(working, self._now.features)
+        return self._now, self._seen
+
     def _mend(self, masks: Mapping[int, object], since: int | None = None) -> Result:
         with self._editing() as now:
+            self._clicks = {id: clicks for id, clicks in self._clicks.items() if id not in masks}
             planes = planes_of(masks, tuple(now.full.shape[1:]))
             for id, plane in zip(masks, planes, strict=True):
                 if id not in self.ids and not plane.any():
@@ -427,7 +489,7 @@ class Session:
         if self._now is None:
             raise ValueError("there is no frame to edit yet; step() comes first")
         with self._computing():
-            before = _Before(self._banks.mark(cells=True), self._now, self._sureness)
+            before = _Before(self._banks.mark(cells=True), self._now, self._sureness, self._clicks)
             try:
                 yield self._now
             except BaseException:
@@ -442,7 +504,7 @@ class Session:
 
     def _restore(self, before: _Before) -> None:
         self._banks.rewind(before.banks)
-        self._now, self._sureness = before.now, before.sureness
+        self._now, self._sureness, self._clicks = before.now, before.sureness, before.clicks
 
     def _observe(self, now: CurrentFrame) -> _Sureness:
         return _Sureness(*observe(now.prob[now.crop], self.ids, now.given, now.edges))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-
-from emavos.models import STCN
+from torch import Tensor, nn
 
 
 class WeightAverage:
@@ -14,7 +12,7 @@ class WeightAverage:
     decay: in (0, 1). At update n it is at most (1 + n) / (10 + n), so that the start is soon forgotten.
     """
 
-    def __init__(self, model: STCN, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
         self.weights: dict[str, Tensor] = {
@@ -22,7 +20,7 @@ class WeightAverage:
         }
 
     @torch.no_grad()
-    def update(self, model: STCN) -> None:
+    def update(self, model: nn.Module) -> None:
         """Take in the weights as they are now."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, parameter in model.named_parameters():
@@ -30,7 +28,7 @@ class WeightAverage:
         self.updates += 1
 
     @torch.no_grad()
-    def put_into(self, model: STCN) -> None:
+    def put_into(self, model: nn.Module) -> None:
         """Give the model the average in place of its weights."""
         for name, parameter in model.named_parameters():
             parameter.copy_(self.weights[name])

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -34,12 +35,14 @@ class KnownModel:
 
     place: Path | str
     sha256: str | None = None  # of its model.safetensors, checked at each load; None: not known
+    clicks_sha256: str | None = None  # the same of its clicks.safetensors
 
 
 KNOWN: Mapping[str, KnownModel] = {
     "tiny": KnownModel(
         Path(__file__).parent / "tiny",
         "7ff0cc2a356e6c12e77a68dee487aae35c607ad096008d153bc19d047e471704",
+        "147c5153d7e8322d3d9f24ed71d02e806c80c3b1bb3c1daec16485d3cc0c4538",
     ),
     "base": KnownModel(
         Path(__file__).parent / "base",
@@ -75,24 +78,8 @@ def load_model(
     """
     dtype = float_of(dtype)
     place = choose_device(device)
-    name = "tiny" if name_or_path is None else os.fspath(name_or_path)
-    known = KnownModel(name)
-    if name in KNOWN and not isinstance(name_or_path, os.PathLike):  # before a folder of this name
-        known = KNOWN[name]
-    elif os.path.isfile(name):
-        raise ValueError(f"{name} is a file; a model is a folder of {CONFIG_NAME} and {WEIGHTS_NAME}")
-    elif os.path.isdir(name):
-        return _load_folder(Path(name, _subfolder(subfolder)), None, dtype).to(place)
-    if isinstance(known.place, Path):
-        if subfolder:
-            raise ValueError(f"{name} is a model in this package, which has no subfolder {subfolder!r:.60}")
-        return _load_folder(known.place, known.sha256, dtype).to(place)
-    if known.place.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
-        raise ValueError(
-            f"{name!r} is not a folder, a Hub repository (user/name) or a known model ({', '.join(KNOWN)})"
-        )
-    folder = download(
-        known.place,
+    folder, known = find_files(
+        name_or_path,
         (CONFIG_NAME, WEIGHTS_NAME),
         revision=revision,
         cache_dir=cache_dir,
@@ -102,6 +89,35 @@ def load_model(
         force_download=force_download,
     )
     return _load_folder(folder, known.sha256, dtype).to(place)
+
+
+def find_files(
+    name_or_path: str | os.PathLike[str] | None, names: Sequence[str], **hub: Any
+) -> tuple[Path, KnownModel]:
+    """The folder of a model, in which these files of the Hub are then, and what is known of the model.
+
+    name_or_path: as for `load_model`. hub: keyword arguments of `emavos.weights.hub.download`. Raises as
+    `load_model` does; files of a folder need not be there.
+    """
+    name = "tiny" if name_or_path is None else os.fspath(name_or_path)
+    known = KnownModel(name)
+    if name in KNOWN and not isinstance(name_or_path, os.PathLike):  # before a folder of this name
+        known = KNOWN[name]
+    elif os.path.isfile(name):
+        raise ValueError(f"{name} is a file; a model is a folder of {CONFIG_NAME} and {WEIGHTS_NAME}")
+    elif os.path.isdir(name):
+        return Path(name, hub.get("subfolder") or ""), KnownModel(Path(name))
+    if isinstance(known.place, Path):
+        if hub.get("subfolder"):
+            raise ValueError(
+                f"{name} is a model in this package, which has no subfolder {hub['subfolder']!r:.60}"
+            )
+        return known.place, known
+    if known.place.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
+        raise ValueError(
+            f"{name!r} is not a folder, a Hub repository (user/name) or a known model ({', '.join(KNOWN)})"
+        )
+    return download(known.place, names, **{**hub, "subfolder": hub.get("subfolder") or ""}), known
 
 
 def choose_device(device: str | torch.device) -> torch.device:

@@ -1,0 +1,95 @@
+"""What a user said of an object, as maps that a convolution can read."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+STRIDE = 4  # of the planes
+PLANES = 10
+_RADIUS = 1.5  # of a disk, in cells of stride 4: 6 pixels
+_NEAR, _FAR = 4.0, 16.0  # cells over which nearness to a click falls to 1/e
+
+
+class Prompts(NamedTuple):
+    """What is said of one object in each of B frames, in pixels of the padded working frames."""
+
+    points: Tensor  # (B, N, 2), x and y
+    labels: Tensor  # (B, N): 1 the object, 0 not the object, -1 no point
+    box: Tensor  # (B, 4), left, top, right, bottom; NaN: no box
+    mask: Tensor  # (B, 1, H / 4, W / 4), how probable the object was before; 0 where nothing is known
+    known: Tensor  # (B,), 1 where that mask means something, else 0
+
+
+def planes_of(prompts: Prompts) -> Tensor:
+    """The prompts as (B, PLANES, H / 4, W / 4), each in [0, 1].
+
+    Disks and nearness of points that are the object, and of points that are not; the box, inside and outside;
+    the mask, and whether there is one.
+    """
+    height, width = prompts.mask.shape[2:]
+    parts = []
+    for label in (1, 0):
+        away = _distance(prompts.points, prompts.labels == label, height, width)  # (B, h, w)
+        parts += [(_RADIUS + 0.5 - away).clamp(0, 1), (-away / _NEAR).exp(), (-away / _FAR).exp()]
+    inside, given = box_plane(prompts.box, height, width), prompts.box.isfinite().all(dim=1)
+    parts += [inside, (1 - inside) * given.view(-1, 1, 1)]
+    parts += [prompts.mask[:, 0], prompts.known.view(-1, 1, 1).expand_as(inside)]
+    return torch.stack(parts, dim=1)
+
+
+def box_plane(box: Tensor, height: int, width: int) -> Tensor:
+    """(B, h, w): the share of each cell that is inside the box (B, 4); 0 where there is none."""
+    cells = box.nan_to_num(nan=0.0) / STRIDE
+    x, y = (torch.arange(n, device=box.device, dtype=box.dtype) for n in (width, height))
+    across = (torch.minimum(cells[:, 2:3], x + 1) - torch.maximum(cells[:, 0:1], x)).clamp(0, 1)
+    down = (torch.minimum(cells[:, 3:4], y + 1) - torch.maximum(cells[:, 1:2], y)).clamp(0, 1)
+    return down[:, :, None] * across[:, None, :]
+
+
+def _distance(points: Tensor, wanted: Tensor, height: int, width: int) -> Tensor:
+    """(B, h, w): cells from the centre of each to the nearest point (B, N, 2) that is wanted (B, N)."""
+    cells = points / STRIDE
+    x, y = (torch.arange(n, device=points.device, dtype=points.dtype) + 0.5 for n in (width, height))
+    nearest = points.new_full((len(points), height, width), 1e6)
+    for some, there in zip(cells.split(32, dim=1), wanted.split(32, dim=1), strict=True):
+        dx = (x - some[..., 0:1]).square()  # (B, n, w)
+        dy = (y - some[..., 1:2]).square()  # (B, n, h)
+        square = dy[..., :, None] + dx[..., None, :] + (~there)[..., None, None] * 1e12
+        if square.shape[1]:
+            nearest = torch.minimum(nearest, square.amin(dim=1).sqrt())
+    return nearest
+
+
+def likeness(embedding: Tensor, prompts: Prompts) -> Tensor:
+    """How much each cell of stride 8 looks like what the prompts are on: (B, LIKENESS, 2h, 2w), in [0, 1].
+
+    embedding: (B, E, 2h, 2w), of unit length. Of points that are the object the most and the mean, of points
+    that are not the most; of the earlier mask, of the box, and of what is outside the box.
+    """
+    size = embedding.shape[2:]
+    extent = torch.tensor([size[1], size[0]], device=embedding.device, dtype=embedding.dtype) * 8
+    grid = prompts.points / extent * 2 - 1  # (B, N, 2)
+    at = functional.grid_sample(embedding, grid[:, None], align_corners=False, padding_mode="border")[:, :, 0]
+    at = functional.normalize(at, dim=1)  # (B, E, N)
+    same = (1 + torch.einsum("ben,behw->bnhw", at, embedding)) / 2  # (B, N, 2h, 2w)
+    parts = []
+    for label in (1, 0):
+        there = (prompts.labels == label)[..., None, None]
+        parts.append((same * there).amax(dim=1) if same.shape[1] else same.new_zeros(len(same), *size))
+        if label:
+            parts.append((same * there).sum(dim=1) / there.sum(dim=1).clamp(min=1))
+    inside = box_plane(prompts.box, size[0] * 2, size[1] * 2)[:, None]
+    outside = (1 - inside) * prompts.box.isfinite().all(dim=1).view(-1, 1, 1, 1)
+    for weight in (prompts.mask * prompts.known.view(-1, 1, 1, 1), inside, outside):
+        weight = functional.avg_pool2d(weight, 2)  # (B, 1, 2h, 2w)
+        mean = functional.normalize((embedding * weight).sum(dim=(2, 3), keepdim=True), dim=1)
+        seen = (weight.sum(dim=(2, 3), keepdim=True) > 0).to(mean.dtype)
+        parts.append(((1 + (mean * embedding).sum(dim=1, keepdim=True)) / 2 * seen)[:, 0])
+    return torch.stack(parts, dim=1)
+
+
+LIKENESS = 6

@@ -1,0 +1,208 @@
+"""A frame that was looked at once, and the masks that clicks on it give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from emavos.clicks.model import ClickHead
+from emavos.clicks.planes import STRIDE, Prompts
+from emavos.clicks.prompt import Prompt, make_prompt, to_prompts
+from emavos.confidence.expected import signs_of
+from emavos.frames.preprocess import WorkingFrame, resize
+from emavos.models import Features
+
+# Gives the mask of one object, (H, W) of bool or of probabilities, from a frame (H, W, 3) uint8 and a prompt.
+Prompter = Callable[[np.ndarray, Prompt], Any]
+
+_REACH = 3  # cells of stride 4 around a click, within which a change counts as meant
+
+
+@dataclass(frozen=True, eq=False)
+class Clicked:
+    """The mask of one object.
+
+    prob: (H, W) float32, how probable it is that a pixel is the object's.
+    score: in [0, 1], the intersection over union with the true mask that this mask can be expected to have.
+    """
+
+    prob: Tensor = field(repr=False)
+    score: float
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """(H, W) bool: where the object is more probable than not."""
+        mask: np.ndarray = (self.prob > 0.5).cpu().numpy()
+        return mask
+
+
+class SeenFrame:
+    """A frame that can be clicked on as often as you like: what the network sees in it is computed once.
+
+    Made by `Predictor.look(frame)`. Nothing of one click is remembered for the next: give all clicks each
+    time, and the last result as `mask`.
+
+    >>> seen = predictor.look(frame)
+    >>> first = seen.click([(400, 220)])
+    >>> second = seen.click([(400, 220), (90, 30)], labels=[1, 0], mask=first)
+    """
+
+    def __init__(self, size: tuple[int, int], answer: Callable[[Prompt, bool], Tensor]) -> None:
+        self.size = size  # (H, W) of the frame
+        self._answer = answer
+
+    @classmethod
+    def by_head(cls, head: ClickHead, working: WorkingFrame, features: Features) -> SeenFrame:
+        """A frame whose masks a click head finds. features: of `working`, by the head's network."""
+        with torch.no_grad():
+            seen = head.see(working.pixels.float(), Features(*(x.float() for x in features)))
+
+        @torch.no_grad()
+        def answer(prompt: Prompt, local: bool) -> Tensor:
+            prompts = to_prompts(prompt, working)
+            prob = head(seen, prompts).sigmoid()
+            fine = functional.interpolate(prob, scale_factor=2, mode="bilinear", align_corners=False)[0]
+            full = resize(fine[working.crop], working.size)[0]
+            if not local:
+                return full
+            assert prompt.mask is not None
+            changed = near_clicks(functional.avg_pool2d(prob, 2) > 0.5, prompts)
+            share = functional.interpolate(changed.float(), scale_factor=STRIDE)[0]
+            share = resize(share[working.crop], working.size)[0]
+            return torch.lerp(torch.from_numpy(prompt.mask).to(full.device), full, share)
+
+        return cls(working.size, answer)
+
+    @classmethod
+    def by_prompter(cls, prompter: Prompter, frame: np.ndarray, size: tuple[int, int]) -> SeenFrame:
+        """A frame (h, w, 3) uint8 whose masks another tool finds.
+
+        size: (H, W) of the frame for which clicks come, if `frame` is a smaller one.
+        """
+        scale = (frame.shape[1] / size[1], frame.shape[0] / size[0])
+
+        def answer(prompt: Prompt, local: bool) -> Tensor:
+            found = _foreign(prompter(frame, _scaled(prompt, scale, frame.shape[:2])), frame.shape[:2])
+            return resize(found[None], size)[0]
+
+        return cls(size, answer)
+
+    def click(
+        self,
+        points: Any = None,
+        labels: Any = None,
+        *,
+        box: Any = None,
+        scribbles: Any = None,
+        scribble_labels: Any = None,
+        mask: Any = None,
+    ) -> Clicked:
+        """The mask of one object.
+
+        points: (N, 2), the pixels (x, y) that were clicked, counted from 0 at the left and the top.
+        labels: (N,), of each point 1 if it is on the object, 0 if it is not; None: all are.
+        box: left, top, right and bottom of a box around the object.
+        scribbles: lines of points, each a list of (x, y) through which a stroke goes.
+        scribble_labels: of each scribble 1 or 0, as for points; None: all are on the object.
+        mask: of the object as it was before: what `click` returned, from which it goes on; or (H, W) of ids,
+            bool or probabilities from elsewhere, of which only pieces around the clicks are changed.
+
+        Raises ValueError when a point or the box is not in the frame, the mask has another size, or nothing
+        says where the object is.
+        """
+        own = isinstance(mask, Clicked)
+        prompt = make_prompt(
+            self.size, points, labels, box, scribbles, scribble_labels, mask.prob if own else mask
+        )
+        return self.answer(prompt, local=prompt.mask is not None and not own and box is None)
+
+    def answer(self, prompt: Prompt, local: bool = False) -> Clicked:
+        """The mask of a prompt that is known to fit. local: change its mask near its clicks only."""
+        prob = self._answer(prompt, local)
+        return Clicked(prob, score_of(prob))
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectClicks:
+    """All that was said of one object of a frame so far, and how probable it is since then."""
+
+    prompt: Prompt
+    local: bool  # whether the mask it began with is changed near clicks only
+    prob: Tensor | None = None  # (H, W)
+
+    @classmethod
+    def after(cls, before: ObjectClicks | None, prompt: Prompt, followed: bool) -> ObjectClicks:
+        """With a further prompt, whose mask is the earlier result. followed: whether it began with a mask."""
+        if before is None:
+            return cls(prompt, followed and prompt.box is None)
+        earlier = before.prompt
+        points = np.concatenate([earlier.points, prompt.points])
+        labels = np.concatenate([earlier.labels, prompt.labels])
+        local = before.local and prompt.box is None
+        return cls(Prompt(points, labels, prompt.box or earlier.box, prompt.mask), local)
+
+
+# Makes a frame that can be clicked on from one that the network saw, and its features.
+Look = Callable[[WorkingFrame, Features], SeenFrame]
+
+
+def score_of(prob: Tensor) -> float:
+    """The intersection over union that the mask of a probability (H, W) can be expected to have."""
+    area, agreement, *_ = signs_of(prob, prob > 0.5).tolist()
+    return agreement if area else 0.0
+
+
+def near_clicks(mask: Tensor, prompts: Prompts) -> Tensor:
+    """Where a mask (1, 1, h, w) of bool may differ from the earlier one: (1, 1, h, w) of bool.
+
+    The connected pieces of what changed that a click is in or near, one cell wider. So merge Chen et al.,
+    "FocalClick", CVPR 2022: without it a click on one end of a good mask may spoil the other.
+    """
+    changed = (mask != (prompts.mask > 0.5)).float()
+    cells = (prompts.points[0] / STRIDE).long()
+    x, y = cells[:, 0].clamp(0, mask.shape[3] - 1), cells[:, 1].clamp(0, mask.shape[2] - 1)
+    seeds = torch.zeros_like(changed)
+    seeds[0, 0, y, x] = 1
+    width = 2 * _REACH + 1
+    piece = functional.max_pool2d(seeds, width, 1, _REACH) * changed
+    count = -1
+    while (grown := int(piece.sum())) != count:  # eight steps between looks: a look waits for a GPU
+        count = grown
+        for _ in range(8):
+            piece = functional.max_pool2d(piece, 3, 1, 1) * changed
+    return functional.max_pool2d(piece, 3, 1, 1) > 0
+
+
+def _scaled(prompt: Prompt, scale: tuple[float, float], size: tuple[int, ...]) -> Prompt:
+    """The prompt in pixels of a frame that is `scale` as large, (H, W) of `size`."""
+    if scale == (1, 1):
+        return prompt
+    box, mask = prompt.box, prompt.mask
+    if box is not None:
+        box = (box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1])
+    if mask is not None:
+        mask = resize(torch.from_numpy(mask)[None], (size[0], size[1]))[0].numpy()
+    return Prompt((prompt.points * scale).astype(np.float32), prompt.labels, box, mask)
+
+
+def _foreign(found: Any, size: tuple[int, ...]) -> Tensor:
+    """What a prompter returned, as probabilities (H, W); ValueError unless it fits the frame."""
+    array = found.detach().cpu().numpy() if isinstance(found, Tensor) else np.asarray(found)
+    if array.shape != tuple(size) or array.dtype.kind not in "buif":
+        wanted = "x".join(map(str, size))
+        raise ValueError(
+            f"the prompter returned {array.shape} of {array.dtype}; the mask of a {wanted} frame is an array "
+            "(H, W) of bool or of probabilities"
+        )
+    if array.dtype.kind != "f":
+        return torch.from_numpy((array != 0).astype(np.float32))
+    if not ((array >= 0) & (array <= 1)).all():
+        raise ValueError("the prompter returned numbers that are no probabilities from 0 to 1")
+    return torch.from_numpy(array.astype(np.float32))

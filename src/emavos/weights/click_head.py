@@ -1,0 +1,78 @@
+"""Click heads in and out of files, strictly checked as models are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from emavos.clicks.model import ClickHead
+from emavos.io.whole import write_tensors
+from emavos.models import STCN
+from emavos.weights.hub import check_sha256
+from emavos.weights.load import find_files, load_strictly
+
+CLICKS_NAME = "clicks.safetensors"
+
+
+def load_clicks(network: STCN, name_or_path: str | os.PathLike[str] | None = None, **hub: Any) -> ClickHead:
+    """The click head of a model, for the features of `network`, on its device.
+
+    name_or_path: of the model, as for `emavos.weights.load_model`, beside whose files `clicks.safetensors`
+        is; or such a file itself.
+    hub: revision, cache_dir, token and local_files_only, for a model of the Hub.
+
+    Raises ValueError when the model has no such file, its sha256 is another, or it is for other features.
+    """
+    sha256 = None
+    if name_or_path is not None and os.path.isfile(name_or_path):
+        path = Path(name_or_path)
+    else:
+        folder, known = find_files(name_or_path, (CLICKS_NAME,), **hub)
+        path, sha256 = folder / CLICKS_NAME, known.clicks_sha256
+    if not path.is_file():
+        raise ValueError(
+            f"{path.parent} has no {CLICKS_NAME}, so this model cannot be clicked with; click with tiny, "
+            "train a head for it (docs/clicks.md), or pass a prompter"
+        )
+    if sha256 is not None:
+        check_sha256(path, sha256)
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    head = empty_head(network)
+    load_strictly(head, state, f"{path} does not fit the model")
+    return head.float().eval().to(next(network.parameters()).device)
+
+
+def save_clicks(head: ClickHead, path: str | os.PathLike[str], dtype: torch.dtype = torch.float16) -> None:
+    """Write a head into a safetensors file, which `load_clicks` reads."""
+    state = {name: x.detach().cpu().to(dtype).contiguous() for name, x in head.state_dict().items()}
+    write_tensors(Path(path), state)
+
+
+def empty_head(network: STCN) -> ClickHead:
+    """A head for the features of a network, with weights that are to be replaced."""
+    with torch.random.fork_rng(devices=[]):  # drawing them would move torch's generator
+        return ClickHead(network.config, network.key_encoder.trunk.channels)
+
+
+class LazyHead:
+    """The click head of a model, loaded when it is first asked for; threads may ask at once."""
+
+    def __init__(self, network: STCN, name_or_path: str | os.PathLike[str] | None, **hub: Any) -> None:
+        self._network, self._place, self._hub = network, name_or_path, hub
+        self._head: ClickHead | None = None
+        self._lock = Lock()
+
+    def __call__(self) -> ClickHead:
+        with self._lock:
+            if self._head is None:
+                self._head = load_clicks(self._network, self._place, **self._hub)
+            return self._head
