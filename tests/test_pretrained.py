@@ -87,7 +87,7 @@ def test_a_device_that_is_not_there_is_a_value_error(device):
 
 
 @pytest.mark.parametrize(
-    ("name", "preset", "most"), [("tiny", "stcn-tiny", 25e6), ("base", "stcn-base", 60e6)]
+    ("name", "preset", "most"), [("tiny", "stcn-tiny-unit", 25e6), ("base", "stcn-base", 60e6)]
 )
 def test_models_in_the_package_are_presets_in_half_precision_and_load_as_single(name, preset, most):
     model = load_model(name)
@@ -100,11 +100,11 @@ def test_models_in_the_package_are_presets_in_half_precision_and_load_as_single(
     assert weights.stat().st_size < most
 
 
-def test_the_keys_of_base_read_several_cells_and_not_one():
-    """With keys that were not learned the softmax is an argmax: see docs/experiments.md."""
+@pytest.mark.parametrize("name", list(KNOWN))
+def test_the_keys_of_the_models_read_several_cells_and_not_one(name):
+    """If keys were not learned, the softmax is an argmax: see docs/experiments.md."""
     frames, _ = synthetic_clip(frames=7)
-    predictor = Predictor.from_pretrained("base", size=None)
-    model = predictor.model
+    model = load_model(name)
     with torch.no_grad():
         first, last = (
             model.encode_key(pad_to_stride(normalize(to_frame(frames[i]))[None])[0]).key.flatten(2)

@@ -21,7 +21,7 @@ HELD_OUT = (  # all clips of docs/measure/quality/suite.py, by which checkpoints
     "ytvos_003234408d",
 )
 
-TINY: Mapping[str, TrainConfig] = {  # the embedded model; each goes on from the one before
+_TINY_SATURATED: Mapping[str, TrainConfig] = {  # each starts from the result of the one before
     "tiny-1": TrainConfig(
         iterations=1600,
         decay_from=1600,
@@ -65,7 +65,7 @@ TINY: Mapping[str, TrainConfig] = {  # the embedded model; each goes on from the
     ),
 }
 
-_MIXED = TrainConfig(  # goes on from `tiny`, whose keys did not learn
+_MIXED = TrainConfig(  # starts from the result of tiny-3, whose keys did not learn
     sources=("static", "clips", "more-static"),
     sampling="mixed",
     iterations=100_000,  # or as many as there is time for: the second stage goes on from any of them
@@ -90,6 +90,21 @@ _MIXED = TrainConfig(  # goes on from `tiny`, whose keys did not learn
     seed=3,
 )
 _FIRST_BLOCKS = tuple(f"value_encoder.trunk.{part}." for part in ("stem", "blocks.0", "blocks.1", "blocks.2"))
+_UNIT = replace(
+    _MIXED,
+    preset="stcn-tiny-unit",
+    several=(0.55, 0.33, 0.12),
+    frozen=(
+        *(f"key_encoder.trunk.{part}." for part in ("stem", "blocks.0", "blocks.1")),
+        *_FIRST_BLOCKS,
+    ),
+)
+TINY: Mapping[str, TrainConfig] = {
+    **_TINY_SATURATED,
+    "tiny-4": _UNIT,
+    "tiny-5": replace(_UNIT, iterations=350, decay_from=0, warmup=10, size=256, ema=0.99, seed=4),
+}
+
 _BASE = replace(
     _MIXED,
     preset="stcn-base",

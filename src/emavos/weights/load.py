@@ -41,7 +41,7 @@ class KnownModel:
 KNOWN: Mapping[str, KnownModel] = {
     "tiny": KnownModel(
         Path(__file__).parent / "tiny",
-        "7ff0cc2a356e6c12e77a68dee487aae35c607ad096008d153bc19d047e471704",
+        "c5a84a10a53cd5a350afc76915922f87c5659940188219d2739ee2c199fc2fc9",
         "147c5153d7e8322d3d9f24ed71d02e806c80c3b1bb3c1daec16485d3cc0c4538",
     ),
     "base": KnownModel(
