@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from emavos import Predictor
-from emavos.clicks import Clicked
+from emavos.clicks import Clicked, SeenFrame
 from emavos.clicks.simulate import next_click
 from emavos.data import Clips, StaticImages
 from emavos.training.clicks import StillsApart
@@ -93,16 +93,21 @@ def first_frames(root: Path) -> Iterator[Pair]:
         yield name, picture, ids > 0
 
 
+def clicks_on(seen: SeenFrame) -> Callable[..., Clicked]:
+    """The head, which gets its last answer back with each click."""
+    return lambda points, labels, last: seen.click(points, labels, mask=last)
+
+
 def measure(
     predictor: Predictor, pairs: Iterator[Pair], radius: float | None, most: int = MOST
 ) -> dict[str, list[float]]:
     rows: dict[str, list[float]] = {}
     for name, picture, truth in pairs:
         if radius is not None:
-            rows[name] = overlaps(disks(radius, tuple(truth.shape)), truth, most)[0]
+            height, width = truth.shape
+            rows[name] = overlaps(disks(radius, (height, width)), truth, most)[0]
             continue
-        seen = predictor.look(picture)
-        rows[name], scores = overlaps(lambda p, q, last, s=seen: s.click(p, q, mask=last), truth, most)
+        rows[name], scores = overlaps(clicks_on(predictor.look(picture)), truth, most)
         print(name, *(f"{x:.3f}" for x in rows[name][:5]), f"score {scores[2]:.3f}", flush=True)
     return rows
 

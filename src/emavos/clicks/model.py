@@ -110,8 +110,8 @@ def _twice(x: Tensor) -> Tensor:
 def _from_frame(block: ResBlock, shared: Tensor) -> tuple[Tensor, Tensor]:
     """What maps of frames, a block's last input channels, add to its first convolution and to its skip."""
     own = block.conv1.in_channels - shared.shape[1]
-    hidden = _convolve(block.conv1, shared.relu(), slice(own, None), block.conv1.bias)
-    return hidden, _convolve(block.skip, shared, slice(own, None), block.skip.bias)
+    hidden = _convolve(block.conv1, shared.relu(), slice(own, None), biased=True)
+    return hidden, _convolve(block.skip, shared, slice(own, None), biased=True)
 
 
 def _with_frame(block: ResBlock, x: Tensor, shared: tuple[Tensor, Tensor]) -> Tensor:
@@ -121,6 +121,8 @@ def _with_frame(block: ResBlock, x: Tensor, shared: tuple[Tensor, Tensor]) -> Te
     return block.conv2(hidden.relu()) + _convolve(block.skip, x, own) + shared[1]
 
 
-def _convolve(conv: nn.Conv2d, x: Tensor, channels: slice, bias: Tensor | None = None) -> Tensor:
+def _convolve(conv: nn.Module, x: Tensor, channels: slice, biased: bool = False) -> Tensor:
+    assert isinstance(conv, nn.Conv2d)  # blocks of the decoder change the number of channels: no identity
+    bias = conv.bias if biased else None
     weight = conv.weight[:, channels].contiguous(memory_format=torch.channels_last)  # 1x1 ones are slow else
     return functional.conv2d(x, weight, bias, padding=conv.kernel_size[0] // 2)

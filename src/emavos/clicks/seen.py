@@ -182,7 +182,7 @@ def near_clicks(mask: Tensor, prompts: Prompts) -> Tensor:
 
 def _scaled(prompt: Prompt, scale: tuple[float, float], size: tuple[int, ...]) -> Prompt:
     """The prompt in pixels of a frame that is `scale` as large, (H, W) of `size`."""
-    if scale == (1, 1):
+    if scale == (1.0, 1.0):
         return prompt
     box, mask = prompt.box, prompt.mask
     if box is not None:

@@ -58,8 +58,9 @@ class ClickConfig:
         for name in ("warmup", "seed"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 0:
                 raise ValueError(f"{name} is a whole number of at least 0, not {getattr(self, name)!r}")
-        if isinstance(self.leave_out, str):
-            raise ValueError(f"leave_out is a list of names, not the text {self.leave_out!r}")
+        names: object = self.leave_out
+        if isinstance(names, str):
+            raise ValueError(f"leave_out is a list of names, not the text {names!r}")
         try:
             batches = tuple((int(size), int(count)) for size, count in self.batches)
         except (TypeError, ValueError) as error:
