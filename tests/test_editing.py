@@ -385,11 +385,22 @@ def test_what_is_remembered_after_a_correction_takes_its_place(model):
     video = session(model, 4)
     video.correct({1: only(1, 0)})
     video.remember(FRAMES[3], TRUTH[3], 3)
-    known = [x.clone() for x in values_of(video, 3)]
+
+    def values():
+        return {
+            id: value
+            for g, group in enumerate(video.groups)
+            for id, value in zip(group.ids, values_of(video, 3, g), strict=True)
+        }
+
+    known = {id: value.clone() for id, value in values().items()}
     video.pin()
     video.correct({2: only(2, 0)})
-    equal = [torch.equal(x, y) for x, y in zip(values_of(video, 3), known, strict=True)]
-    assert equal == [True, False, True]
+    assert {id: torch.equal(value, known[id]) for id, value in values().items()} == {
+        1: True,
+        2: False,
+        3: True,
+    }
 
 
 def test_undoing_what_follows_a_pin_leaves_the_pin(model):
@@ -424,18 +435,19 @@ def test_what_is_forgotten_is_due_again(model):
 def test_a_correction_delays_no_frame_that_is_to_be_kept(model):
     video = session(model, 3, policy=MemoryPolicy(every=3))
     video.correct({1: only(1, 2)})
-    assert [len(group.bank) for group in video.groups] == [2]
+    assert [len(group.bank) for group in video.groups] == [2, 2]  # of the corrected object, and of the others
     video.step(FRAMES[3])
-    assert [len(group.bank) for group in video.groups] == [3]
+    assert [len(group.bank) for group in video.groups] == [3, 3]
 
 
 def test_a_frame_given_for_one_object_stays_so_when_another_is_edited(model):
     policy = MemoryPolicy(every=1, max_frames=2)
     video = session(model, 3, np.where(TRUTH[0] < 3, TRUTH[0], 0), policy)
     video.correct({1: only(1, 2)})
-    video.remove([1])
+    video.remove([2])
     video.add({3: only(3, 2)})
     go_on(video, 5)
+    assert video.groups[0].ids == (1,)
     assert len(video.groups[0].bank) == 3  # the first, the corrected one, and one more
 
 
@@ -551,13 +563,14 @@ def test_a_correction_since_a_frame_forgets_in_the_memory_of_its_objects_and_no_
     go_on(video, 6)
 
     def frames():
-        return [[frame for _, frame in group.bank.state()[1]] for group in video.groups]
+        return {id: [frame for _, frame in slots] for id, slots in held(video).items()}
 
-    assert frames() == [[0, 2, 4, 6], [0, 2, 4, 6]]
+    every = [0, 2, 4, 6]
+    assert frames() == {1: every, 2: every, 3: every}
     video.correct({2: only(2, 6)}, since=1)
-    assert frames() == [[0, 2, 4, 6], [0, 6]]
+    assert frames() == {1: every, 2: [0, 6], 3: every}
     video.undo()
     video.correct({1: only(1, 6), 3: only(3, 6)}, since=3)
-    assert frames() == [[0, 2, 6], [0, 2, 6]]
+    assert frames() == {1: [0, 2, 6], 2: every, 3: [0, 2, 6]}
     video.forget(since=1)
-    assert frames() == [[0, 6], [0, 6]]
+    assert frames() == {1: [0, 6], 2: [0], 3: [0, 6]}
