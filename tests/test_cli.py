@@ -228,7 +228,7 @@ def test_inputs_are_never_written_over(here, capsys):
     [
         ("", ["COMMAND"]),
         ("dance", ["dance"]),
-        ("segment clip", ["--mask", "--out"]),
+        ("segment clip", ["--out"]),
         ("segment clip --mask first.png --out out --every 0", ["--every", "at least 1"]),
         ("segment clip --mask first.png --out out --size 8", ["--size", "at least 16"]),
         ("segment clip --mask first.png --out out --device tpu", ["--device", "tpu"]),
@@ -239,6 +239,11 @@ def test_inputs_are_never_written_over(here, capsys):
 def test_wrong_usage_is_one_line_and_exit_code_2(here, capsys, argv, words):
     assert main(argv.split()) == 2
     refused(capsys, here, *words)
+
+
+def test_a_video_without_a_mask_or_clicks_is_refused(here, capsys):
+    assert main(["segment", "clip", "--out", "out"]) == 1
+    refused(capsys, here, "--mask", "--click", "--box")
 
 
 def test_missing_files_are_named(here, capsys):
