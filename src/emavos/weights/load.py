@@ -42,7 +42,7 @@ KNOWN: Mapping[str, KnownModel] = {
     "tiny": KnownModel(
         Path(__file__).parent / "tiny",
         "c5a84a10a53cd5a350afc76915922f87c5659940188219d2739ee2c199fc2fc9",
-        "147c5153d7e8322d3d9f24ed71d02e806c80c3b1bb3c1daec16485d3cc0c4538",
+        "c905389b86cc68152177bc76c9d9ddbfd4ca6185c819c18e27222e690c940d95",
     ),
     "base": KnownModel(
         Path(__file__).parent / "base",
