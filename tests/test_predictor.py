@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import sys
 import threading
 
@@ -182,3 +183,14 @@ def test_a_device_that_does_not_exist_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="torch finds no CUDA device here"):
         Predictor.from_pretrained(device="cuda:0")
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_predictor_can_be_sent_to_another_process_with_its_click_head(used):
+    predictor = Predictor.from_pretrained(size=64)
+    frame = np.zeros((48, 64, 3), np.uint8)
+    frame[10:30, 20:40] = 250
+    before = predictor.click(frame, points=[(30, 20)]) if used else None
+    copied = pickle.loads(pickle.dumps(predictor))
+    after = copied.click(frame, points=[(30, 20)])
+    assert before is None or np.array_equal(after.mask, before.mask)

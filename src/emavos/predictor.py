@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ class Predictor:
         self.network = compiled(folded(model, dtype)) if compile else folded(model, dtype)
         self.settings = Settings.of(self.network, policy, size, shortcuts, resize_ahead)
         self.prompter = prompter
-        self._head: Callable[[], ClickHead] | None = None if clicks is None else lambda: clicks
+        self._head: Callable[[], ClickHead] | None = None if clicks is None else partial(_itself, clicks)
 
     @classmethod
     def from_pretrained(
@@ -389,6 +390,10 @@ class Predictor:
             raise ValueError(
                 f"a mask is given for frame {min(masks)} but the video has {session.index} frames"
             )
+
+
+def _itself(head: ClickHead) -> ClickHead:
+    return head
 
 
 def _check_half(place: torch.device, dtype: torch.dtype) -> None:

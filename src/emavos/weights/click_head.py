@@ -71,6 +71,13 @@ class LazyHead:
         self._head: ClickHead | None = None
         self._lock = Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = Lock()
+
     def __call__(self) -> ClickHead:
         with self._lock:
             if self._head is None:
