@@ -142,6 +142,7 @@ class Banks:
                 commits.append(group.bank.forget_previous)  # a prediction does not replace a user's mask
                 continue
             if any(known):  # nor for objects that share the bank with a corrected one
+                part = part.clone()
                 part[known] = group.bank.values_of(index)[known].reshape_as(part[known])
             any_given = any(id in given for id in group.ids)
             kind: Kind = "given" if any_given else "kept" if stays else "temporary"
@@ -217,7 +218,10 @@ class Banks:
     def _parts(self, values: Tensor, groups: Iterable[Group]) -> Iterator[tuple[Group, Tensor]]:
         """The values of each group, from values (O, Cv, h, w) in the order of `ids`."""
         for group in groups:
-            yield group, values[[self.ids.index(id) for id in group.ids]]
+            if group.ids == self.ids:
+                yield group, values
+            else:  # stacked: a GPU would wait for a list of indices
+                yield group, torch.stack([values[self.ids.index(id)] for id in group.ids])
 
 
 def _ids(groups: Iterable[Group]) -> tuple[int, ...]:
