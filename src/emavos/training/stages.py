@@ -172,6 +172,7 @@ PAPER: Mapping[str, TrainConfig] = {
 
 OWN: Mapping[str, TrainConfig] = {
     "finetune": TrainConfig(  # from a trained model, on a few annotated clips
+        preset="stcn-tiny-unit",  # that of the default model
         sources=("own",),
         sampling="videos",
         real=0.5,
