@@ -337,7 +337,7 @@ def test_an_antialiased_mask_is_refused(tmp_path, mode):
 
 def test_a_mask_of_colours_is_refused_with_their_number(tmp_path):
     ImageOps.colorize(disc(smooth=False), "black", "orange").save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"RGB mask of 2 colours.*palette"):
+    with pytest.raises(ValueError, match=r"RGB mask of 2 colours.*--number-colours"):
         read_mask(tmp_path / "a.png")
 
 

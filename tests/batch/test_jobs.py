@@ -129,7 +129,7 @@ def test_where_there_are_no_jobs_it_is_said(tmp_path):
     with pytest.raises(ValueError, match="holds no videos; a folder has them beside their masks"):
         find_jobs(tmp_path)
     (tmp_path / "a.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match=r"a\.jsonl is no text"):
+    with pytest.raises(ValueError, match=r"a\.jsonl is not a list of jobs: byte 0 is no UTF-8"):
         find_jobs(tmp_path / "a.jsonl")
 
 
