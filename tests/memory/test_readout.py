@@ -290,5 +290,9 @@ def test_bad_arguments_say_what_was_given(change, message):
 
 @pytest.mark.parametrize("backend", ["dense", "blocks"])
 def test_a_memory_of_no_object_says_nothing_of_none(backend):
-    out = topk_readout(torch.rand(8, 5), torch.rand(30, 8), torch.rand(30, 0, 4), backend=backend)
+    received = torch.zeros(30)
+    out = topk_readout(
+        torch.rand(8, 5), torch.rand(30, 8), torch.rand(30, 0, 4), backend=backend, received=received
+    )
     assert out.shape == (0, 4, 5)
+    assert received.sum() == pytest.approx(5)

@@ -185,6 +185,8 @@ def _weighted_sum(similarity: Tensor, index: Tensor, values: Tensor, received: T
     if received is not None:
         received.index_add_(0, index.flatten(), weights.detach().flatten().to(received.dtype))
     weights = weights.to(rows.dtype)
+    if not rows.shape[1]:  # embedding_bag fails on rows without columns if it has several threads
+        return values.new_zeros(objects, channels, len(index))
     out = functional.embedding_bag(index, rows, mode="sum", per_sample_weights=weights)
     return out.view(len(index), objects, channels).permute(1, 2, 0)
 
