@@ -88,7 +88,9 @@ class Banks:
         """
         readout = torch.cat([group.bank.read(key, use) for group in self.groups])
         grouped = _ids(self.groups)
-        return readout if grouped == self.ids else readout[[grouped.index(id) for id in self.ids]]
+        if grouped == self.ids:
+            return readout
+        return torch.stack([readout[grouped.index(id)] for id in self.ids])
 
     def unread(self, index: int) -> None:
         """Do not count the last readout as use, if it was for this frame. For a step that failed."""
