@@ -84,7 +84,8 @@ class Sessions(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.groups = []  # (ids, indices of given frames) of objects introduced together
+        self.ids = ()  # in the order in which they came
+        self.groups = []  # (ids, indices of given frames) of objects with one memory
         self.given = []  # objects whose masks are known on the current frame
         self.remembered = {}  # (id, index of frame): the values that `remember` stored, which are to stay
         self.done = []  # what was done to the session and not undone
@@ -112,23 +113,28 @@ class Sessions(RuleBasedStateMachine):
             self.note_given(ids_in(mask))
             assert np.array_equal(self.result.mask[mask != 0], mask[mask != 0])
 
-    @property
-    def ids(self):
-        return tuple(id for ids, _ in self.groups for id in ids)
-
     def note_given(self, ids):
         if new := [id for id in ids if id not in self.ids]:
             self.groups.append((new, set()))
+            self.ids += tuple(new)
         self.given += ids
+        masked = {*self.given, *(id for id, index in self.remembered if index == self.result.index)}
         for id in ids:
             self.remembered.pop((id, self.result.index), None)
+        # objects with a mask part from those without
+        parts = [
+            ([id for id in members if (id in masked) is own], set(frames))
+            for members, frames in self.groups
+            for own in (True, False)
+        ]
+        self.groups = [part for part in parts if part[0]]
         for members, frames in self.groups:
-            if set(members) & set(self.given):
+            if set(members) <= masked:
                 frames.add(self.result.index)
 
     def before_an_edit(self):
         groups = [(list(ids), set(frames)) for ids, frames in self.groups]
-        account = groups, list(self.given), dict(self.remembered), list(self.done), self.result
+        account = self.ids, groups, list(self.given), dict(self.remembered), list(self.done), self.result
         self.undo.append((*account, bank_states(self.session)))
 
     @rule(mask=st.none() | masks())
@@ -195,6 +201,7 @@ class Sessions(RuleBasedStateMachine):
         self.result = self.do(lambda session: session.remove(gone))
         self.groups = [([id for id in ids if id not in gone], frames) for ids, frames in self.groups]
         self.groups = [group for group in self.groups if group[0]]
+        self.ids = tuple(id for id in self.ids if id not in gone)
         self.given = [id for id in self.given if id not in gone]
         self.remembered = {key: x for key, x in self.remembered.items() if key[0] not in gone}
         for id in self.ids:
@@ -283,7 +290,7 @@ class Sessions(RuleBasedStateMachine):
     @precondition(lambda self: self.undo)
     @rule()
     def take_back(self):
-        self.groups, self.given, self.remembered, self.done, self.result, states = self.undo.pop()
+        self.ids, self.groups, self.given, self.remembered, self.done, self.result, states = self.undo.pop()
         result = self.session.undo()
         assert result.ids == self.result.ids
         assert torch.equal(result.prob, self.result.prob)
