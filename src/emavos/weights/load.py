@@ -42,7 +42,7 @@ KNOWN: Mapping[str, KnownModel] = {
     "tiny": KnownModel(
         Path(__file__).parent / "tiny",
         "c5a84a10a53cd5a350afc76915922f87c5659940188219d2739ee2c199fc2fc9",
-        "c905389b86cc68152177bc76c9d9ddbfd4ca6185c819c18e27222e690c940d95",
+        "fff474a70144e0ed966a2e72fe838dafb690b2c176592c9f690e4760d30a1fcf",
     ),
     "base": KnownModel(
         Path(__file__).parent / "base",
