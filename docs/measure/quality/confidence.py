@@ -2,8 +2,8 @@
 
 Every sequence is tracked from its first mask in three ways: unchanged, through a window that the object
 leaves, and with noise in growing darkness, so that objects get lost. The output shows the area under the ROC
-curve for low confidence as a test of low J, the mean J by confidence, and how well absent objects are told
-apart from lost objects.
+curve for low confidence as a test of low J, the mean J by confidence, and how well absent
+objects are distinguished from lost objects.
 
 With `--objects`, each id of the masks is a separate object, and clips are only tracked unchanged.
 `--first-masks` adds first masks of several objects for data whose ground truth is only their union. The

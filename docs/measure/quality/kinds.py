@@ -84,7 +84,7 @@ KINDS = (
     ),
     Kind(
         "other programs, pages and people reach the page",
-        "without its token nothing is told, and an outdated page changes nothing",
+        "a request without the token learns nothing, and an outdated page changes nothing",
         ("ui/test_server.py",),
     ),
     Kind(

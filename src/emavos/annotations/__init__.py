@@ -1,5 +1,4 @@
-"""Masks as annotation tools save them: Labelme, CVAT, COCO, Label Studio, VIA, YOLO, NumPy; lists of "
-"labels."""
+"""Masks of annotation tools (Labelme, CVAT, COCO, Label Studio, VIA, YOLO, NumPy), and lists of labels."""
 
 from emavos.annotations.arrays import read_arrays
 from emavos.annotations.labels import LabelMap, read_labels

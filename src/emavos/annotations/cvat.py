@@ -30,7 +30,7 @@ _SHAPES = ("box", "polygon", "polyline", "points", "ellipse", "cuboid", "skeleto
 def read_cvat(text: str) -> tuple[list[Picture], list[str]]:
     """Its annotated frames, and the labels of the task in order.
 
-    Of a track, the frames count that somebody drew (its key frames); those in between are interpolated, and
+    A track counts on its key frames, which somebody drew. Frames in between are interpolated, and
     those where the object is outside show none.
     """
     reader = _Reader()
