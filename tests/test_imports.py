@@ -24,13 +24,15 @@ ALLOWED = {
     "weights": {"clicks", "frames", "io", "machine", "models"},
     "settings": {"frames", "memory", "models"},
     "session": {
+        "annotations",
         "clicks",
         "confidence",
         "frames",
-        "io",  # session/file and session/both_ways alone open files; a result is shown as a PNG
+        "io",  # session/file, session/both_ways and `Result.save` alone open files
         "memory",
         "models",
         "settings",
+        "visualize",
     },
     "review": {"confidence", "session"},
     "predictor": {

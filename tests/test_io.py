@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import builtins
+import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,10 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageOps
 
+import emavos
 from emavos.io import (
     VideoWriter,
+    davis_palette,
     list_images,
     open_frames,
     palette,
@@ -19,6 +23,7 @@ from emavos.io import (
     write_mask,
     write_video,
 )
+from emavos.visualize import colour
 
 
 def picture(level=0, height=32, width=48):
@@ -262,17 +267,35 @@ def test_a_mask_that_was_written_reads_back(tmp_path, high):
 
 
 @pytest.mark.parametrize("kind", [bool, np.uint8, np.int64])
-def test_masks_of_any_integers_are_written_with_the_colours_of_davis(tmp_path, kind):
+def test_masks_of_any_integers_are_written_in_the_colours_of_overlays(tmp_path, kind):
     mask = np.eye(6, 8).astype(kind)
     write_mask(tmp_path / "a.png", mask)
     with Image.open(tmp_path / "a.png") as image:
         np.testing.assert_array_equal(np.array(image.convert("RGB")), palette()[mask.astype(int)])
 
 
-def test_the_palette_is_that_of_voc():
-    assert palette()[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
-    assert palette()[[8, 64, 255]].tolist() == [[64, 0, 0], [32, 0, 0], [224, 224, 192]]
-    assert len(np.unique(palette(), axis=0)) == 256
+def test_the_palette_of_davis_is_that_of_voc():
+    assert davis_palette()[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+    assert davis_palette()[[8, 64, 255]].tolist() == [[64, 0, 0], [32, 0, 0], [224, 224, 192]]
+
+
+@pytest.mark.parametrize("colours", [palette, davis_palette])
+def test_masks_in_colours_of_a_known_palette_are_read_as_its_ids(tmp_path, colours):
+    assert len(np.unique(colours(), axis=0)) == 256
+    ids = np.random.default_rng(0).permutation(256).reshape(16, 16)
+    mask = np.kron(ids, np.ones((4, 4), int)).astype(np.int32)
+    for name, saved in (("a.png", colours()[mask]), ("b.png", np.dstack([colours()[mask], mask * 0 + 255]))):
+        Image.fromarray(saved.astype(np.uint8)).save(tmp_path / name)
+        np.testing.assert_array_equal(read_mask(tmp_path / name), mask)
+    write_mask(tmp_path / "c.png", mask, colours())
+    np.testing.assert_array_equal(read_mask(tmp_path / "c.png"), mask)
+
+
+def test_an_id_has_one_colour_in_masks_overlays_and_on_the_page():
+    script = (Path(emavos.__file__).parent / "ui/static/page.js").read_text()
+    vivid = re.search(r"const colours = (\[\[.*?\]\])", script, re.DOTALL)[1]
+    assert json.loads(vivid) == palette()[1:9].tolist()
+    assert [list(colour(id)) for id in (0, 1, 9, 255, 256)] == palette()[[0, 1, 9, 255, 1]].tolist()
 
 
 @pytest.mark.parametrize("id", [-1, 65536])

@@ -21,7 +21,7 @@ from emavos.io import FrameSource, ahead, open_frames, read_ahead, read_mask
 from emavos.io.ahead import has_spare_core
 from emavos.machine import one_thread_after_fork
 from emavos.memory import MemoryPolicy
-from emavos.models import STCN, Features, compiled, folded, weights_sha256
+from emavos.models import PRESETS, STCN, Features, compiled, folded, weights_sha256
 from emavos.session import Result, Session
 from emavos.session.both_ways import Direction, check_direction, propagate_backward, propagate_both
 from emavos.settings import Settings, Shortcuts, check_network
@@ -172,6 +172,17 @@ class Predictor:
         self.model.to(place)
         self.network.to(place)
         return self
+
+    def __repr__(self) -> str:
+        config = self.model.config
+        name = next((name for name, known in PRESETS.items() if known == config), config.trunk)
+        size = "source" if self.size is None else self.size
+        dtype = str(self.dtype).removeprefix("torch.")
+        millions = sum(p.numel() for p in self.model.parameters()) / 1e6
+        return (
+            f"Predictor({name}, {millions:.1f} million parameters, "
+            f"device={self.device}, dtype={dtype}, size={size}, policy={self.policy})"
+        )
 
     @property
     def device(self) -> torch.device:

@@ -8,7 +8,7 @@ from emavos.evaluation import PROTOCOLS, find_videos
 from emavos.evaluation.baseline import CopyFirstMask
 from emavos.evaluation.prediction import predict
 from emavos.evaluation.submission import write_submission
-from emavos.io import palette, read_mask, write_mask
+from emavos.io import davis_palette, read_mask, write_mask
 from trees import davis_tree, youtube_tree
 
 
@@ -29,7 +29,7 @@ def test_davis_has_a_folder_for_each_sequence_and_every_frame(davis):
         assert inside == ["one/00000.png", "one/00001.png", "one/00002.png", "two/00000.png", "two/00001.png"]
         with archive.open("one/00002.png") as file, Image.open(file) as image:
             assert image.mode == "P"
-            assert image.getpalette()[:12] == palette()[:4].ravel().tolist()
+            assert image.getpalette()[:12] == davis_palette()[:4].ravel().tolist()
 
 
 def test_youtube_has_the_folder_annotations_and_the_frames_that_are_asked_for(tmp_path):
@@ -75,7 +75,7 @@ def spoil(path, kind):
         image.putpalette([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3])
         image.save(path)
     else:
-        Image.fromarray(palette()[mask]).save(path)
+        Image.fromarray(davis_palette()[mask]).save(path)
 
 
 @pytest.mark.parametrize(

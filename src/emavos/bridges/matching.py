@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emavos.annotations.outlines import box_of
 from emavos.bridges.first import planes_of
 from emavos.io import IdMask
 
@@ -62,14 +63,6 @@ def match(result: Any, detections: Any, least: float = 0.5) -> Matches:
         tuple(row for row in range(len(iou)) if row not in pairs),
         tuple(id for column, id in enumerate(ids) if column not in {*pairs.values()}),
     )
-
-
-def box_of(plane: NDArray[Any]) -> tuple[int, int, int, int]:
-    """The box x, y, x, y of a binary mask (H, W): its first pixel, and the pixel after its last."""
-    rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
-    if not len(rows):
-        raise ValueError("a plane without a pixel has no box")
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def iou_of_boxes(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from emavos.evaluation.layouts import Video, some
-from emavos.io import IdMask, Pixels, ahead, behind, read_frame, write_mask
+from emavos.io import IdMask, Pixels, ahead, behind, davis_palette, read_frame, write_mask
 from emavos.io.text import read_json
 from emavos.io.whole import partial_folder, replacing, sweep
 
@@ -186,7 +186,7 @@ def follow_video(
             seconds += time.perf_counter() - start
             count += 1
             if path.stem in wanted:
-                later(write_mask, folder / f"{path.stem}.png", np.asarray(mask))
+                later(write_mask, folder / f"{path.stem}.png", np.asarray(mask), davis_palette())
             each_frame(video, count)
     return Timing(count, seconds)
 

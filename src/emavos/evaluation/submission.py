@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from emavos.evaluation.layouts import Video, foreground, some
-from emavos.io import palette, read_mask
+from emavos.io import davis_palette, read_mask
 from emavos.io.images import FORMATS
 from emavos.io.whole import replacing
 
@@ -73,5 +73,5 @@ def _problems(video: Video, results: Path) -> Iterator[str]:
             yield f"{shown} has id {some([str(i) for i in foreign])}, which no given mask shows"
         elif colours is None:
             yield f"{shown} has no palette (its mode is {mode})"
-        elif colours[: 3 * (max(ids) + 1)] != palette()[: max(ids) + 1].ravel().tolist():
+        elif colours[: 3 * (max(ids) + 1)] != davis_palette()[: max(ids) + 1].ravel().tolist():
             yield f"{shown} has other colours than those of DAVIS"

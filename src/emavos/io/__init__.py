@@ -1,7 +1,7 @@
 """Read frames and masks from folders, videos and cameras; write palette PNGs and mp4 videos."""
 
 from emavos.io.ahead import ahead, behind, read_ahead
-from emavos.io.ids import IdMask, palette
+from emavos.io.ids import IdMask, davis_palette, palette
 from emavos.io.images import Pixels, read_frame, read_mask, write_image, write_mask
 from emavos.io.opening import list_images, open_frames
 from emavos.io.source import FrameSource, InputWarning, Reel, open_reel
@@ -18,6 +18,7 @@ __all__ = [
     "VideoWriter",
     "ahead",
     "behind",
+    "davis_palette",
     "list_images",
     "open_frames",
     "open_reel",

@@ -21,8 +21,8 @@ MARK = "emavos-ids"  # key of a PNG text chunk with `mark_of` the ids
 def ids_of_picture(image: Image.Image, name: str = "the mask") -> IdMask:
     """The ids of a mask, (H, W) int32: palette indices, 8- or 16-bit gray values, or 0 and 1.
 
-    Three equal channels, opaque alpha, floats with integer values and the colours of `palette` are also read
-    as ids.
+    Three equal channels, opaque alpha, floats with integer values, and the colours of `palette` or
+    `davis_palette` are also read as ids.
 
     image: picture of a mask.
     name: name of the mask for error messages.
@@ -82,17 +82,25 @@ def flat_colours(image: Image.Image, name: str) -> NDArray[np.uint8]:
 
 
 def _plain_ids(pixels: NDArray[np.uint32]) -> NDArray[np.uint8] | None:
-    """The ids of opaque gray or DAVIS colours (H, W, 3 or 4); None for other colours."""
+    """The ids of opaque gray, or of the colours of a known palette (H, W, 3 or 4); None for other colours."""
     colours = pixels[..., :3]
     if pixels.shape[2] == 4 and not (pixels[..., 3] == 255).all():
         return None
     if (colours == colours[..., :1]).all():
         return colours[..., 0].astype(np.uint8)
     packed = (colours << np.array([0, 8, 16], np.uint32)).sum(axis=2)
-    known = (palette().astype(np.uint32) << np.array([0, 8, 16], np.uint32)).sum(axis=1)
-    order = np.argsort(known)
-    found = order[np.searchsorted(known, packed, sorter=order).clip(max=255)]
-    return found.astype(np.uint8) if (known[found] == packed).all() else None
+    for known in _packed_palettes():
+        order = np.argsort(known)
+        found = order[np.searchsorted(known, packed, sorter=order).clip(max=255)]
+        if (known[found] == packed).all():
+            return found.astype(np.uint8)
+    return None
+
+
+def _packed_palettes() -> list[NDArray[np.uint32]]:
+    """The known palettes, each colour as one number: (256,) of each."""
+    shifts = np.array([0, 8, 16], np.uint32)
+    return [(colours.astype(np.uint32) << shifts).sum(axis=1) for colours in (palette(), davis_palette())]
 
 
 def _background_at_zero(image: Image.Image, mask: IdMask, name: str) -> IdMask:
@@ -102,7 +110,7 @@ def _background_at_zero(image: Image.Image, mask: IdMask, name: str) -> IdMask:
     mask: (H, W) of palette indices.
     name: name of the mask for the warning.
 
-    If the palette is a reordering of `palette`, the colours give the ids. In other palettes, the background
+    If the palette is a reordering of a known one, the colours give the ids. In other palettes, the background
     is the only transparent entry, or the black entry if entry 0 has a colour. The background swaps places
     with entry 0.
     """
@@ -111,11 +119,12 @@ def _background_at_zero(image: Image.Image, mask: IdMask, name: str) -> IdMask:
     if not used.size or used[-1] >= len(held):
         return mask
     packed = (held[: used[-1] + 1] << np.array([0, 8, 16], np.uint32)).sum(axis=1)
-    known = (palette().astype(np.uint32) << np.array([0, 8, 16], np.uint32)).sum(axis=1)
-    if len(packed) > 1 and len({*packed.tolist()}) == len(packed) and {*packed.tolist()} <= {*known.tolist()}:
-        ids = np.array([int(np.flatnonzero(known == colour)[0]) for colour in packed], np.int32)
-        _tell(f"{name} has the palette of DAVIS in another order; its ids are those of the colours")
-        return ids[mask]
+    for known, whose in zip(_packed_palettes(), ("emavos", "DAVIS"), strict=True):
+        colours = {*packed.tolist()}
+        if len(packed) > 1 and len(colours) == len(packed) and colours <= {*known.tolist()}:
+            ids = np.array([int(np.flatnonzero(known == one)[0]) for one in packed], np.int32)
+            _tell(f"{name} has the palette of {whose} in another order; its ids are those of the colours")
+            return ids[mask]
     background = _background_of(image, packed, used)
     if background == 0:
         return mask
@@ -150,9 +159,49 @@ def mark_of(mask: NDArray[Any]) -> str:
     return f"{zlib.crc32(mask.astype('<u2').tobytes()):08x}"
 
 
+_COLOURS = (
+    (255, 84, 92),  # coral
+    (38, 156, 255),  # azure
+    (70, 214, 105),  # green
+    (255, 202, 48),  # amber
+    (176, 102, 255),  # violet
+    (0, 208, 204),  # turquoise
+    (255, 110, 196),  # pink
+    (255, 142, 38),  # orange
+)
+
+
+def colour(id: int) -> tuple[int, int, int]:
+    """The colour (red, green, blue) of an id in masks, overlays, notebooks and on the page.
+
+    id: 0 is black; ids above 255 repeat the colours from 1 on.
+    """
+    red, green, blue = palette()[0 if id == 0 else (id - 1) % 255 + 1].tolist()
+    return red, green, blue
+
+
 @cache
 def palette() -> NDArray[np.uint8]:
+    """The colours of ids 0 to 255, (256, 3): black, then eight vivid colours, the same darker, then paler.
+
+    From 25 on the 24 colours repeat, a shade nearer to gray each time, so that each id has its own colour.
+    """
+    colours = np.zeros((256, 3), dtype=np.int64)
+    for place in range(255):
+        towards = (None, 0, 255)[place // 8 % 3]
+        vivid = np.array(_COLOURS[place % 8])
+        mixed = vivid if towards is None else (2 * vivid + towards) // 3
+        colours[place + 1] = mixed + np.where(mixed < 128, 1, -1) * (place // 24)
+    palette = colours.astype(np.uint8)
+    palette.flags.writeable = False  # the cached array is shared by all callers
+    return palette
+
+
+@cache
+def davis_palette() -> NDArray[np.uint8]:
     """The 256 colours of PASCAL VOC and DAVIS, (256, 3): black, maroon, green, olive, navy, ...
+
+    Read as ids like those of `palette`; servers of benchmarks expect these.
 
     The bits of an id are dealt in turn to red, green and blue, filling each from its highest bit.
     """
@@ -165,10 +214,7 @@ def palette() -> NDArray[np.uint8]:
 
 
 def mask_png(mask: IdMask, longest: int = 640) -> bytes:
-    """A mask (H, W) of ids as PNG bytes in the colours of `palette`, with sides up to `longest` pixels.
-
-    Ids above 255 reuse the colours from 1 on.
-    """
+    """A mask (H, W) of ids as PNG bytes in the colours of `palette`, with sides up to `longest` pixels."""
     step = -(-max(*mask.shape, 1) // longest)
     small = mask[::step, ::step]
     image = Image.fromarray(np.where(small == 0, 0, (small - 1) % 255 + 1).astype(np.uint8))
@@ -179,10 +225,15 @@ def mask_png(mask: IdMask, longest: int = 640) -> bytes:
 
 
 def _has_our_palette(image: Image.Image, mask: IdMask) -> bool:
-    """Whether a mask (H, W) has the DAVIS palette; smoothing in an editor would have changed the palette."""
-    colours = image.getpalette() if image.mode == "P" else None
-    count = 3 * (int(mask.max(initial=0)) + 1)
-    return colours is not None and colours[:count] == palette().ravel()[: len(colours[:count])].tolist()
+    """Whether a mask (H, W) has a known palette; smoothing in an editor would have changed the palette."""
+    return image.mode == "P" and is_known_palette(
+        (image.getpalette() or [])[: 3 * (int(mask.max(initial=0)) + 1)]
+    )
+
+
+def is_known_palette(values: list[int]) -> bool:
+    """Whether the values (red, green, blue, red, ...) of a palette begin `palette` or `davis_palette`."""
+    return any(values == known.ravel()[: len(values)].tolist() for known in (palette(), davis_palette()))
 
 
 def _looks_antialiased(mask: NDArray[Any]) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from emavos.io.ids import MARK, IdMask, ids_of_picture, mark_of, palette
+from emavos.io.ids import MARK, IdMask, ids_of_picture, is_known_palette, mark_of, palette
 from emavos.io.source import InputWarning
 from emavos.io.whole import replacing
 
@@ -51,18 +51,22 @@ def read_mask(path: PathLike) -> IdMask:
     return ids_of_picture(read_image(path), os.fspath(path))
 
 
-def write_mask(path: PathLike, mask: NDArray[Any]) -> None:
-    """Write ids (H, W) as a PNG: with the DAVIS palette up to id 255, as 16-bit gray up to id 65535.
+def write_mask(path: PathLike, mask: NDArray[Any], colours: NDArray[np.uint8] | None = None) -> None:
+    """Write ids (H, W) as a PNG: palette indices up to id 255, 16-bit gray up to id 65535.
+
+    path: file to write.
+    mask: (H, W) of ids.
+    colours: (256, 3) of the palette: `palette()` (also None), as in overlays, or `davis_palette()`.
 
     The file is written atomically. Equal masks give equal bytes, and `read_mask` returns the same ids. Raises
     ValueError if the mask does not fit a PNG.
     """
-    content = encode_mask(mask)
+    content = encode_mask(mask, colours)
     with replacing(Path(path)) as partial:
         partial.write_bytes(content)
 
 
-def encode_mask(mask: NDArray[Any]) -> bytes:
+def encode_mask(mask: NDArray[Any], colours: NDArray[np.uint8] | None = None) -> bytes:
     """The bytes written by `write_mask`."""
     if mask.ndim != 2 or mask.dtype.kind not in "bui":
         raise ValueError(f"a mask is (H, W) of integers, not {mask.shape} of {mask.dtype}")
@@ -74,7 +78,7 @@ def encode_mask(mask: NDArray[Any]) -> bytes:
     notes = PngInfo()
     image = Image.fromarray(mask.astype(np.uint8 if high <= 0xFF else np.uint16))
     if high <= 0xFF:
-        image.putpalette(palette().tobytes())
+        image.putpalette((palette() if colours is None else colours).tobytes())
     else:  # the mark distinguishes 16-bit ids from shades of gray
         notes.add_text(MARK, mark_of(mask))
     file = io.BytesIO()
@@ -135,8 +139,7 @@ def header_size(path: PathLike) -> tuple[int, int]:
 def refuse_mask(image: Image.Image, path: PathLike) -> None:
     """Raise ValueError if a picture is a mask, in the form written by `write_mask` or DAVIS."""
     colours = (image.getpalette() or []) if image.mode == "P" else []
-    davis = len(colours) >= 12 and colours == palette().ravel()[: len(colours)].tolist()
-    if davis or MARK in image.info:
+    if (len(colours) >= 12 and is_known_palette(colours)) or MARK in image.info:
         raise ValueError(
             f"{path} is a mask of object ids, and lies among the frames; move it to a folder of its own"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from base64 import b64encode
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,11 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emavos.annotations.outlines import Polygon, box_of, outlines
 from emavos.confidence.expected import ObjectState
+from emavos.frames.preprocess import to_frame
+from emavos.io import Pixels, write_mask
 from emavos.io.ids import mask_png
+from emavos.visualize import overlay
 
 
-@dataclass(frozen=True, eq=False)  # comparing tensors returns no single bool
+@dataclass(frozen=True, eq=False, repr=False)  # comparing tensors returns no single bool
 class Result:
     """The masks of one frame, at the size of the frame.
 
@@ -48,12 +53,51 @@ class Result:
             for id, confidence in zip(self.ids, self.confidences, strict=True)
         }
 
+    @cached_property
+    def boxes(self) -> dict[int, tuple[int, int, int, int]]:
+        """{id: (x, y, x, y)} of visible objects: the first pixel, and the pixel after the last."""
+        return {id: box_of(self.mask == id) for id, state in self.objects.items() if state.present}
+
+    def polygons(self, tolerance: float = 0.0) -> dict[int, list[Polygon]]:
+        """{id: polygons} of visible objects, one polygon (P, 2) of x and y for each connected part.
+
+        tolerance: see `emavos.bridges.outlines`.
+        """
+        return {
+            id: outlines(self.mask == id, tolerance) for id, state in self.objects.items() if state.present
+        }
+
+    def overlay(self, frame: object, alpha: float = 0.5, contour: bool = True) -> Pixels:
+        """The frame with its objects in colour, (H, W, 3) uint8. See `emavos.visualize.overlay`.
+
+        frame: the frame of this result, as for `Session.step`.
+        """
+        pixels = to_frame(frame).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        return overlay(pixels, self.mask, alpha=alpha, contour=contour)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the mask as a PNG of ids, in the colours of overlays. See `emavos.io.write_mask`.
+
+        path: file to write, named .png. Its folder must exist.
+        """
+        if os.path.splitext(path)[1].lower() != ".png":
+            raise ValueError(
+                f"{os.fspath(path)} is not named .png, the one kind of file that a mask is saved as"
+            )
+        write_mask(path, self.mask)
+
+    def __repr__(self) -> str:
+        height, width = self.prob.shape[1:]
+        sure = zip(self.ids, self.confidences, strict=True)
+        objects = ", ".join(f"{id}: {confidence:.2f}" for id, confidence in sure)
+        return f"Result(index={self.index}, size={height}x{width}, confidences={{{objects}}})"
+
     def _repr_png_(self) -> bytes:
         """The mask in colours, for notebooks."""
         return mask_png(self.mask)
 
     def _repr_html_(self) -> str:
-        seen = [id for id in self.ids if (self.mask == id).any()]
+        seen = [id for id, state in self.objects.items() if state.present]
         objects = ", ".join(map(str, seen)) or "none"
         picture = b64encode(self._repr_png_()).decode()
         return f'<p>frame {self.index}: objects {objects}</p><img src="data:image/png;base64,{picture}">'

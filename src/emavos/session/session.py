@@ -106,6 +106,13 @@ class Session:
         self._seen: SeenFrame | None = None  # the current frame, once it was clicked on
         self._clicks: Mapping[int, ObjectClicks] = {}  # on the current frame, by object
 
+    def __repr__(self) -> str:
+        size = "unknown" if self.frame_size is None else "{}x{}".format(*self.frame_size)
+        return (
+            f"Session(index={self.index}, ids={self.ids}, frame_size={size}, "
+            f"memory={self.nbytes / 1e6:.1f} MB)"
+        )
+
     @property
     def policy(self) -> MemoryPolicy:
         """Which frames the memory stores and evicts."""

@@ -1,7 +1,8 @@
 """Pictures of masks and scores: coloured overlays, contact sheets, grids, curves."""
 
+from emavos.io.ids import colour
 from emavos.visualize.curves import curves
-from emavos.visualize.overlays import colour, overlay
+from emavos.visualize.overlays import overlay
 from emavos.visualize.sheets import INK, PAPER, comparison_grid, contact_sheet
 
 __all__ = ["INK", "PAPER", "colour", "comparison_grid", "contact_sheet", "curves", "overlay"]

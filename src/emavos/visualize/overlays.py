@@ -9,17 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emavos.io import IdMask, Pixels
-
-_COLOURS = (
-    (255, 84, 92),  # coral
-    (38, 156, 255),  # azure
-    (70, 214, 105),  # green
-    (255, 202, 48),  # amber
-    (176, 102, 255),  # violet
-    (0, 208, 204),  # turquoise
-    (255, 110, 196),  # pink
-    (255, 142, 38),  # orange
-)
+from emavos.io.ids import colour
 
 
 def overlay(
@@ -52,15 +42,6 @@ def overlay(
         paint[lines] += 0.3 * (255 - paint[lines])
         weight[lines] = 1
     return np.rint(frame + weight[..., None] * (paint - frame)).astype(np.uint8)
-
-
-def colour(id: int) -> tuple[int, int, int]:
-    """The colour (red, green, blue) of an id: eight vivid colours, the same darker, then paler, and again."""
-    towards = (None, 0, 255)[(id - 1) // len(_COLOURS) % 3]
-    red, green, blue = _COLOURS[(id - 1) % len(_COLOURS)]
-    if towards is None:
-        return red, green, blue
-    return (2 * red + towards) // 3, (2 * green + towards) // 3, (2 * blue + towards) // 3
 
 
 def _contours(indices: NDArray[Any], width: int) -> NDArray[np.bool_]:
