@@ -216,9 +216,10 @@ def test_the_largest_halves_do_not_overflow(backend, dtype):
     assert (out.abs() <= values.float().abs().amax() * 1.01).all()
 
 
+@pytest.mark.parametrize("unit_keys", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_keys_whose_squares_are_no_number_are_an_error_that_names_frame_and_object(model, backend):
-    network = STCN(replace(model.config, unit_keys=False)).eval()  # keys of unit length have no such squares
+def test_keys_whose_squares_are_no_number_are_an_error_that_names_frame_and_object(model, backend, unit_keys):
+    network = STCN(replace(model.config, unit_keys=unit_keys)).eval()
     network.load_state_dict(model.state_dict(), strict=False)
     with torch.no_grad():
         for weight in network.key_encoder.key_proj.parameters():

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from emavos import Session
+from emavos.models import PRESETS, STCN
 from emavos.weights import load_model
 
 FRAME = np.full((32, 48, 3), 90, np.uint8)
@@ -22,6 +23,15 @@ def test_weights_that_are_not_finite_name_frame_and_object(bad):
     with pytest.raises(FloatingPointError, match="frame 1: the network gives NaN or infinity for object 7"):
         session.step(FRAME)
     assert session.index == 1
+
+
+def test_unit_keys_are_those_of_normalize_to_the_bit():
+    encoder = STCN(PRESETS["stcn-tiny-unit"]).key_encoder
+    generator = torch.Generator().manual_seed(0)
+    for scale in (0, 1e-30, 1e-6, 1, 1e6, 1e16):
+        key = torch.randn(2, 64, 3, 4, generator=generator) * scale
+        wanted = torch.nn.functional.normalize(key, dim=1) * encoder.log_scale.exp()
+        assert torch.equal(encoder._key(key), wanted)
 
 
 def test_a_frame_that_is_not_finite_is_named():

@@ -83,7 +83,9 @@ class KeyEncoder(nn.Module):
         """The key from the output of its projection, (B, Ck, h, w)."""
         if self.log_scale is None:
             return key
-        return functional.normalize(key, dim=1) * self.log_scale.to(key.dtype).exp()
+        length = key.norm(dim=1, keepdim=True).clamp_min(1e-12)  # (B, 1, h, w)
+        length = length + (length - length)  # infinity becomes NaN, or the key would be 0 without an error
+        return key / length * self.log_scale.to(key.dtype).exp()
 
 
 def _wide(projection: nn.Conv2d, x: Tensor) -> Tensor:
