@@ -13,9 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from emavos import MemoryPolicy, Predictor, Session, Shortcuts
 from emavos.demo import synthetic_clip
+from emavos.io import InputWarning, open_frames, read_ahead
+from emavos.io.source import notice, noting
 from emavos.weights import load_model
 from trees import training_tree
 
@@ -58,6 +61,46 @@ def test_one_predictor_in_eight_threads_gives_each_video_what_it_gets_alone(mode
             assert list(pool.map(together, clips)) == alone
     finally:
         threading.setprofile(None)
+
+
+def test_each_thread_is_told_of_its_own_frames_only(tmp_path):
+    for number in range(THREADS):
+        images = {f"{i:02d}": np.full((8, 8), 900 + number, np.uint16) for i in range(3)}
+        (tmp_path / str(number)).mkdir()
+        for name, image in images.items():
+            Image.fromarray(image).save(tmp_path / str(number) / f"{name}.png")
+        (tmp_path / str(number) / f"notes{number}.psd").touch()
+    start, end = threading.Barrier(THREADS), threading.Barrier(THREADS)
+
+    def read(number):
+        folder = tmp_path / str(number)
+        with noting() as notes:
+            start.wait()
+            frames = open_frames(folder)  # one note is of the folder, the other of the thread that reads
+            assert len([*read_ahead(frames)]) == 3
+            end.wait()
+        assert len(notes) == 2
+        assert all(note.startswith(str(folder)) for note in notes)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(read, range(THREADS)))
+
+
+def test_notes_are_kept_from_the_caller_and_given_to_whoever_asked_last():
+    def told_of_another_thread():
+        with noting() as outer:
+            notice("a")
+            with noting() as inner:
+                for text in ("b", "b", "c"):
+                    notice(text)
+            other = threading.Thread(target=notice, args=("of another thread",))
+            other.start()
+            other.join()
+        return outer, inner
+
+    with pytest.warns(InputWarning) as told:
+        assert told_of_another_thread() == (["a"], ["b", "c"])
+    assert [str(one.message) for one in told] == ["of another thread"]
 
 
 def test_a_session_that_is_dropped_is_freed_at_once(model, tmp_path):
@@ -159,6 +202,8 @@ from torch.utils.data import DataLoader, Dataset
 from emavos import MemoryPolicy, Predictor
 from emavos.data import Clips, ClipSamples, StaticImages
 from emavos.demo import synthetic_clip
+from emavos.io import InputWarning, open_frames, read_ahead
+from emavos.io.source import notice, noting
 from emavos.weights import load_model
 
 torch.set_num_threads(2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from emavos.annotations.yolo import read_yolo
 from emavos.io.ids import IdMask
 from emavos.io.images import PathLike
 from emavos.io.opening import natural_order
-from emavos.io.source import InputWarning
+from emavos.io.source import notice
 from emavos.io.text import read_json, read_text
 
 SUFFIXES = (".json", ".xml", ".txt")
@@ -193,7 +192,7 @@ def _tell(path: Path, pictures: Sequence[Picture], numbered: Numbered) -> None:
         what = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
         notes.append(f"left out, as they enclose no mask: {what:.100}")
     if notes:
-        warnings.warn(f"{path}: {'; '.join(notes)}", InputWarning, stacklevel=4)
+        notice(f"{path}: {'; '.join(notes)}", stacklevel=4)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,7 +14,7 @@ from emavos.frames.mask_files import ARRAYS
 from emavos.frames.preprocess import check_short_side
 from emavos.io import list_images
 from emavos.io.images import PathLike
-from emavos.io.source import InputWarning
+from emavos.io.source import notice
 from emavos.io.text import read_text
 from emavos.memory import MemoryPolicy
 
@@ -172,10 +171,9 @@ def _of_folder(folder: Path) -> Iterator[Job]:
             others.append(video)
     if left_out := [video.name for video in others if video.stem not in jobs]:
         names = ", ".join(left_out[:4]) + (f" and {len(left_out) - 4} more" if len(left_out) > 4 else "")
-        warnings.warn(
+        notice(
             f"{folder}: {names} lies beside a mask and is no video of a kind known by its name; "
             "name it in a list of jobs",
-            InputWarning,
             stacklevel=2,
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,10 +15,11 @@ from emavos.annotations import Annotations, LabelMap, read_annotations, read_arr
 from emavos.annotations.labels import find_labels
 from emavos.annotations.reading import SUFFIXES, annotation_files
 from emavos.frames.masks import check_given
-from emavos.io import FrameSource, IdMask, InputWarning, Pixels, list_images, read_mask
+from emavos.io import FrameSource, IdMask, Pixels, list_images, read_mask
 from emavos.io.ids import flat_colours
 from emavos.io.images import IMAGE_SUFFIXES, PathLike, read_image
 from emavos.io.opening import natural_order
+from emavos.io.source import notice
 
 ARRAYS = (".npy", ".npz")
 MASK_SUFFIXES = frozenset({*IMAGE_SUFFIXES, *ARRAYS, *SUFFIXES})
@@ -266,4 +266,4 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _tell(note: str) -> None:
-    warnings.warn(note, InputWarning, stacklevel=3)
+    notice(note, stacklevel=3)

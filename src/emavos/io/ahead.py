@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from emavos.io.source import FrameSource
@@ -32,14 +33,14 @@ def read_ahead(frames: FrameSource) -> Iterator[Any]:
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:
-    """The items, prefetched in a thread."""
-    source = iter(items)
+    """The items, prefetched in a thread. The thread sees the caller's context variables."""
+    source, context = iter(items), copy_context()
     pool = ThreadPoolExecutor(1, "emavos-read")
     waiting: deque[Future[T]] = deque()
     try:
         while True:
             while len(waiting) < _ITEMS:
-                waiting.append(pool.submit(next, source, _END))
+                waiting.append(pool.submit(context.run, next, source, _END))
             item = waiting.popleft().result()
             if item is _END:
                 return

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
-from emavos.io.source import FrameSource, InputWarning
+from emavos.io.source import FrameSource, notice
 
 _NUMBERED = re.compile(r"%(0?)([0-9]{0,2})d")
 _MOST_MISSING = 4  # missing numbers listed in a warning
@@ -146,4 +145,4 @@ def _tell_missing(path: Path, numbers: list[int]) -> None:
     if gaps:
         shown = ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in gaps[:_MOST_MISSING])
         more = " and more" if len(gaps) > _MOST_MISSING else ""
-        warnings.warn(f"{path}: no file has the numbers {shown}{more}", InputWarning, stacklevel=5)
+        notice(f"{path}: no file has the numbers {shown}{more}", stacklevel=5)

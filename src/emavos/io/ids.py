@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from functools import cache
 from io import BytesIO
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from emavos.io.source import InputWarning
+from emavos.io.source import notice
 
 IdMask = NDArray[np.int32]  # (H, W), 0 is background
 MARK = "emavos-ids"  # key of a PNG text chunk with `mark_of` the ids
@@ -151,7 +150,7 @@ def _background_of(image: Image.Image, packed: NDArray[np.uint32], used: NDArray
 
 
 def _tell(note: str) -> None:
-    warnings.warn(note, InputWarning, stacklevel=4)
+    notice(note, stacklevel=4)
 
 
 def mark_of(mask: NDArray[Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from emavos.io.ids import MARK, IdMask, ids_of_picture, is_known_palette, mark_of, palette
-from emavos.io.source import InputWarning
+from emavos.io.source import notice
 from emavos.io.whole import replacing
 
 # Recognised by content, not by name. Pillow supports more formats, some of which start other programs (EPS).
@@ -165,11 +164,10 @@ def pixels_of(image: Image.Image, name: str = "the frame", window: Window | None
         if gray.dtype.kind == "f" or gray.min() < 0 or gray.max() > 0xFFFF:
             raise ValueError(f"{name} has 32 bits a channel; say what is black and white: --window LOW,HIGH")
         if 0 < (bits := int(gray.max()).bit_length()) <= 14:
-            warnings.warn(
+            notice(
                 f"a picture of 16 bits uses the lower {bits} alone and is seen nearly black; say what is "
                 f"white, for "
                 f"all frames: --window 0,{2**bits - 1}, or open_frames(..., window=(0, {2**bits - 1}))",
-                InputWarning,
                 stacklevel=2,
             )
         gray = ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence, Sized
 from contextlib import suppress
@@ -32,7 +31,7 @@ from emavos.io.images import (
     read_image,
     refuse_mask,
 )
-from emavos.io.source import FrameSource, InputWarning
+from emavos.io.source import FrameSource, notice
 from emavos.io.video import CameraSource, Damaged, VideoSource
 
 # Image formats of cameras and programs without support here; a warning lists such files.
@@ -177,7 +176,7 @@ def _of_files(
         "are named unlike the other images and are frames as they are",
     )
     if note := order_to_tell([file.stem for file in files]):
-        warnings.warn(f"{folder}: {note}", InputWarning, stacklevel=3)
+        notice(f"{folder}: {note}", stacklevel=3)
     return Images(files, window)
 
 
@@ -360,10 +359,9 @@ def _window_up_to(highest: Sequence[int], name: str) -> Window | None:
     if not 0 < bits <= 14:
         return None
     white = 2**bits - 1
-    warnings.warn(
+    notice(
         f"{name}: images of 16 bits use the lower {bits}; all frames are shown from 0 to {white} "
         f"(--window 0,{white})",
-        InputWarning,
         stacklevel=6,
     )
     return 0.0, float(white)
@@ -392,7 +390,7 @@ def _tell(folder: Path, files: Sequence[Path], one: str, several: str) -> None:
         names = ", ".join(file.name for file in files[:4]) + (
             f" and {len(files) - 4} more" if len(files) > 4 else ""
         )
-        warnings.warn(f"{folder}: {names} {one if len(files) == 1 else several}", InputWarning, stacklevel=4)
+        notice(f"{folder}: {names} {one if len(files) == 1 else several}", stacklevel=4)
 
 
 def _pattern(name: str) -> str:

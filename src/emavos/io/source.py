@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 from emavos.io.spool import Spool
@@ -14,25 +15,31 @@ class InputWarning(UserWarning):
     """A warning about input read in a way you may not intend: files skipped, dark or in an odd order."""
 
 
+_NOTES: ContextVar[list[str] | None] = ContextVar("notes", default=None)
+_MOST_NOTES = 20
+
+
 @contextmanager
-def noting(most: int = 20) -> Iterator[list[str]]:
-    """Collect the texts of `InputWarning`s instead of showing them: each text once, at most `most` texts.
+def noting() -> Iterator[list[str]]:
+    """Collect the texts of `InputWarning`s instead of showing them: each text once, at most 20 texts.
 
-    Like all of `warnings`, this affects the whole process, including prefetching threads.
+    Only notices of this thread and of the threads that read ahead for it are collected.
     """
-    notes: list[str] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", InputWarning)
-        others = warnings.showwarning
-
-        def note(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-            if not issubclass(category, InputWarning):
-                others(message, category, *rest, **more)
-            elif str(message) not in notes and len(notes) < most:
-                notes.append(str(message))
-
-        warnings.showwarning = note
+    notes, before = list[str](), _NOTES.get()
+    _NOTES.set(notes)
+    try:
         yield notes
+    finally:
+        _NOTES.set(before)
+
+
+def notice(note: str, stacklevel: int = 1) -> None:
+    """Warn about the input with an `InputWarning`, or add the text to the list of `noting`."""
+    notes = _NOTES.get()
+    if notes is None:
+        warnings.warn(note, InputWarning, stacklevel=stacklevel + 1)
+    elif note not in notes and len(notes) < _MOST_NOTES:
+        notes.append(note)
 
 
 class Reel(Protocol):

@@ -6,7 +6,6 @@ import errno
 import os
 import struct
 import sys
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -19,7 +18,7 @@ from PIL import Image
 
 from emavos.io.containers import is_cut, is_fragmented
 from emavos.io.images import MAX_PIXELS, PathLike, Pixels, check_file, pixels_of
-from emavos.io.source import FrameSource, InputWarning
+from emavos.io.source import FrameSource, notice
 from emavos.io.whole import claim, named_as, release, sweep
 from emavos.machine import how_to_install
 
@@ -86,7 +85,7 @@ class VideoSource(FrameSource):
         if faults or how:
             shown = ", ".join(map(str, faults[:10])) + (f" and {len(faults) - 10} more" * (len(faults) > 10))
             which = f"frames {shown} are damaged and kept as they are" if faults else "is damaged"
-            warnings.warn(f"{self.path}: {which}{how}", InputWarning, stacklevel=2)
+            notice(f"{self.path}: {which}{how}", stacklevel=2)
 
     def _pictures(self) -> Iterator[tuple[Pixels | None, str]]:
         """Yield each frame (None if it cannot be decoded) with its fault, if any; `_CUT` at the end."""
@@ -138,16 +137,14 @@ class VideoSource(FrameSource):
         elif codec in ("h264", "hevc") and ends.missing > held:
             yield None, f"lacks {ends.missing - held} frames that its decoder passed over"
         elif short:
-            warnings.warn(
+            notice(
                 f"{self.path} says that it lasts {declared:.1f} s, but its frames end at {ends.last:.1f} s",
-                InputWarning,
                 stacklevel=3,
             )
         elif cut is None and kind in _ENDLESS:
-            warnings.warn(
+            notice(
                 f"{self.path}: a file of this kind ({kind}) does not say where it ends; if it was cut, "
                 "frames are missing",
-                InputWarning,
                 stacklevel=3,
             )
 
