@@ -40,6 +40,21 @@ def test_what_lies_beside_a_mask_in_a_folder_is_a_job_or_is_told(tmp_path):
     assert len(told) == 1
 
 
+@pytest.mark.parametrize(
+    ("beside", "mask"),
+    [
+        (["film.txt"], "film.png"),  # notes or subtitles; YOLO's texts are of images
+        (["film.txt", "film.json"], "film.json"),
+        (["film.npy", "film.xml"], "film.npy"),
+        (["film.txt", "film.png", "film.npy"], "film.png"),
+    ],
+)
+def test_the_mask_beside_a_video_is_an_image_arrays_or_annotations_and_never_a_text(tmp_path, beside, mask):
+    for name in ("film.mp4", *beside):
+        (tmp_path / name).write_text("Interview, second take")
+    assert find_jobs(tmp_path) == [Job("film", tmp_path / "film.mp4", tmp_path / mask)]
+
+
 def test_a_job_survives_its_line():
     for mask in (Path("m.png"), {"00000": Path("a.png"), "x": Path("b.png")}):
         job = Job("name", Path("video"), mask, {"top_k": 4})

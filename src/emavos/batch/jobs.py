@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from emavos.annotations.reading import SUFFIXES
 from emavos.evaluation import PROTOCOLS
 from emavos.frames.mask_files import ARRAYS
 from emavos.frames.preprocess import check_short_side
@@ -179,8 +178,11 @@ def _of_folder(folder: Path) -> Iterator[Job]:
 
 
 def _mask_of(folder: Path, name: str) -> Path:
-    """The mask beside a video: a PNG, or otherwise a file of arrays or annotations."""
-    places = [folder / f"{name}{suffix}" for suffix in (".png", *ARRAYS, *SUFFIXES)]
+    """The mask beside a video: a PNG, or otherwise a file of arrays or annotations.
+
+    A text is not considered: YOLO's describe the image of their name, and those beside videos are notes.
+    """
+    places = [folder / f"{name}{suffix}" for suffix in (".png", *ARRAYS, ".json", ".xml")]
     return next((place for place in places if place.is_file()), places[0])
 
 
