@@ -2,10 +2,11 @@
 
     pip install atheris
     python tests/fuzz.py masks --minutes 10
+    python tests/fuzz.py all --minutes 60 --blind
 
-Without atheris the same changes are made blindly. A reader either takes a file, or raises a ValueError that
-names it; all else is a finding, which stays in the folder that --out names, with the inputs that reached
-something new. atheris is in no extra of the package.
+Without atheris, or with --blind, the same changes are made blindly, for so many minutes of CPU time each. A
+reader either takes a file, or raises a ValueError that names it; all else is a finding, which stays in the
+folder that --out names, with the inputs that reached something new. atheris is in no extra of the package.
 """
 
 from __future__ import annotations
@@ -15,16 +16,22 @@ import base64
 import contextlib
 import json
 import math
+import os
 import random
 import re
+import shutil
 import struct
 import sys
 import tempfile
 import time
+import traceback
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +55,15 @@ with instrumented():
 
     from emavos import Session
     from emavos.annotations import read_annotations, read_arrays, read_labels
+    from emavos.batch import find_jobs
     from emavos.bridges import CocoWriter, read_coco, read_stack, write_stack
     from emavos.cli.confidences import COLUMNS, read_confidences
     from emavos.evaluation import PROTOCOLS, find_videos
     from emavos.evaluation.prediction import Run, Timing
     from emavos.evaluation.report import Method, overview
-    from emavos.io import FrameSource, images, read_frame, read_mask, write_mask
+    from emavos.io import FrameSource, images, open_frames, read_frame, read_mask, write_mask
+    from emavos.ui import Project
+    from emavos.ui.importing import import_video
     from emavos.weights.load import load_model, save_model
 
 Raw = Callable[[bytes], bytes]  # changes bytes without knowing what they mean
@@ -474,6 +484,121 @@ def feed_meta(home: Path, content: bytes) -> None:
             assert video.wanted
 
 
+# lists of jobs, projects of the page, videos
+
+
+def job_seeds(home: Path) -> list[bytes]:
+    jobs = [
+        {"video": "a.mp4", "mask": "a.png", "size": 240, "every": 3, "max_frames": None},
+        {"video": "b", "mask": {"00000": "b/0.png", "7": "7.png"}, "name": "c", "top_k": 4},
+    ]
+    return [json.dumps(job).encode() for job in jobs]
+
+
+def feed_jobs(home: Path, content: bytes) -> None:
+    path = home / "fed.jsonl"
+    path.write_bytes(content)
+    with _refused(path):
+        for job in find_jobs(path):
+            assert not {*"/\\"} & {*job.name}
+
+
+def project_seeds(home: Path) -> list[bytes]:
+    """The facts of a project whose frames have names, and its tracked frames."""
+    project = _project(home)
+    mask = np.eye(32, 48, dtype=np.int32)
+    project.give(0, mask)
+    project.give(1, mask * 2)
+    project.give(1, mask * 3)
+    facts = json.loads((project.folder / "project.json").read_bytes())
+    return [
+        json.dumps(facts | {"names": ["a", "b", "c"]}).encode(),
+        json.dumps(facts | {"settings": {"size": 480, "policy": {"every": 5}}}).encode(),
+        b'{"frame": 0, "sure": {"1": 0.5}}\n{"frame": 1, "sure": {"1": 0.5, "2": 1.0}}\n{"fra',
+    ]
+
+
+def feed_project(home: Path, content: bytes) -> None:
+    folder = home / "project"
+    if not folder.is_dir():
+        _project(home)
+    facts = (folder / "project.json").read_bytes()
+    is_track = content.startswith(b'{"frame"')
+    (folder / ("track.jsonl" if is_track else "project.json")).write_bytes(content)
+    try:
+        with _refused(folder):
+            project = Project.open(folder)
+            for index in range(project.count):
+                assert project.frame_name(index)
+                assert project.mask(index).shape == project.frame(index).shape[:2]
+            assert 0 <= project.reached <= project.count
+            assert all(1 <= id <= 255 for id in project.ids)
+    finally:
+        (folder / "project.json").write_bytes(facts)
+        (folder / "track.jsonl").unlink(missing_ok=True)
+
+
+def _project(home: Path) -> Project:
+    """A project of three frames, whose masks would be there if they were tracked."""
+    folder = home / "project"
+    list(import_video(folder, open_frames([FRAME] * 3), "fuzz"))
+    (folder / "masks").mkdir()
+    for index in range(3):
+        write_mask(folder / "masks" / f"{index:05d}.png", np.eye(32, 48, dtype=np.int32))
+    return Project.open(folder)
+
+
+def mutate_lines(content: bytes, generator: random.Random, raw: Raw) -> bytes:
+    """Change one line, which stays JSON, or nearly."""
+    lines = content.split(b"\n")
+    at = generator.randrange(len(lines))
+    lines[at] = mutate_json(lines[at], generator, raw)
+    return b"\n".join(lines)
+
+
+def video_seeds(home: Path) -> list[bytes]:
+    import av
+
+    seeds = []
+    codecs = ("mpeg4", "mjpeg", "libx264", "ffv1", "gif", "mpeg1video", "libvpx", "apng")
+    for codec, suffix in zip(codecs, ("mp4", "avi", "mkv", "mov", "gif", "ts", "webm", "apng"), strict=True):
+        path = home / f"seed.{suffix}"
+        with contextlib.suppress(ValueError, OSError), av.open(os.fspath(path), "w") as container:
+            stream = container.add_stream(codec, rate=5)
+            stream.width, stream.height = 48, 32
+            stream.pix_fmt = stream.codec_context.codec.video_formats[0].name
+            for number in range(4):
+                frame = av.VideoFrame.from_ndarray(FRAME + np.uint8(number * 20))
+                container.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
+            container.mux(stream.encode())
+        with contextlib.suppress(ValueError, FileNotFoundError):  # a codec that this FFmpeg lacks
+            assert len([*open_frames(path)]) == 4
+            seeds.append(path.read_bytes())
+    assert len(seeds) > 4
+    return seeds
+
+
+def feed_video(home: Path, content: bytes) -> None:
+    path = home / "fed.mp4"  # FFmpeg looks at the content
+    path.write_bytes(content)
+    for damaged in ("refuse", "keep"):
+        with _refused(path):
+            source = open_frames(path, damaged=damaged)
+            for frame in islice(source, 50):
+                assert frame.dtype == np.uint8
+                assert frame.ndim == 3
+
+
+def mutate_video(content: bytes, generator: random.Random, raw: Raw) -> bytes:
+    """Other bytes, or an odd number in one of the places where containers have numbers."""
+    if generator.random() < 0.4 or len(content) < 16:
+        return raw(content)
+    size = generator.choice((2, 4, 8))
+    number = generator.choice((0, 1, 2, (1 << 8 * size - 1) - 1, 1 << 8 * size - 1, (1 << 8 * size) - 1))
+    at = generator.randrange(len(content) - size) if generator.random() < 0.5 else generator.randrange(8)
+    return content[:at] + number.to_bytes(size, generator.choice(("big", "little"))) + content[at + size :]
+
+
 @contextlib.contextmanager
 def _refused(path: Path) -> Iterator[None]:
     """A ValueError within is an answer, where it names the file or its folder."""
@@ -496,11 +621,17 @@ TARGETS = {
     "tables": Target(table_seeds, feed_table, mutate_table),
     "runs": Target(run_seeds, feed_run, mutate_json),
     "metas": Target(meta_seeds, feed_meta, mutate_json),
+    "jobs": Target(job_seeds, feed_jobs, mutate_lines),
+    "projects": Target(project_seeds, feed_project, mutate_lines),
+    "videos": Target(video_seeds, feed_video, mutate_video),
 }
 
 
 def blindly(target: Target, home: Path, corpus: Path, seconds: float, seed: int = 0) -> int:
-    """Feed a reader changed seeds for a while; what it does not take is written to the folder, and raised."""
+    """Feed a reader changed seeds for so many seconds of CPU time. Returns the number of inputs.
+
+    An input that the reader does not take is written to the folder, and the error raised.
+    """
     generator, seeds, count = random.Random(seed), target.seeds(home), 0
 
     def raw(content: bytes) -> bytes:
@@ -518,8 +649,8 @@ def blindly(target: Target, home: Path, corpus: Path, seconds: float, seed: int 
                 changed[at] ^= 1 << generator.randrange(8)
         return bytes(changed)
 
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
         content = generator.choice(seeds)
         for _ in range(generator.randrange(1, 6)):
             content = target.mutate(content, generator, raw)[:65536]
@@ -534,31 +665,46 @@ def blindly(target: Target, home: Path, corpus: Path, seconds: float, seed: int 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("target", choices=[*TARGETS, "all"])
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--blind", action="store_true", help="without atheris, and minutes of CPU time")
+    parser.add_argument("--seed", type=int, default=0, help="another seed makes other blind changes")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="inputs to go on with, and findings (temporary)"
     )
     args = parser.parse_args()
-    target = TARGETS[args.target]
     images.MAX_PIXELS = 1 << 20  # large pictures take memory and time, and say nothing more
-    home = Path(tempfile.mkdtemp())
-    corpus = Path(args.out or tempfile.mkdtemp()) / args.target
+    warnings.simplefilter("ignore")
+    out = Path(args.out or tempfile.mkdtemp())
+    if not args.blind and args.target != "all" and find_spec("atheris") is not None:
+        _covering(args.target, args.minutes, out)
+        return
+    for name in TARGETS if args.target == "all" else [args.target]:
+        (out / name).mkdir(parents=True, exist_ok=True)
+        home = Path(tempfile.mkdtemp())
+        try:
+            count = blindly(TARGETS[name], home, out / name, 60 * args.minutes, args.seed)
+            print(f"{name}: {count} inputs, and no finding", flush=True)
+        except Exception:
+            traceback.print_exc()
+            print(f"{name}: a finding, in {out / name}", flush=True)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _covering(name: str, minutes: float, out: Path) -> None:
+    """Feed a reader what atheris thinks of, guided by the branches that inputs reach."""
+    import atheris
+
+    target, home, corpus = TARGETS[name], Path(tempfile.mkdtemp()), out / name
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(target.seeds(home)):
         (corpus / f"seed{number}").write_bytes(seed)
-
-    try:
-        import atheris
-    except ImportError:
-        print(f"{args.target}: {blindly(target, home, corpus, 60 * args.minutes)} files, and no finding")
-        return
 
     def mutate(content: bytes, size: int, seed: int) -> bytes:
         return target.mutate(content, random.Random(seed), lambda x: atheris.Mutate(x, len(x) + 16))[:size]
 
     limits = [
-        f"-max_total_time={60 * args.minutes:.0f}",
+        f"-max_total_time={60 * minutes:.0f}",
         "-max_len=65536",
         "-timeout=300",
         "-rss_limit_mb=3000",
