@@ -221,6 +221,27 @@ def test_a_reader_that_is_gone_is_no_error(monkeypatch):
         gone.close()
 
 
+@pytest.mark.parametrize("buffering", [0, 1, -1], ids=["unbuffered", "lines", "buffered"])
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_the_work_is_done_though_nobody_reads_what_is_printed(argv, tmp_path, monkeypatch, buffering):
+    streams = []
+    for name in ("stdout", "stderr"):
+        reader, writer = os.pipe()
+        os.close(reader)
+        raw = io.FileIO(writer, "w")
+        if buffering == 0:
+            streams.append(io.TextIOWrapper(raw, "utf-8", write_through=True))
+        else:
+            streams.append(io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", line_buffering=buffering == 1))
+        monkeypatch.setattr(sys, name, streams[-1])
+    argv += ["--out", str(tmp_path / "out")]
+    assert (main(argv), len([*(tmp_path / "out").iterdir()])) == (0, 2)
+    assert main(argv) == 1
+    assert main(["segment", "--nonsense"]) == 2
+    for stream in streams:
+        stream.close()
+
+
 ERRORS = [
     (MemoryError(), True),
     (np._core._exceptions._ArrayMemoryError((9,), np.dtype("u1")), True),

@@ -59,8 +59,14 @@ class Unsteered:
     def write(self, text: str) -> int:
         moves = _MOVES.match(text)
         begin = moves.end() if moves is not None and self._stream.isatty() else 0
-        self._stream.write(text[:begin] + shown(text[begin:], but="\n\t"))
+        try:
+            self._stream.write(text[:begin] + shown(text[begin:], but="\n\t"))
+        except OSError:  # of a stream that keeps nothing back, or whose buffer is full
+            _silence(self._stream)
         return len(text)
+
+    def flush(self) -> None:
+        _flush(self._stream)
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -80,7 +86,12 @@ def _flush(stream: Any) -> None:
     try:
         stream.flush()
     except OSError:
-        with suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
+        _silence(stream)
+
+
+def _silence(stream: Any) -> None:
+    """Make a stream discard all text from now on."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
