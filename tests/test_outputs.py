@@ -13,8 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emavos import Predictor
+from emavos.batch import Job, run_batch
+from emavos.bridges import read_coco
 from emavos.cli import main
 from emavos.cli import staging as module
+from emavos.cli.confidences import read_confidences
 from emavos.cli.staging import staged, staged_together
 from emavos.io import Spool, VideoWriter, open_frames, write_mask, write_video
 from emavos.machine import is_out_of_memory
@@ -240,6 +244,37 @@ def test_the_work_is_done_though_nobody_reads_what_is_printed(argv, tmp_path, mo
     assert main(["segment", "--nonsense"]) == 2
     for stream in streams:
         stream.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are letters")
+@pytest.mark.parametrize("name", [b"caf\xe9 1", b"a\n\x1b[2J1", b"'a\",1"])
+def test_any_name_of_a_frame_reaches_every_output_and_comes_back(argv, tmp_path, name):
+    os.rename(tmp_path / "frames" / "1.png", os.path.join(os.fsencode(tmp_path), b"frames", name + b".png"))
+    name = os.fsdecode(name)
+    table, runs = tmp_path / "c.csv", tmp_path / "r.json"
+    argv += ["--out", str(tmp_path / "out"), "--confidence", str(table), "--rle", str(runs)]
+    assert main(argv) == 0
+    frames = open_frames(tmp_path / "frames")
+    names = [frames.name(index) for index in range(2)]
+    assert {*names} == {"0", name}
+    assert [*map(list, read_confidences(table, frames))] == [[1], [1]]
+    assert [stem for stem, _ in read_coco(runs)] == names
+    assert {path.stem for path in (tmp_path / "out").iterdir()} == {*names}
+    options = [
+        "--masks",
+        str(tmp_path / "out"),
+        "--confidence",
+        str(table),
+        "--out",
+        str(tmp_path / "review"),
+    ]
+    assert main(["review", str(tmp_path / "frames"), *options]) == 0
+    (outcome,) = run_batch(
+        [Job("clip", tmp_path / "frames", tmp_path / "mask.png")],
+        Predictor.from_pretrained(device="cpu", size=64),
+        tmp_path / "batch",
+    )
+    assert outcome.error == ""
 
 
 ERRORS = [

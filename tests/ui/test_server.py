@@ -4,6 +4,7 @@ import io
 import socket
 import threading
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,6 +70,16 @@ def test_nothing_is_told_without_the_token(desk):
     stranger = TestClient(make_app(desk, "secret"), base_url=HOME)
     for path in ("/", "/api/state", "/?token=", "/?token=wrong", "/page.js"):
         assert stranger.get(path).status_code == 403
+
+
+def test_names_of_files_that_are_no_utf8_are_told(client, desk):
+    desk.notes = ["caf\udce9.txt is left out"]
+    desk.folder = Path("caf\udce9")
+    state = client.get("/api/state")
+    assert (state.status_code, state.json()["notes"]) == (200, desk.notes)
+    desk.the_project().frame_bytes = lambda index: (_ for _ in ()).throw(OSError("caf\udce9 is missing"))
+    answer = client.get("/api/frames/0")
+    assert (answer.status_code, answer.json()["error"]) == (400, "caf\udce9 is missing")
 
 
 BROWSER = {"user-agent": "Mozilla/5.0 (X11; Linux x86_64)"}

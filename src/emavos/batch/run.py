@@ -275,11 +275,11 @@ def _inputs_sha256(job: Job) -> str:
     for name, path in masks.items():
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
-        digest.update(f"{name} ".encode() + hashlib.sha256(path.read_bytes()).digest())
+        digest.update(os.fsencode(f"{name} ") + hashlib.sha256(path.read_bytes()).digest())
     if not job.video.exists():
         raise FileNotFoundError(f"{job.video} does not exist")
     for path in list_images(job.video) if job.video.is_dir() else [job.video]:
-        digest.update(f"{path.name} {path.stat().st_size} ".encode())
+        digest.update(os.fsencode(f"{path.name} {path.stat().st_size} "))
     return digest.hexdigest()
 
 

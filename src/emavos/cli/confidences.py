@@ -24,7 +24,7 @@ def rounded(objects: Mapping[int, ObjectState]) -> dict[int, ObjectState]:
 
 def write_confidences(path: Path, names: Sequence[str], states: Sequence[Mapping[int, ObjectState]]) -> None:
     """Write a CSV with one row for each object in each frame."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(COLUMNS)
         for name, objects in zip(names, states, strict=True):
@@ -45,7 +45,8 @@ def read_confidences(path: Path, frames: FrameSource) -> list[dict[int, ObjectSt
 
     found: dict[int, dict[int, ObjectState]] = {}
     most = frames.count if frames.exact and frames.count is not None else _MOST_FRAMES
-    rows = csv.DictReader(io.StringIO(read_text(path, "a table of confidences"), newline=""))
+    text = read_text(path, "a table of confidences", errors="surrogateescape")  # as names of files are read
+    rows = csv.DictReader(io.StringIO(text, newline=""))
     try:
         if tuple(rows.fieldnames or ()) != COLUMNS:
             raise ValueError(

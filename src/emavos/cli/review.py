@@ -159,7 +159,7 @@ HEADER = ("rank", "frame", "object", "confidence", "gain", "from", "to", "why")
 
 
 def _write_table(path: Path, frames: FrameSource, suggestions: Sequence[Suggestion]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(HEADER)
         rows.writerows(_rows(frames, suggestions))

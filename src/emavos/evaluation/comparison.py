@@ -96,7 +96,7 @@ class Comparison:
         facts = {"protocol": self.protocol.name, "sequences": len(self.videos)}
         write_overview(list(self.methods), facts, out)
         with replacing(out / "report.html") as partial:
-            partial.write_text(self._report(pictures, paper), encoding="utf-8")
+            partial.write_text(self._report(pictures, paper), encoding="utf-8", errors="replace")
 
     def _report(self, pictures: int, paper: str) -> str:
         from emavos import __version__

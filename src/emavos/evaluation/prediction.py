@@ -162,9 +162,9 @@ def data_sha256(video: Video) -> str:
     """Hash of a video's inputs: given masks by content, frames by name and file size."""
     digest = hashlib.sha256()
     for index, path in video.given().items():
-        digest.update(f"{index} {path.name} ".encode() + path.read_bytes())
+        digest.update(os.fsencode(f"{index} {path.name} ") + path.read_bytes())
     for path in video.images:
-        digest.update(f"{path.name} {path.stat().st_size} ".encode())
+        digest.update(os.fsencode(f"{path.name} {path.stat().st_size} "))
     return digest.hexdigest()
 
 

@@ -217,4 +217,4 @@ def _finite(value: Any) -> Any:
 
 def _write(path: Path, text: str) -> None:
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape")

@@ -12,11 +12,12 @@ from emavos.io.images import PathLike, check_file
 MOST_BYTES = 1 << 28  # largest text file to read
 
 
-def read_text(path: PathLike, what: str) -> str:
+def read_text(path: PathLike, what: str, errors: str = "strict") -> str:
     """The text of a file.
 
     path: file to read.
     what: expected content for error messages, such as "a list of sequences".
+    errors: what Python does with bytes that are no UTF-8.
 
     Raises ValueError if the file is not UTF-8, too long, a pipe or a folder.
     """
@@ -25,7 +26,7 @@ def read_text(path: PathLike, what: str) -> str:
     if (size := path.stat().st_size) > MOST_BYTES:
         raise ValueError(f"{path} has {size} bytes, which is no size of {what} ({MOST_BYTES} at most)")
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig", errors=errors)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not {what}: byte {error.start} is no UTF-8") from error
 

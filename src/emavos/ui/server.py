@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterator
@@ -45,6 +46,13 @@ class _Unsaid(ValueError):
     """A request that changes something lacks the state shown by the page."""
 
 
+class _Json(JSONResponse):
+    """JSON in ASCII: names of files that are no UTF-8 have letters that UTF-8 lacks."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False).encode("ascii")
+
+
 def make_app(desk: Desk, token: str, host: str = "127.0.0.1", upload_limit: int = 4 << 30) -> Guard:
     """The page as an ASGI application.
 
@@ -84,20 +92,20 @@ class _Page:
     async def asset(self, request: Request) -> Response:
         name = request.path_params.get("name", "")
         if name not in _ASSETS:
-            return JSONResponse({"error": "there is no such page"}, 404)
+            return _Json({"error": "there is no such page"}, 404)
         file, kind = _ASSETS[name]
         body = files("emavos.ui").joinpath("static", file).read_bytes()
         return Response(body, media_type=kind, headers=_FRESH)
 
     async def state(self, request: Request) -> Response:
-        return JSONResponse({**self.desk.state(), "upload_limit": self.upload_limit}, headers=_FRESH)
+        return _Json({**self.desk.state(), "upload_limit": self.upload_limit}, headers=_FRESH)
 
     async def confidence(self, request: Request) -> Response:
         """{frame: {id: confidence}} from frame `start` on."""
         start = request.query_params.get("start", "0")
         sure = dict(self._shown(request).confidence)  # a copy, as tracking adds entries meanwhile
         begin = int(start) if start.isdecimal() else 0
-        return JSONResponse({i: of for i, of in sure.items() if i >= begin}, headers=_FRESH)
+        return _Json({i: of for i, of in sure.items() if i >= begin}, headers=_FRESH)
 
     async def frame(self, request: Request) -> Response:
         """A frame as JPEG. Browsers may cache the response if the address has the project's unique key."""
@@ -125,18 +133,18 @@ class _Page:
         mask = np.frombuffer(body, np.uint8).reshape(height, width).astype(np.int32)
         ids = await run_in_threadpool(self.desk.give, request.path_params["index"], mask, *seen)
         tag = await run_in_threadpool(self.desk.tag, request.path_params["index"])
-        return JSONResponse({"ids": ids}, headers={"etag": f'"{tag}"'})
+        return _Json({"ids": ids}, headers={"etag": f'"{tag}"'})
 
     async def take_back(self, request: Request) -> Response:
         seen = _key_of_change(request), _tag_of_change(request)
         await run_in_threadpool(self.desk.take_back, request.path_params["index"], *seen)
-        return JSONResponse({})
+        return _Json({})
 
     async def remove(self, request: Request) -> Response:
         edits = _tag_of_change(request)
         seen = _key_of_change(request), int(edits) if edits.isdecimal() else -1
         await run_in_threadpool(self.desk.remove, request.path_params["id"], *seen)
-        return JSONResponse({})
+        return _Json({})
 
     async def read_mask(self, request: Request) -> Response:
         """Returns the ids of a PNG as H x W bytes to paint on; stores nothing."""
@@ -159,20 +167,20 @@ class _Page:
             if isinstance(error, ValueError):
                 raise type(error)(str(error).replace(f"{folder}/", "")) from error
             raise
-        return JSONResponse({})
+        return _Json({})
 
     async def track(self, request: Request) -> Response:
         frames = request.query_params.get("frames", "")
         self.desk.track(int(frames) if frames.isdecimal() and int(frames) else None, _key(request))
-        return JSONResponse({})
+        return _Json({})
 
     async def stop(self, request: Request) -> Response:
         self.desk.stop()
-        return JSONResponse({})
+        return _Json({})
 
     async def download(self, request: Request) -> Response:
         self.desk.download(request.path_params["name"], _key(request))
-        return JSONResponse({})
+        return _Json({})
 
     async def fetch_download(self, request: Request) -> Response:
         name, project = request.path_params["name"], self._shown(request)
@@ -226,7 +234,7 @@ def _telling(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
             foreseen = isinstance(error, (ValueError, OSError, ImportError))
             statuses: dict[type[Exception], int] = {_TooLarge: 413, Busy: 409, Outdated: 412, _Unsaid: 428}
             status = statuses.get(type(error), 400) if foreseen else 500
-            return JSONResponse({"error": in_words(error)}, status)
+            return _Json({"error": in_words(error)}, status)
 
     return told
 
