@@ -29,6 +29,17 @@ def one_thread_after_fork() -> None:
         os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
+@cache
+def keep_garbage_after_fork() -> None:
+    """Make the garbage collector of forked children leave the parent's objects alone.
+
+    PyAV's decoders are freed by the garbage collector only, and join their threads when freed. A child does
+    not have the threads and would wait for them for ever, at any moment at which it collects garbage.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=gc.freeze)
+
+
 INSTALL = 'pip install ".[{extra}]"'  # run in a clone; once emavos is on the package index: "emavos[{extra}]"
 
 

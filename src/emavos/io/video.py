@@ -20,7 +20,7 @@ from emavos.io.containers import is_cut, is_fragmented
 from emavos.io.images import MAX_PIXELS, PathLike, Pixels, check_file, pixels_of
 from emavos.io.source import FrameSource, notice
 from emavos.io.whole import claim, named_as, release, sweep
-from emavos.machine import how_to_install
+from emavos.machine import how_to_install, keep_garbage_after_fork
 
 # errors of the disk, not of the encoder
 _DISK = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS)
@@ -389,6 +389,7 @@ def _import_av(purpose: str) -> Any:
         import av
     except ImportError as error:
         raise ImportError(f"{purpose} needs PyAV: {how_to_install('video')}") from error
+    keep_garbage_after_fork()
     return av
 
 
