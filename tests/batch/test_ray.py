@@ -12,6 +12,7 @@ import pytest
 import kills
 from emavos import Predictor
 from emavos.batch import find_jobs, on_ray, run_on_ray
+from emavos.cli import batch as commands
 from emavos.cli import main
 from kills import tree
 
@@ -20,6 +21,7 @@ COMMAND = """
 import os, sys
 from pathlib import Path
 import emavos.cli.batch
+from emavos.cli import batch as commands
 from emavos.cli import main
 
 load_predictor = emavos.cli.batch.load_predictor
@@ -124,6 +126,23 @@ def test_ray_listens_on_this_machine_alone_unless_a_cluster_is_named(tmp_path, m
     here = {"address": "local", "_node_ip_address": "127.0.0.1", "num_cpus": 6}
     assert {name: value for name, value in started.items() if name in here} == ({} if address else here)
     assert started["include_dashboard"] is False
+
+
+@pytest.mark.parametrize("given", [{}, {"RAY_AUTH_TOKEN": "mine" * 8}, {"RAY_AUTH_TOKEN_PATH": "/mine"}])
+@pytest.mark.parametrize("address", ["", "10.0.0.1:6379"])
+def test_ray_asks_for_a_token_of_this_run_unless_you_gave_one(monkeypatch, given, address):
+    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_DEDUP_LOGS_SKIP_REGEX")
+    monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k not in names} | given)
+    monkeypatch.setattr("logging.disable", lambda level: None)
+    os.environ["RAY_ADDRESS"] = address
+    commands._prepare_ray()
+    made = {name: os.environ[name] for name in names[:3] if name in os.environ}
+    if address:
+        assert made == given
+    elif given:
+        assert made == given | {"RAY_AUTH_MODE": "token"}
+    else:
+        assert (made["RAY_AUTH_MODE"], len(made["RAY_AUTH_TOKEN"])) == ("token", 64)
 
 
 def test_workers_get_a_model_by_its_whole_path(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import re
+import secrets
 import sys
 import time
 from collections.abc import Callable
@@ -125,10 +126,13 @@ def _prepare_ray() -> None:
     """Set the options read when Ray is imported.
 
     Ray logs each step, and a paragraph for each worker that dies; the outcomes already report these. If Ray
-    is started here, it requires a token, so that no other user of the machine can run code in it.
+    is started here, it requires a token, so that no other user of the machine can run code in it. The token
+    is made for this run: Ray's own, in ~/.ray/auth_token, may be read by every user who can enter the folder.
     """
     if not os.environ.get("RAY_ADDRESS"):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if not any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     logging.disable(logging.WARNING)
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
 
