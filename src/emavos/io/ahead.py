@@ -35,12 +35,16 @@ def read_ahead(frames: FrameSource) -> Iterator[Any]:
 def ahead(items: Iterable[T]) -> Iterator[T]:
     """The items, prefetched in a thread. The thread sees the caller's context variables."""
     source, context = iter(items), copy_context()
+
+    def following() -> T:
+        return next(source, _END)
+
     pool = ThreadPoolExecutor(1, "emavos-read")
     waiting: deque[Future[T]] = deque()
     try:
         while True:
             while len(waiting) < _ITEMS:
-                waiting.append(pool.submit(context.run, next, source, _END))
+                waiting.append(pool.submit(context.run, following))
             item = waiting.popleft().result()
             if item is _END:
                 return
