@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import socket
 import threading
@@ -58,6 +59,31 @@ def test_a_foreign_host_is_refused(client, host):
     answer = client.get("/api/state", headers={"host": host})
     assert answer.status_code in (400, 403)
     assert "project" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/api/frames/{}", "/api/masks/{}", "/api/confidence?start={}", "/{}"])
+def test_numbers_of_thousands_of_digits_are_refused(client, path):
+    assert client.get(path.format("0" * 6000)).status_code in (400, 404)
+    assert client.get(path.format("9" * 6000)).status_code in (400, 404)
+    assert client.get("/api/state").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("PUT", "/api/masks/0"), ("PUT", "/api/video"), ("POST", "/api/mask-file")]
+)
+def test_a_tab_that_is_closed_during_an_upload_is_no_error(desk, caplog, method, path):
+    names = {"host": "127.0.0.1", "x-emavos-token": "secret", "x-project": desk.key, "if-match": "x"}
+    headers = [(name.encode(), value.encode()) for name, value in names.items()]
+    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": headers}
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        assert message.get("status", 400) == 400
+
+    asyncio.run(make_app(desk, "secret")(scope, receive, send))
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999"])

@@ -14,6 +14,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+_LONGEST_PATH = 256  # a number with thousands of digits would be an error of Python
 TOKEN_HEADER = "x-emavos-token"
 _HEADERS = (
     (b"content-security-policy", b"default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'"),
@@ -78,6 +79,8 @@ class Guard:
             await _answer(send_with_headers, 303, "", answer)
         elif not self._lets_in(scope["path"], headers, host):
             await _refuse(send_with_headers, 403, "open the address that `emavos ui` printed, token included")
+        elif len(scope["path"]) > _LONGEST_PATH:
+            await _refuse(send_with_headers, 404, "there is no such page")
         else:
             await self.app(scope, receive, send_with_headers)
 

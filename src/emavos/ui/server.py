@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -230,6 +230,8 @@ def _telling(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
     async def told(request: Request) -> Response:
         try:
             return await answer(request)
+        except ClientDisconnect:  # the tab was closed during an upload; nobody reads the answer
+            return Response(status_code=400)
         except Exception as error:
             foreseen = isinstance(error, (ValueError, OSError, ImportError))
             statuses: dict[type[Exception], int] = {_TooLarge: 413, Busy: 409, Outdated: 412, _Unsaid: 428}
