@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from emavos.memory import topk_readout, triton_readout
+from emavos.memory.triton_readout import Tiles
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run test_triton.py"
 
@@ -80,6 +81,26 @@ def test_the_memory_may_be_shared_by_any_number_of_programs(monkeypatch, share):
     monkeypatch.setattr(triton_readout, "_share", lambda *_: share)
     agree(draw(3, 150, 2, 3, 6), 5)
     agree(draw(3, 150, 2, 3, 6), 75)  # more than the cells of a share
+
+
+def test_an_object_is_read_to_the_bit_alone_and_among_others():
+    query, keys, values = draw(9, 150, 7, 33, 6)
+    together = topk_readout(query, keys, values, 20, "triton")
+    for one in range(7):
+        alone = topk_readout(query, keys, values[:, one : one + 1].contiguous(), 20, "triton")
+        assert torch.equal(alone, together[one : one + 1])
+    assert torch.equal(topk_readout(query, keys, values[:, :3].contiguous(), 20, "triton"), together[:3])
+
+
+@pytest.mark.parametrize(
+    "tiles",
+    [Tiles(queries=16, cells=32), Tiles(queries=64, cells=128, gathered=1024, programs=8), Tiles(gathered=1)],
+)
+def test_sizes_of_blocks_change_no_readout(tiles):
+    query, keys, values = draw(37, 301, 3, 19, 5)
+    norms = keys.square().sum(1)
+    readout = triton_readout.triton_readout(query, keys, values, 20, norms, tiles=tiles)
+    torch.testing.assert_close(readout, topk_readout(query, keys, values, 20, "dense"), atol=1e-5, rtol=1e-5)
 
 
 def test_tensors_need_not_be_contiguous():

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from emavos.memory import topk_readout, triton_readout
+from emavos.memory.triton_readout import Tiles
 
 pytest.importorskip("triton", reason="triton is not installed: it comes with the CUDA builds of torch")
 
@@ -56,7 +57,7 @@ def compiled(tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("TRITON_CACHE_DIR", str(folder))
             source = ASTSource(kernel, types, constants, aligned)
-            options = {"num_warps": warps, "num_stages": triton_readout.STAGES}
+            options = {"num_warps": warps, "num_stages": Tiles().stages}
             binary = triton.compile(source, GPUTarget("cuda", capability, 32), options)
         path = folder / "kernel.cubin"
         path.write_bytes(binary.asm["cubin"])
@@ -95,7 +96,7 @@ def test_the_scan_compiles_within_the_limits_of_a_gpu(compiled, dtype, channels,
     constants = triton_readout.scan_constants(channels, top_k, dtype)
     pointers = {"query": pointer, "keys": pointer, "norms": "*fp32", "top": "*fp32"}
     pointers |= {"places": "*i32", "scale": "fp32"}
-    warps = triton_readout.SCAN_WARPS
+    warps = Tiles().scan_warps
     resources, ptx = compiled(kernels.scan, pointers, constants, warps, capability)
     fits(resources, warps, capability)
     # halves meet on tensor cores, where triton has them; single precision is not cut to TF32
@@ -104,30 +105,42 @@ def test_the_scan_compiles_within_the_limits_of_a_gpu(compiled, dtype, channels,
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize(
-    ("dtype", "objects", "channels", "top_k", "counts"),
+    ("dtype", "channels", "top_k", "counts"),
     [
-        (torch.float32, 1, 512, 20, True),
-        (torch.float16, 3, 100, 128, True),
-        (torch.bfloat16, 3, 512, 50, False),
+        (torch.float32, 512, 20, True),
+        (torch.float16, 100, 128, True),
+        (torch.bfloat16, 512, 50, False),
     ],
 )
-def test_the_gather_compiles_within_the_limits_of_a_gpu(
-    compiled, dtype, objects, channels, top_k, counts, capability
-):
+def test_the_gather_compiles_within_the_limits_of_a_gpu(compiled, dtype, channels, top_k, counts, capability):
     from emavos.memory import triton_kernels as kernels
 
-    constants = triton_readout.gather_constants(objects, channels, top_k, counts)
+    constants = triton_readout.gather_constants(channels, top_k, counts)
     pointers = {"top": "*fp32", "places": "*i32", "values": POINTERS[dtype], "out": POINTERS[dtype]}
     pointers["received"] = "*fp32"
-    warps = triton_readout.GATHER_WARPS
+    warps = Tiles().gather_warps
     resources, _ = compiled(kernels.gather, pointers, constants, warps, capability)
     fits(resources, warps, capability)
+
+
+def test_neither_a_new_object_nor_a_larger_memory_compiles_anew():
+    from emavos.memory import triton_kernels as kernels
+
+    arguments = {
+        kernels.scan: ("queries", "cells", "cells_per_split"),
+        kernels.gather: ("objects", "queries", "splits"),
+    }
+    for kernel, sizes in arguments.items():
+        if os.environ.get("TRITON_INTERPRET") == "1":
+            pytest.skip("TRITON_INTERPRET=1 is set: nothing is compiled")
+        plain = {param.name: param.do_not_specialize and not param.is_constexpr for param in kernel.params}
+        assert all(plain[name] for name in sizes)
 
 
 @pytest.mark.parametrize("cells", [1, 1500, 16_200, 648_000])
 @pytest.mark.parametrize("tiles", [1, 51, 10_000])
 def test_programs_share_the_memory_so_that_no_multiprocessor_waits(tiles, cells):
-    share = triton_readout._share(132, tiles, cells, 64)
+    share = triton_readout._share(4 * 132, tiles, cells, 64)
     assert share % 64 == 0
     assert share >= 1024
     programs = tiles * -(-cells // share)

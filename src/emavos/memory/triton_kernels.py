@@ -34,7 +34,8 @@ def insert(top, places, similarity, start, SLOTS: tl.constexpr, WIDTH: tl.conste
     return top, places
 
 
-@triton.jit
+# the memory grows during a video, so its size compiles nothing anew
+@triton.jit(do_not_specialize=["queries", "cells", "cells_per_split"])
 def scan(
     query,  # (Ck, P)
     keys,  # (N, Ck)
@@ -98,7 +99,7 @@ def scan(
     tl.store(places + out, found, row_used[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["queries", "splits", "objects"])
 def gather(
     top,  # (splits, P, SLOTS), from `scan`
     places,  # (splits, P, SLOTS)
@@ -110,7 +111,7 @@ def gather(
     values_stride_n,
     values_stride_o,
     values_stride_c,
-    OBJECTS: tl.constexpr,  # O
+    objects,  # O
     CHANNELS: tl.constexpr,  # Cv
     TOP_K: tl.constexpr,
     SLOTS: tl.constexpr,
@@ -135,10 +136,10 @@ def gather(
     weights = tl.reshape(weights, (SLOTS, 1))
     value_rows = values + tl.reshape(cells, (SLOTS, 1)).to(tl.int64) * values_stride_n
     used = tl.reshape(used, (SLOTS, 1))
-    for start in range(0, OBJECTS * CHANNELS, STEP):
+    for start in range(0, objects * CHANNELS, STEP):
         columns = start + tl.arange(0, STEP)
-        column_used = columns < OBJECTS * CHANNELS
+        column_used = columns < objects * CHANNELS
         offset = (columns // CHANNELS).to(tl.int64) * values_stride_o + (columns % CHANNELS) * values_stride_c
         v = tl.load(value_rows + offset[None, :], used & column_used[None, :], 0.0).to(tl.float32)
         total = tl.sum(weights * v, axis=0)
-        tl.store(out + row * (OBJECTS * CHANNELS) + columns, total.to(out.dtype.element_ty), column_used)
+        tl.store(out + row * (objects * CHANNELS) + columns, total.to(out.dtype.element_ty), column_used)

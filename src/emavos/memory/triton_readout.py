@@ -6,6 +6,8 @@ Triton comes with the CUDA builds of torch. It is imported only if a readout use
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,9 +17,27 @@ from torch import Tensor
 MAX_TOP_K = 128
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _CAPABILITY = (7, 5)  # the oldest capability that the tests compile the kernels for
-SCAN_WARPS, GATHER_WARPS, STAGES = 8, 4, 1  # chosen by the number of registers used
 _MIN_SHARE = 1024  # memory cells per program, at least
-_PROGRAMS = 4  # target per multiprocessor
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Sizes of the kernels' blocks. They decide the time of a readout, not the readout.
+
+    The defaults were chosen by the number of registers used. `.ci/gpu` measures others on a GPU.
+    """
+
+    queries: int = 32  # query cells per program of `scan`
+    cells: int = 64  # memory cells per step of `scan`
+    gathered: int = 4096  # values per step of `gather`: columns times slots
+    scan_warps: int = 8
+    gather_warps: int = 4
+    stages: int = 1
+    programs: int = 4  # of `scan` per multiprocessor, as a target
+
+
+# sizes measured by `.ci/gpu`, by compute capability; other GPUs use the defaults
+MEASURED: Mapping[tuple[int, int], Tiles] = {}
 
 
 def obstacle(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> str | None:
@@ -46,11 +66,18 @@ def obstacle(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> str | N
 
 
 def triton_readout(
-    query: Tensor, keys: Tensor, values: Tensor, top_k: int, norms: Tensor, received: Tensor | None = None
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    top_k: int,
+    norms: Tensor,
+    received: Tensor | None = None,
+    tiles: Tiles | None = None,
 ) -> Tensor:
     """`topk_readout` on tensors without an `obstacle`.
 
     norms: (N,), |k|^2.
+    tiles: sizes of blocks; None: those of the device.
     """
     from emavos.memory import triton_kernels as kernels
 
@@ -59,14 +86,15 @@ def triton_readout(
     out = values.new_empty(queries, objects, value_channels)
     if out.numel() == 0:
         return out.permute(1, 2, 0)
-    constants = scan_constants(channels, top_k, _factors(query, keys))
-    tiles = -(-queries // constants["QUERIES"])
-    share = _share(_processors(query.device), tiles, cells, constants["CELLS"])
+    tiles = tiles_of(query.device) if tiles is None else tiles
+    constants = scan_constants(channels, top_k, _factors(query, keys), tiles)
+    rows = -(-queries // tiles.queries)
+    share = _share(tiles.programs * _processors(query.device), rows, cells, tiles.cells)
     splits = -(-cells // share)
     top = torch.empty(splits, queries, constants["SLOTS"], dtype=torch.float32, device=query.device)
     places = torch.empty(top.shape, dtype=torch.int32, device=query.device)
     with torch.cuda.device(query.device if query.is_cuda else -1):
-        kernels.scan[tiles, splits](
+        kernels.scan[rows, splits](
             query,
             keys,
             norms.float(),
@@ -79,8 +107,8 @@ def triton_readout(
             *keys.stride(),
             channels**-0.5,
             **constants,
-            num_warps=SCAN_WARPS,
-            num_stages=STAGES,
+            num_warps=tiles.scan_warps,
+            num_stages=tiles.stages,
         )
         kernels.gather[queries,](
             top,
@@ -91,14 +119,22 @@ def triton_readout(
             queries,
             splits,
             *values.stride(),
-            **gather_constants(objects, value_channels, top_k, counts=received is not None),
-            num_warps=GATHER_WARPS,
-            num_stages=STAGES,
+            objects,
+            **gather_constants(value_channels, top_k, received is not None, tiles),
+            num_warps=tiles.gather_warps,
+            num_stages=tiles.stages,
         )
     return out.permute(1, 2, 0)
 
 
-def scan_constants(channels: int, top_k: int, factors: torch.dtype) -> dict[str, Any]:
+def tiles_of(device: torch.device) -> Tiles:
+    """The sizes of blocks for a device."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return Tiles()
+    return MEASURED.get(torch.cuda.get_device_capability(device), Tiles())
+
+
+def scan_constants(channels: int, top_k: int, factors: torch.dtype, tiles: Tiles = Tiles()) -> dict[str, Any]:
     """Compile-time constants of `scan`.
 
     channels: Ck.
@@ -110,27 +146,28 @@ def scan_constants(channels: int, top_k: int, factors: torch.dtype) -> dict[str,
         "CHANNELS": channels,
         "TOP_K": top_k,
         "SLOTS": _power_of_two(top_k),
-        "QUERIES": 32,
-        "CELLS": 64,
+        "QUERIES": tiles.queries,
+        "CELLS": tiles.cells,
         "STEP": max(_power_of_two(channels), 16) if channels <= 64 else 32,
         "DTYPE": getattr(tl, str(factors).removeprefix("torch.")),
     }
 
 
-def gather_constants(objects: int, channels: int, top_k: int, counts: bool = False) -> dict[str, Any]:
-    """Compile-time constants of `gather`.
+def gather_constants(
+    channels: int, top_k: int, counts: bool = False, tiles: Tiles = Tiles()
+) -> dict[str, Any]:
+    """Compile-time constants of `gather`. The number of objects is none, so a new object compiles nothing.
 
     channels: Cv.
     counts: whether weights are added to `received`.
     """
     slots = _power_of_two(top_k)
     return {
-        "OBJECTS": objects,
         "CHANNELS": channels,
         "TOP_K": top_k,
         "SLOTS": slots,
         "COUNTS": counts,
-        "STEP": min(_power_of_two(objects * channels), 4096 // slots),
+        "STEP": min(_power_of_two(channels), max(tiles.gathered // slots, 1)),
     }
 
 
@@ -152,9 +189,14 @@ def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
-def _share(processors: int, tiles: int, cells: int, tile: int) -> int:
-    """Memory cells per program: few enough to keep every multiprocessor busy, but not too few to pay."""
-    splits = max(_PROGRAMS * processors // tiles, 1)
+def _share(programs: int, rows: int, cells: int, tile: int) -> int:
+    """Memory cells per program: few enough to keep every multiprocessor busy, but not too few to pay.
+
+    programs: number of programs that keep the GPU busy.
+    rows: programs that share the query cells.
+    tile: cells per step; the share is a multiple.
+    """
+    splits = max(programs // rows, 1)
     return -(-max(-(-cells // splits), _MIN_SHARE) // tile) * tile
 
 
