@@ -161,7 +161,7 @@ def _kilobytes(name: str) -> int:
     return int(found)
 
 
-def _plots(rows: Sequence[dict[str, float]]) -> Image.Image:
+def plots(rows: Sequence[dict[str, float]]) -> Image.Image:
     """Two plots: time above, extra memory below."""
     kinds = dict.fromkeys((int(row["objects"]), int(row["channels"])) for row in rows)
     names = dict.fromkeys(key.removesuffix("_ms") for row in rows for key in row if key.endswith("_ms"))
@@ -251,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.json is not None:
         args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
     if args.plot is not None:
-        _plots(rows).save(args.plot)
+        plots(rows).save(args.plot)
 
 
 if __name__ == "__main__":
