@@ -26,6 +26,8 @@ CHANGES = {
     "shortcuts": Shortcuts(still=1.0),
     "dtype": torch.bfloat16,
     "compile": True,
+    "cuts": "stop",
+    "drop_absent": 9,
 }
 
 
@@ -45,7 +47,10 @@ def test_every_setting_but_when_work_is_done_is_a_fact(model):
 @pytest.mark.parametrize("change", CHANGES)
 def test_all_that_goes_on_refuses_a_predictor_of_other_settings(model, tmp_path, change):
     begun = Predictor(model, size=None)
-    other = Predictor(model, **{"size": None, change: CHANGES[change]})
+    if change in ("cuts", "drop_absent"):
+        other = begun.with_settings(**{change: CHANGES[change]})
+    else:
+        other = Predictor(model, **{"size": None, change: CHANGES[change]})
     assert Batch.of(begun, "out").settings != Batch.of(other, "out").settings
     list(import_video(tmp_path / "project", open_frames([*FRAMES]), "clip"))
     project = Project.open(tmp_path / "project")

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -342,6 +343,7 @@ class Predictor:
         *,
         masks: Mapping[int, Any] | None = None,
         direction: Direction = "forward",
+        session: Session | None = None,
     ) -> Iterator[Result]:
         """Yield the masks of each frame in turn.
 
@@ -361,6 +363,8 @@ class Predictor:
             by distance and confidence. Results are always in the order of the frames. "backward" and "both"
             need frames that can be read again (a folder, a video file or a list), and spool the backward pass
             to disk: see docs/editing.md.
+        session: a session to continue, such as a saved one, or one with a reference: frames before its index
+            are skipped, and no mask is needed. Only for "forward". None: a new session.
 
         Raises ValueError as `Session.step` does, if the direction needs frames that cannot be read again, and
         if a mask is for a frame that does not exist ("forward" raises this at the end of a stream, because
@@ -368,6 +372,7 @@ class Predictor:
         """
         if direction != "forward":
             check_direction(direction)
+        _check_session(session, self.model, direction)
         if masks is not None and (mask is not None or not isinstance(masks, Mapping)):
             raise ValueError("give either mask, or masks as a dict {frame index: mask}")
         mask = mask if masks is None else masks
@@ -375,31 +380,39 @@ class Predictor:
             frames = open_frames(frames)
             mask = read_masks(mask, frames)
         given = mask if isinstance(mask, Mapping) else {0: mask}
+        if session is not None and mask is None:
+            given = {}
         wrong = [index for index in given if not isinstance(index, (int, np.integer)) or index < 0]
-        if wrong or not given:
+        if wrong or not (given or session is not None):
             problem = f"a mask is given for frame {wrong[0]!r}" if wrong else "no mask is given"
             raise ValueError(f"{problem}; give one or more, by the index of their frame, counted from 0")
         known = {int(index): _check(m) for index, m in given.items()}
         source = open_frames(frames, but=[m for m in known.values() if isinstance(m, (str, os.PathLike))])
         _check_later(known, source)
         if direction == "forward":
-            return self._propagate_forward(source, known)
+            return self._propagate_forward(source, known, session)
         both_ways = propagate_both if direction == "both" else propagate_backward
         return both_ways(
             lambda order: self.session(order=order), source, {index: _read(m) for index, m in known.items()}
         )
 
-    def _propagate_forward(self, frames: FrameSource, masks: dict[int, Any]) -> Iterator[Result]:
-        session = self.session()
+    def _propagate_forward(
+        self, frames: FrameSource, masks: dict[int, Any], session: Session | None
+    ) -> Iterator[Result]:
+        session = self.session() if session is None else session
         resize_ahead = self.settings.resize_ahead
         if resize_ahead is None:  # a GPU resizes by itself
             resize_ahead = self.device.type == "cpu" and has_spare_core(torch.get_num_threads())
-        prepares = resize_ahead and frames.stored
-        for index, frame in enumerate(ahead(_prepared(session, frames)) if prepares else read_ahead(frames)):
+        first = session.index
+        if resize_ahead and frames.stored:
+            ready: Iterator[Any] = ahead(_prepared(session, frames, first))
+        else:
+            ready = islice(read_ahead(frames), first, None)
+        for index, frame in enumerate(ready, first):
             yield session.step(frame, _read(masks.pop(index, None)))
-        if masks:
+        if late := [index for index in masks if index >= first]:
             raise ValueError(
-                f"a mask is given for frame {min(masks)} but the video has {session.index} frames"
+                f"a mask is given for frame {min(late)} but the video has {session.index} frames"
             )
 
 
@@ -413,9 +426,17 @@ def _check_half(place: torch.device, dtype: torch.dtype) -> None:
         raise ValueError("float16 is no type for a CPU; use float32, or bfloat16 where the CPU has it")
 
 
-def _prepared(session: Session, frames: FrameSource) -> Iterator[WorkingFrame]:
-    for index, frame in enumerate(frames):
+def _prepared(session: Session, frames: FrameSource, first: int) -> Iterator[WorkingFrame]:
+    for index, frame in islice(enumerate(frames), first, None):
         yield session.prepare(frame, index)
+
+
+def _check_session(session: Session | None, model: STCN, direction: Direction) -> None:
+    """Raise ValueError unless a session can be continued in this direction with this model."""
+    if session is not None and direction != "forward":
+        raise ValueError(f"a session goes forward, not {direction!r}; leave out one of them")
+    if session is not None and session.model is not model:
+        raise ValueError("the session is of another predictor; make it with the session() of this one")
 
 
 def _check_later(masks: Mapping[int, Any], source: FrameSource) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -35,6 +35,9 @@ class Shortcuts:
             raise ValueError(f"still is a number of at least 0, not {self.still!r}")
 
 
+Cuts = Literal["ignore", "tell", "stop"]
+
+
 @dataclass(frozen=True)
 class Settings:
     """How frames are processed. To find out if two runs have the same settings, compare their `facts()`.
@@ -46,6 +49,9 @@ class Settings:
     compile: whether the key encoder is compiled; see `emavos.models.compiled`.
     resize_ahead: whether frames from files are resized in the thread that reads them. Does not affect the
         masks, so `facts()` leaves it out. None: on a CPU, if the process has a core to spare.
+    cuts: "tell" compares each frame with the memory and sets `Result.cut` if most of the frame is new;
+        "stop" also gives such a frame no masks and does not store it; "ignore" compares nothing.
+    drop_absent: stop tracking an object that had no pixel in this many frames in a row; None: never.
     """
 
     policy: MemoryPolicy = field(default_factory=MemoryPolicy)
@@ -54,15 +60,24 @@ class Settings:
     dtype: torch.dtype = torch.float32
     compile: bool = False
     resize_ahead: bool | None = None
+    cuts: Cuts = "ignore"
+    drop_absent: int | None = None
 
     def __post_init__(self) -> None:
         check_short_side(self.size)
         check_policy(self.policy)
         if not isinstance(self.shortcuts, Shortcuts):
             raise ValueError(f"shortcuts are Shortcuts(...), not {self.shortcuts!r}")
-        for name, allowed in (("compile", (True, False)), ("resize_ahead", (True, False, None))):
+        for name, allowed in (
+            ("compile", (True, False)),
+            ("resize_ahead", (True, False, None)),
+            ("cuts", get_args(Cuts)),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is one of {allowed}, not {getattr(self, name)!r}")
+        absent = self.drop_absent
+        if absent is not None and (type(absent) is not int or absent < 1):
+            raise ValueError(f"drop_absent is a number of frames of at least 1, or None, not {absent!r}")
 
     @classmethod
     def of(
@@ -92,12 +107,16 @@ class Settings:
 
     def facts(self) -> dict[str, Any]:
         """Plain values for JSON, one level deep. Runs with equal facts and weights produce the same masks."""
+        rare: dict[str, Any] = {"cuts": "stop"} if self.cuts == "stop" else {}
+        if self.drop_absent is not None:
+            rare["drop_absent"] = self.drop_absent
         return {
             "dtype": str(self.dtype).removeprefix("torch."),
             "compile": self.compile,
             "size": self.size,
             **asdict(self.policy),
             **asdict(self.shortcuts),
+            **rare,  # only if set, to match the facts of older files
         }
 
 

@@ -268,6 +268,17 @@ class MemoryBank:
             self._last = (used, received)
         return readout.unflatten(2, query.shape[1:])
 
+    def nearest(self, query: Tensor) -> Tensor:
+        """Squared distance of each query cell (Ck, P) to the nearest cell of the memory: (P,) float32."""
+        keys, norms = self._cells(self._keys), self._cells(self._norms)
+        query = query.to(norms.dtype)
+        similarity = (2 * keys.to(norms.dtype) @ query - norms[:, None]).amax(dim=0)  # (P,)
+        return (query.square().sum(dim=0) - similarity).clamp(min=0)
+
+    def first_index(self) -> int:
+        """Lowest index of a stored frame; 0 if there is none below."""
+        return min([0, *(slot.frame for slot in self._slots)])
+
     def unread(self, frame: int) -> None:
         """Do not count the last readout as use, if it was for this frame. For a step that failed."""
         if self._last is not None and self._last[0] == frame:

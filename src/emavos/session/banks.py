@@ -11,6 +11,9 @@ from torch import Tensor
 from emavos.memory import Kind, MemoryBank, MemoryPolicy
 from emavos.memory.bank import Mark
 
+_LOOKED_AT = 256  # cells of a frame compared with the memory, about
+_UNLIKE = 0.2  # a cell resembles no other from this squared distance on, over its own squared length
+
 
 @dataclass(frozen=True, eq=False)
 class Group:
@@ -91,6 +94,21 @@ class Banks:
         if grouped == self.ids:
             return readout
         return torch.stack([readout[grouped.index(id)] for id in self.ids])
+
+    def unmatched(self, key: Tensor) -> Tensor:
+        """Share of a frame's cells that resemble no cell of the memory, a tensor without dimensions.
+
+        key: (Ck, h, w) of the frame. Every few cells are looked at, 256 or a few more in all.
+        """
+        cells = key.flatten(1)
+        some = cells[:, :: max(cells.shape[1] // _LOOKED_AT, 1)]  # (Ck, P)
+        near = torch.stack([group.bank.nearest(some) for group in self.groups]).amin(dim=0)
+        return (near > _UNLIKE * some.square().sum(dim=0)).float().mean()
+
+    @property
+    def reference_index(self) -> int:
+        """Index for the next reference image: below those of frames and of earlier references."""
+        return min([0, *(group.bank.first_index() for group in self.groups)]) - 1
 
     def unread(self, index: int) -> None:
         """Do not count the last readout as use, if it was for this frame. For a step that failed."""
@@ -195,7 +213,9 @@ class Banks:
             if not {*ids}.isdisjoint(group.ids):
                 group.bank.forget(since)
         held = max((group.bank.latest(until) for group in self.groups), default=self.memorized)
-        self.memorized = min(self.memorized, held)  # never later: corrections do not restart the count
+        self.memorized = max(
+            min(self.memorized, held), 0
+        )  # never later: corrections do not restart the count
 
     def mark(self, *, cells: bool) -> BanksMark:
         """A state for `rewind`.

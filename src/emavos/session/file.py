@@ -37,6 +37,7 @@ class SessionState:
     frame_size: tuple[int, int] | None
     banks: Banks
     edges: dict[int, float]  # from the last frame, see `emavos.confidence.observe`
+    absent: Mapping[int, int] = dataclasses.field(default_factory=dict)  # frames in a row without a pixel
 
 
 def write_state(path: str | os.PathLike[str], state: SessionState, model: STCN) -> None:
@@ -58,6 +59,8 @@ def write_state(path: str | os.PathLike[str], state: SessionState, model: STCN) 
         "groups": groups,
         "ids": state.banks.ids,
         "edges": state.edges,
+        **({"absent": state.absent} if state.absent else {}),
+        **({"cuts": settings.cuts} if settings.cuts != "ignore" else {}),
     }
     path = Path(path)
     if path.is_dir() or not path.parent.is_dir():
@@ -78,7 +81,7 @@ def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> Sess
             tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
         if facts["format"] != _FORMAT:
             raise ValueError(f"its format is {facts['format']}; this version reads {_FORMAT}")
-        settings = Settings.of(network, *_settings(facts["settings"]))
+        settings = _settings({**facts["settings"], "cuts": facts.get("cuts", "ignore")}, network)
         _check_facts(facts)
         groups = []
         for number, group in enumerate(facts["groups"]):
@@ -97,6 +100,7 @@ def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> Sess
             None if facts["frame_size"] is None else tuple(facts["frame_size"]),
             Banks(settings.policy, groups, facts["memorized"], _order(facts)),
             {int(id): float(edge) for id, edge in facts.get("edges", {}).items()},
+            {int(id): int(frames) for id, frames in facts.get("absent", {}).items()},
         )
         weights, was = facts["weights"], facts["settings"]
     except KeyError as error:
@@ -111,13 +115,15 @@ def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> Sess
     return state
 
 
-def _settings(facts: Mapping[str, Any]) -> tuple[MemoryPolicy, int | None, Shortcuts]:
-    """The settings saved with a session, except those of the network."""
+def _settings(facts: Mapping[str, Any], network: STCN) -> Settings:
+    """The settings saved with a session, with dtype and compile of this network."""
     policy, shortcuts = (
         {field.name: facts[field.name] for field in dataclasses.fields(kind)}
         for kind in (MemoryPolicy, Shortcuts)
     )
-    return MemoryPolicy(**policy), facts["size"], Shortcuts(**shortcuts)
+    settings = Settings.of(network, MemoryPolicy(**policy), facts["size"], Shortcuts(**shortcuts))
+    rare = {name: facts[name] for name in ("cuts", "drop_absent") if name in facts}
+    return dataclasses.replace(settings, **rare)
 
 
 def _check_facts(facts: Mapping[str, Any]) -> None:
@@ -137,7 +143,9 @@ def _check_facts(facts: Mapping[str, Any]) -> None:
     if ids and (size is None or not all(group["ids"] for group in facts["groups"])):
         raise ValueError("it has objects without a frame, or a group without objects")
     for kind, frame in (slot for group in facts["groups"] for slot in group["slots"]):
-        if kind not in get_args(Kind) or not _whole(frame) or (frame >= index and kind != "given"):
+        a_reference = kind == "given" and type(frame) is int and -(2**31) <= frame < 0
+        is_frame = _whole(frame) and (frame < index or kind == "given")
+        if kind not in get_args(Kind) or not (is_frame or a_reference):
             raise ValueError(f"it remembers frame {frame!r} as {kind!r}")
     for group in facts["groups"]:
         frames = [frame for _, frame in group["slots"]]

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from emavos.frames.preprocess import Crop, WorkingFrame, pad_to_stride, resize, to_working
+from emavos.frames.preprocess import IMAGENET_MEAN, Crop, WorkingFrame, pad_to_stride, resize, to_working
 from emavos.models import STCN, Features, aggregate
 from emavos.session.shortcuts import cells_near, coverage, encode_near
 from emavos.settings import Shortcuts
@@ -31,6 +31,8 @@ class CurrentFrame:
     given: tuple[int, ...] = ()  # ids of the objects with a user's mask on this frame
     remembered: frozenset[int] = frozenset()  # ids of the objects with a mask of this frame already in memory
     edges: Mapping[int, float] = field(default_factory=dict)  # from the previous frame, see `observe`
+    unmatched: float | None = None  # share of the frame that resembles nothing in the memory
+    without_masks: bool = False  # after a scene cut, if such frames get no masks
 
     @property
     def key(self) -> Tensor:
@@ -52,6 +54,31 @@ def prepared(frame: object, short_side: int | None, device: torch.device, name: 
         return to_working(frame, short_side, device)
     except ValueError as error:
         raise ValueError(f"frame {name}: {error}") from error
+
+
+def only_background(objects: int, frame: Tensor) -> Tensor:
+    """Probabilities (1 + O, H, W) of a frame (1, 3, H, W) that shows no object."""
+    prob = torch.zeros(1 + objects, *frame.shape[2:], dtype=torch.float32, device=frame.device)
+    prob[0] = 1
+    return prob
+
+
+def fitted(image: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """A picture (3, H, W) in [0, 1] and its ids (H, W) in another size, in their proportion.
+
+    size: (H, W). The rest, at the right or below, is of the mean colour and background.
+    """
+    height, width = labels.shape
+    scale = min(size[0] / height, size[1] / width)
+    shape = max(round(height * scale), 1), max(round(width * scale), 1)
+    rows, columns = (
+        (torch.arange(n) * old // n).to(labels.device) for n, old in zip(shape, (height, width), strict=True)
+    )
+    whole = IMAGENET_MEAN.to(image.device).view(3, 1, 1).repeat(1, *size)
+    whole[:, : shape[0], : shape[1]] = resize(image, shape).clamp(0, 1)
+    ids = labels.new_zeros(size)
+    ids[: shape[0], : shape[1]] = labels[rows][:, columns]
+    return whole, ids
 
 
 def check_fits(

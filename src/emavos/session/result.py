@@ -18,6 +18,8 @@ from emavos.io import Pixels, write_mask
 from emavos.io.ids import mask_png
 from emavos.visualize import overlay
 
+CUT = 0.5  # share of a frame that is new after a scene cut, at least (docs/experiments.md)
+
 
 @dataclass(frozen=True, eq=False, repr=False)  # comparing tensors returns no single bool
 class Result:
@@ -28,12 +30,20 @@ class Result:
     prob: (1 + O, H, W) float32, background first, then in the order of ids. Sums to one over the first axis.
         You may change the tensor; later frames do not depend on it.
     confidences: expected J of each mask, in [0, 1], in the order of ids.
+    unmatched: share of the frame that resembles nothing in the memory, in [0, 1]; None if this was not
+        measured: see `Settings.cuts`.
     """
 
     index: int
     ids: tuple[int, ...]
     prob: Tensor = field(repr=False)
     confidences: tuple[float, ...]
+    unmatched: float | None = None
+
+    @property
+    def cut(self) -> bool:
+        """Whether the frame shows another scene than the memory: `unmatched` is at least `CUT`."""
+        return self.unmatched is not None and self.unmatched >= CUT
 
     @cached_property
     def mask(self) -> np.ndarray:

@@ -16,7 +16,7 @@ from emavos.clicks.prompt import make_prompt
 from emavos.clicks.seen import Look, ObjectClicks, SeenFrame
 from emavos.confidence.expected import observe, signs
 from emavos.frames.masks import ids_of, one_hot, planes_of, to_mask
-from emavos.frames.preprocess import WorkingFrame, moved, resize
+from emavos.frames.preprocess import WorkingFrame, moved, resize, to_frame
 from emavos.memory import MemoryPolicy
 from emavos.models import STCN
 from emavos.session.banks import Banks, BanksMark, Group
@@ -26,12 +26,14 @@ from emavos.session.frame import (
     check_fits,
     distance,
     encode_values,
+    fitted,
+    only_background,
     prepared,
     probabilities,
     with_masks,
     without_objects,
 )
-from emavos.session.result import Result
+from emavos.session.result import CUT, Result
 from emavos.settings import Settings, Shortcuts
 
 
@@ -105,6 +107,8 @@ class Session:
         self._look = look
         self._seen: SeenFrame | None = None  # the current frame, once it was clicked on
         self._clicks: Mapping[int, ObjectClicks] = {}  # on the current frame, by object
+        self._references: list[tuple[Tensor, Tensor]] = []  # images and masks to store before the first frame
+        self._absent: dict[int, int] = {}  # frames in a row without a pixel of the object, if counted
 
     def __repr__(self) -> str:
         size = "unknown" if self.frame_size is None else "{}x{}".format(*self.frame_size)
@@ -165,6 +169,8 @@ class Session:
                 )
             before = _Before(self._banks.mark(cells=False), self._now, self._sureness, self._clicks)
             try:
+                for image, labels_of_image in self._references:
+                    self._refer(image, labels_of_image, working.size, device)()
                 now = self._see(working, self.index, use=self.index)
                 if labels is not None:
                     now = self._give(now, known, one_hot(moved(labels, device), known))
@@ -179,8 +185,11 @@ class Session:
             store()
         self._now, self._sureness = now, sureness
         self._seen, self._clicks = None, {}
+        self._references.clear()
         self.frame_size = working.size
         self.index += 1
+        if self.settings.drop_absent is not None:
+            self._drop_absent(result, self.settings.drop_absent)
         return result
 
     def prepare(self, frame: object, index: int) -> WorkingFrame:
@@ -204,12 +213,18 @@ class Session:
         """
         frame = working.pixels.to(next(self.network.parameters()).dtype)
         features = self.network.encode_key(frame)
-        if self.groups:
+        unmatched = None
+        if self.groups and use is not None and self.settings.cuts != "ignore":
+            unmatched = float(self._banks.unmatched(features.key[0].float()))
+        without = unmatched is not None and unmatched >= CUT and self.settings.cuts == "stop"
+        if without:
+            prob = only_background(len(self.ids), frame)
+        elif self.groups:
             readout = self._banks.read(features.key[0].float(), use)  # (O, Cv, h, w)
             name = self._name(index)
             prob = probabilities(self.network, readout, features, self.ids, self.shortcuts, name)
-        else:  # only background
-            prob = torch.ones(1, *frame.shape[2:], dtype=torch.float32, device=frame.device)  # (1, H', W')
+        else:
+            prob = only_background(0, frame)
         full = resize(prob[working.crop], working.size)
         remembered = self._banks.remembered(index)
         return CurrentFrame(
@@ -221,6 +236,8 @@ class Session:
             full,
             remembered=remembered,
             edges=self._sureness.edges,
+            unmatched=unmatched,
+            without_masks=without,
         )
 
     def _give(
@@ -238,7 +255,7 @@ class Session:
 
     def _storing(self, now: CurrentFrame) -> Callable[[], None]:
         """A callable that stores the frame, if annotated or due, or as the previous one. Cannot fail."""
-        if not self.groups:
+        if not self.groups or (now.without_masks and not now.given):
             return _nothing
         late = now.index - self._banks.memorized >= self.settings.policy.every
         scheduled = self._banks.begins or (late and self._has_moved(now))
@@ -261,19 +278,28 @@ class Session:
         still = self.settings.shortcuts.still
         return still == 0 or bool(distance(now, self._banks.latest_key(now.index)) >= still)
 
-    def remember(self, frame: object, mask: object, index: int) -> tuple[int, ...]:
-        """Learn the appearance of objects from an annotated frame of another time, without a step.
+    def remember(self, frame: object, mask: object, index: int | None = None) -> tuple[int, ...]:
+        """Learn the appearance of objects from an annotated frame of another time, or from another picture.
 
         The frame is stored for ever in the memory of each group of objects with all of its objects in the
         mask. Other groups and untracked ids are skipped. This clears the undo history.
 
         frame, mask: as for `step`.
         index: of the frame, from 0. If you step through the frame later, it is read from this memory, and a
-            mask passed to that step replaces this one.
+            mask passed to that step replaces this one. None: a reference picture of any size, which is no
+            frame of the video. Before the first step, its objects are tracked from that step on, so the
+            video needs no mask.
 
         Returns the ids of the objects that learned. Raises ValueError as `step` does, and if the index is
         invalid or no group is complete in the mask.
+
+        >>> session = predictor.session()
+        >>> session.remember(photo, mask_of_the_photo)
+        >>> for frame in video:
+        ...     result = session.step(frame)
         """
+        if index is None:
+            return self._reference(frame, mask)
         index = _index("index", index)
         if not self.groups:
             raise ValueError("no object is followed; there is nothing to remember")
@@ -297,6 +323,62 @@ class Session:
         if self._now is not None and self._now.index == index:
             self._now = replace(self._now, remembered=self._now.remembered.union(known))
         return known
+
+    def _reference(self, frame: object, mask: object) -> tuple[int, ...]:
+        """`remember` of a picture that is no frame. Waits for the first step if the size is still unknown."""
+        with self._computing() as device:
+            image = to_frame(frame)
+            labels = to_mask(mask, tuple(image.shape[1:]))
+            shown = ids_of(labels)
+            if not shown:
+                raise ValueError("the mask of the reference is empty: every pixel is 0, the background")
+            if self.frame_size is None:
+                self._references.append((image, labels))
+                return shown
+            store = self._refer(image, labels, self.frame_size, device)
+            self._keep_edits()
+            store()
+        return tuple(id for group in self._banks.within(shown) for id in group.ids)
+
+    def _refer(
+        self, image: Tensor, labels: Tensor, size: tuple[int, int], device: torch.device
+    ) -> Callable[[], None]:
+        """A callable that stores a reference picture of any size. Before the first frame, introduces its
+        new objects at once.
+
+        image: (3, H, W) in [0, 1]. labels: (H, W) of ids. size: (H, W) of the frames.
+        """
+        image, labels = fitted(image, labels, size)
+        working = prepared(image, self.size, device, self.index)
+        now = self._see(working, self.index)
+        shown = ids_of(labels)
+        new = tuple(id for id in shown if id not in self.ids and self.frame_size is None)
+        if new:
+            self._banks.introduce(new)
+        groups = self._banks.within(shown)
+        if not groups:
+            lacking = ", ".join(str(id) for id in self.ids if id not in shown)
+            raise ValueError(
+                f"the reference cannot be remembered: its mask lacks {lacking:.60}, and objects that were "
+                "introduced together are remembered together"
+            )
+        known = tuple(id for group in groups for id in group.ids)
+        planes = one_hot(moved(labels, device), known)
+        now = with_masks(now, self.ids, known, planes, new=bool(new), edit=False)
+        values = encode_values(self.network, now, self.settings.shortcuts)  # (O, Cv, h, w)
+        index = self._banks.reference_index
+        if not self._banks.memorized:
+            self._banks.memorized = self.index
+        return self._banks.adding_known(now.key, values, index, groups, now=self.index)
+
+    def _drop_absent(self, result: Result, most: int) -> None:
+        """Stop tracking the objects without a pixel in this and the `most - 1` frames before."""
+        present = {*np.unique(result.mask).tolist()}
+        self._absent = {id: 0 if id in present else self._absent.get(id, 0) + 1 for id in result.ids}
+        if gone := [id for id, frames in self._absent.items() if frames >= most]:
+            self.remove(gone)
+            self._keep_edits()
+            self._absent = {id: frames for id, frames in self._absent.items() if id not in gone}
 
     def add(self, masks: Mapping[int, object]) -> Result:
         """Track more objects from the current frame on; returns the new result of the frame.
@@ -408,7 +490,11 @@ class Session:
         before = self._undo[-1]
         assert before.now is not None
         result = Result(
-            before.now.index, before.banks.ids, before.now.full.clone(), before.sureness.confidences
+            before.now.index,
+            before.banks.ids,
+            before.now.full.clone(),
+            before.sureness.confidences,
+            before.now.unmatched,
         )
         self._restore(self._undo.pop())
         return result
@@ -418,8 +504,10 @@ class Session:
 
         The current frame is not saved: after loading, you can edit only after the next step.
         """
+        if self._references:
+            raise ValueError("a reference is stored at the first step; save the session after that step")
         state = SessionState(
-            self.settings, self.index, self.frame_size, self._banks, {**self._sureness.edges}
+            self.settings, self.index, self.frame_size, self._banks, {**self._sureness.edges}, self._absent
         )
         write_state(path, state, self.model)
 
@@ -441,6 +529,7 @@ class Session:
         session = cls(model, network=network, settings=state.settings, start=state.index, look=look)
         session.frame_size = state.frame_size
         session._banks, session._sureness = state.banks, _Sureness(edges=state.edges)
+        session._absent = {**state.absent}
         return session
 
     def signs(self) -> dict[int, tuple[float, ...]]:
@@ -518,7 +607,7 @@ class Session:
 
     def _result(self, now: CurrentFrame, sureness: _Sureness) -> Result:
         """A result with a copy of the probabilities, because edits still read the frame's own."""
-        return Result(now.index, self.ids, now.full.clone(), sureness.confidences)
+        return Result(now.index, self.ids, now.full.clone(), sureness.confidences, now.unmatched)
 
     def _edited(self, now: CurrentFrame) -> Result:
         """The new result of the current frame. The last allocation of an edit, so a failed edit is undone."""
