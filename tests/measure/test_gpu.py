@@ -19,7 +19,11 @@ ROOT = Path(__file__).parents[2]
 def test_one_command_leaves_figures_and_pictures_of_every_part(tmp_path):
     environment = os.environ | {"PYTHON": sys.executable, "TRITON_INTERPRET": "1", "OUT": str(tmp_path)}
     done = subprocess.run(
-        [ROOT / ".ci/gpu", "--cpu"], env=environment, capture_output=True, text=True, check=False
+        [ROOT / ".ci/gpu", "--cpu", "--seconds", "3000"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     parts = json.loads((tmp_path / "summary.json").read_text())["parts"]

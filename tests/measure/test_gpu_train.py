@@ -7,6 +7,7 @@ import torch
 from safetensors import safe_open
 
 import gpu_train
+import pack
 from emavos.weights import load_model
 from trees import davis_tree, stills_tree
 
@@ -56,6 +57,20 @@ def test_a_run_is_taken_home_in_small_files_and_is_whole_again_there(train, tmp_
         for name, weight in model.named_parameters():
             average = file.get_tensor(f"average.{name}")
             torch.testing.assert_close(weight.detach(), average, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("model", "stage"), [("tiny", "tiny-5"), ("base", "base-2")])
+def test_the_models_of_the_package_learn_on_from_a_pack(train, tmp_path, model, stage):
+    """The commands of docs/training.md, with two iterations."""
+    pack.main(["--data", str(train), "--out", str(tmp_path / "pack"), "--short-side", "48"])
+    home = tmp_path / "home"
+    arguments = ["--data", tmp_path / "pack", "--init", model, "--run", tmp_path / "run", "--out", home]
+    more = ["--file", 500, "--room", 1, "--", "--stage", stage]
+    small = settings(warmup=1, all_pixels_until=0, hardest_from=1)
+    gpu_train.main([*map(str, [*arguments, *more]), *small, *FAST])
+    learned, before = load_model(home / "model"), load_model(model)
+    assert learned.config == before.config
+    assert learned.state_dict().keys() == before.state_dict().keys()
 
 
 def test_a_checkpoint_without_room_is_left_and_that_is_said(train, tmp_path, capsys):

@@ -365,8 +365,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         left = end - time.monotonic()
         start = time.monotonic()
         ended = "no time was left"
+        most = left if args.cpu else min(left, PARTS[name][1])
         if left > 1:
-            ended = run_apart(name, folder, min(left, PARTS[name][1]), ["--cpu"] if args.cpu else [])
+            ended = run_apart(name, folder, most, ["--cpu"] if args.cpu else [])
         summary[name] = {"ended": ended, "seconds": round(time.monotonic() - start, 1)}
         print(f"{name}: {ended.splitlines()[0]}, {summary[name]['seconds']} s", flush=True)
         _write(folder / "summary.json", {"machine": describe(torch.device(size.device)), "parts": summary})
