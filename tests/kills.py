@@ -27,7 +27,7 @@ import emavos.batch  # so that a forked run has nothing left to load
 import emavos.bridges
 import emavos.evaluation
 import emavos.training  # noqa: F401
-from emavos.cli import main
+from emavos.cli import main, resuming
 from emavos.demo import synthetic_clip
 from emavos.io import write_mask
 from emavos.machine import PeakMemory
@@ -44,6 +44,7 @@ GROWING = (
     "out/log",
     "out/validation",
     "out/best",
+    ".out.resume",  # of segment
 )
 
 
@@ -130,6 +131,7 @@ def broken(folder: Path, whole: dict[str, bytes]) -> list[str]:
 def rounds(name: str, count: int, seed: int, number: int, root: Path) -> tuple[int, list[str]]:
     """How many runs were killed before their end, and what went wrong."""
     draw(name, root / "data")
+    resuming.SECONDS = 0.0  # each frame is saved, so that most kills leave something to continue
     start = time.monotonic()
     wrong = [
         f"undisturbed: exit code {code}"

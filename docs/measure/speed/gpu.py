@@ -111,7 +111,7 @@ def readouts(size: Size) -> Iterator[Row]:
 def speed(size: Size) -> Iterator[Row]:
     """Frames per second of whole steps, mask included, with a full memory; compiled models last."""
     for compile, model, dtype in product(size.compiled, size.models, size.dtypes):
-        torch._dynamo.reset()  # type: ignore[no-untyped-call]
+        torch._dynamo.reset()
         facts = {"model": model, "dtype": str(dtype).removeprefix("torch."), "compiled": compile}
         try:
             predictor = _predictor(model, dtype, compile, size)
@@ -292,7 +292,7 @@ def _kernels(query: Tensor, keys: Tensor, values: Tensor, tried: Tiles) -> Tenso
 
 def _ms(run: Callable[[], Tensor], size: Size) -> float:
     """Median milliseconds of a call."""
-    synchronize = torch.cuda.synchronize if size.device == "cuda" else lambda: None
+    synchronize: Callable[[], object] = torch.cuda.synchronize if size.device == "cuda" else _nothing
     times = []
     for _ in range(size.repeats):
         synchronize()
@@ -301,6 +301,10 @@ def _ms(run: Callable[[], Tensor], size: Size) -> float:
         synchronize()
         times.append(1000 * (time.perf_counter() - start))
     return median(times)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _tried(size: Size) -> list[list[dict[str, int]]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from emavos.io import FrameSource, IdMask, Pixels
     from emavos.predictor import Predictor
-    from emavos.session import Result
+    from emavos.session import Result, Session
     from emavos.session.both_ways import Direction
 
 FPS = 25.0  # frame rate of overlay videos, if the source has none
@@ -18,9 +18,10 @@ FPS = 25.0  # frame rate of overlay videos, if the source has none
 def follow(
     predictor: Predictor,
     frames: FrameSource,
-    mask: IdMask | dict[int, IdMask],
+    mask: IdMask | dict[int, IdMask] | None,
     quiet: bool,
     direction: Direction = "forward",
+    session: Session | None = None,
 ) -> Iterator[tuple[Pixels, Result]]:
     """Yield each frame with its result, and show a progress bar.
 
@@ -29,6 +30,7 @@ def follow(
     mask: mask of the first frame, or masks by frame index.
     quiet: whether to hide the progress bar.
     direction: direction to track in, see `Predictor.propagate`.
+    session: session to continue, whose index is that of the first frame yielded.
     """
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
@@ -43,19 +45,22 @@ def follow(
         stored = frames.stored
 
         def __iter__(self) -> Iterator[Pixels]:
-            for frame in frames:
-                read.append(frame)
+            for index, frame in enumerate(frames):
+                if index >= first:
+                    read.append(frame)
                 yield frame
 
-    done = 0
+    done = first = 0 if session is None else session.index
     try:
         if direction == "forward":
-            results = predictor.propagate(Source(), mask)
+            results = predictor.propagate(Source(), mask, session=session)
         else:  # both ways, frames are read in another order
             read_again = iter(frames)
             results = predictor.propagate(frames, mask, direction=direction)
         # disable=None: only on a terminal
-        bar = tqdm(results, total=frames.count, unit="frame", leave=False, disable=quiet or None)
+        bar = tqdm(
+            results, total=frames.count, initial=first, unit="frame", leave=False, disable=quiet or None
+        )
         for result in bar:
             yield read.popleft() if direction == "forward" else next(read_again), result
             done += 1

@@ -119,7 +119,7 @@ class Batch:
         Raises OSError if the disk of the outputs is full or read-only, as all further videos would fail too.
         """
         try:
-            inputs = _inputs_sha256(job)
+            inputs = inputs_sha256([job.video], job.mask)
             status = self._status(job)
             if self._is_done(job, status, inputs):
                 return Outcome(job.name, frames=status["frames"], ids=tuple(status["ids"]))
@@ -264,10 +264,13 @@ def run_batch(
     return outcomes
 
 
-def _inputs_sha256(job: Job) -> str:
-    """Hash of the inputs of a video: masks by name and content, frames by name and file size."""
+def inputs_sha256(videos: Sequence[Path], masks: Path | Mapping[str, Path]) -> str:
+    """Hash of the inputs of a video: masks by name and content, frames by name and file size.
+
+    videos: a file, a folder of frames, or several images.
+    masks: a file, a folder, or files by frame name.
+    """
     digest = hashlib.sha256()
-    masks = job.mask
     if not isinstance(masks, Mapping):
         if listed := label_file(masks):
             digest.update(hashlib.sha256(listed.read_bytes()).digest())
@@ -276,10 +279,11 @@ def _inputs_sha256(job: Job) -> str:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
         digest.update(os.fsencode(f"{name} ") + hashlib.sha256(path.read_bytes()).digest())
-    if not job.video.exists():
-        raise FileNotFoundError(f"{job.video} does not exist")
-    for path in list_images(job.video) if job.video.is_dir() else [job.video]:
-        digest.update(os.fsencode(f"{path.name} {path.stat().st_size} "))
+    for video in videos:
+        if not video.exists():
+            raise FileNotFoundError(f"{video} does not exist")
+        for path in list_images(video) if video.is_dir() else [video]:
+            digest.update(os.fsencode(f"{path.name} {path.stat().st_size} "))
     return digest.hexdigest()
 
 

@@ -78,7 +78,7 @@ def clicked(args: argparse.Namespace) -> bool:
         raise ValueError("--mask and clicks both say what to follow; give one of them")
     if clicks and args.labels is not None:
         raise ValueError("--labels is for the colours of --mask; leave it out with clicks")
-    if not clicks and args.mask is None:
+    if not clicks and args.mask is None and not args.reference:
         raise ValueError("nothing says what to follow; give --mask PNG, --click X,Y or --box X0,Y0,X1,Y1")
     if not clicks and (args.click_frame or args.prompter is not None):
         name = "click-frame" if args.click_frame else "prompter"

@@ -1,0 +1,169 @@
+"""A long `segment` that was stopped: the same command continues, and ends with the same bytes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emavos.cli import main, resuming
+from emavos.demo import synthetic_clip
+from emavos.io import write_mask
+from emavos.session import Session
+from kills import tree
+
+FRAMES = 7
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    frames, masks = synthetic_clip(FRAMES, (64, 96))
+    (tmp_path / "clip").mkdir()
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / "clip" / f"{index:05d}.png")
+    write_mask(tmp_path / "first.png", masks[0])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(resuming, "SECONDS", 0.0)
+    return tmp_path
+
+
+def command(out, *more):
+    argv = ["segment", "clip", "--mask", "first.png", "--out", f"{out}/masks", "--size", "64", "--quiet"]
+    return [*argv, "--rle", f"{out}/rle.json", "--confidence", f"{out}/sure.csv", *more]
+
+
+def run(*argv, stop=None, error=KeyboardInterrupt):
+    """The exit code of a command, interrupted at a frame if asked for, and the frames of its steps."""
+    steps, step = [], Session.step
+
+    def counted(session, *arguments):
+        if session.index == stop:
+            raise error
+        steps.append(session.index)
+        return step(session, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Session, "step", counted)
+        return main([*argv]), steps
+
+
+@pytest.mark.parametrize("stop", [1, 5])
+def test_the_same_command_continues_to_the_same_bytes(here, stop):
+    assert run(*command("whole"))[0] == 0
+    code, steps = run(*command("out"), stop=stop)
+    assert (code != 0, steps) == (True, [*range(stop)])
+    assert not (here / "out/masks").exists()
+    code, rest = run(*command("out"))
+    assert code == 0
+    assert rest[-1] == FRAMES - 1
+    assert stop - 3 <= rest[0] <= stop  # what was saved is not computed again
+    assert tree(here / "out") == tree(here / "whole")
+    assert not [*here.rglob(".*")]
+
+
+def test_it_continues_with_objects_that_come_later_and_an_overlay(here):
+    masks = synthetic_clip(FRAMES, (64, 96))[1]
+    (here / "masks").mkdir()
+    write_mask(here / "masks/00000.png", np.where(masks[0] == 1, 1, 0))
+    write_mask(here / "masks/00003.png", np.where(masks[3] == 2, 2, 0))
+    more = ["--mask", "masks", "--overlay"]
+    assert run(*command("whole"), *more, "whole/show")[0] == 0
+    assert run(*command("out"), *more, "out/show", stop=5)[0] != 0
+    assert run(*command("out"), *more, "out/show")[0] == 0
+    assert tree(here / "out") == tree(here / "whole")
+
+
+def test_other_settings_or_inputs_are_refused_with_a_remedy(here, capsys):
+    assert run(*command("out"), stop=4)[0] != 0
+    assert run(*command("out", "--size", "48"))[0] == 1
+    said = capsys.readouterr().err
+    assert "frames of a stopped run with other size; repeat that command" in said
+    assert "--force to start over" in said
+    assert run(*command("out", "--direction", "both"))[0] == 1
+    assert "with other direction" in capsys.readouterr().err
+    write_mask(here / "first.png", np.eye(64, 96, dtype=np.uint8))
+    assert run(*command("out"))[0] == 1
+    assert "with other mask" in capsys.readouterr().err
+    code, steps = run(*command("out", "--force"))
+    assert (code, steps) == (0, [*range(FRAMES)])
+    assert not [*here.rglob(".*")]
+
+
+def test_a_short_run_leaves_nothing_to_continue(here, monkeypatch):
+    monkeypatch.setattr(resuming, "SECONDS", 60.0)
+    assert run(*command("out"), stop=4)[0] != 0
+    assert not [*here.rglob(".*")]
+    assert run(*command("out"))[1] == [*range(FRAMES)]
+
+
+def test_a_place_that_cannot_be_written_stops_no_run(here, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Session, "save", full)
+    assert run(*command("out"))[0] == 0
+    assert capsys.readouterr().err.count("(No space left on device); if this run is stopped") == 1
+    assert len([*(here / "out/masks").iterdir()]) == FRAMES
+
+
+def test_an_error_says_that_frames_are_kept(here, capsys):
+    assert run(*command("out"), stop=4, error=ValueError("the network is tired"))[0] == 1
+    said = capsys.readouterr().err
+    assert "the network is tired; nothing was written to out/masks, but" in said
+    assert "frames are kept and the same command continues after them" in said
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError("the last packet is damaged")])
+def test_finished_frames_are_written_if_asked_for(here, capsys, error):
+    assert run(*command("whole"))[0] == 0
+    assert run(*command("out", "--keep-partial"), stop=4, error=error)[0] != 0
+    whole, out = tree(here / "whole/masks"), tree(here / "out/masks")
+    assert out == {name: whole[name] for name in [f"{i:05d}.png" for i in range(4)]}
+    assert (here / "out/sure.csv").read_text().count("00003,") == len(np.unique(Image.open("first.png"))) - 1
+    if isinstance(error, ValueError):
+        assert "the last packet is damaged; out/masks has the 4 frames before" in capsys.readouterr().err
+
+
+def test_two_runs_into_folders_of_one_name_do_not_mix(here):
+    assert run(*command("out"), stop=4)[0] != 0
+    assert run(*command("other"), stop=2)[0] != 0
+    (here / "out").mkdir()  # made meanwhile
+    assert 1 <= run(*command("out"))[1][0] <= 4
+    assert run(*command("other"))[1][0] <= 2
+    assert tree(here / "out") == tree(here / "other")
+
+
+def test_a_damaged_progress_is_refused_and_a_half_written_one_is_none(here, capsys):
+    assert run(*command("out"), stop=4)[0] != 0
+    (folder,) = here.glob(".out.masks.resume")
+    (folder / "progress.json").write_text("{")
+    assert run(*command("out"))[0] == 1
+    assert "is damaged; remove this folder to start over" in capsys.readouterr().err
+    (folder / "progress.json").unlink()
+    assert run(*command("out"))[1] == [*range(FRAMES)]
+
+
+def test_a_reference_stands_for_the_mask_on_the_command_line(here, capsys):
+    argv = ["segment", "clip", "--reference", "clip/00002.png", "first.png", "--out", "out", "--size", "64"]
+    assert main([*argv, "--quiet"]) == 0
+    assert len([*(here / "out").iterdir()]) == FRAMES
+    assert main([*argv, "--direction", "both", "--force"]) == 1
+    assert "--reference goes forward" in capsys.readouterr().err
+    write_mask(here / "small.png", np.ones((9, 9), np.uint8))
+    argv[3:5] = ["clip/00002.png", "small.png"]
+    assert main([*argv, "--force"]) == 1
+    assert "--reference clip/00002.png: mask is 9x9 but frame is 64x96" in capsys.readouterr().err
+
+
+def test_a_cut_is_told_by_its_frame(here, capsys):
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 2, (8, 12, 1), dtype=np.uint8) * np.array([255, 0, 180], np.uint8)
+    for index in (5, 6):
+        Image.fromarray(blocks.repeat(8, 0).repeat(8, 1)).save(here / "clip" / f"{index:05d}.png")
+    assert main([*command("tell")]) == 0
+    assert "note: another scene begins at 00005: masks from there on may be wrong" in capsys.readouterr().err
+    assert main([*command("stop", "--cuts", "stop")]) == 0
+    assert "the frames until the scene returns have no masks" in capsys.readouterr().err
+    assert not np.asarray(Image.open(here / "stop/masks/00005.png")).any()
+    assert main([*command("ignore", "--cuts", "ignore", "--drop-absent", "9")]) == 0
+    assert "scene" not in capsys.readouterr().err
