@@ -3,5 +3,14 @@
 from emavos.annotations.arrays import read_arrays
 from emavos.annotations.labels import LabelMap, read_labels
 from emavos.annotations.reading import Annotations, read_annotations
+from emavos.annotations.writing import VideoMasks, write_annotations
 
-__all__ = ["Annotations", "LabelMap", "read_annotations", "read_arrays", "read_labels"]
+__all__ = [
+    "Annotations",
+    "LabelMap",
+    "VideoMasks",
+    "read_annotations",
+    "read_arrays",
+    "read_labels",
+    "write_annotations",
+]

@@ -24,6 +24,7 @@ from emavos.annotations.shapes import (
 )
 from emavos.io.images import MAX_PIXELS
 
+_LENGTHS = (4, 8, 12, 16)  # bits of a run that is written
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the name of an upload
 
 
@@ -110,6 +111,23 @@ def decode_brush(rle: Sequence[int], size: Size) -> Plane:
             values[at:end] = [min(bits.take(width), 255) for _ in range(at, end)]
         at = end
     return values[3::4].reshape(size) > 0  # the alpha channel
+
+
+def encode_brush(plane: Plane) -> list[int]:
+    """The bytes of a brush that covers a plane (H, W), as `decode_brush` reads them."""
+    flat = plane.ravel()
+    ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size)
+    bits = [f"{4 * flat.size:032b}", f"{7:05b}", *(f"{length - 1:04b}" for length in _LENGTHS)]
+    for begin, end in zip(np.append(0, ends[:-1]).tolist(), ends.tolist(), strict=True):
+        value, rest = "1" * 8 if flat[begin] else "0" * 8, 4 * (end - begin)  # four channels
+        while rest:
+            run = min(rest, 2 ** _LENGTHS[-1])
+            which = next(n for n, length in enumerate(_LENGTHS) if run <= 2**length)
+            bits.append(f"1{which:02b}{run - 1:0{_LENGTHS[which]}b}{value}")
+            rest -= run
+    text = "".join(bits)
+    text += "0" * (-len(text) % 8)
+    return list(int(text, 2).to_bytes(len(text) // 8, "big"))
 
 
 class _Bits:

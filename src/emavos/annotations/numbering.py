@@ -36,7 +36,7 @@ def number_objects(pictures: Sequence[Picture], labels: Mapping[int, str]) -> Nu
     shapes = [shape for picture in pictures for shape in picture.shapes if not _is_background(shape)]
     if shapes and all(shape.id is not None for shape in shapes):
         return _numbered(pictures, {shape: shape.id or 0 for shape in shapes})
-    if shapes and all(_is_id(shape.label) for shape in shapes) and not labels:
+    if shapes and all(is_id(shape.label) for shape in shapes) and not labels:
         return _numbered(pictures, {shape: int(shape.label) for shape in shapes})
     if sum(bool(picture.shapes) for picture in pictures) == 1:
         keys: dict[object, int] = {}
@@ -80,6 +80,7 @@ def _is_background(shape: Shape) -> bool:
     return shape.label.lower() in BACKGROUNDS
 
 
-def _is_id(label: str) -> bool:
+def is_id(label: str) -> bool:
+    """Whether a label is a whole number other than 0."""
     digits = label.removeprefix("-")
     return digits.isdecimal() and len(digits) < 11 and int(digits) > 0

@@ -17,10 +17,11 @@ from emavos.annotations.cvat import read_cvat
 from emavos.annotations.labelme import read_labelme
 from emavos.annotations.labels import LABEL_FILES, LabelMap, find_labels
 from emavos.annotations.labelstudio import read_label_studio
-from emavos.annotations.numbering import Numbered, number_objects
+from emavos.annotations.numbering import Numbered, is_id, number_objects
 from emavos.annotations.shapes import Picture, Size
 from emavos.annotations.via import read_via
 from emavos.annotations.yolo import read_yolo
+from emavos.annotations.youtubevis import read_youtube_vis
 from emavos.io.ids import IdMask
 from emavos.io.images import PathLike
 from emavos.io.opening import natural_order
@@ -82,8 +83,8 @@ class Annotations:
 
 
 def read_annotations(path: PathLike, labels: LabelMap | None = None) -> Annotations:
-    """The masks in a file or folder of Labelme (JSON), CVAT (XML), COCO, Label Studio (JSON), VIA or YOLO
-    (text).
+    """The masks in a file or folder of Labelme, COCO, YouTube-VIS, Label Studio, VIA (JSON), CVAT (XML) or
+    YOLO (text).
 
     labels: names in order, which set the ids of objects; None: those beside the file, if there are any. How
         shapes become objects is said at `emavos.annotations.numbering.number_objects`.
@@ -144,7 +145,8 @@ def _read(path: Path) -> tuple[str, list[Picture], dict[int, str]]:
         text = read_text(path, _WHAT)
         with _of_stranger(path, "a file of CVAT"):
             pictures, labels = read_cvat(text)
-            return "CVAT", pictures, dict(enumerate(labels, 1))
+            numbered = all(is_id(label) for label in labels)  # as masks without names are written
+            return "CVAT", pictures, {} if numbered else dict(enumerate(labels, 1))
     if suffix == ".txt":
         text = read_text(path, _WHAT)
         with _of_stranger(path, "a file of YOLO"):
@@ -166,6 +168,9 @@ def _of_json(content: Any, name: str) -> tuple[str, list[Picture], dict[int, str
         raise ValueError("it has neither shapes, images and annotations, tasks nor regions")
     if "shapes" in content:
         return "Labelme", [read_labelme(content, name)], {}
+    if "videos" in content and "annotations" in content:
+        pictures, categories = read_youtube_vis(content)
+        return "YouTube-VIS", pictures, {id: label for id, label in categories.items() if id > 0}
     if "images" in content and "annotations" in content:
         pictures, categories = read_coco(content)
         return "COCO", pictures, {id: label for id, label in categories.items() if id > 0}

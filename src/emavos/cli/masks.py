@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emavos.cli.arguments import Commands, add_labels_argument, add_output_arguments
-from emavos.cli.staging import staged
+from emavos.cli.staging import staged_together
 from emavos.cli.words import counted, plain
 
 if TYPE_CHECKING:
-    from emavos.annotations import LabelMap
+    from emavos.annotations import LabelMap, VideoMasks
     from emavos.io import FrameSource, IdMask
 
 
@@ -32,10 +33,9 @@ def add(commands: Commands) -> None:
     info.set_defaults(run=_info)
     convert = actions.add_parser(
         "convert",
-        help="write masks as PNGs of ids",
+        help="write masks as PNGs of ids, or for another tool",
         description="Write a PNG of ids for each frame that has a mask, named as the frame. `segment`, "
-        "`batch` "
-        "and `evaluate` read them.",
+        "`batch` and `evaluate` read them. With --to, write what another tool imports.",
     )
     convert.set_defaults(run=_convert)
     for action in (info, convert):
@@ -49,7 +49,29 @@ def add(commands: Commands) -> None:
         )
         add_labels_argument(action)
     convert.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder of the PNGs, new or empty"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR|FILE",
+        help="folder of the PNGs, new or empty; a file if that is what --to writes",
+    )
+    convert.add_argument(
+        "--to",
+        choices=("png", "coco", "youtube-vis", "cvat", "label-studio", "labelme", "yolo"),
+        default="png",
+        help="format to write: a folder of PNGs, or for labelme and yolo of texts; a .xml for cvat; a .json "
+        "for the others (png)",
+    )
+    convert.add_argument(
+        "--images",
+        metavar="SUFFIX",
+        help="with --to, the suffix of the images that the masks belong to (.jpg)",
+    )
+    convert.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="PIXELS",
+        help="with --to labelme or yolo, how far a polygon may be from the mask, to save points (0)",
     )
     convert.add_argument(
         "--number-colours",
@@ -86,7 +108,9 @@ def _info(args: argparse.Namespace) -> None:
 def _convert(args: argparse.Namespace) -> None:
     import numpy as np
 
+    from emavos.annotations import write_annotations
     from emavos.annotations.labels import colour_of, number_colours
+    from emavos.annotations.writing import FOLDERS
     from emavos.frames.mask_files import pictures_in_colours
     from emavos.io import write_mask
 
@@ -94,6 +118,8 @@ def _convert(args: argparse.Namespace) -> None:
         raise ValueError("--labels numbers colours already; leave out --number-colours")
     if args.background != "#000000" and not args.number_colours:
         raise ValueError("--background changes nothing without --number-colours")
+    if args.to == "png" and (args.images is not None or args.tolerance is not None):
+        raise ValueError("--images and --tolerance change nothing without --to")
     labels = _listed(args)
     if args.number_colours:
         labels = number_colours(pictures_in_colours(args.masks), colour_of(args.background))
@@ -101,13 +127,40 @@ def _convert(args: argparse.Namespace) -> None:
             raise ValueError(f"{args.masks} has no masks in colours; leave out --number-colours")
     named: dict[int, str] = {}
     count, ids = 0, set[int]()
-    with staged(args.out, args.force) as folder:
+    written = None if args.to == "png" else _check_format(args)
+    with staged_together(args.force) as outputs:
+        folder = outputs.folder(args.out) if args.to in ("png", *FOLDERS) else outputs.file(args.out, "--out")
         for name, mask in _masks(args, labels, named):
-            write_mask(folder / f"{name}.png", mask)
+            if written is None:
+                write_mask(folder / f"{name}.png", mask)
+            else:
+                written.add(name, mask)
             count, ids = count + 1, ids.union(np.unique(mask).tolist())
+        if written is not None:
+            written.names = named
+            write_annotations(folder, written, args.to)
     if not args.quiet:
         print(f"{counted(count, 'mask')}, {counted(len(ids - {0}), 'object')}: {args.out}")
         _print_names({id: label for id, label in named.items() if id in ids})
+
+
+def _check_format(args: argparse.Namespace) -> VideoMasks:
+    """Masks to be filled, after --out and the options of the format were checked."""
+    from emavos.annotations import VideoMasks
+
+    kinds = {"cvat": ".xml", "labelme": "", "yolo": ""}
+    suffix = kinds.get(args.to, ".json")
+    if suffix and args.out.suffix.lower() != suffix:
+        raise ValueError(f"--out {args.out} is written as {suffix} for --to {args.to}")
+    images = ".jpg" if args.images is None else args.images
+    if not re.fullmatch(r"\.[A-Za-z0-9]{1,8}", images):
+        raise ValueError(f"--images is a suffix such as .jpg, not {images!r:.40}")
+    if args.tolerance is not None and args.to not in ("labelme", "yolo"):
+        raise ValueError(f"--tolerance is for polygons; --to {args.to} is exact")
+    tolerance = args.tolerance or 0.0
+    if not 0 <= tolerance < float("inf"):
+        raise ValueError(f"--tolerance is a number of pixels of at least 0, not {tolerance}")
+    return VideoMasks(suffix=images, tolerance=tolerance)
 
 
 def _listed(args: argparse.Namespace) -> LabelMap | None:

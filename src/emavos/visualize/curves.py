@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from emavos.io import Pixels
-from emavos.visualize.overlays import colour
+from emavos.io.ids import colour
 from emavos.visualize.sheets import INK, PAPER
 
 _GRID = (224, 224, 220)
