@@ -18,10 +18,13 @@ from emavos.io import write_mask
 from emavos.ui import Project
 from emavos.ui.downloads import write_masks
 from emavos.ui.folder import Folder
+from emavos.ui.project import _named
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of POSIX")
 
 PLACES = [
+    "drafts",
+    "history",
     "track.jsonl",
     "project.json",
     ".unfinished",
@@ -59,6 +62,10 @@ def use(folder):
         lambda p: p.states.files(),
         lambda p: p.states.forget(-1),
         lambda p: list(write_masks(p, p.folder.parent / "masks.zip")),
+        lambda p: p.save_draft(2, np.ones(p.size, np.int32)),
+        lambda p: p.draft(2),
+        lambda p: p.undo(),
+        lambda p: p.redo(),
         lambda p: p.remove(1),
         lambda p: p.take_back(0),
         lambda p: p.sweep(),
@@ -251,7 +258,9 @@ def test_an_edit_that_is_killed_is_made_or_not_made(project, clip, tmp_path, mon
         again.sweep()
         assert facts(again) in (before, after), at
         left = {path.name for path in (tmp_path / "killed" / "given").iterdir()}
-        assert left == {again._given_name(index) for index in again.given}, at
+        states = [again._snapshot(), *again._history.all()]
+        known = {_named(i, one.revisions.get(i, 0)) for one in states for i in one.given}
+        assert left == known, at  # those of earlier states too, for undo
         assert not [path for path in (tmp_path / "killed").rglob("*") if "partial" in path.name]
         if ended:
             assert facts(again) == after

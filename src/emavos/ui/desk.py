@@ -5,22 +5,23 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from emavos.clicks import Clicked
 from emavos.frames.mask_files import read_masks
 from emavos.io import FrameSource, IdMask, open_frames
 from emavos.io.source import noting
 from emavos.io.spool import named_temporary
 from emavos.io.video import Damaged
 from emavos.predictor import Predictor
+from emavos.ui.clicker import Clicker
 from emavos.ui.downloads import DOWNLOADS
 from emavos.ui.folder import Folder
 from emavos.ui.hold import Hold
@@ -55,14 +56,21 @@ class Desk:
     folder: folder of the project, opened if a project exists; or parent folder for new projects, one per
         video.
     keeps: whether `folder` belongs to a single project, never replaced by another video. Otherwise opening a
-        video leaves the old project. If an object was painted in the old project, its folder stays and is
-        listed in `left`.
+        video leaves the old project, which is listed in `left` and can be opened again.
+    again: returns the command that opens a project's folder again, for the page.
 
     The folder is locked until `close`, so that two processes cannot write to the same project. Raises
     ValueError if another process holds the lock, or if the folder contains anything but a project.
     """
 
-    def __init__(self, predictor: Predictor, folder: Path, keeps: bool, damaged: Damaged = "refuse") -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        folder: Path,
+        keeps: bool,
+        damaged: Damaged = "refuse",
+        again: Callable[[Path], str] = lambda folder: f"emavos ui --project {folder}",
+    ) -> None:
         self.predictor = predictor
         self.folder = folder
         self.keeps = keeps
@@ -72,7 +80,10 @@ class Desk:
         self.job: Job | None = None
         self.opened = 0  # number of projects opened so far
         self.key = ""  # unique to each opened project, so a page can tell projects apart
-        self.left: list[Project] = []  # earlier projects with painted objects
+        self.left: list[Project] = []  # earlier projects
+        self.again = again
+        self.jobs = 0  # started so far
+        self.clicker = Clicker(predictor)
         self._temporary: Temporary | None = None
         self._lock = threading.RLock()
         self._hold: Hold | None = None
@@ -101,7 +112,10 @@ class Desk:
             self._check_idle()
             self.check_key(key)
             if self.keeps and self.project is not None:
-                raise ValueError(f"{self.folder} holds {self.project.name}; start the page without --project")
+                raise ValueError(
+                    f"{self.folder} is the project of {self.project.name}, and has one video; for {name}, "
+                    "start `emavos ui` with another --project, or without one"
+                )
             if sent and not _VIDEOS.match(_head(path)):
                 raise ValueError(
                     f"{name} is no video of a kind that is known here (mp4, mov, mkv, webm, avi)"
@@ -129,15 +143,29 @@ class Desk:
             if sent is not None:
                 sent.unlink(missing_ok=True)
                 sent.parent.rmdir()
-        before = self.project
         with self._lock:
-            project = self._take(folder)
+            before, project = self.project, self._take(folder)
             for index, mask in sorted(masks.items()):
                 project.give(index, mask)
-        if before is not None and before.given:
-            self.left.append(before)
-        elif before is not None:
-            shutil.rmtree(before.folder, ignore_errors=True)
+            if before is not None:
+                self.left.append(before)
+
+    def go_back(self, number: int, key: str | None = None) -> None:
+        """Open an earlier project again; the current one takes its place in `left`.
+
+        number: place in `left`.
+        key: key of the project shown by the page.
+
+        Raises Busy, Outdated, or ValueError if there is no such project.
+        """
+        with self._lock:
+            self._check_idle()
+            self.check_key(key)
+            if not 0 <= number < len(self.left):
+                raise ValueError(f"there is no earlier video {number}; there are {len(self.left)}")
+            before = self.the_project()
+            self._take(self.left[number].folder)
+            self.left[number] = before
 
     def upload_folder(self) -> Path:
         """A new temporary folder for an uploaded video, removed when this process ends."""
@@ -208,17 +236,57 @@ class Desk:
         key: key of the project shown by the page.
         edits: value of `edits` in the `state` shown by the page.
         """
-        with self._changing(None, key, None) as project:
-            if edits is not None and edits != project.edits:
-                raise Outdated("masks were changed meanwhile, in another window; look at them, and try again")
+        with self._changing(None, key, None, edits) as project:
             project.remove(id)
 
+    def undo(self, key: str | None = None, edits: int | None = None) -> tuple[str, int]:
+        """Like `Project.undo`. Raises Busy and Outdated; arguments as for `remove`."""
+        with self._changing(None, key, None, edits) as project:
+            return project.undo()
+
+    def redo(self, key: str | None = None, edits: int | None = None) -> tuple[str, int]:
+        """Like `Project.redo`. Raises Busy and Outdated; arguments as for `remove`."""
+        with self._changing(None, key, None, edits) as project:
+            return project.redo()
+
+    def save_draft(
+        self, index: int, mask: IdMask | None, key: str | None = None, tag: str | None = None
+    ) -> None:
+        """Like `Project.save_draft`. Raises Busy and Outdated; other arguments as for `give`."""
+        with self._changing(index, key, tag) as project:
+            project.save_draft(index, mask)
+
+    def look(self, index: int) -> None:
+        """Encode a frame ahead of the first click. Raises ValueError if clicks do not work."""
+        project = self.the_project()
+        self.clicker.look((project.folder, index), lambda: project.frame(index))
+
+    def click(
+        self,
+        index: int,
+        points: Sequence[tuple[float, float]],
+        labels: Sequence[int],
+        box: Sequence[float] | None = None,
+        before: IdMask | None = None,
+    ) -> Clicked:
+        """The mask of one object of a frame, as `Clicker.click` finds it; nothing is stored."""
+        project = self.the_project()
+        if self.clicker.problem is not None:
+            raise ValueError(self.clicker.problem)
+        return self.clicker.click(
+            (project.folder, index), lambda: project.frame(index), points, labels, box, before
+        )
+
     @contextmanager
-    def _changing(self, index: int | None, key: str | None, tag: str | None) -> Iterator[Project]:
+    def _changing(
+        self, index: int | None, key: str | None, tag: str | None, edits: int | None = None
+    ) -> Iterator[Project]:
         with self._lock:
             self._check_idle()
             self.check_key(key)
             project = self.the_project()
+            if edits is not None and edits != project.edits:
+                raise Outdated("masks were changed meanwhile, in another window; look at them, and try again")
             if index is not None and tag is not None and tag != self.tag(index):
                 raise Outdated(
                     "this frame was changed meanwhile, in another window; it is shown as it is now"
@@ -242,18 +310,23 @@ class Desk:
             for index in tracked:
                 yield index - begin + 1
 
-    def download(self, name: str, key: str | None = None) -> None:
-        """Start writing one of `DOWNLOADS`. Raises Busy, Outdated, or ValueError for an unknown name."""
+    def download(self, name: str, key: str | None = None, outdated: bool = False) -> None:
+        """Start writing one of `DOWNLOADS`.
+
+        outdated: whether to include masks that an edit made outdated.
+
+        Raises Busy, Outdated, or ValueError for an unknown name.
+        """
         with self._changing(None, key, None) as project:
             if name not in DOWNLOADS:
                 raise ValueError(f"there is no {name}; there are {', '.join(DOWNLOADS)}")
             files = Folder(project.folder, "downloads")
             files.remove(name)
-            self._start(name, self._write(project, name, files), None)
+            self._start(name, self._write(project, name, files, outdated), None)
 
-    def _write(self, project: Project, name: str, files: Folder) -> Iterator[int]:
+    def _write(self, project: Project, name: str, files: Folder, outdated: bool) -> Iterator[int]:
         with files.staged(name) as path:
-            yield from DOWNLOADS[name](project, path)
+            yield from DOWNLOADS[name](project, path, outdated)
 
     def open_download(self, name: str) -> BinaryIO:
         """One of `DOWNLOADS`, opened for reading. Raises ValueError if the file was not written yet."""
@@ -286,6 +359,7 @@ class Desk:
             "opened": self.opened,
             "key": self.key,
             "notes": self.notes,
+            "clicks": None if project is None else {"problem": self.clicker.problem},
             "left": [{"name": one.name, "folder": str(one.folder)} for one in self.left],
             "project": None
             if project is None
@@ -301,11 +375,17 @@ class Desk:
                 "reached": project.reached,
                 "made": project.made,
                 "edits": project.edits,
+                "undo": project.can_undo,
+                "redo": project.can_redo,
+                "drafts": sorted(project.drafts),
+                "folder": str(project.folder),
+                "again": self.again(project.folder),
             },
             "job": None
             if job is None
             else {
                 "kind": job.kind,
+                "number": self.jobs,
                 "running": job.running,
                 "done": job.done,
                 "total": job.total,
@@ -319,6 +399,7 @@ class Desk:
             raise Busy("something else is being done; wait for it, or stop it")
 
     def _start(self, kind: str, steps: Iterator[int], total: int | None) -> None:
+        self.jobs += 1
         self.job = Job(kind, steps, total)
         self.job.start()
 

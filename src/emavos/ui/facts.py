@@ -13,7 +13,9 @@ from emavos.ui.folder import Folder
 FILE = "project.json"
 LARGEST_ID = 255  # largest id of a palette PNG and of the page's 8-bit masks
 MOST_FRAMES = 10**6  # frames of a project: nine hours at 30 frames per second
-_FORMAT = 1
+_FORMAT = 2
+_READABLE = (1, 2)  # 1 had no history
+MOST_EDITS = 999_000  # of a project; their numbers have six digits
 _LONGEST_NAME = 255  # letters
 _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\ud800-\udfff]")
 
@@ -30,6 +32,9 @@ class Facts:
     settings: settings of the predictor used for tracking, or None before tracking.
     given: {frame: ids given on the frame}.
     revisions: {frame: number of earlier masks given}, part of the mask's file name.
+    hidden: {frame: the largest version of its tracked mask that is not shown as outdated}.
+    generation: version of the masks that are tracked next, part of their file names.
+    step: number of edits, less those undone.
     """
 
     name: str
@@ -40,13 +45,16 @@ class Facts:
     settings: dict[str, Any] | None = None
     given: dict[int, tuple[int, ...]] = field(default_factory=dict)
     revisions: dict[int, int] = field(default_factory=dict)
+    hidden: dict[int, int] = field(default_factory=dict)
+    generation: int = 0
+    step: int = 0
 
 
 def read_facts(files: Folder) -> Facts:
     """Read the facts of a folder. Raises ValueError or any parsing error if the file is invalid."""
     facts = json.loads(files.read(FILE))
-    if facts["format"] != _FORMAT:
-        raise ValueError(f"its format is {facts['format']!r:.20}; this version reads {_FORMAT}")
+    if facts["format"] not in _READABLE:
+        raise ValueError(f"its format is {facts['format']!r:.20}; this version reads up to {_FORMAT}")
     name = fit_name(_of(str, facts["name"]))
     fps = None if facts["fps"] is None else number_in(facts["fps"], 0.001, 10_000)
     height, width = (whole_in(side, 1, MAX_PIXELS) for side in facts["size"])
@@ -60,14 +68,11 @@ def read_facts(files: Folder) -> Facts:
         count,
         _names(facts["names"], count),
         None if facts["settings"] is None else _of(dict, facts["settings"]),
-        {
-            number_of(index, count): tuple(whole_in(id, 1, LARGEST_ID) for id in ids)
-            for index, ids in facts["given"].items()
-        },
-        {
-            number_of(index, count): whole_in(revision, 0, 1 << 53)
-            for index, revision in facts.get("revisions", {}).items()
-        },
+        ids_by_frame(facts["given"], count),
+        numbers_by_frame(facts.get("revisions", {}), count),
+        numbers_by_frame(facts.get("hidden", {}), count),
+        whole_in(facts.get("generation", 0), 0, 1 << 53),
+        whole_in(facts.get("step", 0), 0, MOST_EDITS),
     )
 
 
@@ -76,6 +81,19 @@ def write_facts(files: Folder, facts: Facts) -> None:
     revisions = {index: number for index, number in facts.revisions.items() if number}
     content = {"format": _FORMAT, **asdict(facts), "revisions": revisions}
     files.write(FILE, json.dumps(content).encode())
+
+
+def ids_by_frame(given: dict[str, list[object]], count: int) -> dict[int, tuple[int, ...]]:
+    """{frame: ids} from its checked JSON."""
+    return {
+        number_of(index, count): tuple(whole_in(id, 1, LARGEST_ID) for id in ids)
+        for index, ids in given.items()
+    }
+
+
+def numbers_by_frame(numbers: dict[str, object], count: int) -> dict[int, int]:
+    """{frame: number} from its checked JSON."""
+    return {number_of(index, count): whole_in(number, 0, 1 << 53) for index, number in numbers.items()}
 
 
 def fit_name(name: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from emavos.io import IdMask, Pixels
 from emavos.io.ids import ids_of_picture
@@ -19,8 +20,9 @@ from emavos.io.images import decode_image, encode_mask, pixels_of
 from emavos.predictor import Predictor
 from emavos.session import Result, Session
 from emavos.settings import differences
-from emavos.ui.facts import FILE, LARGEST_ID, Facts, number_in, number_of, read_facts, whole_in, write_facts
+from emavos.ui.facts import FILE, LARGEST_ID, MOST_EDITS, Facts, read_facts, whole_in, write_facts
 from emavos.ui.folder import Folder
+from emavos.ui.history import MOST, History, Snapshot, Tracked, tracked_of
 from emavos.ui.importing import UNFINISHED
 from emavos.ui.states import States
 
@@ -37,9 +39,11 @@ class Project:
         project.json     facts about the video, and the objects given on each frame
         frames/          00000.jpg, ...: the frames, as shown and as seen by the network
         given/           the given masks, as painted
-        masks/           the masks of all frames, palette PNGs
+        drafts/          strokes that were not kept yet
+        masks/           the masks of all frames, palette PNGs; 00000-3.png was tracked after further edits
         track.jsonl      one line per tracked frame: the confidence of its objects
         states/          the session before some frames
+        history/         earlier states, to undo edits; the masks they name stay in given/ and masks/
 
     name: name of the video.
     fps: frames per second, or None.
@@ -54,7 +58,12 @@ class Project:
         self.name, self.fps, self.size, self.count = facts.name, facts.fps, facts.size, facts.count
         self.names, self.settings = facts.names, facts.settings
         self.given, self.revisions = facts.given, facts.revisions
+        self.hidden, self.generation, self.step = facts.hidden, facts.generation, facts.step
         self.confidence: dict[int, dict[int, float]] = {}
+        self._versions: dict[int, int] = {}  # of the tracked frames: which of their files is meant
+        self._files_of = _numbers(self._files / "masks", facts.count)
+        self._history = History(self._files / "history", facts.count)
+        self.drafts = {*_numbers(self._files / "drafts", facts.count)}
         self.edits = 0  # counts edits that make frames outdated, so that a page notices old numbers
         self.states = States(self._files / "states")
 
@@ -77,12 +86,22 @@ class Project:
 
     def sweep(self) -> None:
         """Remove files left by killed processes. Call only from the process that holds the folder."""
-        for name in ("", "masks", "given", "states"):
+        for name in ("", "masks", "given", "states", "drafts", "history"):
             (self._files / name if name else self._files).sweep()
-        known = {self._given_name(index) for index in self.given}
-        for name in (self._files / "given").names():
-            if re.fullmatch(r"\d+(-\d+)?\.png", name, re.ASCII) and name not in known:
-                (self._files / "given").remove(name)
+        self._history.keep(self.step - MOST, self.step + MOST)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove the masks that no state of the history needs, nor the present one."""
+        states = [self._snapshot(), *self._history.all()]
+        given = {_named(i, one.revisions.get(i, 0)) for one in states for i in one.given}
+        masks = {_named(i, tracked.version) for one in states for i, tracked in one.track.items()}
+        masks |= {_named(i, version) for i in self._files_of if (version := self._outdated(i)) is not None}
+        for folder, known in (("given", given), ("masks", masks)):
+            for name in (self._files / folder).names():
+                if re.fullmatch(r"\d+(-\d+)?\.png", name, re.ASCII) and name not in known:
+                    (self._files / folder).remove(name)
+        self._files_of = _numbers(self._files / "masks", self.count)
 
     @property
     def first(self) -> int | None:
@@ -97,9 +116,8 @@ class Project:
     @property
     def made(self) -> int:
         """One past the last frame with any mask; masks from `reached` on may be outdated."""
-        named = re.compile(r"(\d{5,7})\.png", re.ASCII)
-        found = (named.fullmatch(name) for name in (self._files / "masks").names())
-        made = max((int(match[1]) + 1 for match in found if match), default=0)
+        shown = (index for index in [*self._files_of] if self._outdated(index) is not None)
+        made = max([*shown, *self.confidence], default=-1) + 1
         return min(max(made, max(self.given, default=-1) + 1), self.count)
 
     @property
@@ -131,7 +149,12 @@ class Project:
             return "given"
         if index in self.confidence:
             return "tracked"
-        return "outdated" if (self._files / "masks").has(f"{index:05d}.png") else "none"
+        return "none" if self._outdated(index) is None or not self._begun(index) else "outdated"
+
+    def _outdated(self, index: int) -> int | None:
+        """The version of the mask that is shown for a frame that is not tracked; None if there is none."""
+        versions = [v for v in self._files_of.get(index, ()) if v > self.hidden.get(index, -1)]
+        return max(versions, default=None)
 
     def is_current(self, index: int) -> bool:
         """Whether a frame's mask is up to date for all objects: tracked, or given for each of them."""
@@ -146,12 +169,12 @@ class Project:
         """
         self._check(index)
         if index in self.confidence:
-            return self._read_mask("masks", f"{index:05d}.png", self.size)
+            return self._read_mask("masks", _named(index, self._versions.get(index, 0)), self.size)
         kind = self.kind(index)
         if kind == "given":
             mask = self._given_mask(index)
         elif kind == "outdated":
-            mask = self._read_mask("masks", f"{index:05d}.png", self.size)
+            mask = self._read_mask("masks", _named(index, self._outdated(index) or 0), self.size)
         else:
             return np.zeros(self.size, np.int32)
         return np.where(np.isin(mask, [*self._begun(index)]), mask, 0).astype(np.int32)
@@ -161,8 +184,7 @@ class Project:
         return {id for frame, ids in [*self.given.items()] if frame <= index for id in ids}
 
     def _given_name(self, index: int) -> str:
-        revision = self.revisions.get(index, 0)
-        return f"{index:05d}-{revision}.png" if revision else f"{index:05d}.png"
+        return _named(index, self.revisions.get(index, 0))
 
     def _given_mask(self, index: int) -> IdMask:
         return self._read_mask("given", self._given_name(index), self.size)
@@ -203,7 +225,8 @@ class Project:
         changed = {*np.unique(mask[differ]).tolist(), *np.unique(before[differ]).tolist()} - {0}
         ids = tuple(sorted({*changed, *self.given.get(index, ())}))
         if ids and (changed or index not in self.given):
-            self._commit(self.given | {index: ids}, {index: mask}, since=index)
+            self._commit("mask given", index, self.given | {index: ids}, {index: mask})
+        self.save_draft(index, None)
         return ids
 
     def take_back(self, index: int) -> None:
@@ -211,8 +234,7 @@ class Project:
         self._check(index)
         if index not in self.given:
             raise ValueError(f"no mask was given for frame {index}")
-        self._commit({i: ids for i, ids in self.given.items() if i != index}, {}, since=index)
-        (self._files / "masks").remove(f"{index:05d}.png")
+        self._commit("mask taken back", index, {i: ids for i, ids in self.given.items() if i != index}, {})
 
     def remove(self, id: int) -> None:
         """Remove an object from all frames. Raises ValueError if the object was never given."""
@@ -221,35 +243,148 @@ class Project:
             raise ValueError(f"object {id} was given on no frame")
         left = {index: tuple(i for i in ids if i != id) for index, ids in self.given.items()}
         given = {index: ids for index, ids in left.items() if ids}
-        self._commit(given, {}, since=min(named))
-        for index in {*named} - {*given}:
-            (self._files / "masks").remove(f"{index:05d}.png")
+        self._commit(f"object {id} removed", min(named), given, {})
 
-    def _commit(self, given: dict[int, tuple[int, ...]], masks: Mapping[int, IdMask], since: int) -> None:
-        """Replace the given objects; frames from `since` on become outdated.
+    def _commit(
+        self, what: str, since: int, given: dict[int, tuple[int, ...]], masks: Mapping[int, IdMask]
+    ) -> None:
+        """Replace the given objects; frames from `since` on become outdated. Can be undone.
 
+        what: the edit, in words for the page.
+        since: first frame to track again.
         given: {frame: ids}. Objects absent from `given` are erased from all given masks.
         masks: {frame: newly painted mask}.
-        since: first frame to track again.
 
         If the process is killed, the project is left either unchanged or fully changed.
         """
+        if self.step >= MOST_EDITS:
+            raise ValueError(f"this project has had {MOST_EDITS:,} edits, which is the limit; start another")
         painted = dict(masks)
         if gone := {*self.ids} - {id for ids in given.values() for id in ids}:
             for index in given.keys() - masks.keys():
                 mask = self._given_mask(index)
                 if np.isin(mask, [*gone]).any():
                     painted[index] = np.where(np.isin(mask, [*gone]), 0, mask)
-        before = {self._given_name(index) for index in self.given}
         revisions = {index: self.revisions.get(index, 0) for index in given}
-        for index, mask in painted.items():
-            revisions[index] += index in self.given
-            name = f"{index:05d}-{revisions[index]}.png" if revisions[index] else f"{index:05d}.png"
-            (self._files / "given").write(name, encode_mask(mask))
+        stored = _numbers(self._files / "given", self.count)
+        for index, mask in painted.items():  # the earlier masks stay, for the history
+            revisions[index] = max(stored.get(index, ()), default=-1) + 1
+            (self._files / "given").write(_named(index, revisions[index]), encode_mask(mask))
+        # masks of frames that are no longer given show what was painted, so they are not shown
+        hidden = self.hidden | {
+            index: max(self._files_of[index])
+            for index in self.given.keys() - given.keys()
+            if self._files_of.get(index)
+        }
+        self._history.write(self.step, self._snapshot(what, since))
         self._forget(since)
-        self._write(given=given, revisions=revisions)
-        for name in before - {self._given_name(index) for index in self.given}:
-            (self._files / "given").remove(name)
+        self._write(
+            given=given,
+            revisions=revisions,
+            hidden=hidden,
+            generation=self._next_generation(),
+            step=self.step + 1,
+        )
+        if self._history.keep(self.step - MOST, self.step - 1):
+            self._tidy()
+
+    def _snapshot(self, what: str = "", frame: int = 0) -> Snapshot:
+        track = {i: Tracked(sure, self._versions.get(i, 0)) for i, sure in self.confidence.items()}
+        return Snapshot(self.given, self.revisions, self.hidden, track, self.settings, what, frame)
+
+    def _next_generation(self) -> int:
+        """A version that no mask of the history has."""
+        return max((v for versions in self._files_of.values() for v in versions), default=-1) + 1
+
+    @property
+    def can_undo(self) -> bool:
+        return self._history.has(self.step - 1)
+
+    @property
+    def can_redo(self) -> bool:
+        return self._history.has(self.step + 1)
+
+    def undo(self) -> tuple[str, int]:
+        """Undo the last edit: masks given, masks taken back, objects removed, and the tracking they dropped.
+
+        Returns what the edit was, and its frame. Raises ValueError if there is nothing to undo.
+        """
+        if not self.can_undo:
+            raise ValueError("there is nothing to undo")
+        return self._travel(self.step - 1)
+
+    def redo(self) -> tuple[str, int]:
+        """Make the edit again that was undone last. Raises ValueError if there is nothing to redo."""
+        if not self.can_redo:
+            raise ValueError("there is nothing to redo")
+        return self._travel(self.step + 1)
+
+    def _travel(self, step: int) -> tuple[str, int]:
+        """Replace the present state by that of another step."""
+        there = self._history.read(step)
+        said = self._history.read(self.step) if self._history.has(self.step) else Snapshot({}, {}, {})
+        edit = there if step < self.step else said
+        for index in there.given:
+            name = _named(index, there.revisions.get(index, 0))
+            if not (self._files / "given").has(name):
+                raise ValueError(f"{self.folder / 'given' / name} is missing, so this is not possible")
+        here = self._snapshot(said.what, said.frame)
+        since = here.first_difference(there)
+        track = {i: one for i, one in here.track.items() if i < since}
+        if there.settings == self.settings:
+            track |= there.track
+        self._history.write(self.step, here)
+        self._forget(min(since, self.count))
+        self._write(
+            given=there.given,
+            revisions=there.revisions,
+            hidden=there.hidden,
+            generation=self._next_generation(),
+            step=step,
+        )
+        self._restore(track)
+        return edit.what, edit.frame
+
+    def _restore(self, track: Mapping[int, Tracked]) -> None:
+        """Count frames as tracked again, up to the first whose mask is missing."""
+        for index in sorted(track):
+            if track[index].version not in self._files_of.get(index, ()):
+                break
+            self.confidence[index], self._versions[index] = track[index].sure, track[index].version
+        self._write_track()
+
+    def draft(self, index: int) -> IdMask | None:
+        """The mask of a frame with the strokes that were not kept yet; None if there are none."""
+        self._check(index)
+        if index not in self.drafts:
+            return None
+        name = os.fspath(self.folder / "drafts" / f"{index:05d}.png")
+        picture = decode_image(io.BytesIO((self._files / "drafts").read(f"{index:05d}.png")), name)
+        self._check_size((picture.height, picture.width), name)
+        if picture.mode != "LA":
+            raise ValueError(f"{name} is damaged: it is no picture of strokes")
+        ids, painted = np.moveaxis(np.asarray(picture), 2, 0)
+        return np.where(painted > 0, ids, self.mask(index)).astype(np.int32)
+
+    def save_draft(self, index: int, mask: IdMask | None) -> None:
+        """Store strokes that were not kept yet. Only painted pixels are stored, so the mask below may change.
+
+        index: number of the frame.
+        mask: (H, W) of ids, the frame's mask with the strokes; None forgets the strokes.
+        """
+        self._check(index)
+        painted = None if mask is None else mask != self.mask(index)
+        if mask is None or painted is None or not painted.any():
+            if index in self.drafts:
+                (self._files / "drafts").remove(f"{index:05d}.png")
+                self.drafts.discard(index)
+            return
+        self._check_size(mask.shape, "the mask")
+        picture = io.BytesIO()
+        planes = np.stack([np.where(painted, mask, 0), painted * 255], axis=2).astype(np.uint8)
+        Image.fromarray(planes, "LA").save(picture, "PNG", compress_level=1)
+        (self._files / "drafts").write(f"{index:05d}.png", picture.getvalue())
+        self.drafts.add(index)
 
     def track(self, predictor: Predictor, until: int | None = None) -> Generator[int, None, None]:
         """Track from the end of the masks; yields the index of each frame once its mask is written.
@@ -277,8 +412,10 @@ class Project:
                 result = self._step(session, index)
                 if index >= begin:
                     sure = {id: round(state.confidence, 4) for id, state in result.objects.items()}
-                    (self._files / "masks").write(f"{index:05d}.png", encode_mask(result.mask))
-                    self._files.append("track.jsonl", _line(index, sure).encode())
+                    (self._files / "masks").write(_named(index, self.generation), encode_mask(result.mask))
+                    self._files_of.setdefault(index, set()).add(self.generation)
+                    self._files.append("track.jsonl", _line(index, sure, self.generation).encode())
+                    self._versions[index] = self.generation
                     self.confidence[index] = sure
                     if session.index % _STATE_EVERY == 0 and session.index < end:
                         self.states.save(session)
@@ -305,11 +442,16 @@ class Project:
         """Mark frames from `index` on as not tracked, in an order of writes safe against kills."""
         self.edits += 1
         self.states.forget(index)
-        confidence = {i: sure for i, sure in self.confidence.items() if i < index}
-        if confidence != self.confidence or self._files.has("track.jsonl"):
-            lines = "".join(_line(i, sure) for i, sure in confidence.items())
-            self._files.write("track.jsonl", lines.encode())
-        self.confidence = confidence
+        kept = {i: sure for i, sure in self.confidence.items() if i < index}
+        changed = kept != self.confidence
+        self.confidence = kept
+        if changed or self._files.has("track.jsonl"):
+            self._write_track()
+
+    def _write_track(self) -> None:
+        versions = self._versions
+        lines = [_line(i, self.confidence[i], versions.get(i, 0)) for i in sorted(self.confidence)]
+        self._files.write("track.jsonl", "".join(lines).encode())
 
     def _read_track(self) -> None:
         if "track.jsonl" not in self._files.names():
@@ -318,8 +460,8 @@ class Project:
         for line in lines:
             if line.endswith("\n"):  # ignore a line cut off by a kill; the frame is tracked again
                 fact = json.loads(line)
-                sure = {number_of(id, LARGEST_ID + 1): number_in(x, 0, 1) for id, x in fact["sure"].items()}
-                self.confidence[whole_in(fact["frame"], 0, self.count - 1)] = sure
+                index, tracked = whole_in(fact["frame"], 0, self.count - 1), tracked_of(fact)
+                self.confidence[index], self._versions[index] = tracked.sure, tracked.version
         if lines and not lines[-1].endswith("\n"):
             self._forget(self.reached)
 
@@ -348,5 +490,20 @@ class Project:
             setattr(self, name, value)
 
 
-def _line(index: int, sure: dict[int, float]) -> str:
-    return json.dumps({"frame": index, "sure": sure}) + "\n"
+def _line(index: int, sure: dict[int, float], version: int) -> str:
+    return json.dumps({"frame": index, "sure": sure} | ({"version": version} if version else {})) + "\n"
+
+
+def _named(index: int, number: int) -> str:
+    """The file name of a mask: the number tells the masks of one frame apart."""
+    return f"{index:05d}-{number}.png" if number else f"{index:05d}.png"
+
+
+def _numbers(files: Folder, count: int) -> dict[int, set[int]]:
+    """{frame: numbers in the names of its files}."""
+    numbers: dict[int, set[int]] = {}
+    for name in files.names():
+        match = re.fullmatch(r"(\d{5,7})(?:-(\d{1,15}))?\.png", name, re.ASCII)
+        if match and int(match[1]) < count:
+            numbers.setdefault(int(match[1]), set()).add(int(match[2] or 0))
+    return numbers

@@ -68,7 +68,8 @@ def _clear(base: Path) -> list[Path]:
         if (inner / "project.json").exists():
             try:
                 Hold(inner).release()
-                painted = bool(Project.open(inner).given)
+                project = Project.open(inner)
+                painted = bool(project.given or project.drafts or project.can_undo)
             except ValueError:  # open in another process, or damaged
                 painted = True
             if painted:
