@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import sys
 import tempfile
@@ -84,3 +86,42 @@ def test_a_video_that_there_is_not_leaves_no_temporary_folder(served, capsys, tm
     assert code != 0
     assert "absent.mp4 does not exist" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_documented_command_goes_on_the_second_time(served, video, tmp_path, capsys):
+    for _ in range(2):
+        code, desks = served(video, "--project", tmp_path / "work")
+        assert (code, desks[-1].project.name) == (0, "clip")
+    assert "going on with it" in capsys.readouterr().out
+    assert served(tmp_path, "--project", tmp_path / "work")[0] != 0
+    assert "is the project of clip" in capsys.readouterr().err
+
+
+def test_another_tool_for_clicks_is_loaded_at_the_start(served, video, tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_tool.py").write_text("def click(frame, prompt):\n    return frame[..., 0] > 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, (desk,) = served(video, "--project", tmp_path / "work", "--prompter", "my_tool:click")
+    assert (code, desk.predictor.prompter.__name__, desk.clicker.problem) == (0, "click", None)
+    assert "--prompter my_tool:click" in capsys.readouterr().out  # in the command that goes on
+    assert served("--prompter", "my_tool:absent")[0] != 0
+    assert "has no function absent" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals of POSIX")
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGTERM"])
+def test_a_closed_terminal_ends_the_page_with_its_work_named(
+    served, video, tmp_path, monkeypatch, capsys, name
+):
+    import uvicorn
+
+    def run(self, sockets):
+        os.kill(os.getpid(), getattr(signal, name))
+        assert self.should_exit
+
+    assert served(video, "--project", tmp_path / "first")[0] == 0
+    capsys.readouterr()
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    before = signal.getsignal(getattr(signal, name))
+    assert served("--project", tmp_path / "first")[0] == 0
+    assert signal.getsignal(getattr(signal, name)) == before
+    assert f"the work is in {tmp_path / 'first'}" in capsys.readouterr().out

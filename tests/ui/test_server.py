@@ -170,7 +170,7 @@ def test_frames_are_kept_under_an_address_that_no_other_project_has(client, desk
     desk._take(desk.project.folder)  # as a later `emavos ui` of the same folder would
     assert desk.key != before
     answer = client.get(f"/api/frames/0?project={before}")
-    assert answer.status_code == 412
+    assert answer.status_code == 409
     assert "another video was opened" in answer.json()["error"]
 
 
@@ -189,7 +189,7 @@ def test_what_a_tab_shows_of_another_video_changes_nothing(client, desk):
         answer = client.request(
             method, path, content=mask[:1000] if "video" in path else mask, headers=headers
         )
-        assert (answer.status_code, path) == (412, path)
+        assert (answer.status_code, path) == (409, path)
     assert not desk.project.given
     assert desk.job is None
 
@@ -200,10 +200,10 @@ def test_a_stroke_on_a_mask_that_another_tab_changed_is_refused(client, desk, cl
         client.put("/api/masks/0", content=(first * (first == 2)).tobytes(), headers=old).status_code == 200
     )
     answer = client.put("/api/masks/0", content=(first * (first == 1)).tobytes(), headers=old)
-    assert (answer.status_code, desk.project.given) == (412, {0: (2,)})
+    assert (answer.status_code, desk.project.given) == (409, {0: (2,)})
     assert "changed meanwhile" in answer.json()["error"]
-    assert client.delete("/api/masks/0", headers=old).status_code == 412
-    assert client.delete("/api/objects/2", headers={"if-match": "0"}).status_code == 412
+    assert client.delete("/api/masks/0", headers=old).status_code == 409
+    assert client.delete("/api/objects/2", headers={"if-match": "0"}).status_code == 409
     answer = client.put("/api/masks/0", content=first.tobytes(), headers=seen(client, 0))
     assert answer.json() == {"ids": [1, 2]}
     assert answer.headers["etag"] == seen(client, 0)["if-match"]

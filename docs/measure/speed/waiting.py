@@ -150,6 +150,7 @@ def measure(height: int, width: int, repeats: int, brush: int) -> dict[str, list
             wait.until(
                 lambda _: tuple(body.get_attribute(f"data-{x}") for x in ("reached", "job")) == tracked
             )
+            element("tool-brush").click()
             browser.execute_script("document.getElementById('size').value = arguments[0]", brush)
             browser.execute_cdp_cmd("Network.clearBrowserCache", {})
             browser.execute_script(_WATCH)

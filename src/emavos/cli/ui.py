@@ -5,9 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import shlex
+import signal
 import socket
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from emavos.cli.arguments import (
     Commands,
@@ -19,17 +25,18 @@ from emavos.cli.arguments import (
     shortcuts_of,
     whole,
 )
+from emavos.cli.clicking import load_prompter
 from emavos.cli.words import plain
 
 
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "ui",
-        help="a local web page: paint, track, correct, download (extra: ui)",
-        description="Serve a web page to paint the objects of a frame, track them and correct mistakes. By "
-        "default only this machine can open the page. Stop with Ctrl-C.",
+        help="a local web page: click, paint, track, correct, download (extra: ui)",
+        description="Serve a web page to click on the objects of a frame, track them and correct mistakes. "
+        "By default only this machine can open the page. Stop with Ctrl-C.",
     )
-    parser.set_defaults(run=_ui)
+    parser.set_defaults(run=partial(_ui, parser))
     parser.add_argument("video", metavar="VIDEO", nargs="?", help="video file or folder of images to open")
     parser.add_argument(
         "--mask",
@@ -44,6 +51,11 @@ def add(commands: Commands) -> None:
         metavar="DIR",
         help="folder of the project, new or existing (a temporary folder)",
     )
+    parser.add_argument(
+        "--prompter",
+        metavar="MODULE:FUNCTION",
+        help="your own function for clicks in place of the model's head: see docs/clicks.md",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument(
         "--port", type=whole(0), default=8321, help="port to listen on; 0 for a free port (8321)"
@@ -56,7 +68,7 @@ def add(commands: Commands) -> None:
     add_memory_arguments(parser)
 
 
-def _ui(args: argparse.Namespace) -> None:
+def _ui(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     try:
         import uvicorn
 
@@ -78,18 +90,26 @@ def _ui(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--project {args.project} is a link that leads nowhere; remove it, or choose another"
         )
+    prompter = load_prompter(args.prompter)
     listener = _listen(args.host, args.port)
     with listener:
         predictor = load_predictor(args, shortcuts_of(args), **policy(args))
+        predictor.prompter = prompter
         earlier = sweep_temporary()
         temporary, folder = None, args.project
         if folder is None:
             temporary = Temporary()
             folder = temporary.folder
         try:
-            desk = Desk(predictor, folder, keeps=temporary is None, damaged=args.damaged)
-            if args.video is not None:
-                name = os.path.basename(os.path.realpath(args.video))
+            again = partial(_again, parser, args)
+            desk = Desk(predictor, folder, temporary is None, args.damaged, again)
+            name = None if args.video is None else os.path.basename(os.path.realpath(args.video))
+            if desk.project is not None and name == desk.project.name:
+                if not args.quiet:
+                    print(f"{folder} has the project of {plain(name)}; going on with it")
+                if args.mask is not None:
+                    print("emavos: note: --mask is not read again", file=sys.stderr)
+            elif name is not None:
                 desk.open_video(Path(args.video), name, mask=args.mask)
                 for note in desk.notes:
                     print("emavos: note:", plain(note), file=sys.stderr)
@@ -118,17 +138,52 @@ def _ui(args: argparse.Namespace) -> None:
             lifespan="off",
             server_header=False,
         )
+        server = uvicorn.Server(settings)
         try:
-            uvicorn.Server(settings).run(sockets=[listener])
-        except KeyboardInterrupt:
-            pass  # the usual way to stop
+            with _ending(partial(setattr, server, "should_exit", True)), suppress(KeyboardInterrupt):
+                server.run(sockets=[listener])
         finally:
             desk.close()
             work = [] if desk.project is None else [desk.project.folder]
             if temporary is not None:  # projects without painted objects are removed
                 work = temporary.release()
-            for folder in [] if args.quiet else work:
-                print(f"the work is in {folder}; go on with: emavos ui --project {folder}")
+            with suppress(OSError):  # the terminal may be closed
+                for folder in [] if args.quiet else work:
+                    print(f"the work is in {folder}; go on with: {_again(parser, args, folder)}", flush=True)
+
+
+_NOT_AGAIN = {"run", "command", "video", "mask", "project", "port", "quiet", "max_upload"}
+
+
+def _again(parser: argparse.ArgumentParser, args: argparse.Namespace, folder: Path) -> str:
+    """The command that opens a project again with the same options."""
+    words = ["emavos", "ui", "--project", os.fspath(folder)]
+    for name, value in vars(args).items():
+        if name not in _NOT_AGAIN and value != parser.get_default(name):
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return shlex.join(words)
+
+
+@contextmanager
+def _ending(end: Callable[[], Any]) -> Iterator[None]:
+    """Call `end` when the system asks this process to end or the terminal is closed, so the work is named.
+
+    uvicorn answers SIGINT and SIGTERM itself and raises them again at its end; they stop here.
+    """
+
+    def ended(*_: object) -> None:
+        end()
+
+    names = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+    before = {}
+    with suppress(ValueError):  # not in the main thread: the caller has handlers of its own
+        for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+            before[number] = signal.signal(number, ended)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _listen(host: str, port: int) -> socket.socket:

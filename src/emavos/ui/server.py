@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from emavos.io import IdMask
 from emavos.io.ids import ids_of_picture
 from emavos.io.images import FORMATS, decode_image
 from emavos.io.spool import named_temporary
@@ -30,10 +31,12 @@ from emavos.ui.job import in_words
 from emavos.ui.project import Project
 
 MASK_FILE_LIMIT = 32 << 20  # largest mask file to load, in bytes; ids compress well
+_SCRIPTS = ("page", "server", "state", "view", "painting", "clicks", "timeline")
 _ASSETS = {
     "": ("index.html", "text/html"),
     "page.css": ("page.css", "text/css"),
-    "page.js": ("page.js", "text/javascript"),
+    "favicon.svg": ("favicon.svg", "image/svg+xml"),
+    **{f"{name}.js": (f"{name}.js", "text/javascript") for name in _SCRIPTS},
 }
 _FRESH = {"cache-control": "no-store"}
 
@@ -70,6 +73,14 @@ def make_app(desk: Desk, token: str, host: str = "127.0.0.1", upload_limit: int 
         ("/api/masks/{index:int}", page.mask, get),
         ("/api/masks/{index:int}", page.give, put),
         ("/api/masks/{index:int}", page.take_back, delete),
+        ("/api/drafts/{index:int}", page.draft, get),
+        ("/api/drafts/{index:int}", page.save_draft, put),
+        ("/api/drafts/{index:int}", page.forget_draft, delete),
+        ("/api/looks/{index:int}", page.look, post),
+        ("/api/clicks/{index:int}", page.click, post),
+        ("/api/undo", page.undo, post),
+        ("/api/redo", page.redo, post),
+        ("/api/left/{number:int}", page.go_back, post),
         ("/api/mask-file", page.read_mask, post),
         ("/api/objects/{id:int}", page.remove, delete),
         ("/api/video", page.open_video, put),
@@ -120,20 +131,85 @@ class _Page:
         mask = await run_in_threadpool(project.mask, index)
         body = gzip.compress(mask.astype(np.uint8).tobytes(), compresslevel=1)
         headers = {"content-encoding": "gzip", "etag": f'"{tag_of(mask)}"', "x-mask": project.kind(index)}
-        headers |= _FRESH
+        headers |= {"x-draft": str(int(index in project.drafts))} | _FRESH
         return Response(body, media_type="application/octet-stream", headers=headers)
 
     async def give(self, request: Request) -> Response:
         """Give a mask: the body is H x W bytes, one id each."""
-        height, width = self._shown(request).size
         seen = _key_of_change(request), _tag_of_change(request)
-        body = await _body(request, height * width)
-        if len(body) != height * width:
-            raise ValueError(f"a mask of this video has {height * width} bytes, not {len(body)}")
-        mask = np.frombuffer(body, np.uint8).reshape(height, width).astype(np.int32)
+        mask = await self._sent_mask(request)
         ids = await run_in_threadpool(self.desk.give, request.path_params["index"], mask, *seen)
         tag = await run_in_threadpool(self.desk.tag, request.path_params["index"])
         return _Json({"ids": ids}, headers={"etag": f'"{tag}"'})
+
+    async def _sent_mask(self, request: Request) -> IdMask:
+        """The mask in the body of a request: H x W bytes, one id each."""
+        height, width = self._shown(request).size
+        body = await _body(request, height * width)
+        if len(body) != height * width:
+            raise ValueError(f"a mask of this video has {height * width} bytes, not {len(body)}")
+        return np.frombuffer(body, np.uint8).reshape(height, width).astype(np.int32)
+
+    async def draft(self, request: Request) -> Response:
+        """A frame's mask with strokes that were not kept yet, as H x W bytes."""
+        project, index = self._shown(request), request.path_params["index"]
+        mask = await run_in_threadpool(project.draft, index)
+        if mask is None:
+            raise ValueError(f"frame {index} has no strokes that were not kept")
+        body = mask.astype(np.uint8).tobytes()
+        return Response(body, media_type="application/octet-stream", headers=_FRESH)
+
+    async def save_draft(self, request: Request) -> Response:
+        """Store strokes that were not kept yet: the body is the mask with the strokes, H x W bytes."""
+        seen = _key_of_change(request), _tag_of_change(request)
+        mask = await self._sent_mask(request)
+        await run_in_threadpool(self.desk.save_draft, request.path_params["index"], mask, *seen)
+        return _Json({})
+
+    async def forget_draft(self, request: Request) -> Response:
+        seen = _key_of_change(request), _tag_of_change(request)
+        await run_in_threadpool(self.desk.save_draft, request.path_params["index"], None, *seen)
+        return _Json({})
+
+    async def look(self, request: Request) -> Response:
+        """Encode a frame ahead of the first click."""
+        self._shown(request)
+        await run_in_threadpool(self.desk.look, request.path_params["index"])
+        return _Json({})
+
+    async def click(self, request: Request) -> Response:
+        """The mask of one object from clicks, as H x W bytes of 0 and 1; stores nothing.
+
+        `prompt` in the address is JSON: points, labels and box. The body is the mask of the object before the
+        clicks, H x W bytes, or empty.
+        """
+        project = self._shown(request)
+        height, width = project.size
+        points, labels, box = _prompt(request.query_params.get("prompt", ""))
+        body = await _body(request, height * width)
+        if body and len(body) != height * width:
+            raise ValueError(f"a mask of this video has {height * width} bytes, not {len(body)}")
+        before = np.frombuffer(body, np.uint8).reshape(height, width) != 0 if body else None
+        clicked = await run_in_threadpool(
+            self.desk.click, request.path_params["index"], points, labels, box, before
+        )
+        found = gzip.compress(clicked.mask.astype(np.uint8).tobytes(), compresslevel=1)
+        headers = {"content-encoding": "gzip", "x-score": f"{clicked.score:.3f}", **_FRESH}
+        return Response(found, media_type="application/octet-stream", headers=headers)
+
+    async def undo(self, request: Request) -> Response:
+        """Undo the last edit; If-Match is `edits` of the state. Returns what it was, and its frame."""
+        what, frame = await run_in_threadpool(self.desk.undo, *_edits_of_change(request))
+        return _Json({"what": what, "frame": frame})
+
+    async def redo(self, request: Request) -> Response:
+        what, frame = await run_in_threadpool(self.desk.redo, *_edits_of_change(request))
+        return _Json({"what": what, "frame": frame})
+
+    async def go_back(self, request: Request) -> Response:
+        key = _key_of_change(request)
+        await run_in_threadpool(self.desk.go_back, request.path_params["number"], key)
+        return _Json({})
 
     async def take_back(self, request: Request) -> Response:
         seen = _key_of_change(request), _tag_of_change(request)
@@ -141,8 +217,7 @@ class _Page:
         return _Json({})
 
     async def remove(self, request: Request) -> Response:
-        edits = _tag_of_change(request)
-        seen = _key_of_change(request), int(edits) if edits.isdecimal() else -1
+        seen = _edits_of_change(request)
         await run_in_threadpool(self.desk.remove, request.path_params["id"], *seen)
         return _Json({})
 
@@ -179,7 +254,8 @@ class _Page:
         return _Json({})
 
     async def download(self, request: Request) -> Response:
-        self.desk.download(request.path_params["name"], _key(request))
+        outdated = request.query_params.get("outdated", "") == "1"
+        self.desk.download(request.path_params["name"], _key(request), outdated)
         return _Json({})
 
     async def fetch_download(self, request: Request) -> Response:
@@ -218,6 +294,23 @@ def _tag_of_change(request: Request) -> str:
     return tag.strip('"')
 
 
+def _edits_of_change(request: Request) -> tuple[str, int]:
+    edits = _tag_of_change(request)
+    return _key_of_change(request), int(edits) if re.fullmatch(r"\d{1,15}", edits, re.ASCII) else -1
+
+
+def _prompt(text: str) -> tuple[list[tuple[float, float]], list[int], list[float] | None]:
+    """Points, labels and box of a prompt in JSON. Raises ValueError unless they are numbers."""
+    try:
+        said = json.loads(text)
+        points = [(float(x), float(y)) for x, y in said["points"]]
+        labels = [int(label) for label in said["labels"]]
+        box = None if said.get("box") is None else [float(side) for side in said["box"]]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise ValueError(f"a prompt is JSON with points, labels and box, not {text!r:.60}") from error
+    return points, labels, box
+
+
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
     with file:
         while piece := file.read(1 << 20):
@@ -234,9 +327,9 @@ def _telling(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
             return Response(status_code=400)
         except Exception as error:
             foreseen = isinstance(error, (ValueError, OSError, ImportError))
-            statuses: dict[type[Exception], int] = {_TooLarge: 413, Busy: 409, Outdated: 412, _Unsaid: 428}
+            statuses: dict[type[Exception], int] = {_TooLarge: 413, Busy: 409, Outdated: 409, _Unsaid: 428}
             status = statuses.get(type(error), 400) if foreseen else 500
-            return _Json({"error": in_words(error)}, status)
+            return _Json({"error": in_words(error), "outdated": isinstance(error, Outdated)}, status)
 
     return told
 

@@ -1,0 +1,76 @@
+// The click tool: clicks and boxes become the mask of one object, a proposal until Enter keeps it.
+import { $, announce, say, shown } from "./state.js";
+import { ask, bytes } from "./server.js";
+import { change, painted } from "./painting.js";
+import { drawMarks } from "./view.js";
+
+let turn = 0, warm = 0;
+
+// Encode the frame ahead of the first click.
+export function lookSoon() {
+  clearTimeout(warm);
+  if (shown.tool !== "click" || shown.state?.clicks?.problem) return;
+  const { key, index } = shown;
+  warm = setTimeout(() => {
+    if (key === shown.key && index === shown.index && !shown.playing && !shown.state?.job?.running)
+      ask("POST", `looks/${index}`).catch(() => { /* told with the first click */ });
+  }, 250);
+}
+
+export async function click(point, label, box = null) {
+  const before = shown.clicks?.id === shown.id ? shown.clicks : null;
+  if (!before && !box && !label && !shown.mask.includes(shown.id)) {
+    say("click on the object first, with the left button; then on what is not part of it", "error");
+    return;
+  }
+  const next = before ? { ...before, points: [...before.points], labels: [...before.labels] }
+    : { id: shown.id, points: [], labels: [], box: null, base: shown.mask.slice(), score: null };
+  if (box) next.box = box;
+  else {
+    next.points.push(point);
+    next.labels.push(label);
+  }
+  change();
+  shown.clicks = next;
+  announce("painted");
+  drawMarks(); // at once; the mask follows
+  const mine = ++turn, { index, key } = shown;
+  $("canvas").classList.add("waiting");
+  try {
+    const started = next.base.some((one) => one === next.id) ? next.base.map((one) => Number(one === next.id)) : undefined;
+    const whole = next.points.map(([x, y]) => [Math.floor(x), Math.floor(y)]);
+    const prompt = encodeURIComponent(JSON.stringify({ points: whole, labels: next.labels, box: next.box }));
+    const answer = await ask("POST", `clicks/${index}?prompt=${prompt}`, started);
+    const found = await bytes(answer);
+    if (mine !== turn || shown.clicks !== next || shown.index !== index || shown.key !== key) return;
+    next.score = Number(answer.headers.get("x-score"));
+    shown.mask = merged(next, found);
+    painted();
+  } catch (error) {
+    if (shown.clicks === next) [shown.mask, shown.edited, shown.clicks] = shown.past.pop();
+    painted();
+    throw error;
+  } finally {
+    if (mine === turn) $("canvas").classList.remove("waiting");
+  }
+}
+
+// The mask with the object as it was found. Pixels of other objects stay theirs unless they were clicked on.
+function merged({ base, id, points, labels }, found) {
+  const across = $("canvas").width, open = new Set([0, id]);
+  points.forEach(([x, y], i) => labels[i] && open.add(base[Math.floor(y) * across + Math.floor(x)]));
+  return base.map((one, i) => (found[i] ? (open.has(one) ? id : one) : one === id ? 0 : one));
+}
+
+export function settle() { // the proposal becomes like strokes; the next click begins another
+  turn++;
+  shown.clicks = null;
+  drawMarks();
+}
+
+export const guide = () => {
+  const { clicks } = shown;
+  if (!clicks) return "Click on the object, or drag a box around it.";
+  const score = clicks.score === null ? "finding the object ..." : `match about ${Math.round(100 * clicks.score)}%.`;
+  return `Object ${clicks.id}: ${score} Right or Alt click: not part of it. Enter keeps, Esc discards.`;
+};

@@ -1,0 +1,47 @@
+// What the page knows: the state of the server, the frame on the canvas, and the strokes on it.
+export const $ = (id) => document.getElementById(id);
+
+export const shown = {
+  state: null, // answer of /api/state
+  project: null, // its project
+  key: "", // key of the project that is on the canvas
+  index: 0, // frame on the canvas
+  picture: null,
+  mask: null, // ids of the frame's pixels, with strokes
+  base: null, // the same as the server has it
+  tag: "", // of `base`
+  edited: false, // whether there are strokes that were not kept
+  past: [], // [mask, edited, clicks] before each stroke or click
+  future: [], // the same of what was undone
+  clicks: null, // {id, points, labels, box, base, score}: clicks on an object that were not kept
+  sure: {}, // {frame: {id: confidence}}
+  id: 1, // object to paint
+  listed: new Set([1]), // objects in the list
+  tool: "brush", // click, brush or lasso
+  erase: false,
+  playing: false,
+  lost: false, // the server does not answer
+};
+
+export const running = () => Boolean(shown.state?.job?.running);
+
+// The number of frames whose masks an edit made outdated.
+export const outdatedFrames = ({ made, reached, given }) =>
+  Math.max(made - reached, 0) - Object.keys(given).filter((frame) => +frame >= reached && +frame < made).length;
+
+// The colours of emavos.visualize: eight, then the same darker, then paler, and again.
+const vivid = [[255, 84, 92], [38, 156, 255], [70, 214, 105], [255, 202, 48], [176, 102, 255], [0, 208, 204],
+  [255, 110, 196], [255, 142, 38]];
+export function colour(id) {
+  const towards = [null, 0, 255][Math.floor((id - 1) / vivid.length) % 3], one = vivid[(id - 1) % vivid.length];
+  return towards === null ? one : one.map((part) => Math.floor((2 * part + towards) / 3));
+}
+
+// Parts of the page announce what changed; page.js says what follows from it.
+export const events = new EventTarget();
+export const announce = (name) => events.dispatchEvent(new Event(name));
+
+export function say(text, kind = "note") {
+  $("told").textContent = text;
+  $("told").dataset.kind = kind;
+}
