@@ -78,7 +78,7 @@ class Clicker:
         """
         if len(points) != len(labels):
             raise ValueError(
-                f"there are {len(points)} points but {len(labels)} labels; give one for each point"
+                f"there are {len(points)} points and {len(labels)} labels; give one for each point"
             )
         with self._lock:
             seen = self._see(frame_key, frame)
