@@ -53,7 +53,7 @@ ALLOWED = {
     "bridges": {"annotations", "evaluation", "io", "machine", "session"},
     "doctor": {"machine", "memory", "weights"},
     "export": {"frames", "io", "machine", "memory", "models"},
-    "ui": {"bridges", "frames", "io", "machine", "predictor", "session", "settings", "visualize"},
+    "ui": {"bridges", "clicks", "frames", "io", "machine", "predictor", "session", "settings", "visualize"},
     "data": {"frames", "io"},
     "training": {
         "clicks",
