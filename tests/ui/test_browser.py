@@ -160,11 +160,13 @@ def empty(browser, address, tmp_path):
     """The page before there is a video."""
     taken = {"behavior": "allow", "downloadPath": str(tmp_path / "taken")}
     browser.execute_cdp_cmd("Browser.setDownloadBehavior", taken)
+    browser.get("about:blank")
     browser.get_log("browser")
     yield Page(browser, address)
     severe = [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
     refused = "409 (Conflict)"  # as a stale tab is
     assert not [line for line in severe if refused not in line["message"]]
+    browser.get("about:blank")  # the server ends now, and a page would look for it
 
 
 @pytest.fixture
@@ -392,7 +394,8 @@ def test_a_server_that_was_killed_is_told_of_and_the_next_goes_on(page, address,
         second.press(ENTER)
         second.until("kind", "given by you")
         assert Project.open(tmp_path / "project").given == {0: (1, 2)}
-    page.browser.get_log("browser")
+        page.browser.get("about:blank")
+    page.browser.get_log("browser")  # of the server that was killed
 
 
 @pytest.mark.slow

@@ -193,6 +193,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(2048)  # before the address is printed: a browser may be quick
     except (OSError, OverflowError) as error:
         listener.close()
         raise ValueError(f"{host}:{port} cannot be listened on: {error}; choose another --port") from error

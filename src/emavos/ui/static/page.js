@@ -71,6 +71,15 @@ async function begin() { // another project is open
   if (shown.state.notes.length) say(shown.state.notes.join("; "));
 }
 
+// Make the buttons of a list anew if they changed; otherwise they keep the keyboard's focus.
+const renewed = {};
+function renew(name, facts, make) {
+  const now = JSON.stringify(facts);
+  if (renewed[name] === now) return;
+  renewed[name] = now;
+  $(name).replaceChildren(...make());
+}
+
 const words = { open: "reading the video: frame", track: "tracking: done" };
 function describe() {
   const { state, project, index, edited, sure } = shown, job = state?.job, busy = running() || sending;
@@ -92,7 +101,7 @@ function describe() {
   for (const button of document.querySelectorAll("[data-download]")) button.disabled = !idle || !project.made;
   $("outdated").hidden = !project || !outdatedFrames(project);
   $("earlier").hidden = !state?.left.length;
-  $("earlier").replaceChildren(...(state?.left ?? []).map((one, number) => {
+  renew("earlier", [state?.left, busy], () => (state?.left ?? []).map((one, number) => {
     const button = document.createElement("button");
     button.textContent = one.name;
     button.title = `go back to the work in ${one.folder}`;
@@ -116,7 +125,7 @@ function describe() {
   $("drafts").hidden = !elsewhere.length;
   $("drafts").textContent = elsewhere.length ? `Not kept yet: frame ${elsewhere.slice(0, 5).join(", ")}${elsewhere.length > 5 ? " …" : ""}` : "";
   describeTools();
-  $("objects").replaceChildren(...[...shown.listed].sort((a, b) => a - b).map((one) => {
+  renew("objects", [[...shown.listed], shown.id, sure[index]], () => [...shown.listed].sort((a, b) => a - b).map((one) => {
     const button = document.createElement("button"), of = sure[index]?.[one];
     button.textContent = `${one}${of === undefined ? "" : ` · ${Math.round(100 * of)}%`}`;
     button.title = of === undefined ? `object ${one}` : `object ${one}: how sure its mask is on this frame`;
