@@ -29,12 +29,13 @@ export const running = () => Boolean(shown.state?.job?.running);
 export const outdatedFrames = ({ made, reached, given }) =>
   Math.max(made - reached, 0) - Object.keys(given).filter((frame) => +frame >= reached && +frame < made).length;
 
-// The colours of emavos.visualize: eight, then the same darker, then paler, and again.
+// The colours of emavos.io.palette: eight, the same darker, then paler; again a shade nearer to gray from 25 on.
 const vivid = [[255, 84, 92], [38, 156, 255], [70, 214, 105], [255, 202, 48], [176, 102, 255], [0, 208, 204],
   [255, 110, 196], [255, 142, 38]];
 export function colour(id) {
-  const towards = [null, 0, 255][Math.floor((id - 1) / vivid.length) % 3], one = vivid[(id - 1) % vivid.length];
-  return towards === null ? one : one.map((part) => Math.floor((2 * part + towards) / 3));
+  const place = id - 1, towards = [null, 0, 255][Math.floor(place / 8) % 3], shade = Math.floor(place / 24);
+  const mixed = vivid[place % 8].map((part) => (towards === null ? part : Math.floor((2 * part + towards) / 3)));
+  return mixed.map((part) => part + (part < 128 ? shade : -shade));
 }
 
 // Parts of the page announce what changed; page.js says what follows from it.
