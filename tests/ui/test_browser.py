@@ -285,21 +285,22 @@ def test_the_work_of_two_tabs_and_of_two_videos_is_kept(browser, clip, tmp_path)
         first["video"].send_keys(str(tmp_path / "one.mp4"))
         first.until("frame", "frame 0 of 7")
         assert "token" not in browser.current_url
+        first.paint(60, 20)
+        (project,) = (tmp_path / "tmp").glob("emavos-ui-*/001")
+        first.wait.until(lambda _: Project.open(project).drafts == {0})
         browser.switch_to.new_window("tab")
         second = Page(browser, address, "one.mp4")
-        second.until("frame", "frame 0 of 7")
+        second.until("kind", "edited")  # what was not kept is seen here too
         second.press("2")
         second.paint(-60, -20)
         second.click("keep")
         second.until("kind", "given by you")
+        assert Project.open(project).given == {0: (1, 2)}
         browser.close()
         browser.switch_to.window(tab)
-        first.paint(60, 20)  # on the mask as it was
-        first.press(ENTER)
+        first.press(ENTER)  # on the mask as it was
         first.until("told", "under your strokes: keep it again")
         first.until("kind", "edited")
-        (project,) = (tmp_path / "tmp").glob("emavos-ui-*/001")
-        assert Project.open(project).given == {0: (2,)}
         first.click("keep")
         first.until("kind", "given by you")
         assert Project.open(project).given == {0: (1, 2)}

@@ -64,7 +64,7 @@ async function begin() { // another project is open
   resizeCanvas(shown.project.width, shown.project.height);
   canvas.hidden = false;
   $("empty").hidden = true;
-  Object.assign(shown, { id: 1, listed: new Set([1]), edited: false, clicks: null, past: [], future: [] });
+  Object.assign(shown, { picture: null, mask: null, id: 1, listed: new Set([1]), edited: false, clicks: null, past: [], future: [] });
   shown.tool = shown.project.first === null && !shown.state.clicks?.problem ? "click" : "brush";
   edits = "";
   await show(shown.project.drafts[0] ?? 0);
@@ -117,7 +117,7 @@ function describe() {
   $("doing").textContent = sending ? "sending the video" : `${words[job?.kind] ?? "writing: frame"} ${job?.done ?? 0}${job?.total ? ` of ${job.total}` : ""}`;
   if (running() && job.total) [$("progress").max, $("progress").value] = [job.total, job.done ?? 0];
   else $("progress").removeAttribute("value"); // how far it is is not known
-  $("frame").textContent = project ? `frame ${index} of ${project.count - 1}` : "–";
+  $("frame").textContent = project && shown.mask ? `frame ${index} of ${project.count - 1}` : "–";
   $("kind").textContent = !project ? "" : edited ? (shown.clicks ? "proposal, not kept yet" : "edited, not kept yet")
     : index in project.given ? "given by you" : index in sure ? "tracked"
     : index >= project.reached && index < project.made ? "outdated: track again" : "no mask yet";
