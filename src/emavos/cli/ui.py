@@ -104,9 +104,8 @@ def _ui(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             again = partial(_again, parser, args)
             desk = Desk(predictor, folder, temporary is None, args.damaged, again)
             name = None if args.video is None else os.path.basename(os.path.realpath(args.video))
-            if desk.project is not None and name == desk.project.name:
-                if not args.quiet:
-                    print(f"{folder} has the project of {plain(name)}; going on with it")
+            goes_on = desk.project is not None and name == desk.project.name
+            if goes_on:
                 if args.mask is not None:
                     print("emavos: note: --mask is not read again", file=sys.stderr)
             elif name is not None:
@@ -122,6 +121,8 @@ def _ui(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         port = listener.getsockname()[1]
         host = f"[{args.host}]" if ":" in args.host else args.host
         print(f"open http://{host}:{port}/?token={token}", flush=True)
+        if not args.quiet and goes_on:
+            print(f"{folder} has the project of this video; going on with it")
         if not args.quiet and earlier:
             print(
                 f"an earlier page left work in {', '.join(map(str, earlier))}: emavos ui --project opens it"
