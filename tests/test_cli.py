@@ -344,7 +344,7 @@ def test_a_camera_is_for_python(here, capsys):
 
 
 def test_ctrl_c_leaves_nothing_behind(here, capsys, monkeypatch):
-    monkeypatch.setattr(Predictor, "_propagate_forward", lambda self, frames, masks: _stop_after(frames))
+    monkeypatch.setattr(Predictor, "_propagate_forward", lambda self, frames, *_: _stop_after(frames))
     assert segment() == 130
     refused(capsys, here, "interrupted")
 

@@ -14,7 +14,9 @@ from emavos.training.log import Log, Progress
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked and killed")
 
 
-@pytest.mark.parametrize("command", ["evaluate", "segment", pytest.param("train", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "command", ["evaluate", *(pytest.param(name, marks=pytest.mark.slow) for name in ("segment", "train"))]
+)
 def test_a_run_that_was_killed_goes_on_to_the_bytes_of_one_that_was_not(command):
     done = subprocess.run(
         [sys.executable, kills.__file__, command, "--rounds", "2", "--seed", "1"],

@@ -118,10 +118,10 @@ def test_a_bad_video_does_not_stop_the_rest_and_is_told_of_at_the_end(here, caps
 def test_what_surprises_in_one_video_does_not_stop_the_rest(here, predictor, monkeypatch):
     real = Predictor._propagate_forward
 
-    def propagate(self, frames, masks):
+    def propagate(self, frames, masks, session):
         if any((np.asarray(mask) == 9).any() for mask in masks.values()):
             raise RuntimeError("out of luck")
-        return real(self, frames, masks)
+        return real(self, frames, masks, session)
 
     write_mask("data/clip1.png", np.full((64, 96), 9, np.uint8))
     monkeypatch.setattr(Predictor, "_propagate_forward", propagate)
