@@ -59,7 +59,7 @@ def test_a_run_is_taken_home_in_small_files_and_is_whole_again_there(train, tmp_
             torch.testing.assert_close(weight.detach(), average, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("model", "stage"), [("tiny", "tiny-5"), ("base", "base-2")])
+@pytest.mark.parametrize(("model", "stage"), [("tiny", "tiny-6"), ("base", "base-3")])
 def test_the_models_of_the_package_learn_on_from_a_pack(train, tmp_path, model, stage):
     """The commands of docs/training.md, with two iterations."""
     pack.main(["--data", str(train), "--out", str(tmp_path / "pack"), "--short-side", "48"])

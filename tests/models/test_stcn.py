@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -9,8 +10,11 @@ import torch
 
 from emavos.frames.masks import one_hot
 from emavos.frames.preprocess import normalize, pad_to_stride, to_frame
+from emavos.memory import topk_readout
 from emavos.models import PRESETS, STCN, Features, STCNConfig, aggregate, efficientnet_lite
 from emavos.models.blocks import ResBlock
+from emavos.models.encoders import positions
+from emavos.models.folding import folded
 from golden import reference
 
 
@@ -138,6 +142,8 @@ def test_config_is_frozen():
         ({"decoder_channels": [64, "x", 3]}, r"decoder_channels\[1\]"),
         ({"skip_kernel": 2}, "odd"),
         ({"slots": 10**9}, "slots is a whole number from 1 to 4096"),
+        ({"key_positions": 1}, "key_positions is true or false, not 1"),
+        ({"key_positions": True, "key_channels": 4}, "key_channels is 5 or more with key_positions, not 4"),
     ],
 )
 def test_a_wrong_config_says_which_field(fields, message):
@@ -177,3 +183,43 @@ def test_objects_decoded_one_by_one_are_those_decoded_together(preset, monkeypat
         together = model.decode(readout, features)
         monkeypatch.setattr("emavos.models.blocks._LARGE", 0)
         torch.testing.assert_close(model.decode(readout, features), together)
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 11), (11, 6), (4, 4)])
+def test_positions_part_cells_by_their_distance_as_a_share_of_the_longer_side(height, width):
+    planes = positions(height, width)  # (4, h, w)
+    longer = max(height, width)
+    assert torch.allclose(planes.square().sum(dim=0), torch.full((height, width), 2.0))
+    for (a, b), (c, d) in [((0, 0), (0, 0)), ((0, 0), (3, 3)), ((1, 3), (height - 1, 0))]:
+        distance = (planes[:, a, b] - planes[:, c, d]).square().sum().item()
+        expected = sum(2 - 2 * math.cos(math.pi * (x - y) / longer) for x, y in ((a, c), (b, d)))
+        assert distance == pytest.approx(expected, abs=1e-5)
+    finer = positions(4 * height, 4 * width)  # the same place in a finer frame
+    assert torch.allclose(finer[:, ::4, ::4], planes, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_last_channels_of_a_key_are_the_positions_times_their_amplitude(dtype):
+    torch.manual_seed(0)
+    model = STCN(PRESETS["stcn-tiny-position"]).eval()
+    model.key_encoder.log_position.data.fill_(math.log(3.0))
+    network = folded(model, dtype)
+    frames = torch.rand(2, 3, 48, 80, dtype=next(network.parameters()).dtype)
+    with torch.no_grad():
+        key = network.encode_key(frames).key
+    assert key.shape == (2, 64, 3, 5)
+    assert key.dtype == torch.float32
+    for one in key:
+        assert torch.allclose(one[-4:], 3 * positions(3, 5), atol=1e-5)
+    length = model.key_encoder.log_scale.exp()
+    assert torch.allclose(key[:, :-4].norm(dim=1), length.expand(2, 3, 5), rtol=1e-5)
+
+
+def test_of_two_equal_cells_the_nearer_is_read_more():
+    plain = torch.zeros(60, 1, 12)
+    key = torch.cat([plain, 2 * positions(1, 12)]).flatten(1)  # (64, P), equal but for the place
+    columns = torch.arange(12.0)[:, None, None]  # (N, O, Cv)
+    read = topk_readout(key, key.T, columns, 12)[0, 0]  # the mean column that each cell reads
+    assert bool((read.diff() > 0).all())
+    alike = topk_readout(key[:60], key[:60].T, columns, 12)[0, 0]
+    assert torch.allclose(alike, torch.full((12,), 5.5))

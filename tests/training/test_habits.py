@@ -18,9 +18,9 @@ from emavos.data import Clips
 from emavos.models import PRESETS, STCN
 from emavos.training import TrainConfig, train
 from emavos.training.sources import open_samples
-from emavos.training.start import add_transformer
+from emavos.training.start import add_positions, add_transformer
 from emavos.training.validation import validate
-from emavos.weights import load_model
+from emavos.weights import load_model, save_model
 from trees import davis_tree, training_tree
 
 SMALL = TrainConfig(
@@ -236,6 +236,57 @@ def test_a_transformer_is_added_to_a_model_and_its_tokens_become_keys(root, monk
     assert torch.allclose(matrix @ matrix.T, torch.eye(len(matrix)), atol=1e-4)
     with pytest.raises(ValueError, match="stcn-tiny-unit has no vision transformer"):
         add_transformer(model, "stcn-tiny-unit", Path("vit.onnx"), open_samples(root, config))
+
+
+def test_positions_are_added_and_similarities_stay(root):
+    """The channels that go are those in which keys are shortest: here they are empty."""
+    torch.manual_seed(0)
+    config = TrainConfig(sampling="mixed", size=64, frames=2, batch=2, iterations=8, decay_from=8)
+    samples = open_samples(root, config)
+    model = STCN(PRESETS["stcn-tiny-unit"]).eval()
+    with torch.no_grad():
+        model.key_encoder.key_proj.weight[20:24] = 0
+    grown = add_positions(model, "stcn-tiny-position", samples, pictures=3).eval()
+    frames = samples[5].frames[:1]
+    with torch.no_grad():
+        before, after = (x.encode_key(frames).key[0].flatten(1) for x in (model, grown))  # (Ck, P)
+    assert after.shape == before.shape
+    assert torch.allclose(after[:-4].T @ after[:-4], before.T @ before, rtol=1e-3)
+    same = {n for n, x in model.state_dict().items() if torch.equal(x, grown.state_dict()[n])}
+    assert set(model.state_dict()) - same == {f"key_encoder.key_proj.{part}" for part in ("weight", "bias")}
+
+
+@pytest.mark.parametrize(
+    ("old", "preset", "message"),
+    [
+        ("stcn-tiny-unit", "stcn-tiny-unit", "positions are added to a model without them"),
+        ("stcn-tiny-position", "stcn-tiny-position", "positions are added to a model without them"),
+        ("stcn-tiny", "stcn-tiny-position", "differs from stcn-tiny-position in more than positions"),
+    ],
+)
+def test_positions_are_added_to_the_model_that_lacks_only_them(root, old, preset, message):
+    config = TrainConfig(sampling="mixed", size=64, frames=2, batch=2, iterations=8, decay_from=8)
+    with pytest.raises(ValueError, match=message):
+        add_positions(STCN(PRESETS[old]), preset, open_samples(root, config), pictures=1)
+
+
+@pytest.mark.parametrize("settings", [[], ['preset="stcn-tiny-unit"']])
+def test_a_stage_of_unit_keys_grows_a_model_without_them(root, tmp_path, settings):
+    save_model(STCN(PRESETS["stcn-tiny"]), tmp_path / "old")
+    paths = ["--init", str(tmp_path / "old"), "--data", str(root), "--out", str(tmp_path / "run")]
+    settings = [*settings, "size=64", "frames=2", "batch=2", 'sources=["static","clips"]', "leave_out=[]"]
+    some = ["--iterations", "1", "--device", "cpu", "--workers", "0", "--quiet"]
+    chosen = [x for setting in settings for x in ("--set", setting)]
+    assert main(["train", "--stage", "tiny-4", *paths, *some, *chosen]) == 0
+    assert load_model(tmp_path / "run" / "model").config == PRESETS["stcn-tiny-unit"]
+
+
+def test_a_stage_with_a_transformer_wants_one(root, tmp_path, capsys):
+    paths = ["--data", str(root), "--out", str(tmp_path)]
+    assert main(["train", "--stage", "base-3", "--init", "tiny", *paths]) == 1
+    assert (
+        "stcn-base-position has a vision transformer and tiny has none; say --vit" in capsys.readouterr().err
+    )
 
 
 def test_a_transformer_is_added_to_a_model_only(root, tmp_path, capsys):

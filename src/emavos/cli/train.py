@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
         "--stage",
         default="finetune",
         metavar="NAME",
-        help="finetune, on your clips (default); tiny-1 to -5 and base-1, -2, embedded models; "
+        help="finetune, on your clips (default); tiny-1 to -6 and base-1 to -3, embedded models; "
         "0, 1, 2, 3, STCN; paper-pretrained, paper-alone, the paper; clicks, a click head for --init",
     )
     parser.add_argument(
@@ -198,7 +198,8 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
     from emavos.models import PRESETS
     from emavos.training import STAGES, start_from_imagenet
     from emavos.training.sources import open_held_out, open_samples
-    from emavos.training.start import add_transformer, grow
+    from emavos.training.stages import BASE, TINY
+    from emavos.training.start import add_positions, add_transformer, grow
     from emavos.weights.load import load_model
 
     if args.stage not in STAGES:
@@ -222,8 +223,16 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
         return config, add_transformer(
             model, config.preset, args.vit, open_samples(args.data, config), config.seed
         )
+    wanted, own = PRESETS[config.preset], model.config
     if any(setting.startswith("preset=") for setting in args.set):
         return config, grow(model, config.preset, config.seed)
+    if args.stage in {**TINY, **BASE}:  # they add to the model before them
+        if wanted.vit != "none" and own.vit == "none":
+            raise ValueError(f"{config.preset} has a vision transformer and {args.init} has none; say --vit")
+        if wanted.key_positions and not own.key_positions:
+            return config, add_positions(model, config.preset, open_samples(args.data, config), config.seed)
+        if wanted.unit_keys and not own.unit_keys:
+            return config, grow(model, config.preset, config.seed)
     names = [name for name, preset in PRESETS.items() if preset == model.config]
     if not names:
         raise ValueError(

@@ -29,6 +29,8 @@ class Features(NamedTuple):
 
 
 KEY_SCALE = 18.0  # length of unit keys before training: the best cell of a query gets about 0.4 of the weight
+POSITION_SCALE = 2.0  # amplitude of the positions in a key before training
+POSITION_CHANNELS = 4  # cosine and sine of a cell's row and column
 
 
 class KeyEncoder(nn.Module):
@@ -37,6 +39,8 @@ class KeyEncoder(nn.Module):
     unit_keys: give every key the same learned length `exp(log_scale)`, so STCN's similarity becomes a cosine
         times a learned factor. Otherwise the keys keep growing during training until the softmax over the
         memory is an argmax, and an argmax passes no gradient to the keys.
+    key_positions: the last four channels of a key are `positions` times the learned amplitude
+        `exp(log_position)`. Of two cells that look the same, the nearer one then gets more weight.
     vit: a vision transformer. Its tokens are added to the last map of the trunk, before the attention, and to
         the key.
     """
@@ -49,14 +53,18 @@ class KeyEncoder(nn.Module):
         context_channels: int,
         *,
         unit_keys: bool = False,
+        key_positions: bool = False,
         vit: DinoV2 | None = None,
     ) -> None:
         super().__init__()
         self.trunk = trunk
         self.attention = attention
+        if key_positions:
+            key_channels -= POSITION_CHANNELS
         self.key_proj = nn.Conv2d(trunk.channels[2], key_channels, 3, padding=1)
         self.context_proj = Conv2d(trunk.channels[2], context_channels, 3, padding=1)
         self.log_scale = nn.Parameter(torch.tensor(math.log(KEY_SCALE))) if unit_keys else None
+        self.log_position = nn.Parameter(torch.tensor(math.log(POSITION_SCALE))) if key_positions else None
         # STCN, section 3.3: with an orthogonal start, keys spread over the space of the L2 similarity
         nn.init.orthogonal_(self.key_proj.weight)
         self.vit = vit
@@ -80,12 +88,27 @@ class KeyEncoder(nn.Module):
         return Features(self._key(key), self.context_proj(f16), f16, f8, f4)
 
     def _key(self, key: Tensor) -> Tensor:
-        """The key from the output of its projection, (B, Ck, h, w)."""
-        if self.log_scale is None:
-            return key
-        length = key.norm(dim=1, keepdim=True).clamp_min(1e-12)  # (B, 1, h, w)
-        length = length + (length - length)  # infinity becomes NaN, or the key would be 0 without an error
-        return key / length * self.log_scale.to(key.dtype).exp()
+        """The key (B, Ck, h, w) from the output of its projection."""
+        if self.log_scale is not None:
+            length = key.norm(dim=1, keepdim=True).clamp_min(1e-12)  # (B, 1, h, w)
+            length = length + (length - length)  # infinity becomes NaN, or the key would be 0 without error
+            key = key / length * self.log_scale.to(key.dtype).exp()
+        if self.log_position is not None:
+            places = positions(*key.shape[2:], key.device) * self.log_position.exp()  # (4, h, w)
+            key = torch.cat([key, places.to(key.dtype).expand(len(key), -1, -1, -1)], dim=1)
+        return key
+
+
+def positions(height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """Cosine and sine of the row and the column of each cell, (4, height, width) float32.
+
+    The longer side is half a period. So the squared distance of two cells' positions grows with the distance
+    of the cells as a share of the frame, to at most 4 for each axis. All positions have the same length.
+    """
+    phase = math.pi / torch.sym_max(height, width)  # `max` would fix which side is longer in an export
+    row = (torch.arange(height, dtype=torch.float32, device=device) * phase)[:, None].expand(height, width)
+    column = (torch.arange(width, dtype=torch.float32, device=device) * phase).expand(height, width)
+    return torch.stack([row.cos(), row.sin(), column.cos(), column.sin()])
 
 
 def _wide(projection: nn.Conv2d, x: Tensor) -> Tensor:

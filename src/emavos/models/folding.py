@@ -26,7 +26,8 @@ def folded(model: STCN, dtype: torch.dtype | None = None) -> STCN:
     if dtype == own and not any(isinstance(trunk, EfficientNetLiteTrunk) for trunk in trunks):
         return model
     network = copy.deepcopy(model).eval().to(torch.promote_types(dtype, torch.float32))
-    kept = {id(network.key_encoder.log_scale)}  # a rounded scale would change all similarities
+    encoder = network.key_encoder
+    kept = {id(encoder.log_scale), id(encoder.log_position)}  # rounded, they would change all similarities
     for trunk in (network.key_encoder.trunk, network.value_encoder.trunk):
         if isinstance(trunk, EfficientNetLiteTrunk):
             trunk.fold(dtype)

@@ -17,7 +17,7 @@ from emavos.models.attention import ExternalAttention, Form, SelfAttention
 from emavos.models.decoder import Decoder
 from emavos.models.dinov2 import DinoV2
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
-from emavos.models.encoders import Features, KeyEncoder, Trunk, ValueEncoder
+from emavos.models.encoders import POSITION_CHANNELS, Features, KeyEncoder, Trunk, ValueEncoder
 from emavos.models.resnet import ResNetTrunk
 
 Attention = Literal["none", "self", "external"]
@@ -44,6 +44,7 @@ class STCNConfig:
     vit: VitName = "none"  # a vision transformer beside the key trunk
     vit_depth: int = 8  # blocks of the transformer to keep; the tokens of block 8 match objects best
     unit_keys: bool = False  # keys of unit length times a learned scale, instead of the bare projection
+    key_positions: bool = False  # the last four channels of a key say where in the frame its cell is
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -62,8 +63,13 @@ class STCNConfig:
             raise ValueError(f"value_channels is at least 16, not {self.value_channels}")
         if self.skip_kernel % 2 == 0:
             raise ValueError(f"skip_kernel is odd, not {self.skip_kernel}")
-        if type(self.unit_keys) is not bool:
-            raise ValueError(f"unit_keys is true or false, not {self.unit_keys!r}")
+        for name in ("unit_keys", "key_positions"):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f"{name} is true or false, not {getattr(self, name)!r}")
+        if self.key_positions and self.key_channels <= POSITION_CHANNELS:
+            raise ValueError(
+                f"key_channels is {POSITION_CHANNELS + 1} or more with key_positions, not {self.key_channels}"
+            )
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> STCNConfig:
@@ -120,7 +126,9 @@ PRESETS: Mapping[str, STCNConfig] = {
         for name, (key, value) in _TINY_ATTENTION.items()
     },
     "stcn-tiny-unit": dataclasses.replace(_BOTH, unit_keys=True),
+    "stcn-tiny-position": dataclasses.replace(_BOTH, unit_keys=True, key_positions=True),
     "stcn-base": dataclasses.replace(_BOTH, unit_keys=True, vit="dinov2-s"),
+    "stcn-base-position": dataclasses.replace(_BOTH, unit_keys=True, key_positions=True, vit="dinov2-s"),
 }
 
 
@@ -147,6 +155,7 @@ class STCN(nn.Module):
             config.key_channels,
             config.context_channels,
             unit_keys=config.unit_keys,
+            key_positions=config.key_positions,
             vit=None if config.vit == "none" else DinoV2(config.vit_depth),
         )
         self.value_encoder = ValueEncoder(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from emavos.training.config import TrainConfig
 
@@ -90,6 +91,7 @@ _MIXED = TrainConfig(  # starts from the result of tiny-3, whose keys did not le
     seed=3,
 )
 _FIRST_BLOCKS = tuple(f"value_encoder.trunk.{part}." for part in ("stem", "blocks.0", "blocks.1", "blocks.2"))
+_LAST: Mapping[str, Any] = {"decay_from": 0, "warmup": 10, "size": 256, "ema": 0.99}  # the rate falls
 _UNIT = replace(
     _MIXED,
     preset="stcn-tiny-unit",
@@ -102,18 +104,22 @@ _UNIT = replace(
 TINY: Mapping[str, TrainConfig] = {
     **_TINY_SATURATED,
     "tiny-4": _UNIT,
-    "tiny-5": replace(_UNIT, iterations=350, decay_from=0, warmup=10, size=256, ema=0.99, seed=4),
+    "tiny-5": replace(_UNIT, iterations=350, **_LAST, seed=4),
+    "tiny-6": replace(_UNIT, preset="stcn-tiny-position", iterations=350, **_LAST, seed=5),
 }
 
 _BASE = replace(
     _MIXED,
     preset="stcn-base",
-    warmup=50,
+    several=(0.55, 0.33, 0.12),
+    warmup=30,
     frozen=("key_encoder.vit.", "key_encoder.trunk.", *_FIRST_BLOCKS),
+    seed=11,
 )
 BASE: Mapping[str, TrainConfig] = {
     "base-1": _BASE,
-    "base-2": replace(_BASE, iterations=280, decay_from=0, warmup=10, size=256, seed=4),
+    "base-2": replace(_BASE, preset="stcn-base-position", warmup=15, ema=0.99, seed=12),
+    "base-3": replace(_BASE, preset="stcn-base-position", iterations=210, **_LAST, seed=13),
 }
 
 # Cheng et al., NeurIPS 2021, whose recipe Kim and Hong keep. Each goes on from the last: 0, 1, 2 or 0, 3.
@@ -172,7 +178,7 @@ PAPER: Mapping[str, TrainConfig] = {
 
 OWN: Mapping[str, TrainConfig] = {
     "finetune": TrainConfig(  # from a trained model, on a few annotated clips
-        preset="stcn-tiny-unit",  # that of the default model
+        preset="stcn-tiny-position",  # that of the default model
         sources=("own",),
         sampling="videos",
         real=0.5,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -93,6 +94,43 @@ def add_transformer(
         raise ValueError(f"{preset} has no vision transformer; stcn-base has one")
     load_dinov2(grown.key_encoder.vit, vit)
     project_keys(grown, (samples[i].frames[:1] for i in range(pictures)))
+    return grown
+
+
+def add_positions(
+    model: STCN, preset: str, samples: Dataset[Sample], seed: int = 0, pictures: int = 100
+) -> STCN:
+    """A model of a preset with positions in its keys, otherwise started from `model`, which has none.
+
+    model: model to copy weights from.
+    preset: name of a preset with `key_positions`.
+    samples: samples to choose the directions of the keys from.
+    seed: seed of the weights that `model` does not have.
+    pictures: number of samples to use.
+
+    The positions take four channels. The other channels keep the directions in which the keys are longest, so
+    similarities change little. Raises ValueError if the configs differ in something else.
+    """
+    grown = grow(model, preset, seed)
+    old, new = model.key_encoder, grown.key_encoder
+    if new.log_position is None or old.log_position is not None:
+        raise ValueError(f"positions are added to a model without them, for a preset with them, not {preset}")
+    config = replace(model.config, key_positions=True)
+    if config != grown.config:
+        raise ValueError(f"the model differs from {preset} in more than positions; `grow` it first")
+    with torch.no_grad():
+        frames = (samples[i].frames[:1] for i in range(pictures))
+        keys = torch.cat([model.encode_key(x).key[0].flatten(1).T for x in frames])  # (n, Ck)
+        directions = torch.linalg.eigh(keys.T @ keys).eigenvectors.flip(1).T  # by falling length
+        matrix = directions[: new.key_proj.out_channels]  # (Ck - 4, Ck)
+        projections = [(old.key_proj, new.key_proj)]
+        if old.vit is not None:
+            projections.append((old.vit_key, new.vit_key))
+        for before, after in projections:
+            assert before.bias is not None
+            assert after.bias is not None
+            after.weight.copy_(torch.einsum("ij,jckl->ickl", matrix, before.weight))
+            after.bias.copy_(matrix @ before.bias)
     return grown
 
 

@@ -41,12 +41,12 @@ class KnownModel:
 KNOWN: Mapping[str, KnownModel] = {
     "tiny": KnownModel(
         Path(__file__).parent / "tiny",
-        "c5a84a10a53cd5a350afc76915922f87c5659940188219d2739ee2c199fc2fc9",
+        "5d49326f590a7e15d394c49a3878b50f20416c10a0eef3e135d4373df4951603",
         "fff474a70144e0ed966a2e72fe838dafb690b2c176592c9f690e4760d30a1fcf",
     ),
     "base": KnownModel(
         Path(__file__).parent / "base",
-        "2ef4be4b344e7eeeaefd2fb8605d43f5ff3c76fe98f2fbab337ac54117aa44e3",
+        "07c4dfb2bd51b978fde85d26701b332cbda346183d36582352c1478832947a71",
     ),
 }
 
