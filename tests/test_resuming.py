@@ -73,6 +73,18 @@ def test_it_continues_with_objects_that_come_later_and_an_overlay(here):
     assert tree(here / "out") == tree(here / "whole")
 
 
+def test_a_stopped_run_that_writes_mattes_starts_over(here, capsys):
+    assert run(*command("whole"), "--matte", "whole/matte", "--cutout", "whole/cutout")[0] == 0
+    more = ["--matte", "out/matte", "--cutout", "out/cutout"]
+    assert run(*command("out"), *more, stop=4)[0] != 0
+    assert not [*here.rglob(".*")]
+    assert run(*command("out"), *more) == (0, [*range(FRAMES)])
+    assert tree(here / "out") == tree(here / "whole")
+    assert run(*command("other"), stop=4)[0] != 0
+    assert run(*command("other"), "--matte", "other/matte")[0] == 1  # the kept frames have no opacities
+    assert "frames of a stopped run with other matte; repeat that command" in capsys.readouterr().err
+
+
 def test_other_settings_or_inputs_are_refused_with_a_remedy(here, capsys):
     assert run(*command("out"), stop=4)[0] != 0
     assert run(*command("out", "--size", "48"))[0] == 1

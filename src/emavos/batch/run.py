@@ -161,7 +161,9 @@ class Batch:
         (stage / "masks").mkdir()
         with ExitStack() as stack:
             if self.overlay:
-                video = stack.enter_context(VideoWriter(stage / "overlays.mp4", frames.fps or FPS))
+                video = stack.enter_context(
+                    VideoWriter(stage / "overlays.mp4", frames.fps or FPS, frames.sound)
+                )
             if self.rle:
                 coco = stack.enter_context(CocoWriter(stage / "rle.json"))
             for frame, result in follow(predictor, frames, masks, quiet=True):

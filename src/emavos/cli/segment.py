@@ -6,7 +6,7 @@ import argparse
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -31,10 +31,15 @@ from emavos.cli.staging import Outputs, staged_together
 from emavos.cli.words import counted
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from emavos.cli.resuming import Progress
-    from emavos.io import FrameSource, IdMask, Pixels
+    from emavos.io import FrameSource, IdMask, Pixels, Sound
     from emavos.predictor import Predictor
-    from emavos.session import Session
+    from emavos.session import Result, Session
+
+    Matte = NDArray[np.float32]  # (H, W) in [0, 1]
 
 
 def add(commands: Commands) -> None:
@@ -80,8 +85,36 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--overlay",
         type=Path,
-        metavar="MP4|DIR",
-        help="coloured frames too, as a video (extra: video) or PNGs",
+        metavar="MP4|GIF|WEBP|DIR",
+        help="coloured frames too, as a video with the sound of VIDEO (extra: video), as a small moving "
+        "picture, or as PNGs",
+    )
+    parser.add_argument(
+        "--matte",
+        type=Path,
+        metavar="DIR|MP4|MOV",
+        help="the opacity of the objects too, white with soft edges on black, as gray PNGs or as a video "
+        "(H.264 or ProRes 4444; extra: video)",
+    )
+    parser.add_argument(
+        "--cutout",
+        type=Path,
+        metavar="DIR|MOV",
+        help="the objects on a transparent ground too, with soft edges, as RGBA PNGs or as a video (ProRes "
+        "4444; extra: video)",
+    )
+    parser.add_argument(
+        "--matte-of",
+        type=_ids,
+        metavar="ID,ID,...",
+        help="the objects of --matte and --cutout (all)",
+    )
+    parser.add_argument(
+        "--matte-bits",
+        type=int,
+        choices=(8, 16),
+        default=8,
+        help="bits of a pixel of --matte PNGs (8)",
     )
     parser.add_argument(
         "--rle", type=Path, metavar="JSON", help="the masks as runs of COCO too, in one file for pycocotools"
@@ -133,6 +166,8 @@ def add(commands: Commands) -> None:
 
 
 def _segment(args: argparse.Namespace) -> None:
+    import numpy as np
+
     from emavos.batch.following import FPS, follow
     from emavos.bridges import CocoWriter
     from emavos.cli.resuming import Progress, kept_on_stop, link  # loads torch
@@ -140,7 +175,7 @@ def _segment(args: argparse.Namespace) -> None:
     from emavos.frames.mask_files import read_masks
     from emavos.io import behind, open_frames, read_mask, write_mask
     from emavos.io.opening import natural_order
-    from emavos.visualize import overlay
+    from emavos.visualize import cut_out, overlay
 
     video = args.video[0] if len(args.video) == 1 else natural_order(map(Path, args.video))
     if args.video[0].startswith("camera:"):
@@ -148,7 +183,16 @@ def _segment(args: argparse.Namespace) -> None:
     by_clicks = clicked(args)
     if args.reference and args.direction != "forward":
         raise ValueError(f"--reference goes forward; leave out --direction {args.direction}")
-    check_apart(args.video[0], args.mask, args.out, args.overlay, args.rle, args.confidence)
+    places = {"--overlay": args.overlay, "--matte": args.matte, "--cutout": args.cutout}
+    check_apart(
+        args.video[0], args.mask, args.out, {**places, "--rle": args.rle, "--confidence": args.confidence}
+    )
+    for option, path in places.items():
+        check_kind(option, path)
+    if args.matte_of is not None and args.matte is args.cutout is None:
+        raise ValueError("--matte-of changes nothing without --matte or --cutout")
+    if args.matte_bits != 8 and (args.matte is None or args.matte.suffix.lower() in _KINDS["--matte"]):
+        raise ValueError("--matte-bits changes nothing without --matte DIR; it is about PNGs")
     but = [] if args.mask is None else [args.mask]
     frames = open_frames(video, but=but, damaged=args.damaged, **frame_options(args))
     prompter = load_prompter(args.prompter)
@@ -158,9 +202,12 @@ def _segment(args: argparse.Namespace) -> None:
         raise ValueError(f"--confidence {args.confidence} is written as .csv")
     with staged_together(args.force) as outputs, ExitStack() as stack:
         folder = outputs.folder(args.out)
-        show = None
-        if args.overlay is not None:
-            show = stack.enter_context(_overlay_writer(args.overlay, outputs, frames.fps or FPS))
+        fps = frames.fps or FPS
+        draw = {
+            option: stack.enter_context(_writer(path, option, outputs, fps, frames.sound, args.matte_bits))
+            for option, path in places.items()
+            if path is not None
+        }
         coco = None
         if args.rle is not None:
             coco = stack.enter_context(CocoWriter(outputs.file(args.rle, "--rle")))
@@ -168,18 +215,31 @@ def _segment(args: argparse.Namespace) -> None:
         predictor = load_predictor(args, shortcuts_of(args), **policy(args))
         predictor = predictor.with_settings(cuts=args.cuts, drop_absent=args.drop_absent)
         predictor.prompter = prompter
+        wants_matte = "--matte" in draw or "--cutout" in draw
         progress = Progress(args.out, _facts(args, predictor), args.force)
         session = _session(args, predictor, progress)
         masks = mask_by_clicks(args, predictor, frames) if by_clicks else mask
+        check_ids(args.matte_of, masks)
 
-        def write(name: str, frame: Pixels, mask: IdMask) -> None:
-            mask = clean_mask(mask, args.clean) if args.clean else mask
+        def matte_of(result: Result) -> Matte | None:
+            tracked = None if args.matte_of is None else {*args.matte_of} & {*result.ids}
+            return result.matte(tracked) if wants_matte else None
+
+        def write(name: str, frame: Pixels, raw: IdMask, matte: Matte | None) -> None:
+            mask = clean_mask(raw, args.clean) if args.clean else raw
             write_mask(folder / f"{name}.png", mask)
+            if matte is not None and args.clean:
+                shown = mask != 0 if args.matte_of is None else np.isin(mask, args.matte_of)
+                matte = np.where(mask == raw, matte, shown.astype(np.float32))
+            if matte is not None and "--matte" in draw:
+                draw["--matte"](name, matte)
+            if matte is not None and "--cutout" in draw:
+                draw["--cutout"](name, cut_out(frame, matte))
             tell(name, frame, mask)
 
         def tell(name: str, frame: Pixels, mask: IdMask) -> None:
-            if show is not None:
-                show(name, overlay(frame, mask))
+            if "--overlay" in draw:
+                draw["--overlay"](name, overlay(frame, mask))
             if coco is not None:
                 coco.write(name, mask)
 
@@ -197,9 +257,14 @@ def _segment(args: argparse.Namespace) -> None:
                     predictor, frames, masks, args.quiet, args.direction, session=session
                 ):
                     name = frames.name(result.index)
-                    later(write, name, frame, result.mask)
+                    later(write, name, frame, result.mask, matte_of(result))
                     progress.note(name, result, states=table is not None)
-                    if session is not None and (commit := progress.save_if_due(session, folder)):
+                    # opacities are not kept, so a run that writes them begins again after a stop
+                    if (
+                        session is not None
+                        and not wants_matte
+                        and (commit := progress.save_if_due(session, folder))
+                    ):
                         later(commit)
                     count += 1
             except BaseException as error:
@@ -238,6 +303,7 @@ def _facts(args: argparse.Namespace, predictor: Predictor) -> dict[str, Any]:
         **{name: getattr(args, name) for name in ("start", "stop", "step", "window", "clean", "direction")},
         "cuts": args.cuts,
         "confidence": args.confidence is not None,
+        "matte": args.matte is not None or args.cutout is not None,
     }
 
 
@@ -284,14 +350,12 @@ def _fail_partly(error: BaseException, count: int, out: Path) -> NoReturn:
 
 
 def check_apart(
-    video: str,
-    mask: Path | None,
-    out: Path,
-    show: Path | None = None,
-    runs: Path | None = None,
-    table: Path | None = None,
+    video: str, mask: Path | None, out: Path, others: Mapping[str, Path | None] | None = None
 ) -> None:
-    """No output may be written over an input, or over another output."""
+    """Raise ValueError if an output would be written over an input or another output.
+
+    others: outputs beside `out`, by their options.
+    """
     if not video:
         raise ValueError("VIDEO is empty; name a folder of images or a video file")
     taken = {_place(video): "the video"}
@@ -299,29 +363,77 @@ def check_apart(
         taken[_place(mask)] = "the mask"
     if mask is not None and mask.is_file():
         taken.setdefault(os.path.dirname(_place(mask)), "the folder of the mask")
-    for name, path in (
-        ("--out", out),
-        ("--overlay", show),
-        ("--rle", runs),
-        ("--confidence", table),
-    ):
+    for name, path in {"--out": out, **(others or {})}.items():
         if path is not None and (other := taken.setdefault(_place(path), name)) != name:
             raise ValueError(f"{name} {path} is also {other}; choose another place")
 
 
 _place = os.path.realpath  # Path.resolve raises where links lead in a circle
+# kinds of files of each option, beside a folder of PNGs
+_KINDS = {"--overlay": (".mp4", ".gif", ".webp"), "--matte": (".mp4", ".mov"), "--cutout": (".mov",)}
+_OTHERS = ("avi", "gif", "jpeg", "jpg", "mkv", "mov", "mp4", "png", "tif", "tiff", "webm", "webp")
+
+
+def check_kind(option: str, path: Path | None) -> None:
+    """Raise ValueError if the name of an output is that of a file that the option does not write."""
+    kind = "" if path is None else path.suffix.lower()
+    if kind[1:] in _OTHERS and kind not in _KINDS[option]:
+        raise ValueError(f"{option} {path} is written as {', '.join(_KINDS[option])}, or as a folder of PNGs")
+
+
+def check_ids(ids: Sequence[int] | None, masks: IdMask | dict[int, IdMask] | None) -> None:
+    """Raise ValueError if an object has no mask.
+
+    ids: None for all objects.
+    masks: of the video; None if its objects come from other images only.
+    """
+    import numpy as np
+
+    if ids is None or masks is None:
+        return
+    several = masks.values() if isinstance(masks, dict) else [masks]
+    given = sorted({int(id) for mask in several for id in np.unique(mask)} - {0})
+    for id in ids:
+        if id not in given:
+            raise ValueError(f"--matte-of {id} is no object; the masks have {', '.join(map(str, given))}")
+
+
+def _ids(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is no list of ids such as 1,3") from error
 
 
 @contextmanager
-def _overlay_writer(path: Path, outputs: Outputs, fps: float) -> Iterator[Callable[[str, Pixels], None]]:
-    """A function that writes a frame by its name, to a video or a folder."""
-    from emavos.io import VideoWriter, write_image
+def _writer(
+    path: Path, option: str, outputs: Outputs, fps: float, sound: Sound | None, bits: int
+) -> Iterator[Callable[[str, NDArray[Any]], None]]:
+    """A function that writes a picture or a matte by the name of its frame, to a file or a folder."""
+    from emavos.io import AnimationWriter, VideoWriter, write_image, write_matte
 
-    if path.suffix.lower() in (".avi", ".gif", ".jpeg", ".jpg", ".mkv", ".mov", ".png", ".webm"):
-        raise ValueError(f"--overlay {path} is written as .mp4, or as a folder of PNGs")
-    if path.suffix.lower() != ".mp4":
+    kind = path.suffix.lower()
+    if kind not in _KINDS[option]:
         folder = outputs.folder(path)
-        yield lambda name, frame: write_image(folder / f"{name}.png", frame)
-    else:
-        with VideoWriter(outputs.file(path, "--overlay"), fps) as video:
+        if option == "--matte":
+            yield lambda name, matte: write_matte(folder / f"{name}.png", matte, bits)
+        else:
+            yield lambda name, frame: write_image(folder / f"{name}.png", frame)
+        return
+    place = outputs.file(path, option)
+    if kind in (".gif", ".webp"):
+        with AnimationWriter(place, fps) as preview:
+            yield lambda name, frame: preview.write(frame)
+        return
+    with VideoWriter(place, fps, sound if option == "--overlay" else None) as video:
+        if option == "--matte":
+            yield lambda name, matte: video.write(_gray(matte))
+        else:
             yield lambda name, frame: video.write(frame)
+
+
+def _gray(matte: Matte) -> Pixels:
+    """A matte (H, W) as a picture (H, W, 3)."""
+    import numpy as np
+
+    return np.rint(matte * 255).astype(np.uint8)[..., None].repeat(3, axis=2)

@@ -59,6 +59,8 @@ class Chosen(FrameSource):
         self.stored, self.exact = source.stored, source.exact
         self.fps = None if source.fps is None else source.fps / step
         self.count = None if source.count is None else len(range(start, _least(stop, source.count), step))
+        if source.sound is not None and source.fps:
+            self.sound = source.sound.part(start / source.fps, None if stop is None else stop / source.fps)
         if self.exact and self.count == 0:
             raise ValueError(f"there is no frame from {start} on; the video has {source.count} frames")
 

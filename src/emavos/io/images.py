@@ -86,11 +86,30 @@ def encode_mask(mask: NDArray[Any], colours: NDArray[np.uint8] | None = None) ->
 
 
 def write_image(path: PathLike, image: Image.Image | Pixels) -> None:
-    """Write a PNG, atomically."""
+    """Write a PNG, atomically.
+
+    path: file to write.
+    image: a PIL image, or an array: (H, W, 3) of uint8, or (H, W, 4) with opacity.
+    """
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     with replacing(Path(path)) as partial:
         image.save(partial, format="PNG", pnginfo=PngInfo())
+
+
+def write_matte(path: PathLike, matte: NDArray[np.floating[Any]], bits: int = 8) -> None:
+    """Write a matte, (H, W) in [0, 1], as a gray PNG: 0 is black, 1 is white. Atomically.
+
+    path: file to write.
+    matte: opacity of each pixel, such as `result.matte()`.
+    bits: 8 or 16 for each pixel.
+    """
+    if matte.ndim != 2 or matte.dtype.kind != "f" or not ((matte >= 0) & (matte <= 1)).all():
+        raise ValueError(f"a matte is (H, W) of floats in [0, 1], not {matte.shape} of {matte.dtype}")
+    if bits not in (8, 16):
+        raise ValueError(f"bits are 8 or 16, not {bits!r:.40}")
+    white, kind = (255, np.uint8) if bits == 8 else (65535, np.uint16)
+    write_image(path, Image.fromarray(np.rint(matte.astype(np.float64) * white).astype(kind)))
 
 
 def read_image(path: PathLike) -> Image.Image:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from emavos.io.sound import Sound
 from emavos.io.spool import Spool
 
 
@@ -57,12 +58,14 @@ class FrameSource:
     exact: whether `count` is exact; a container's number may be only a hint.
     fps: frames per second, if the source has a frame rate.
     stored: whether frames are stored in files, so that they can be prefetched.
+    sound: the sound track that belongs to the frames, if they are of a video file.
     """
 
     stored = False
     count: int | None = None
     exact = True
     fps: float | None = None
+    sound: Sound | None = None
 
     def __iter__(self) -> Iterator[Any]:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Read videos and cameras, and write mp4 videos, with PyAV (extra `video`)."""
+"""Read videos and cameras with PyAV (extra `video`)."""
 
 from __future__ import annotations
 
@@ -6,31 +6,20 @@ import errno
 import os
 import struct
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from fractions import Fraction
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
 
 from emavos.io.containers import is_cut, is_fragmented
-from emavos.io.images import MAX_PIXELS, PathLike, Pixels, check_file, pixels_of
+from emavos.io.ffmpeg import LIMIT, SAFE, import_av
+from emavos.io.images import MAX_PIXELS, Pixels, check_file, pixels_of
+from emavos.io.sound import Sound
 from emavos.io.source import FrameSource, notice
-from emavos.io.whole import claim, named_as, release, sweep
-from emavos.machine import how_to_install, keep_garbage_after_fork
 
-# errors of the disk, not of the encoder
-_DISK = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS)
-# Containers with their own streams. Playlists (HLS, concat) refer to other files, which FFmpeg would open.
-_CONTAINERS = (
-    "3g2,3gp,apng,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mjpeg,mov,mp4,mpeg,mpegts,mpegvideo,"
-    "mxf,nut,obu,ogg,rm,webm,yuv4mpegpipe"
-)
-_LIMIT = {"max_pixels": str(MAX_PIXELS)}  # limit on the size declared by each frame
-_SAFE = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file", **_LIMIT}
 _ENDLESS = ("h264", "hevc", "mpegvideo", "nut")  # raw streams, and NUT without its index
 _CUT, _DAMAGED = "ends before the end that it declares", "is damaged"
 Damaged = Literal["refuse", "keep"]
@@ -51,7 +40,7 @@ class VideoSource(FrameSource):
     def __init__(self, path: Path, damaged: Damaged = "refuse") -> None:
         if damaged not in get_args(Damaged):
             raise ValueError(f"damaged is one of {', '.join(get_args(Damaged))}, not {damaged!r}")
-        self._av = _import_av(f"reading {path}")
+        self._av = import_av(f"reading {path}")
         self._damaged = damaged
         self.path = path
         with self._open() as container:
@@ -62,6 +51,7 @@ class VideoSource(FrameSource):
         if listed and is_fragmented(path):
             self.count, listed = None, False
         self.exact = listed
+        self.sound = Sound(path)
 
     def __iter__(self) -> Iterator[Pixels]:
         read, last, faults, how = 0, None, list[int](), ""
@@ -158,7 +148,7 @@ class VideoSource(FrameSource):
         check_file(self.path, "a video")
         try:  # with "file:", so that no path is read as a URL such as concat:a.mp4
             container = self._av.open(
-                f"file:{os.path.abspath(self.path)}", options=dict(_SAFE), metadata_errors="replace"
+                f"file:{os.path.abspath(self.path)}", options=dict(SAFE), metadata_errors="replace"
             )
         except MemoryError:  # PyAV's MemoryError is an FFmpegError too
             raise
@@ -171,7 +161,7 @@ class VideoSource(FrameSource):
                 raise ValueError(
                     f"{self.path} declares {height}x{width} (height x width), beyond {MAX_PIXELS} pixels"
                 )
-            stream.codec_context.options = dict(_LIMIT)
+            stream.codec_context.options = dict(LIMIT)
         except ValueError:
             container.close()
             raise
@@ -250,7 +240,7 @@ class CameraSource(FrameSource):
     """A live camera. Frames are current: a second loop starts again at the present."""
 
     def __init__(self, name: str) -> None:
-        self._av = _import_av(f"camera {name}")
+        self._av = import_av(f"camera {name}")
         self._name = name
 
     def __iter__(self) -> Iterator[Pixels]:
@@ -266,131 +256,6 @@ class CameraSource(FrameSource):
             raise ValueError(f"camera {self._name} cannot be opened as {kind} {device}: {error}") from error
         with container:
             yield from map(_upright, container.decode(video=0))
-
-
-class VideoWriter:
-    """Writes frames to an mp4 (H.264, extra `video`).
-
-    The file appears, or is replaced, if the `with` block ends without an error; otherwise nothing remains. An
-    odd side gets an extra row or column, a copy of the last, because H.264 halves the resolution of colours.
-
-    path: file to write, named .mp4.
-    fps: frames per second, from 0.01 to 1000.
-
-    >>> with VideoWriter("overlay.mp4", fps=25) as video:
-    ...     for frame in frames:  # (H, W, 3) of uint8
-    ...         video.write(frame)
-    """
-
-    def __init__(self, path: PathLike, fps: float) -> None:
-        self.path = Path(path)
-        if self.path.suffix.lower() != ".mp4":
-            raise ValueError(f"{path} is not named .mp4, which is the one kind of video written")
-        if not 0.01 <= fps <= 1000:
-            raise ValueError(f"fps is from 0.01 to 1000, not {fps}")
-        self._av = _import_av(f"writing {path}")
-        self._rate = Fraction(fps).limit_denominator(1001)
-        self._partial: tuple[Path, int | None] | None = None
-        self._container: Any = None
-        self._closed = False
-        self._size: tuple[int, int] | None = None  # (H, W) of the frames
-
-    def write(self, frame: Pixels) -> None:
-        """Add a frame, (H, W, 3) uint8 with the size of the first frame."""
-        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-            raise ValueError(f"a frame is (H, W, 3) of uint8, not {frame.shape} of {frame.dtype}")
-        height, width = size = frame.shape[:2]
-        if self._size is None:
-            self._size = size
-            with self._explained():
-                self._begin(height + height % 2, width + width % 2)
-        elif size != self._size:
-            began = "x".join(map(str, self._size))
-            raise ValueError(f"frame is {height}x{width} but the video began with {began}; resize it")
-        even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        picture = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-        with self._explained():
-            self._container.mux(self._stream.encode(picture))
-
-    def _begin(self, height: int, width: int) -> None:
-        sweep(self.path.parent, self.path.name)
-        with named_as(self.path):
-            partial, _ = self._partial = claim(self.path.parent, self.path.name)
-        options = {"movflags": "faststart"}  # index first, so that browsers play while loading
-        self._container = self._av.open(str(partial), "w", format="mp4", options=options)
-        encoder = "libx264" if "libx264" in self._av.codecs_available else "h264"
-        self._stream = self._container.add_stream(encoder, rate=self._rate)
-        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
-        if encoder == "libx264":
-            # x264's macroblock tree reads uninitialised memory; without it, equal frames give equal bytes
-            self._stream.options = {"crf": "18", "x264-params": "mbtree=0"}
-
-    def close(self) -> None:
-        """Finish the file and move it into place, if not done yet."""
-        if self._closed:
-            return
-        if self._container is None or self._partial is None:
-            raise ValueError(f"{self.path} has no frames")
-        with self._explained():
-            self._container.mux(self._stream.encode())
-            self._container.close()
-        with named_as(self.path):
-            os.replace(self._partial[0], self.path)
-        self._closed = True
-        self.abort()  # only releases the lock here
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn errors of the encoder or the disk into messages for the user."""
-        try:
-            yield
-        except MemoryError:
-            raise
-        except self._av.FFmpegError as error:
-            if error.errno in _DISK:
-                raise OSError(error.errno, os.strerror(error.errno), os.fspath(self.path)) from error
-            size = "" if self._size is None else " of {}x{} (height x width)".format(*self._size)
-            raise ValueError(
-                f"{self.path.name} cannot be written as H.264 with frames{size}: {error.strerror}; "
-                "write images instead, or smaller frames"
-            ) from error
-
-    def abort(self) -> None:
-        """Stop and remove the unfinished file."""
-        if self._container is not None:
-            with suppress(Exception):  # the trailer of a file to be removed
-                self._container.close()
-        if self._partial is not None:
-            release(*self._partial)
-            self._partial = None
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                self.close()
-        finally:
-            self.abort()
-
-
-def write_video(path: PathLike, frames: Iterable[Pixels], fps: float) -> None:
-    """Write frames, (H, W, 3) uint8 of equal size, as an mp4. See `VideoWriter`."""
-    with VideoWriter(path, fps) as video:
-        for frame in frames:
-            video.write(frame)
-
-
-def _import_av(purpose: str) -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError(f"{purpose} needs PyAV: {how_to_install('video')}") from error
-    keep_garbage_after_fork()
-    return av
 
 
 def _is_cover(stream: Any) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from emavos.annotations.outlines import Polygon, box_of, outlines
@@ -16,7 +18,7 @@ from emavos.confidence.expected import ObjectState
 from emavos.frames.preprocess import to_frame
 from emavos.io import Pixels, write_mask
 from emavos.io.ids import mask_png
-from emavos.visualize import overlay
+from emavos.visualize import cut_out, overlay
 
 CUT = 0.5  # share of a frame that is new after a scene cut, at least (docs/experiments.md)
 
@@ -82,8 +84,34 @@ class Result:
 
         frame: the frame of this result, as for `Session.step`.
         """
-        pixels = to_frame(frame).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-        return overlay(pixels, self.mask, alpha=alpha, contour=contour)
+        return overlay(_pixels_of(frame), self.mask, alpha=alpha, contour=contour)
+
+    def matte(self, ids: Collection[int] | None = None) -> NDArray[np.float32]:
+        """The opacity of objects at each pixel, (H, W) float32 in [0, 1], with soft edges.
+
+        ids: objects that are opaque; None: all.
+
+        The opacity is the sum of the objects' probabilities, spread so that pixels below 0.05 are transparent
+        and pixels above 0.95 opaque. Raises ValueError for an id that is not tracked.
+        """
+        wanted = self.ids if ids is None else tuple(ids)
+        if unknown := [id for id in wanted if id not in self.ids]:
+            tracked = ", ".join(map(str, self.ids)) or "nothing"
+            raise ValueError(f"object {unknown[0]} is not tracked in frame {self.index}, but {tracked}")
+        places = [1 + self.ids.index(id) for id in wanted]
+        opacity: NDArray[np.float32] = ((self.prob[places].sum(dim=0) - 0.05) / 0.9).clamp(0, 1).cpu().numpy()
+        return opacity
+
+    def cutout(self, frame: object, ids: Collection[int] | None = None) -> NDArray[np.uint8]:
+        """The frame with everything transparent but the objects, (H, W, 4) uint8: red, green, blue, opacity.
+
+        frame: the frame of this result, as for `Session.step`.
+        ids: objects to show; None: all.
+
+        Colours are not multiplied by the opacity, and are black if it is 0. Raises ValueError as `matte`
+        does, and if the frame has another size.
+        """
+        return cut_out(_pixels_of(frame), self.matte(ids))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mask as a PNG of ids, in the colours of overlays. See `emavos.io.write_mask`.
@@ -111,3 +139,9 @@ class Result:
         objects = ", ".join(map(str, seen)) or "none"
         picture = b64encode(self._repr_png_()).decode()
         return f'<p>frame {self.index}: objects {objects}</p><img src="data:image/png;base64,{picture}">'
+
+
+def _pixels_of(frame: object) -> Pixels:
+    """A frame in any form that a session takes, as (H, W, 3) uint8."""
+    pixels: Pixels = to_frame(frame).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return pixels

@@ -44,6 +44,21 @@ def overlay(
     return np.rint(frame + weight[..., None] * (paint - frame)).astype(np.uint8)
 
 
+def cut_out(frame: Pixels, matte: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """The frame with an opacity, (H, W, 4) uint8: red, green, blue, opacity.
+
+    frame: (H, W, 3) uint8.
+    matte: (H, W) in [0, 1], such as `result.matte()`.
+
+    Colours are not multiplied by the opacity, and are black if it is 0.
+    """
+    if frame.shape != (*matte.shape, 3):
+        given, wanted = ("x".join(map(str, x.shape[:2])) for x in (matte, frame))
+        raise ValueError(f"matte is {given} but frame is {wanted} (height x width); resize one of them")
+    alpha = np.rint(matte * 255).astype(np.uint8)[..., None]
+    return np.concatenate([frame * (alpha > 0), alpha], axis=2)
+
+
 def _contours(indices: NDArray[Any], width: int) -> NDArray[np.bool_]:
     """Pixels within `width` of another object. The border of the image is not a contour."""
     edge = np.zeros(indices.shape, dtype=bool)
