@@ -50,6 +50,7 @@ def take(browser: Any, address: str, clip: Path, masks: dict[int, Path], out: Pa
     body = browser.find_element("tag name", "body")
     wait.until(lambda _: body.get_attribute("data-reached") == str(FRAMES))
     wait.until(lambda _: body.get_attribute("data-job") == "")
+    wait.until(lambda _: f"frame {FRAMES - 1} of" in element("frame").text)
     save("ui")
     line = element("timeline")
     across = line.size["width"] * ((MENDED + 0.5) / FRAMES - 0.5)
