@@ -48,6 +48,15 @@ def test_equal_masks_give_equal_bytes(davis, tmp_path):
     assert path.read_bytes() == (tmp_path / "again.zip").read_bytes()
 
 
+def test_masks_in_colours_of_emavos_are_packed_in_those_of_davis(davis, tmp_path):
+    videos, out, path = davis
+    write_submission(videos, out, path)
+    for file in out.glob("*/*.png"):
+        write_mask(file, read_mask(file))  # as `emavos segment` writes them
+    write_submission(videos, out, tmp_path / "again.zip")
+    assert path.read_bytes() == (tmp_path / "again.zip").read_bytes()
+
+
 def test_what_was_not_asked_for_is_left_out_and_named(davis):
     videos, out, path = davis
     (out / "one" / "notes.txt").write_text("mine")

@@ -8,11 +8,12 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from emavos.evaluation.layouts import Video, foreground, some
-from emavos.io import davis_palette, read_mask
-from emavos.io.images import FORMATS
+from emavos.io import davis_palette, palette, read_mask
+from emavos.io.images import FORMATS, encode_mask
 from emavos.io.whole import replacing
 
 
@@ -23,8 +24,9 @@ def write_submission(
 
     Servers score whatever they receive, so all masks are checked first. Equal masks give equal bytes.
 
-    Raises ValueError if a mask is missing, differs in size from its frame, is not a palette PNG in DAVIS
-    colours, or has an id that no given mask shows. The error lists the files.
+    Masks in the colours of emavos are packed in those of DAVIS. Raises ValueError if a mask is missing,
+    differs in size from its frame, is not a palette PNG in one of these palettes, or has an id that no given
+    mask shows. The error lists the files.
     """
     results, path = Path(results), Path(path)
     if path.suffix.lower() != ".zip":
@@ -39,7 +41,7 @@ def write_submission(
                 inside = "/".join(filter(None, (video.protocol.zip_folder, video.name, f"{name}.png")))
                 # fixed date (1980), stored without compression as PNGs are compressed
                 entry = zipfile.ZipInfo(inside)
-                archive.writestr(entry, (results / video.name / f"{name}.png").read_bytes())
+                archive.writestr(entry, _in_davis_colours(results / video.name / f"{name}.png"))
     wanted = {f"{video.name}/{name}.png" for video in videos for name in video.wanted}
     found = (f"{video.name}/{file.name}" for video in videos for file in (results / video.name).iterdir())
     return tuple(sorted(name for name in found if name not in wanted))
@@ -73,5 +75,18 @@ def _problems(video: Video, results: Path) -> Iterator[str]:
             yield f"{shown} has id {some([str(i) for i in foreign])}, which no given mask shows"
         elif colours is None:
             yield f"{shown} has no palette (its mode is {mode})"
-        elif colours[: 3 * (max(ids) + 1)] != davis_palette()[: max(ids) + 1].ravel().tolist():
+        elif not any(_begins_with(colours, known, max(ids) + 1) for known in (davis_palette(), palette())):
             yield f"{shown} has other colours than those of DAVIS"
+
+
+def _begins_with(colours: Sequence[int], known: NDArray[np.uint8], count: int) -> bool:
+    return list(colours[: 3 * count]) == known[:count].ravel().tolist()
+
+
+def _in_davis_colours(path: Path) -> bytes:
+    """The file, or the same ids in DAVIS colours if it has those of emavos."""
+    with Image.open(path, formats=("PNG",)) as image:
+        colours = image.getpalette() or []
+    if _begins_with(colours, davis_palette(), len(colours) // 3):
+        return path.read_bytes()
+    return encode_mask(read_mask(path), davis_palette())
