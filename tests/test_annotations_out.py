@@ -145,6 +145,7 @@ def test_what_is_no_export_is_refused(tmp_path):
         read_annotations(tmp_path / "two.json")
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
 def test_pycocotools_reads_coco_and_youtube_vis(tmp_path):
     coco = pytest.importorskip("pycocotools.coco")
     coder = pytest.importorskip("pycocotools.mask")

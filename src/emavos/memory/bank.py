@@ -160,7 +160,7 @@ class MemoryBank:
         passed = [slot.kind == "temporary" and now is None for slot in self._slots]
         wrong = [gone or slot.frame == frame for gone, slot in zip(passed, self._slots, strict=True)]
         left = [place for place, drop in enumerate(wrong) if not drop]
-        keys = key.flatten(1).T  # (h * w, Ck)
+        keys = key.flatten(1).T.contiguous()  # (h * w, Ck), as stored: norms after loading are the same bits
         norms = squared_norms(keys)
         rows = values.flatten(2).permute(2, 0, 1)  # (h * w, O, Cv)
         bound = self._bound(len(keys))

@@ -94,7 +94,7 @@ class KeyEncoder(nn.Module):
             length = length + (length - length)  # infinity becomes NaN, or the key would be 0 without error
             key = key / length * self.log_scale.to(key.dtype).exp()
         if self.log_position is not None:
-            places = positions(*key.shape[2:], key.device) * self.log_position.exp()  # (4, h, w)
+            places = positions(key.shape[2], key.shape[3], key.device) * self.log_position.exp()  # (4, h, w)
             key = torch.cat([key, places.to(key.dtype).expand(len(key), -1, -1, -1)], dim=1)
         return key
 
@@ -105,9 +105,10 @@ def positions(height: int, width: int, device: torch.device | None = None) -> Te
     The longer side is half a period. So the squared distance of two cells' positions grows with the distance
     of the cells as a share of the frame, to at most 4 for each axis. All positions have the same length.
     """
-    phase = math.pi / torch.sym_max(height, width)  # `max` would fix which side is longer in an export
-    row = (torch.arange(height, dtype=torch.float32, device=device) * phase)[:, None].expand(height, width)
-    column = (torch.arange(width, dtype=torch.float32, device=device) * phase).expand(height, width)
+    longer = torch.sym_max(height, width)  # `max` would fix which side is longer in an export
+    row = torch.arange(height, dtype=torch.float32, device=device).mul(math.pi / longer)
+    column = torch.arange(width, dtype=torch.float32, device=device).mul(math.pi / longer)
+    row, column = row[:, None].expand(height, width), column.expand(height, width)
     return torch.stack([row.cos(), row.sin(), column.cos(), column.sin()])
 
 
