@@ -292,8 +292,8 @@ def test_masks_in_colours_of_a_known_palette_are_read_as_its_ids(tmp_path, colou
 
 
 def test_an_id_has_one_colour_in_masks_overlays_and_on_the_page():
-    script = (Path(emavos.__file__).parent / "ui/static/page.js").read_text()
-    vivid = re.search(r"const colours = (\[\[.*?\]\])", script, re.DOTALL)[1]
+    script = (Path(emavos.__file__).parent / "ui/static/state.js").read_text()
+    vivid = re.search(r"const vivid = (\[\[.*?\]\])", script, re.DOTALL)[1]
     assert json.loads(vivid) == palette()[1:9].tolist()
     assert [list(colour(id)) for id in (0, 1, 9, 255, 256)] == palette()[[0, 1, 9, 255, 1]].tolist()
 
