@@ -66,7 +66,7 @@ def test_the_models_of_the_package_learn_on_from_a_pack(train, tmp_path, model, 
     home = tmp_path / "home"
     arguments = ["--data", tmp_path / "pack", "--init", model, "--run", tmp_path / "run", "--out", home]
     more = ["--file", 500, "--room", 1, "--", "--stage", stage]
-    small = settings(warmup=1, all_pixels_until=0, hardest_from=1)
+    small = settings(warmup=1, all_pixels_until=0, hardest_from=1, sources='["static", "clips"]')
     gpu_train.main([*map(str, [*arguments, *more]), *small, *FAST])
     learned, before = load_model(home / "model"), load_model(model)
     assert learned.config == before.config
