@@ -47,7 +47,7 @@ def read_back(path, kind):
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-@pytest.mark.filterwarnings("ignore::emavos.io.InputWarning")  # YOLO has no groups, so parts are told of
+@pytest.mark.filterwarnings("ignore::emavos.io.InputWarning")  # YOLO has no groups: warns of parts
 def test_what_is_written_for_a_tool_is_read_back_to_the_pixel(tmp_path, kind):
     path = target(tmp_path, kind)
     write_annotations(path, filled(), kind)
@@ -67,7 +67,7 @@ def test_what_is_written_for_a_tool_is_read_back_to_the_pixel(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-@pytest.mark.filterwarnings("ignore::emavos.io.InputWarning")  # YOLO has no groups, so parts are told of
+@pytest.mark.filterwarnings("ignore::emavos.io.InputWarning")  # YOLO has no groups: warns of parts
 def test_objects_without_names_keep_their_ids(tmp_path, kind):
     path = target(tmp_path, kind)
     write_annotations(path, filled({}), kind)

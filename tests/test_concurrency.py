@@ -87,7 +87,7 @@ def test_each_thread_is_told_of_its_own_frames_only(tmp_path):
 
 
 def test_notes_are_kept_from_the_caller_and_given_to_whoever_asked_last():
-    def told_of_another_thread():
+    def notes_of_another_thread():
         with noting() as outer:
             notice("a")
             with noting() as inner:
@@ -98,9 +98,9 @@ def test_notes_are_kept_from_the_caller_and_given_to_whoever_asked_last():
             other.join()
         return outer, inner
 
-    with pytest.warns(InputWarning) as told:
-        assert told_of_another_thread() == (["a"], ["b", "c"])
-    assert [str(one.message) for one in told] == ["of another thread"]
+    with pytest.warns(InputWarning) as warned:
+        assert notes_of_another_thread() == (["a"], ["b", "c"])
+    assert [str(one.message) for one in warned] == ["of another thread"]
 
 
 def test_a_session_that_is_dropped_is_freed_at_once(model, tmp_path):

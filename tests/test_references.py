@@ -130,12 +130,12 @@ def test_a_cut_to_another_scene_is_seen_and_one_scene_has_none(predictor):
     clip = [*scene[1:], _noise(), *scene[1:3]]
     results = {}
     for cuts in ("ignore", "tell", "stop"):
-        told = predictor.with_settings(cuts=cuts)
-        results[cuts] = [*told.propagate(clip, MASKS[0])]
+        watching = predictor.with_settings(cuts=cuts)
+        results[cuts] = [*watching.propagate(clip, MASKS[0])]
     assert all(result.unmatched is None and not result.cut for result in results["ignore"])
     assert [result.cut for result in results["tell"]] == [False, False, False, False, True, False, False]
-    for told, ignored in zip(results["tell"], results["ignore"], strict=True):
-        assert np.array_equal(told.mask, ignored.mask)  # only looked at
+    for watched, ignored in zip(results["tell"], results["ignore"], strict=True):
+        assert np.array_equal(watched.mask, ignored.mask)  # only looked at
     assert not results["stop"][4].mask.any()
     assert results["stop"][5].mask.any()  # the scene is back
     assert predictor.with_settings(cuts="tell").facts() == predictor.facts()
