@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import sys
+import time
 import zipfile
 
 import numpy as np
@@ -18,7 +20,8 @@ from emavos.cli.confidences import COLUMNS, read_confidences
 from emavos.cli.streams import speaking
 from emavos.cli.words import plain
 from emavos.evaluation.prediction import Run
-from emavos.io import FrameSource, write_mask
+from emavos.io import FrameSource, read_frame, read_mask, write_mask
+from emavos.io.images import count_pages
 from emavos.io.text import read_json, read_text
 from emavos.weights.hub import download
 
@@ -35,6 +38,51 @@ def test_runs_that_declare_gigabytes_are_refused_before_they_are_laid_out(tmp_pa
         next(read_coco(tmp_path / "a.json"))
     with pytest.raises(ValueError, match="at most 134217728 pixels"):
         decode_rle(rle)
+
+
+def chain(count, order="<", entries=0):
+    """A TIFF of a picture and `count` directories after it, with so many entries each."""
+    kinds = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 1}
+    picture = b"".join(struct.pack(order + "HHII", tag, 4, 1, value) for tag, value in kinds.items())
+    parts, place = [b"II*\0" if order == "<" else b"MM\0*", struct.pack(order + "IH", 10, 0)], 10
+    for number in range(count + 1):
+        entry = struct.pack(order + "HHII", 254, 4, 1, 1) * entries if number else picture
+        place += len(entry) + 6
+        after = struct.pack(order + "I", place if number < count else 0)
+        parts.append(struct.pack(order + "H", len(entry) // 12) + entry + after)
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("read", [read_mask, read_frame])
+def test_the_pictures_of_a_tiff_are_counted_once_each(tmp_path, read, order):
+    """2 MB of empty pictures, which Pillow would count for hours, as it compares each with all before it."""
+    (tmp_path / "a.tif").write_bytes(chain(300_000, order))
+    start = time.process_time()
+    with pytest.raises(ValueError, match=r"a\.tif .* it holds 300001 pictures"):
+        read(tmp_path / "a.tif")
+    assert time.process_time() - start < 20
+
+
+def test_smaller_copies_in_a_tiff_of_either_order_are_no_pictures(tmp_path):
+    for order in "<>":
+        (tmp_path / "a.tif").write_bytes(chain(3, order, entries=1))
+        assert count_pages(tmp_path / "a.tif")[0] == 1
+        assert read_mask(tmp_path / "a.tif").shape == (1, 1)
+
+
+@pytest.mark.parametrize("change", ["a circle", "cut off", "larger than the file"])
+def test_a_list_of_pictures_that_cannot_be_is_no_hang(tmp_path, change):
+    content = bytearray(chain(3))
+    if change == "a circle":
+        content[-4:] = struct.pack("<I", 10)
+    elif change == "cut off":
+        del content[-2:]
+    else:  # each directory has 65535 entries, which are those of the others too
+        content[-6:-4] = b"\xff\xff"
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(ValueError, match="holds 4 pictures" if change == "a circle" else change):
+        read_mask(tmp_path / "a.tif")
 
 
 def pack(path, **declared):
