@@ -335,3 +335,10 @@ def test_memory_that_ffmpeg_lacks_is_no_damage_of_the_video(tmp_path, monkeypatc
         writer.close()
     writer.abort()
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_the_longest_names_of_frames_and_outputs_are_written(argv, tmp_path):
+    frame, out = "a" * 251, "b" * 255
+    (tmp_path / "frames" / "1.png").rename(tmp_path / "frames" / f"{frame}.png")
+    assert main([*argv, "--out", str(tmp_path / out), "--rle", str(tmp_path / ("c" * 250 + ".json"))]) == 0
+    assert sorted(path.name for path in (tmp_path / out).iterdir()) == ["0.png", f"{frame}.png"]

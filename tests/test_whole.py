@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from emavos.cli import main
-from emavos.io.whole import claim, partial_folder, release, replacing, sweep, write_tensors
+from emavos.io.whole import claim, in_use, partial_folder, release, replacing, sweep, write_tensors
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="files are held by locks of POSIX")
 
@@ -89,3 +89,19 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "emavos: error: terminated\n"
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("name", ["a" * 251 + ".png", "é" * 125 + ".png", "a\nb"])
+def test_any_name_that_the_disk_takes_is_written_and_swept(tmp_path, name):
+    for _ in range(2):  # twice, as a file that is there is replaced
+        with replacing(tmp_path / name) as partial:
+            partial.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    left, lock = claim(tmp_path, name)
+    assert in_use(tmp_path, name)
+    assert not in_use(tmp_path, "b" + name[1:])
+    os.close(lock)  # as if this process were killed
+    sweep(tmp_path, "b" + name[1:])
+    assert left.exists()
+    sweep(tmp_path, name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from emavos.io.source import InputWarning
 from emavos.io.text import read_json
-from emavos.io.whole import replacing, sweep
+from emavos.io.whole import replacing, shortened, sweep
 from emavos.settings import differences
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Progress:
 def _folder(out: Path) -> Path:
     """The folder for the progress of a run: in the nearest folder above the outputs that is there."""
     out = Path(os.path.abspath(out))
-    names = {home: f".{'.'.join(out.relative_to(home).parts)}.resume" for home in out.parents}
+    names = {home: f".{shortened('.'.join(out.relative_to(home).parts))}.resume" for home in out.parents}
     places = [home / name for home, name in names.items() if home.exists()]
     return next((place for place in places if place.exists()), places[0])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 if sys.platform != "win32":
     import fcntl
 
-_PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial")
+_PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial", re.DOTALL)
+_LONGEST = 255 - len("..01234567.partial")  # bytes of a name, as most file systems allow 255
 
 
 @contextmanager
@@ -76,7 +78,7 @@ def sweep(folder: Path, name: str | None = None) -> None:
         return
     for path in list(folder.iterdir()):
         partial = _PARTIAL.fullmatch(path.name)
-        if partial is None or name not in (None, partial[1]):
+        if partial is None or (name is not None and partial[1] != shortened(name)):
             continue
         with suppress(OSError):  # locked by a running process, gone, or not ours to remove
             lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -96,7 +98,7 @@ def in_use(folder: Path, name: str, ours: Path | None = None) -> bool:
         return False
     for path in list(folder.iterdir()):
         partial = _PARTIAL.fullmatch(path.name)
-        if partial is None or partial[1] != name or path == ours:
+        if partial is None or partial[1] != shortened(name) or path == ours:
             continue
         with suppress(OSError):  # gone, a link, or a file system without locks
             lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -112,7 +114,7 @@ def in_use(folder: Path, name: str, ours: Path | None = None) -> bool:
 def claim(home: Path, name: str, folder: bool = False) -> tuple[Path, int | None]:
     """A new partial file or folder, with a lock held until `release` or the end of this process."""
     while True:
-        partial = home / f".{name}.{secrets.token_hex(4)}.partial"
+        partial = home / f".{shortened(name)}.{secrets.token_hex(4)}.partial"
         if folder:
             partial.mkdir()
         elif sys.platform != "win32":
@@ -148,6 +150,15 @@ def named_as(path: Path, partial: Path | None = None) -> Iterator[None]:
         if error.errno is None or not unnamed:
             raise
         raise OSError(error.errno, os.strerror(error.errno), os.fspath(path)) from error
+
+
+def shortened(name: str) -> str:
+    """A name that leaves room in a file name for what `claim` adds to it; long names end in their hash."""
+    content = os.fsencode(name)
+    if len(content) <= _LONGEST:
+        return name
+    begin = content[: _LONGEST - 17].decode(errors="ignore")  # a letter of several bytes may be cut
+    return f"{begin}-{hashlib.sha256(content).hexdigest()[:16]}"
 
 
 def _remove(path: Path) -> None:
