@@ -145,6 +145,38 @@ def test_ray_asks_for_a_token_of_this_run_unless_you_gave_one(monkeypatch, given
         assert (made["RAY_AUTH_MODE"], len(made["RAY_AUTH_TOKEN"])) == ("token", 64)
 
 
+@pytest.mark.parametrize("address", ["", "10.0.0.1:6379"])
+@pytest.mark.parametrize("given", [None, "1"])
+def test_ray_is_of_this_machine_alone_unless_you_said_otherwise(monkeypatch, address, given):
+    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if not k.startswith("RAY_")})
+    monkeypatch.setattr("logging.disable", lambda level: None)
+    os.environ |= {"RAY_ADDRESS": address} | ({} if given is None else {name: given})
+    commands._prepare_ray()
+    assert os.environ.get(name) == (given or (None if address else "0"))
+
+
+ADDRESS = """
+from emavos.cli import batch
+batch._prepare_ray()
+import ray
+from ray._private import services
+from emavos.batch import on_ray
+print(services.resolve_ip_for_localhost(on_ray._here(1)["_node_ip_address"]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray (extra: ray)")
+def test_the_address_that_ray_is_given_stays_that_of_this_machine_alone():
+    """Ray's servers listen at 127.0.0.1 if that is their node's address, and else at every address."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", ADDRESS], env=environ, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["127.0.0.1"]
+
+
 def test_workers_get_a_model_by_its_whole_path(tmp_path, monkeypatch):
     kills.clips(tmp_path / "data", 1)
     (tmp_path / "mine").mkdir()

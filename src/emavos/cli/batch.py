@@ -128,8 +128,11 @@ def _prepare_ray() -> None:
     Ray logs each step, and a paragraph for each worker that dies; the outcomes already report these. If Ray
     is started here, it requires a token, so that no other user of the machine can run code in it. The token
     is made for this run: Ray's own, in ~/.ray/auth_token, may be read by every user who can enter the folder.
+    And Ray then listens at 127.0.0.1 only: on Linux, Ray replaces that address by the machine's, and listens
+    at all of them, unless it is told to be of one machine, as it is on macOS and Windows.
     """
     if not os.environ.get("RAY_ADDRESS"):
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         if not any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
