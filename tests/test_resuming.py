@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -179,3 +181,39 @@ def test_a_cut_is_told_by_its_frame(here, capsys):
     assert not np.asarray(Image.open(here / "stop/masks/00005.png")).any()
     assert main([*command("ignore", "--cuts", "ignore", "--drop-absent", "9")]) == 0
     assert "scene" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"done": 1e999},
+        {"done": -1},
+        {"done": 3},
+        {"ids": [1e999]},
+        {"cuts": [[]]},
+        {"states": [[["a"]], []]},
+        {"states": [[[1, True, "a", 2]], []]},
+        {"facts": 3},
+    ],
+)
+def test_a_progress_that_cannot_be_is_damage(tmp_path, change):
+    content = {"facts": {}, "done": 2, "ids": [1], "cuts": [], "states": [[[1, True, 0.5, 40]], []]}
+    (tmp_path / ".out.resume").mkdir()
+    place = tmp_path / ".out.resume" / "progress.json"
+    place.write_text(json.dumps(content))
+    assert resuming.Progress(tmp_path / "out", {}, force=False).states[0][1].area == 40
+    place.write_text(json.dumps(content | change))
+    with pytest.raises(ValueError, match=r"\.out\.resume is damaged; remove this folder"):
+        resuming.Progress(tmp_path / "out", {}, force=False)
+
+
+def test_a_progress_of_another_session_is_damage(here, capsys):
+    run(*command("out"), stop=5)
+    (folder,) = here.glob("**/.*.resume")
+    sessions = sorted(folder.glob("session-*"))
+    content = json.loads((folder / "progress.json").read_text())
+    content |= {"done": content["done"] - 1, "states": content["states"][:-1]}
+    sessions[-1].rename(folder / f"session-{content['done']}.safetensors")
+    (folder / "progress.json").write_text(json.dumps(content))
+    assert main([*command("out")]) == 1
+    assert f"{folder.name} is damaged" in capsys.readouterr().err

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from emavos.clicks import ClickHead
 from emavos.models import PRESETS, STCN
 from emavos.training.click_samples import draw_sample, is_measured, prompts_of
-from emavos.training.clicks import ClickConfig, StillsApart, open_sets, train_clicks
+from emavos.training.clicks import ClickConfig, StillsApart, _Learner, open_sets, train_clicks
 
 CONFIG = ClickConfig(iterations=3, batches=((64, 2),), rounds=2, warmup=1)
 
@@ -111,3 +113,35 @@ def test_a_config_comes_back_from_json():
     assert ClickConfig.from_json(CONFIG.to_json()) == CONFIG
     with pytest.raises(ValueError, match="unknown training fields: rate"):
         ClickConfig.from_json('{"rate": 1}')
+
+
+@pytest.mark.parametrize("change", ["no step", "another shape", "NaN", "whole numbers", "nested notes"])
+def test_a_checkpoint_that_cannot_be_is_refused_and_nothing_of_it_is_taken(network, tmp_path, change):
+    learner = _Learner(ClickHead.of(network), CONFIG)
+    for parameter in learner.head.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    learner.optimiser.step()
+    path = tmp_path / "checkpoint.safetensors"
+    learner.save(path, 1)
+    assert learner.resume(path) == 1
+    with safe_open(path, "pt") as file:
+        notes = file.metadata()
+    tensors = load_file(path)
+    last = [name for name in tensors if name.startswith("step.")][-1]
+    moment = last.replace("step.", "exp_avg.")
+    if change == "no step":
+        del tensors[last]
+    elif change == "another shape":
+        tensors[last] = torch.zeros(3)
+    elif change == "NaN":
+        tensors[moment].flatten()[0] = float("nan")
+    elif change == "whole numbers":
+        tensors[moment] = tensors[moment].long()
+    else:
+        notes["config"] = "[" * 100_000
+    save_file(tensors, path, metadata=notes)
+    other = _Learner(ClickHead.of(network), CONFIG)
+    before = [parameter.clone() for parameter in other.head.parameters()]
+    with pytest.raises(ValueError, match="is damaged, or no checkpoint of a click head"):
+        other.resume(path)
+    assert all(torch.equal(a, b) for a, b in zip(before, other.head.parameters(), strict=True))

@@ -203,7 +203,7 @@ class Batch:
         masks = places["masks"]
         return (
             masks.is_dir()
-            and sum(path.suffix == ".png" for path in masks.iterdir()) == status["frames"]
+            and sum(path.suffix == ".png" for path in masks.iterdir()) == status.get("frames")
             and (not self.overlay or places["overlays.mp4"].is_file())
             and (not self.rle or places["rle.json"].is_file())
         )

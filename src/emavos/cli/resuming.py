@@ -140,8 +140,16 @@ class Progress:
             content = read_json(path, "the progress of a run")
             facts, done = dict(content["facts"]), int(content["done"])
             ids, cuts = {*map(int, content["ids"])}, [*map(int, content["cuts"])]
-            states = [{id: ObjectState(*rest) for id, *rest in row} for row in content["states"]]
-        except (ValueError, KeyError, TypeError) as error:
+            states = [
+                {
+                    int(id): ObjectState(bool(present), float(sure), int(area))
+                    for id, present, sure, area in row
+                }
+                for row in content["states"]
+            ]
+            if done < 1 or len(states) not in (0, done):
+                raise ValueError(f"it has {done} frames, and what is said of {len(states)}")
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"{self.folder} is damaged; remove this folder to start over") from error
         if differ := differences(facts, self.facts):
             if not force:

@@ -314,7 +314,10 @@ def _session(args: argparse.Namespace, predictor: Predictor, progress: Progress)
     if args.direction != "forward":
         return None
     if progress.session is not None:
-        return predictor.session(progress.session)
+        session = predictor.session(progress.session)
+        if session.index != progress.done:
+            raise ValueError(f"{progress.folder} is damaged; remove this folder to start over")
+        return session
     session = predictor.session()
     for image, mask in args.reference:
         try:

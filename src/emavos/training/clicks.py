@@ -257,10 +257,13 @@ class _Learner:
                 metadata = file.metadata() or {}
             begun, iteration = ClickConfig.from_json(metadata["config"]), int(metadata["iteration"])
             for name, p in named.items():
-                for field in ("model", "average", "exp_avg", "exp_avg_sq"):
-                    if tensors[f"{field}.{name}"].shape != p.shape:
-                        raise ValueError(f"{name} is of another shape")
-        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+                for field in ("model", "average", *_STATE):
+                    tensor = tensors[f"{field}.{name}"]
+                    if tensor.shape != (torch.Size() if field == "step" else p.shape):
+                        raise ValueError(f"{field}.{name} is of another shape")
+                    if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+                        raise ValueError(f"{field}.{name} has NaN, infinity or no numbers")
+        except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{what} ({error}); delete it") from error
         if dataclasses.replace(begun, iterations=self.config.iterations) != self.config:
             raise ValueError(f"{path} was begun with another config; use another folder, or the same config")
