@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import copy
 import json
 import math
 import os
@@ -36,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 
 def instrumented() -> contextlib.AbstractContextManager[Any]:
@@ -53,22 +55,32 @@ def instrumented() -> contextlib.AbstractContextManager[Any]:
 with instrumented():
     from PIL import Image
 
-    from emavos import Session
+    from emavos import Session, weights
     from emavos.annotations import read_annotations, read_arrays, read_labels
     from emavos.batch import find_jobs
     from emavos.bridges import CocoWriter, read_coco, read_stack, write_stack
-    from emavos.cli.confidences import COLUMNS, read_confidences
+    from emavos.cli.confidences import COLUMNS, read_confidences, write_confidences
+    from emavos.cli.resuming import Progress
     from emavos.evaluation import PROTOCOLS, find_videos
     from emavos.evaluation.prediction import Run, Timing
     from emavos.evaluation.report import Method, overview
     from emavos.io import FrameSource, images, open_frames, read_frame, read_mask, write_mask
+    from emavos.training import TrainConfig
+    from emavos.training.checkpoint import load_checkpoint, save_checkpoint
+    from emavos.training.learner import Learner
     from emavos.ui import Project
     from emavos.ui.importing import import_video
+    from emavos.weights.click_head import load_clicks
     from emavos.weights.load import load_model, save_model
 
 Raw = Callable[[bytes], bytes]  # changes bytes without knowing what they mean
 FRAME = np.full((32, 48, 3), 90, np.uint8)
 MODEL = load_model()
+HEAD = Path(weights.__file__).parent / "tiny" / "clicks.safetensors"
+RUN = TrainConfig(
+    iterations=4, decay_from=2, warmup=1, batch=1, size=48, all_pixels_until=1, hardest_from=3, ema=0.5
+)
+LONGEST = 1 << 18  # bytes of an input
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ODD: list[Any] = [None, True, 0, -1, 1, 2, 2**31, 2**53, 2**63, -(2**63), 10**30, 0.5, 1e308]
 ODD += [math.nan, math.inf, "", "a", "\0", "../a", "F64", "BOOL", [], [[]], [0], {}, {"a": 1}]
@@ -211,14 +223,18 @@ def weights_seeds(home: Path) -> list[bytes]:
 
 def feed_weights(home: Path, content: bytes) -> None:
     (home / "config.json").write_text(json.dumps(MODEL.config.to_dict()))
-    body = b""
-    with contextlib.suppress(Exception):  # it is no header; what it is then is for the reader to say
-        header, held = _split(content)
-        wanted = max(tensor["data_offsets"][1] for tensor in header.values()) - len(held)
-        body = bytes(min(max(wanted, 0), 1 << 24))
-    (home / "model.safetensors").write_bytes(content + body)
+    (home / "model.safetensors").write_bytes(content + _zeros(content))
     with _refused(home):
         load_model(home)
+
+
+def _zeros(content: bytes) -> bytes:
+    """As many as the header of a safetensors file wants."""
+    with contextlib.suppress(Exception):  # it is no header; what it is then is for the reader to say
+        header, held = _split(content)
+        ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
+        return bytes(min(max(max(ends) - len(held), 0), 1 << 25))
+    return b""
 
 
 def session_seeds(home: Path) -> list[bytes]:
@@ -559,6 +575,148 @@ def mutate_lines(content: bytes, generator: random.Random, raw: Raw) -> bytes:
     return b"\n".join(lines)
 
 
+# earlier states of a project, and what runs leave for those that go on with them
+
+
+def history_seeds(home: Path) -> list[bytes]:
+    """Earlier states of a project, of three edits and tracked frames."""
+    project = _edited(home)
+    return [path.read_bytes() for path in sorted((project.folder / "history").iterdir())]
+
+
+def feed_history(home: Path, content: bytes) -> None:
+    """Undo to a state, redo, and look at the frames; the folder is damaged, and no path leads out."""
+    shutil.rmtree(home / "project", ignore_errors=True)
+    project = _edited(home)
+    project.undo()
+    (project.folder / "history" / f"{project.step - 1:06d}.json").write_bytes(content)
+    for go in (Project.undo, Project.redo, Project.redo):
+        project = Project.open(project.folder)
+        project.sweep()
+        with _refused(project.folder, "there is nothing to"):
+            go(project)
+            assert 0 <= project.reached <= project.count
+            for index in range(project.count):
+                with contextlib.suppress(FileNotFoundError):  # a mask that the state speaks of
+                    assert project.mask(index).shape == project.size
+
+
+def draft_seeds(home: Path) -> list[bytes]:
+    project = _project(home)
+    project.save_draft(0, np.eye(32, 48, dtype=np.int32))
+    return [(project.folder / "drafts" / "00000.png").read_bytes()]
+
+
+def feed_draft(home: Path, content: bytes) -> None:
+    folder = home / "project"
+    (folder / "drafts" / "00000.png").write_bytes(content)
+    with _refused(folder):
+        draft = Project.open(folder).draft(0)
+        assert draft is not None
+        assert draft.shape == (32, 48)
+        assert draft.min() >= 0
+        assert draft.max() <= 255
+
+
+def _edited(home: Path) -> Project:
+    project = _project(home)
+    for id in (1, 2, 3):
+        project.give(id % 2, np.eye(32, 48, k=id, dtype=np.int32) * id)
+        lines = (f'{{"frame": {i}, "sure": {{"1": 0.5}}}}\n' for i in range(3))
+        (project.folder / "track.jsonl").write_text("".join(lines))
+        project = Project.open(project.folder)
+    return project
+
+
+def progress_seeds(home: Path) -> list[bytes]:
+    content = {
+        "facts": {"size": 64},
+        "done": 2,
+        "ids": [1, 7],
+        "cuts": [1],
+        "states": [[[7, True, 0.5, 40]], []],
+    }
+    return [json.dumps(content).encode(), json.dumps(content | {"states": []}).encode()]
+
+
+def feed_progress(home: Path, content: bytes) -> None:
+    folder = home / ".out.resume"
+    folder.mkdir(exist_ok=True)
+    (folder / "progress.json").write_bytes(content)
+    with _refused(folder):
+        progress = Progress(home / "out", {"size": 64}, force=False)
+        if progress.done:
+            assert all(type(id) is int for id in progress.ids)
+            names = [f"{index:05d}" for index in range(len(progress.states))]
+            write_confidences(home / "states.csv", names, progress.states)
+
+
+def head_seeds(home: Path) -> list[bytes]:
+    header, _ = _split(HEAD.read_bytes())
+    return [_headed(header), _headed({key: header[key] for key in [*header][:2]})]
+
+
+def feed_head(home: Path, content: bytes) -> None:
+    path = home / "clicks.safetensors"
+    path.write_bytes(content + _zeros(content))
+    with _refused(path):
+        load_clicks(MODEL, path)
+
+
+def checkpoint_seeds(home: Path) -> list[bytes]:
+    learner = Learner(MODEL, RUN)
+    for parameter in learner.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    learner.optimiser.step()
+    save_checkpoint(home / "seed.safetensors", learner, 1)
+    header, _ = _split((home / "seed.safetensors").read_bytes())
+    few = {key: header[key] for key in ("__metadata__", *[*header][:3])}
+    return [_headed(header), _headed(few)]
+
+
+def feed_checkpoint(home: Path, content: bytes) -> None:
+    path = home / "fed.safetensors"
+    path.write_bytes(content + _zeros(content))
+    with _refused(path):
+        assert load_checkpoint(path, Learner(copy.deepcopy(MODEL), RUN)) >= 0
+
+
+def mutate_checkpoint(content: bytes, generator: random.Random, raw: Raw) -> bytes:
+    """Another header, or other notes: the config, the iteration and the scaler are JSON in JSON."""
+    try:
+        header, body = _split(content)
+        notes = header["__metadata__"]
+        key = generator.choice([*notes])
+        if generator.random() < 0.6:
+            notes = notes | {key: mutate_json(notes[key].encode(), generator, raw).decode(errors="replace")}
+            return _headed(header | {"__metadata__": notes}, body)
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError):
+        pass
+    return mutate_tensors(content, generator, raw)
+
+
+def label_seeds(home: Path) -> list[bytes]:
+    return [
+        b"# label:color_rgb:parts:actions\nbackground:0,0,0::\ncow:128,0,64::\n",
+        b"64 128 64\tAnimal\n192 0 128\tArchway\n",
+        b"cow\nape\n",
+        b'[{"name": "cow", "color": "#ff0000", "id": 1}, {"name": "ape", "color": [1, 2, 3]}]',
+        b'{"cow": "#ff0000", "ape": "1,2,3"}',
+        b'<View><BrushLabels><Label value="cow" background="#ff0000"/></BrushLabels></View>',
+    ]
+
+
+def feed_labels(home: Path, content: bytes) -> None:
+    path = home / f"fed{ {b'{': '.json', b'[': '.json', b'<': '.xml'}.get(content[:1], '.txt') }"
+    path.write_bytes(content)
+    with _refused(path):
+        labels = read_labels(path)
+        for picture in (Image.new("RGB", (4, 4)), Image.new("RGB", (4, 4), (128, 0, 64))):
+            if labels.colours:
+                with contextlib.suppress(ValueError, StopIteration):  # a colour that is not listed
+                    assert labels.ids_of(picture, "a picture").min() >= 0
+
+
 def video_seeds(home: Path) -> list[bytes]:
     import av
 
@@ -603,12 +761,12 @@ def mutate_video(content: bytes, generator: random.Random, raw: Raw) -> bytes:
 
 
 @contextlib.contextmanager
-def _refused(path: Path) -> Iterator[None]:
-    """A ValueError within is an answer, where it names the file or its folder."""
+def _refused(path: Path, words: str = "") -> Iterator[None]:
+    """A ValueError within is an answer, where it names the file or its folder, or begins with the words."""
     try:
         yield
     except ValueError as error:
-        if str(path) not in str(error):
+        if str(path) not in str(error) and not (words and str(error).startswith(words)):
             raise AssertionError(f"{path} is not named") from error
 
 
@@ -626,6 +784,12 @@ TARGETS = {
     "metas": Target(meta_seeds, feed_meta, mutate_json),
     "jobs": Target(job_seeds, feed_jobs, mutate_lines),
     "projects": Target(project_seeds, feed_project, mutate_lines),
+    "histories": Target(history_seeds, feed_history, mutate_json),
+    "drafts": Target(draft_seeds, feed_draft, mutate_mask),
+    "progress": Target(progress_seeds, feed_progress, mutate_json),
+    "heads": Target(head_seeds, feed_head, mutate_tensors),
+    "checkpoints": Target(checkpoint_seeds, feed_checkpoint, mutate_checkpoint),
+    "labels": Target(label_seeds, feed_labels, mutate_annotations),
     "videos": Target(video_seeds, feed_video, mutate_video),
 }
 
@@ -656,7 +820,7 @@ def blindly(target: Target, home: Path, corpus: Path, seconds: float, seed: int 
     while time.process_time() < end:
         content = generator.choice(seeds)
         for _ in range(generator.randrange(1, 6)):
-            content = target.mutate(content, generator, raw)[:65536]
+            content = target.mutate(content, generator, raw)[:LONGEST]
             try:
                 target.feed(home, content)
             except BaseException:
@@ -708,7 +872,7 @@ def _covering(name: str, minutes: float, out: Path) -> None:
 
     limits = [
         f"-max_total_time={60 * minutes:.0f}",
-        "-max_len=65536",
+        f"-max_len={LONGEST}",
         "-timeout=300",
         "-rss_limit_mb=3000",
     ]
