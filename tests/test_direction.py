@@ -200,7 +200,7 @@ def test_a_frame_that_lacks_an_object_is_not_remembered_for_those_that_came_with
 
 def test_remember_tells_which_objects_learn_of_the_frame(predictor):
     session = predictor.session()
-    with pytest.raises(ValueError, match="no object is followed; there is nothing to remember"):
+    with pytest.raises(ValueError, match="no object is tracked; there is nothing to remember"):
         session.remember(FRAMES[5], TRUTH[5], 5)
     session.step(FRAMES[0], np.where(TRUTH[0] == 3, 0, TRUTH[0]))
     session.add({3: TRUTH[0] == 3})

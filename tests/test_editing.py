@@ -459,9 +459,9 @@ ONE[:9, :9] = 1
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda s: s.add({1: ONE}), r"object 1 is followed already; use correct\(\)"),
-        (lambda s: s.correct({9: ONE}), r"object 9 is not followed; use add\(\)"),
-        (lambda s: s.remove([9]), "object 9 is not followed"),
+        (lambda s: s.add({1: ONE}), r"object 1 is tracked already; use correct\(\)"),
+        (lambda s: s.correct({9: ONE}), r"object 9 is not tracked; use add\(\)"),
+        (lambda s: s.remove([9]), "object 9 is not tracked"),
         (lambda s: s.add({9: MASK}), "mask of object 9 is empty"),
         (lambda s: s.add({8: ONE, 9: ONE}), "masks of two objects overlap"),
         (lambda s: s.add({0: ONE}), "other than 0, not 0"),
@@ -470,7 +470,7 @@ ONE[:9, :9] = 1
         (lambda s: s.add({9: ONE[:50]}), "mask is 50x160 but frame is 96x160"),
         (lambda s: s.add(ONE), r"masks are a dict \{id: mask\}, not ndarray"),
         (lambda s: s.remove(1), "ids are a list of them, not 1"),
-        (lambda s: s.remove("ab"), "object a is not followed"),
+        (lambda s: s.remove("ab"), "object a is not tracked"),
         (lambda s: s.forget(None), "since is the index of a frame, counted from 0, not None"),
         (lambda s: s.correct({1: ONE}, since=-1), "since is the index of a frame"),
         (lambda s: s.undo(), "nothing to undo"),
@@ -487,7 +487,7 @@ def test_before_the_first_frame_there_is_nothing_to_edit(model):
     video = Session(model, None, SIZE)
     with pytest.raises(ValueError, match=r"no frame to edit yet; step\(\) comes first"):
         video.add({1: ONE})
-    with pytest.raises(ValueError, match="no object is followed"):
+    with pytest.raises(ValueError, match="no object is tracked"):
         video.pin()
 
 

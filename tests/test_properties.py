@@ -300,9 +300,9 @@ class Sessions(RuleBasedStateMachine):
     @rule(mask=masks())
     def a_wrong_edit_changes_nothing(self, mask):
         states = bank_states(self.session)
-        with pytest.raises(ValueError, match="is followed already"):
+        with pytest.raises(ValueError, match="is tracked already"):
             self.session.add({self.ids[0]: mask != 0})
-        with pytest.raises(ValueError, match="is not followed"):
+        with pytest.raises(ValueError, match="is not tracked"):
             self.session.correct({123: mask != 0})
         with pytest.raises(ValueError, match="is empty"):
             self.session.add({123: mask == 123})

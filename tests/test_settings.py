@@ -65,9 +65,7 @@ def test_a_saved_session_brings_its_settings_and_refuses_another_arithmetic(mode
     session.save(tmp_path / "saved")
     assert Session.load(tmp_path / "saved", model).settings == session.settings
     for network in (folded(model, torch.bfloat16), compiled(model)):
-        with pytest.raises(
-            ValueError, match="was saved with another model, or with this one in another dtype"
-        ):
+        with pytest.raises(ValueError, match="was saved with another model, another dtype"):
             Session.load(tmp_path / "saved", model, network)
 
 

@@ -1,9 +1,9 @@
-"""A frame that was looked at once, and the masks that clicks on it give."""
+"""A frame that the network saw once, and the masks of clicks on the frame."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from emavos.confidence.expected import signs_of
 from emavos.frames.preprocess import WorkingFrame, resize
 from emavos.models import Features
 
-# Gives the mask of one object, (H, W) of bool or of probabilities, from a frame (H, W, 3) uint8 and a prompt.
+# Returns the mask of an object, (H, W) of bool or of probabilities, for a frame (H, W, 3) uint8 and a prompt.
 Prompter = Callable[[np.ndarray, Prompt], Any]
 
 _REACH = 3  # cells of stride 4 around a click, within which a change counts as meant
@@ -29,8 +29,8 @@ _REACH = 3  # cells of stride 4 around a click, within which a change counts as 
 class Clicked:
     """The mask of one object.
 
-    prob: (H, W) float32, how probable it is that a pixel is the object's.
-    score: in [0, 1], the intersection over union with the true mask that this mask can be expected to have.
+    prob: (H, W) float32, the probability that a pixel belongs to the object.
+    score: in [0, 1], the expected intersection over union with the true mask.
     """
 
     prob: Tensor = field(repr=False)
@@ -38,16 +38,16 @@ class Clicked:
 
     @cached_property
     def mask(self) -> np.ndarray:
-        """(H, W) bool: where the object is more probable than not."""
+        """(H, W) bool: the pixels that probably belong to the object."""
         mask: np.ndarray = (self.prob > 0.5).cpu().numpy()
         return mask
 
 
 class SeenFrame:
-    """A frame that can be clicked on as often as you like: what the network sees in it is computed once.
+    """A frame to click on, as often as you like. The network encodes the frame only once.
 
-    Made by `Predictor.look(frame)`. Nothing of one click is remembered for the next: give all clicks each
-    time, and the last result as `mask`.
+    Make one with `Predictor.look(frame)`. A call does not know earlier calls: pass all clicks each time, and
+    the last result as `mask`.
 
     >>> seen = predictor.look(frame)
     >>> first = seen.click([(400, 220)])
@@ -60,7 +60,10 @@ class SeenFrame:
 
     @classmethod
     def by_head(cls, head: ClickHead, working: WorkingFrame, features: Features) -> SeenFrame:
-        """A frame whose masks a click head finds. features: of `working`, by the head's network."""
+        """A frame whose masks a click head predicts.
+
+        features: of `working`, from the network of the head.
+        """
         with torch.no_grad():
             seen = head.see(working.pixels.float(), Features(*(x.float() for x in features)))
 
@@ -82,9 +85,10 @@ class SeenFrame:
 
     @classmethod
     def by_prompter(cls, prompter: Prompter, frame: np.ndarray, size: tuple[int, int]) -> SeenFrame:
-        """A frame (h, w, 3) uint8 whose masks another tool finds.
+        """A frame whose masks another tool predicts.
 
-        size: (H, W) of the frame for which clicks come, if `frame` is a smaller one.
+        frame: (h, w, 3) uint8, possibly smaller than the frame that the user clicks on.
+        size: (H, W) of the frame that the user clicks on.
         """
         scale = (frame.shape[1] / size[1], frame.shape[0] / size[0])
 
@@ -106,16 +110,16 @@ class SeenFrame:
     ) -> Clicked:
         """The mask of one object.
 
-        points: (N, 2), the pixels (x, y) that were clicked, counted from 0 at the left and the top.
-        labels: (N,), of each point 1 if it is on the object, 0 if it is not; None: all are.
+        points: (N, 2), the clicked pixels (x, y), counted from 0 at the left and the top.
+        labels: (N,), 1 for each point on the object, 0 for each point beside the object; None: all are 1.
         box: left, top, right and bottom of a box around the object.
-        scribbles: lines of points, each a list of (x, y) through which a stroke goes.
-        scribble_labels: of each scribble 1 or 0, as for points; None: all are on the object.
-        mask: of the object as it was before: what `click` returned, from which it goes on; or (H, W) of ids,
-            bool or probabilities from elsewhere, of which only pieces around the clicks are changed.
+        scribbles: strokes, each a list of points (x, y).
+        scribble_labels: 1 or 0 for each scribble, as for points; None: all are 1.
+        mask: the earlier mask of the object. Pass the last result of `click` to continue. In another mask,
+            (H, W) of ids, bool or probabilities, only pieces around the clicks change.
 
-        Raises ValueError when a point or the box is not in the frame, the mask has another size, or nothing
-        says where the object is.
+        Raises ValueError if a point or the box is outside the frame, if the mask has another size, if there
+        is neither a point nor a box, and if all points are beside the object without a box or a mask.
         """
         own = isinstance(mask, Clicked)
         prompt = make_prompt(
@@ -124,24 +128,44 @@ class SeenFrame:
         return self.answer(prompt, local=prompt.mask is not None and not own and box is None)
 
     def answer(self, prompt: Prompt, local: bool = False) -> Clicked:
-        """The mask of a prompt that is known to fit. local: change its mask near its clicks only."""
+        """The mask of a prompt that fits the frame.
+
+        local: whether to change the prompt's mask only near the clicks.
+        """
         prob = self._answer(prompt, local)
         return Clicked(prob, score_of(prob))
 
 
 @dataclass(frozen=True, eq=False)
 class ObjectClicks:
-    """All that was said of one object of a frame so far, and how probable it is since then."""
+    """All clicks on one object of a frame so far, and the resulting probability of the object."""
 
     prompt: Prompt
-    local: bool  # whether the mask it began with is changed near clicks only
+    local: bool  # whether the first mask changes only near clicks
     prob: Tensor | None = None  # (H, W)
 
     @classmethod
-    def after(cls, before: ObjectClicks | None, prompt: Prompt, followed: bool) -> ObjectClicks:
-        """With a further prompt, whose mask is the earlier result. followed: whether it began with a mask."""
+    def on(
+        cls, seen: SeenFrame, before: ObjectClicks | None, tracked: Tensor | None, *prompt: Any
+    ) -> ObjectClicks:
+        """The clicks on an object of a frame with further clicks, and the new mask of the object.
+
+        before: the earlier clicks; None: there are none.
+        tracked: (H, W), the probability of the object before the first click; None: the object is new.
+        prompt: the further clicks, as for `make_prompt`.
+        """
+        mask = tracked if before is None else before.prob
+        clicks = cls.after(before, make_prompt(seen.size, *prompt, mask), tracked=tracked is not None)
+        return replace(clicks, prob=seen.answer(clicks.prompt, clicks.local).prob)
+
+    @classmethod
+    def after(cls, before: ObjectClicks | None, prompt: Prompt, tracked: bool) -> ObjectClicks:
+        """The clicks with a further prompt, whose mask is the earlier result.
+
+        tracked: whether the object had a mask before the first click.
+        """
         if before is None:
-            return cls(prompt, followed and prompt.box is None)
+            return cls(prompt, tracked and prompt.box is None)
         earlier = before.prompt
         points = np.concatenate([earlier.points, prompt.points])
         labels = np.concatenate([earlier.labels, prompt.labels])
@@ -149,21 +173,21 @@ class ObjectClicks:
         return cls(Prompt(points, labels, prompt.box or earlier.box, prompt.mask), local)
 
 
-# Makes a frame that can be clicked on from one that the network saw, and its features.
+# Makes a frame to click on, from a working frame and its features.
 Look = Callable[[WorkingFrame, Features], SeenFrame]
 
 
 def score_of(prob: Tensor) -> float:
-    """The intersection over union that the mask of a probability (H, W) can be expected to have."""
+    """The expected intersection over union of the mask of a probability (H, W)."""
     area, agreement, *_ = signs_of(prob, prob > 0.5).tolist()
     return agreement if area else 0.0
 
 
 def near_clicks(mask: Tensor, prompts: Prompts) -> Tensor:
-    """Where a mask (1, 1, h, w) of bool may differ from the earlier one: (1, 1, h, w) of bool.
+    """The cells (1, 1, h, w) of bool of a mask (1, 1, h, w) that may differ from the earlier mask.
 
-    The connected pieces of what changed that a click is in or near, one cell wider. So merge Chen et al.,
-    "FocalClick", CVPR 2022: without it a click on one end of a good mask may spoil the other.
+    These are the connected changes in which or near which a click is, plus one cell around. Without this step
+    of Chen et al., "FocalClick", CVPR 2022, a click on one end of a good mask may spoil the other end.
     """
     changed = (mask != (prompts.mask > 0.5)).float()
     cells = (prompts.points[0] / STRIDE).long()
@@ -193,7 +217,7 @@ def _scaled(prompt: Prompt, scale: tuple[float, float], size: tuple[int, ...]) -
 
 
 def _foreign(found: Any, size: tuple[int, ...]) -> Tensor:
-    """What a prompter returned, as probabilities (H, W); ValueError unless it fits the frame."""
+    """The mask of a prompter as probabilities (H, W). Raises ValueError if it does not fit the frame."""
     array = found.detach().cpu().numpy() if isinstance(found, Tensor) else np.asarray(found)
     if array.shape != tuple(size) or array.dtype.kind not in "buif":
         wanted = "x".join(map(str, size))

@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,10 +40,19 @@ class ObjectState:
     area: int
 
 
-def observe(
-    prob: Tensor, ids: Sequence[int], given: Collection[int], edges: Mapping[int, float]
-) -> tuple[tuple[float, ...], dict[int, float]]:
-    """Confidences in the order of ids, and {id: share of the outline last seen at the frame's border}.
+class Sureness(NamedTuple):
+    """How sure the masks of a frame are.
+
+    confidences: in the order of the ids.
+    edges: {id: share of the outline last seen at the frame's border}.
+    """
+
+    confidences: tuple[float, ...] = ()
+    edges: Mapping[int, float] = MappingProxyType({})
+
+
+def observe(prob: Tensor, ids: Sequence[int], given: Collection[int], edges: Mapping[int, float]) -> Sureness:
+    """How sure the masks of a frame are.
 
     prob: (1 + O, H, W), background first, then in the order of ids.
     ids: of the objects.
@@ -49,7 +60,7 @@ def observe(
     edges: {id: share of the outline}, as returned for the previous frame.
     """
     if not ids:
-        return (), {}
+        return Sureness()
     winner = prob.max(dim=0).indices  # argmax takes twenty times as long
     signs = [signs_of(prob[plane], winner == plane) for plane in range(1, 1 + len(ids))]
     confidences, seen = [], {}
@@ -64,7 +75,7 @@ def observe(
         weights = PRESENT if area else ABSENT
         own = present_signs(agreement) if area else absent_signs(before, trace)
         confidences.append(_sigmoid(sum(w * x for w, x in zip(weights, own, strict=True))))
-    return tuple(confidences), seen
+    return Sureness(tuple(confidences), seen)
 
 
 def signs(prob: Tensor, ids: Sequence[int], edges: Mapping[int, float]) -> dict[int, tuple[float, ...]]:

@@ -109,8 +109,8 @@ def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> Sess
         raise ValueError(f"{os.fspath(path)} is no saved session, or is damaged: {error}") from error
     if weights != weights_sha256(model) or was != settings.facts():
         raise ValueError(
-            f"{os.fspath(path)} was saved with another model, or with this one in another dtype, or compiled "
-            "where this is not; load that"
+            f"{os.fspath(path)} was saved with another model, another dtype, or compiled differently; pass "
+            "the model and network it was saved with"
         )
     return state
 

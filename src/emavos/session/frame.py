@@ -1,20 +1,26 @@
-"""The frame of a step: preparation, decoding and masks, in functions without state."""
+"""One frame of a video: the tracker predicts its masks, inserts masks of the user, and stores the frame."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from emavos.frames.preprocess import IMAGENET_MEAN, Crop, WorkingFrame, pad_to_stride, resize, to_working
+from emavos.confidence.expected import Sureness
+from emavos.frames.preprocess import Crop, WorkingFrame, pad_to_stride, resize, to_working
 from emavos.models import STCN, Features, aggregate
+from emavos.session.banks import Banks
+from emavos.session.result import CUT, Result
 from emavos.session.shortcuts import cells_near, coverage, encode_near
-from emavos.settings import Shortcuts
+from emavos.settings import Settings, Shortcuts
 
+_NO_EDGES: Mapping[int, float] = MappingProxyType({})
 OBJECTS_AT_ONCE = 8  # objects per pass of the network: bounds its memory, and shared work is computed once
 
 
@@ -39,9 +45,130 @@ class CurrentFrame:
         """(Ck, h, w) float32, whatever the dtype of the network."""
         return self.features.key[0].float()
 
+    def result(self, ids: tuple[int, ...], sureness: Sureness) -> Result:
+        """A result with a copy of the probabilities, because edits still read the frame's own."""
+        return Result(self.index, ids, self.full.clone(), sureness.confidences, self.unmatched)
+
+
+@dataclass(frozen=True, eq=False)
+class Tracker:
+    """Tracks the objects of one video from frame to frame. Only the banks change.
+
+    `see` predicts the masks of a frame from the banks, `give` inserts masks of the user, and `storing`
+    decides whether to store the frame. Steps, edits and references use these three.
+    """
+
+    network: STCN
+    settings: Settings
+    banks: Banks
+
+    def see(
+        self,
+        working: WorkingFrame,
+        index: int,
+        name: int,
+        *,
+        use: int | None = None,
+        edges: Mapping[int, float] = _NO_EDGES,
+    ) -> CurrentFrame:
+        """A frame with its predicted masks.
+
+        index: of the frame.
+        name: index of the frame in errors.
+        use: the frame for which the readout counts as use of the memory; None: the readout does not count.
+        edges: from the previous frame, see `observe`.
+        """
+        network, banks, cuts = self.network, self.banks, self.settings.cuts
+        frame = working.pixels.to(next(network.parameters()).dtype)
+        features = network.encode_key(frame)
+        key = features.key[0].float()  # (Ck, h, w)
+        unmatched = None
+        if banks.groups and use is not None and cuts != "ignore":
+            unmatched = float(banks.unmatched(key))
+        without = unmatched is not None and unmatched >= CUT and cuts == "stop"
+        if without or not banks.groups:
+            prob = only_background(len(banks.ids), frame)
+        else:
+            readout = banks.read(key, use)  # (O, Cv, h, w)
+            prob = probabilities(network, readout, features, banks.ids, self.settings.shortcuts, name)
+        return CurrentFrame(
+            index,
+            frame,
+            features,
+            working.crop,
+            prob,
+            resize(prob[working.crop], working.size),
+            remembered=banks.remembered(index),
+            edges=edges,
+            unmatched=unmatched,
+            without_masks=without,
+        )
+
+    def give(
+        self, now: CurrentFrame, known: tuple[int, ...], planes: Tensor, edit: bool = False
+    ) -> CurrentFrame:
+        """The frame with masks of the user.
+
+        New objects get a bank. Tracked objects stop sharing a bank with objects that have no mask on the
+        frame.
+
+        known: ids of the objects with a mask.
+        planes: (G, H, W) of 0 and 1, the masks of `known`.
+        edit: whether the frame was returned before, see `with_masks`.
+        """
+        self.banks.divide({*known, *now.given, *now.remembered})
+        if new := tuple(id for id in known if id not in self.banks.ids):
+            self.banks.introduce(new)
+        return with_masks(now, self.banks.ids, known, planes, new=bool(new), edit=edit)
+
+    def storing(self, now: CurrentFrame) -> Callable[[], None]:
+        """A callable that stores the frame, if annotated or due, or as the previous one. Cannot fail."""
+        banks, policy = self.banks, self.settings.policy
+        if not banks.groups or (now.without_masks and not now.given):
+            return _nothing
+        late = now.index - banks.memorized >= policy.every
+        scheduled = banks.begins or (late and self._has_moved(now))
+        stays = scheduled or bool(now.given)  # corrections are stored as well and do not restart the count
+        if not (stays or policy.include_last):
+            return _nothing
+        return banks.adding(
+            now.key,
+            self.values(now),
+            now.index,
+            given=now.given,
+            remembered=now.remembered,
+            stays=stays,
+            scheduled=scheduled,
+        )
+
+    def values(self, now: CurrentFrame) -> Tensor:
+        """The values (O, Cv, h, w) of a frame."""
+        return encode_values(self.network, now, self.settings.shortcuts)
+
+    def _has_moved(self, now: CurrentFrame) -> bool:
+        """Whether the keys of a frame differ enough from those of the last stored frame."""
+        still = self.settings.shortcuts.still
+        return still == 0 or bool(distance(now, self.banks.latest_key(now.index)) >= still)
+
+
+def _nothing() -> None:
+    pass
+
+
+@contextmanager
+def computing(network: STCN) -> Iterator[torch.device]:
+    """The device of the network, with gradients and autocast off, whatever the caller has set."""
+    device = next(network.parameters()).device
+    with (
+        torch.inference_mode(False),  # inference tensors could not be changed outside
+        torch.no_grad(),
+        torch.autocast(device.type, enabled=False),
+    ):
+        yield device
+
 
 def prepared(frame: object, short_side: int | None, device: torch.device, name: int) -> WorkingFrame:
-    """A frame in the form that the network takes.
+    """A frame in the form that the network expects.
 
     frame: as for `to_working`.
     short_side: of the working frame, in pixels; None keeps the size of the frame.
@@ -56,45 +183,22 @@ def prepared(frame: object, short_side: int | None, device: torch.device, name: 
         raise ValueError(f"frame {name}: {error}") from error
 
 
-def only_background(objects: int, frame: Tensor) -> Tensor:
-    """Probabilities (1 + O, H, W) of a frame (1, 3, H, W) that shows no object."""
-    prob = torch.zeros(1 + objects, *frame.shape[2:], dtype=torch.float32, device=frame.device)
-    prob[0] = 1
-    return prob
-
-
-def fitted(image: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """A picture (3, H, W) in [0, 1] and its ids (H, W) in another size, in their proportion.
-
-    size: (H, W). The rest, at the right or below, is of the mean colour and background.
-    """
-    height, width = labels.shape
-    scale = min(size[0] / height, size[1] / width)
-    shape = max(round(height * scale), 1), max(round(width * scale), 1)
-    rows, columns = (
-        (torch.arange(n) * old // n).to(labels.device) for n, old in zip(shape, (height, width), strict=True)
-    )
-    whole = IMAGENET_MEAN.to(image.device).view(3, 1, 1).repeat(1, *size)
-    whole[:, : shape[0], : shape[1]] = resize(image, shape).clamp(0, 1)
-    ids = labels.new_zeros(size)
-    ids[: shape[0], : shape[1]] = labels[rows][:, columns]
-    return whole, ids
-
-
-def check_fits(
-    working: WorkingFrame,
+def checked(
+    frame: object,
     short_side: int | None,
     device: torch.device,
     frame_size: tuple[int, int] | None,
     name: int,
-) -> None:
-    """Raise ValueError unless a frame has this size and device, and is as large as the earlier frames.
+) -> WorkingFrame:
+    """The prepared frame, or the frame itself if it was prepared before.
 
-    working: the prepared frame.
-    short_side, device: of the session.
-    frame_size: (H, W) of the first frame; None if `working` is the first.
-    name: index of the frame, for errors.
+    frame, short_side, device, name: as for `prepared`.
+    frame_size: (H, W) of the first frame; None if `frame` is the first.
+
+    Raises ValueError as `prepared` does, if the frame was prepared for another size or device, and if the
+    first frame had another size.
     """
+    working = frame if isinstance(frame, WorkingFrame) else prepared(frame, short_side, device, name)
     if not working.suits(short_side, device):
         height, width = working.working_size
         raise ValueError(
@@ -108,6 +212,14 @@ def check_fits(
             f"frame {name} is {size[0]}x{size[1]} but the video began with {height}x{width} "
             "(height x width); resize it, or begin a new session"
         )
+    return working
+
+
+def only_background(objects: int, frame: Tensor) -> Tensor:
+    """Probabilities (1 + O, H, W) of a frame (1, 3, H, W) that shows no object."""
+    prob = torch.zeros(1 + objects, *frame.shape[2:], dtype=torch.float32, device=frame.device)
+    prob[0] = 1
+    return prob
 
 
 def probabilities(
@@ -214,8 +326,8 @@ def overwrite(prob: Tensor, ids: tuple[int, ...], known: tuple[int, ...], planes
     known: ids of the objects with a mask.
     planes: (G, H, W) of 0 and 1, the masks of `known`.
     """
-    followed = ids[: len(prob) - 1]
-    if corrected := [1 + followed.index(id) for id in known if id in followed]:
+    tracked = ids[: len(prob) - 1]
+    if corrected := [1 + tracked.index(id) for id in known if id in tracked]:
         prob = _divided_among_the_rest(prob, corrected)
     free = 1 - planes.sum(dim=0)
     objects = dict(zip(ids, prob[1:] * free, strict=False)) | dict(zip(known, planes, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -141,7 +141,16 @@ class Result:
         return f'<p>frame {self.index}: objects {objects}</p><img src="data:image/png;base64,{picture}">'
 
 
+def frames_absent(result: Result, before: Mapping[int, int]) -> dict[int, int]:
+    """Frames in a row without a pixel of each object, up to a result.
+
+    before: up to the previous frame.
+    """
+    present = {*np.unique(result.mask).tolist()}
+    return {id: 0 if id in present else before.get(id, 0) + 1 for id in result.ids}
+
+
 def _pixels_of(frame: object) -> Pixels:
-    """A frame in any form that a session takes, as (H, W, 3) uint8."""
+    """A frame in any form that a session accepts, as (H, W, 3) uint8."""
     pixels: Pixels = to_frame(frame).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     return pixels

@@ -1,0 +1,123 @@
+"""Frames of another time, and pictures from elsewhere, that objects are learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from emavos.frames.masks import ids_of, one_hot, to_mask
+from emavos.frames.preprocess import IMAGENET_MEAN, WorkingFrame, moved, resize, to_frame
+from emavos.session.banks import Banks
+from emavos.session.frame import CurrentFrame, Tracker, prepared, with_masks
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A picture of any size that shows objects, and is no frame of the video."""
+
+    image: Tensor  # (3, H, W) in [0, 1]
+    labels: Tensor  # (H, W) of ids
+
+    @classmethod
+    def of(cls, frame: object, mask: object) -> Reference:
+        """The reference, from a picture and a mask as for `Session.step`."""
+        image = to_frame(frame)
+        reference = cls(image, to_mask(mask, tuple(image.shape[1:])))
+        if not reference.ids:
+            raise ValueError("the mask of the reference is empty: every pixel is 0, the background")
+        return reference
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The objects of the mask."""
+        return ids_of(self.labels)
+
+
+def remembering(
+    tracker: Tracker, working: WorkingFrame, mask: object, index: int, at: int, name: int
+) -> tuple[tuple[int, ...], Callable[[], None]]:
+    """Ids of the objects that an annotated frame of another time shows, and a callable that stores the frame.
+
+    index: of the frame.
+    at: index of the next step.
+    name: index of the frame in errors.
+    """
+    labels = to_mask(mask, working.size)  # (H, W) of ids
+    what = f"the mask of frame {name} cannot be remembered: it lacks"
+    known = _known(tracker.banks, ids_of(labels), what)
+    now = tracker.see(working, index, name)
+    return known, _learning(tracker, now, labels, known, index, at)
+
+
+def referring(
+    tracker: Tracker,
+    reference: Reference,
+    size: tuple[int, int],
+    at: int,
+    device: torch.device,
+    introduce: bool,
+) -> tuple[tuple[int, ...], Callable[[], None]]:
+    """Ids of the objects that a reference shows, and a callable that stores the reference.
+
+    size: (H, W) of the frames.
+    at: index of the next step.
+    introduce: whether to introduce new objects, at once.
+    """
+    banks = tracker.banks
+    image, labels = fitted(reference.image, reference.labels, size)
+    now = tracker.see(prepared(image, tracker.settings.size, device, at), at, at)
+    shown = ids_of(labels)
+    new = tuple(id for id in shown if introduce and id not in banks.ids)
+    if new:
+        banks.introduce(new)
+    known = _known(banks, shown, "the reference cannot be remembered: its mask lacks")
+    store = _learning(tracker, now, labels, known, banks.reference_index, at, new=bool(new))
+    if not banks.memorized:
+        banks.memorized = at
+    return known, store
+
+
+def fitted(image: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """A picture (3, H, W) in [0, 1] and its ids (H, W) in another size, in their proportion.
+
+    size: (H, W). The rest, at the right or below, is of the mean colour and background.
+    """
+    height, width = labels.shape
+    scale = min(size[0] / height, size[1] / width)
+    shape = max(round(height * scale), 1), max(round(width * scale), 1)
+    rows, columns = (
+        (torch.arange(n) * old // n).to(labels.device) for n, old in zip(shape, (height, width), strict=True)
+    )
+    whole = IMAGENET_MEAN.to(image.device).view(3, 1, 1).repeat(1, *size)
+    whole[:, : shape[0], : shape[1]] = resize(image, shape).clamp(0, 1)
+    ids = labels.new_zeros(size)
+    ids[: shape[0], : shape[1]] = labels[rows][:, columns]
+    return whole, ids
+
+
+def _known(banks: Banks, shown: tuple[int, ...], problem: str) -> tuple[int, ...]:
+    """Ids of the groups that a mask shows whole. Raises ValueError if there are none."""
+    if known := tuple(id for group in banks.within(shown) for id in group.ids):
+        return known
+    lacking = ", ".join(str(id) for id in banks.ids if id not in shown)
+    raise ValueError(
+        f"{problem} {lacking:.60}, and objects that were introduced together are remembered together"
+    )
+
+
+def _learning(
+    tracker: Tracker,
+    now: CurrentFrame,
+    labels: Tensor,
+    known: tuple[int, ...],
+    index: int,
+    at: int,
+    new: bool = False,
+) -> Callable[[], None]:
+    planes = one_hot(moved(labels, now.prob.device), known)  # (G, H, W)
+    now = with_masks(now, tracker.banks.ids, known, planes, new=new, edit=False)
+    groups = tracker.banks.within(known)
+    return tracker.banks.adding_known(now.key, tracker.values(now), index, groups, now=at)
