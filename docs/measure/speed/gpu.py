@@ -24,7 +24,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from torch import Tensor
 
 import readout
 from emavos.benchmark.plot import lines
+from emavos.benchmark.stages import median_ms, stripes
 from emavos.io.whole import replacing
 from emavos.machine import describe
 from emavos.memory import MemoryPolicy, topk_readout, triton_readout
@@ -139,7 +139,7 @@ def tiles(size: Size) -> Iterator[Row]:
             row["difference"] = max(
                 (run() - x).abs().max().item() for run, x in zip(runs, expected, strict=True)
             )
-            row["ms"] = [_ms(run, size) for run in runs]
+            row["ms"] = [median_ms(run, size.repeats, size.device) for run in runs]
         except Exception as error:  # too many registers, or too little shared memory
             row["error"] = str(error)[:300]
         return row
@@ -234,16 +234,13 @@ def _steps(predictor: Predictor, objects: int, size: Size) -> Row:
     """Time, share of waiting and peak memory of steps with a full memory."""
     height, width = size.frame
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    mask = np.zeros((height, width), np.int32)
-    for i in range(objects):
-        mask[:, i * width // (objects + 1) : (i + 1) * width // (objects + 1)] = i + 1
     cuda = size.device == "cuda"
     if cuda:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
     session = predictor.session()
     start = time.perf_counter()
-    _ = session.step(pixels, mask).mask
+    _ = session.step(pixels, stripes(objects, height, width)).mask
     first = time.perf_counter() - start
     _follow(session, pixels, predictor.policy.every * size.max_frames)
     start = time.perf_counter()
@@ -288,23 +285,6 @@ def _drawn(frames: int, size: Size) -> tuple[Tensor, Tensor, Tensor]:
 def _kernels(query: Tensor, keys: Tensor, values: Tensor, tried: Tiles) -> Tensor:
     with torch.no_grad():
         return triton_readout.triton_readout(query, keys, values, 20, keys.square().sum(1), tiles=tried)
-
-
-def _ms(run: Callable[[], Tensor], size: Size) -> float:
-    """Median milliseconds of a call."""
-    synchronize: Callable[[], object] = torch.cuda.synchronize if size.device == "cuda" else _nothing
-    times = []
-    for _ in range(size.repeats):
-        synchronize()
-        start = time.perf_counter()
-        run()
-        synchronize()
-        times.append(1000 * (time.perf_counter() - start))
-    return median(times)
-
-
-def _nothing() -> None:
-    pass
 
 
 def _tried(size: Size) -> list[list[dict[str, int]]]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from emavos.benchmark.cost import gflop, parameters
@@ -73,18 +74,10 @@ def measure(
     policy = MemoryPolicy(max_frames=memory_frames)
     whole = STCN(PRESETS[name]).eval().to(device)
     model = Predictor(whole, policy, size=None, dtype=dtype, compile=compile).network
-    synchronize = torch.cuda.synchronize if torch.device(device).type == "cuda" else _nothing
 
     def timed(run: Callable[[], object]) -> float:
-        run()
-        times = []
-        for _ in range(repeats):
-            synchronize()
-            start = time.perf_counter()
-            run()
-            synchronize()
-            times.append(1000 * (time.perf_counter() - start))
-        return median(times)
+        run()  # warm-up
+        return median_ms(run, repeats, device)
 
     with torch.no_grad():
         frame = pad_to_stride(torch.randn(1, 3, height, width, device=device))[0]
@@ -123,6 +116,34 @@ def measure(
     )
 
 
+def median_ms(run: Callable[[], object], repeats: int, device: str) -> float:
+    """Median milliseconds of a call, without warm-up. On CUDA, a call ends when the GPU has finished.
+
+    run: the call.
+    repeats: number of measured calls.
+    device: that the call computes on.
+    """
+    synchronize: Callable[[], object] = (
+        torch.cuda.synchronize if torch.device(device).type == "cuda" else _nothing
+    )
+    times = []
+    for _ in range(repeats):
+        synchronize()
+        start = time.perf_counter()
+        run()
+        synchronize()
+        times.append(1000 * (time.perf_counter() - start))
+    return median(times)
+
+
+def stripes(objects: int, height: int, width: int) -> NDArray[np.int32]:
+    """A mask (H, W) with one upright stripe per object."""
+    mask = np.zeros((height, width), np.int32)
+    for i in range(objects):
+        mask[:, i * width // (objects + 1) : (i + 1) * width // (objects + 1)] = i + 1
+    return mask
+
+
 def measure_apart(name: str, threads: int, **options: Any) -> Timing:
     """Run `measure` in a new process, so that the peak memory counts only this model."""
     with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (threads,)) as process:
@@ -139,11 +160,8 @@ def _time_of_steps(
     objects = len(values)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    mask = np.zeros((height, width), np.int32)
-    for i in range(objects):
-        mask[:, i * width // (objects + 1) : (i + 1) * width // (objects + 1)] = i + 1
     session = Session(model, policy, size=None)
-    session.step(pixels, mask)
+    session.step(pixels, stripes(objects, height, width))
     for _ in range(1, policy.max_frames or 1):
         session.groups[0].bank.add(torch.randn_like(key), values)
     periods = []
