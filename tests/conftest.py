@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,14 @@ import pytest
 import local_hub
 
 _HUB = local_hub.install()
+
+with suppress(ImportError):  # .ci/gpu needs no hypothesis
+    from hypothesis import Phase, settings
+
+    # A failing state machine shrinks for minutes, so a run reports the first example that fails.
+    settings.register_profile("shrink", settings.default)
+    settings.register_profile("fast", phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.target])
+    settings.load_profile("fast")
 
 
 @pytest.fixture
