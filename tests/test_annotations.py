@@ -595,7 +595,7 @@ def test_a_mask_whose_frame_is_not_there_or_in_doubt_is_refused(tmp_path, name):
     frames = open_frames(frames_at(tmp_path / "f", ["img_00005", "img_00010", "img_00015"]))
     (tmp_path / "m").mkdir()
     write_mask(tmp_path / "m" / f"{name}.png", drawn())
-    with pytest.raises(ValueError, match="which there is not; name masks as their frames"):
+    with pytest.raises(ValueError, match="which the video does not have; name masks like their frames"):
         read_masks(tmp_path / "m", frames)
 
 

@@ -296,7 +296,7 @@ def test_a_mask_named_as_no_frame_is_refused(here, capsys, clip):
     (here / "masks").mkdir()
     write_mask("masks/img99.png", clip[1])
     assert segment(mask="masks") == 1
-    refused(capsys, here, "img99.png is for frame img99, which there is not", "the first is img8")
+    refused(capsys, here, "img99.png is for frame img99, which the video does not have", "the first is img8")
 
 
 def test_a_video_that_is_cut_off_says_so_and_nothing_is_written(here, capsys):

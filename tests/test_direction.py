@@ -100,7 +100,7 @@ def test_folder_video_and_list_give_the_same_masks_both_ways(predictor, tmp_path
 
 @pytest.mark.parametrize("direction", ["backward", "both"])
 def test_a_stream_does_not_go_backward(predictor, direction):
-    with pytest.raises(ValueError, match="the frames are a stream, which comes once"):
+    with pytest.raises(ValueError, match="the frames are a stream, which can be read only once"):
         next(predictor.propagate(iter(FRAMES), TRUTH[0], direction=direction))
 
 

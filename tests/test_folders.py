@@ -193,7 +193,7 @@ def test_smaller_copies_in_a_tiff_are_no_pictures(tmp_path):
 def test_sixteen_bits_of_which_few_are_used_are_told(tmp_path, bits):
     levels = (np.arange(64, dtype=np.uint16) * (2**bits // 64)).reshape(8, 8)
     Image.fromarray(levels).save(tmp_path / "a.png")
-    with pytest.warns(InputWarning, match=rf"uses the lower {bits} alone.*--window 0,{2**bits - 1}"):
+    with pytest.warns(InputWarning, match=rf"uses only the lower {bits} bits.*--window 0,{2**bits - 1}"):
         read_frame(tmp_path / "a.png")
 
 
@@ -330,7 +330,7 @@ def test_a_window_says_what_is_black_and_white_in_every_frame(tmp_path, kind):
     (pixels,) = open_frames([tmp_path / "0.tif"], window=(100, 300))
     assert pixels[0, :, 0].tolist() == [0, 0, 128, 255, 255]
     if kind is not np.uint16:
-        with pytest.raises(ValueError, match="32 bits a channel; say what is black and white"):
+        with pytest.raises(ValueError, match="32 bits per channel; choose black and white"):
             list(open_frames([tmp_path / "0.tif"]))
 
 
@@ -344,7 +344,7 @@ def test_a_window_that_is_none_is_refused(tmp_path, window):
 def test_a_window_for_8_bits_or_for_a_stream_is_refused(tmp_path, capsys):
     folder = fill(tmp_path / "f", ["0.png"])
     with pytest.raises(
-        ValueError, match=r"0\.png has 8 bits a channel; a window is for gray of 16 or 32 bits"
+        ValueError, match=r"0\.png has 8 bits per channel; a window is for gray of 16 or 32 bits"
     ):
         list(open_frames(folder, window=(0, 9)))
     with pytest.raises(ValueError, match="a window is for image files"):

@@ -91,7 +91,7 @@ def test_a_session_is_continued_where_it_stands(predictor):
     rest = [*predictor.propagate(FRAMES, MASKS[0], session=session)]
     assert [result.index for result in rest] == [3, 4, 5]
     assert all(np.array_equal(result.mask, mask) for result, mask in zip(rest, whole[3:], strict=True))
-    with pytest.raises(ValueError, match="a session goes forward, not 'both'"):
+    with pytest.raises(ValueError, match="a session tracks forward, not 'both'"):
         predictor.propagate(FRAMES, MASKS[0], session=session, direction="both")
     with pytest.raises(ValueError, match="of another predictor"):
         Predictor.from_pretrained(size=64).propagate(FRAMES, session=session)

@@ -162,7 +162,7 @@ def test_a_reference_stands_for_the_mask_on_the_command_line(here, capsys):
     assert main([*argv, "--quiet"]) == 0
     assert len([*(here / "out").iterdir()]) == FRAMES
     assert main([*argv, "--direction", "both", "--force"]) == 1
-    assert "--reference goes forward" in capsys.readouterr().err
+    assert "--reference tracks forward" in capsys.readouterr().err
     write_mask(here / "small.png", np.ones((9, 9), np.uint8))
     argv[3:5] = ["clip/00002.png", "small.png"]
     assert main([*argv, "--force"]) == 1

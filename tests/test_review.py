@@ -130,7 +130,7 @@ def test_masks_are_reviewed_as_the_video_that_they_were_found_in(here, capsys):
         (["--masks", "clip"], "--masks and --confidence go together"),
         (["--mask", "first.png", "--confidence", "x.csv"], "--masks and --confidence go together"),
         (["--masks", "clip", "--confidence", "odd.csv"], "has not the columns frame, object"),
-        (["--masks", "clip", "--confidence", "other.csv"], "tells of frame 99, which VIDEO does not have"),
+        (["--masks", "clip", "--confidence", "other.csv"], "has frame 99, but VIDEO does not"),
         (["--masks", "clip", "--confidence", "broken.csv"], "is damaged in line 2"),
         (["--masks", "clip", "--confidence", "other.csv", "--every", "9"], "--every changes nothing"),
     ],

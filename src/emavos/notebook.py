@@ -58,7 +58,7 @@ class show:
             frame = None if frames is None else next(frames, None)
             if frame is None and frames is not None:
                 raise ValueError(
-                    f"frames end before result {count}; give those that were followed, not their iterator"
+                    f"frames end before result {count}; pass the frames that were tracked, not their iterator"
                 )
             count += 1
             if (count - 1) % self._every == 0:

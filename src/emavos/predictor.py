@@ -55,9 +55,9 @@ class Predictor:
     resize_ahead: whether frames from files are resized in the thread that reads them, ahead of the step.
         None: on a CPU, if the process has a core to spare for each thread of torch. Pass False when other
         processes use those.
-    clicks: the head that gives masks for clicks; None: there is none, and `prompter` is asked.
-    prompter: another tool for that, a function of a frame (H, W, 3) uint8 and an `emavos.clicks.Prompt` that
-        returns a mask (H, W) of bool or of probabilities. It is asked before `clicks`.
+    clicks: the head that predicts masks from clicks; None: no head.
+    prompter: another tool instead of `clicks`: a function of a frame (H, W, 3) uint8 and an
+        `emavos.clicks.Prompt` that returns a mask (H, W) of bool or of probabilities.
 
     Inference runs on `self.network`, a copy of `model` with batch norms folded (and compiled, if asked): see
     `emavos.models.folded`. Later changes to the weights of `model` do not reach the copy.
@@ -282,22 +282,24 @@ class Predictor:
         )
 
     def look(self, frame: Any) -> SeenFrame:
-        """A frame that can be clicked on: the network sees it once, and each click then takes little.
+        """A frame to click on. The network encodes the frame once, so each click is fast.
 
-        frame: as for `Session.step`. Raises ValueError as that does, and when the model has no click head.
+        frame: as for `Session.step`.
+
+        Raises ValueError as `Session.step` does, and if the model has no click head.
         """
         device = self.device
         working = to_working(frame, self.size, device)
         if self.prompter is not None:
             pixels = to_frame(frame).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
             return SeenFrame.by_prompter(self.prompter, pixels, working.size)
-        self._click_head()  # what is wrong with it is said before the frame is encoded
+        self._click_head()  # raises before the frame is encoded
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             features = self.network.encode_key(working.pixels.to(self.dtype))
         return self._look_again(working, features)
 
     def _look_again(self, working: WorkingFrame, features: Features) -> SeenFrame:
-        """A frame that can be clicked on, whose features are known. `prompter` gets its working size."""
+        """A frame to click on, from its features. `prompter` gets the frame at working size."""
         if self.prompter is None:
             return SeenFrame.by_head(self._click_head(), working, features)
         pixels = denormalize(working.pixels[working.crop][0]).mul(255).round().clamp(0, 255)
@@ -318,7 +320,7 @@ class Predictor:
     ) -> Clicked:
         """The mask of one object of a frame, from clicks, scribbles, a box or an earlier mask.
 
-        For several clicks on one frame `look` at it once. Other arguments and errors: see
+        For several clicks on one frame, call `look` once. Arguments and errors: see
         `emavos.clicks.SeenFrame.click`.
 
         >>> result = predictor.click(frame, points=[(420, 210), (80, 40)], labels=[1, 0])
@@ -423,7 +425,7 @@ def _itself(head: ClickHead) -> ClickHead:
 def _check_half(place: torch.device, dtype: torch.dtype) -> None:
     """Raise ValueError if the device cannot compute in this dtype."""
     if place.type == "cpu" and dtype == torch.float16:
-        raise ValueError("float16 is no type for a CPU; use float32, or bfloat16 where the CPU has it")
+        raise ValueError("a CPU cannot compute in float16; use float32, or bfloat16 if the CPU has it")
 
 
 def _prepared(session: Session, frames: FrameSource, first: int) -> Iterator[WorkingFrame]:
@@ -434,7 +436,7 @@ def _prepared(session: Session, frames: FrameSource, first: int) -> Iterator[Wor
 def _check_session(session: Session | None, model: STCN, direction: Direction) -> None:
     """Raise ValueError unless a session can be continued in this direction with this model."""
     if session is not None and direction != "forward":
-        raise ValueError(f"a session goes forward, not {direction!r}; leave out one of them")
+        raise ValueError(f"a session tracks forward, not {direction!r}; leave out session or direction")
     if session is not None and session.model is not model:
         raise ValueError("the session is of another predictor; make it with the session() of this one")
 

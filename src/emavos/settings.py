@@ -50,7 +50,7 @@ class Settings:
     resize_ahead: whether frames from files are resized in the thread that reads them. Does not affect the
         masks, so `facts()` leaves it out. None: on a CPU, if the process has a core to spare.
     cuts: "tell" compares each frame with the memory and sets `Result.cut` if most of the frame is new;
-        "stop" also gives such a frame no masks and does not store it; "ignore" compares nothing.
+        "stop" also skips the masks of such a frame and does not store the frame; "ignore" compares nothing.
     drop_absent: stop tracking an object that had no pixel in this many frames in a row; None: never.
     """
 

@@ -13,5 +13,5 @@ def test_a_plot_shows_each_line_in_its_colour():
     assert image.shape == (300, 400, 3)
     for i in (1, 2):
         assert (image == np.array(plot.colour(i))).all(axis=2).sum() > 100
-    with pytest.raises(ValueError, match="positive points alone"):
+    with pytest.raises(ValueError, match="only positive points"):
         plot.lines({"a": [(0, 1)]}, "title", "x", "y")

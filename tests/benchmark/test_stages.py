@@ -67,7 +67,7 @@ def test_the_network_that_is_timed_is_the_one_that_a_predictor_computes_with(mon
         (["--frame", "480"], "'480' is not a height and a width"),
         (["--frame", "8x64"], "16 or more"),
         (["--model", "nobody"], "--model is one of stcn,"),
-        (["--device", "cpu", "--dtype", "float16"], "float16 is no type for a CPU"),
+        (["--device", "cpu", "--dtype", "float16"], "a CPU cannot compute in float16"),
     ],
 )
 def test_what_cannot_be_measured_is_told(options, message, capsys):

@@ -71,7 +71,7 @@ def test_detections_of_supervision_are_taken():
     )
     np.testing.assert_array_equal(first_mask(detections), BOTH)
     detections.mask = None
-    with pytest.raises(ValueError, match="boxes alone"):
+    with pytest.raises(ValueError, match="boxes but no masks"):
         first_mask(detections)
 
 

@@ -37,7 +37,7 @@ def video(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ([], "nothing says what to follow"),
+        ([], "nothing says what to track"),
         (["--click", "5,5", "--mask", "m.png"], "give one of them"),
         (["--click", "5"], "'5' is not X,Y"),
         (["--click", "a,b"], "'a,b' is not X,Y"),

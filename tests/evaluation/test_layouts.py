@@ -217,7 +217,7 @@ def test_two_images_of_one_frame_are_refused(tmp_path):
 def test_a_video_whose_masks_show_no_object_is_refused(tmp_path, protocol):
     write_sequence(tmp_path, "JPEGImages", "Annotations", "cow", mask=MASK * 0 + 255)
     (video,) = find_videos(tmp_path, PROTOCOLS[protocol])
-    with pytest.raises(ValueError, match=r"cow/00000.png has no object; where 255 is not void"):
+    with pytest.raises(ValueError, match=r"cow/00000.png has no object; if 255 is the object and not void"):
         list(video.introductions())
     (video,) = find_videos(tmp_path, replace(PROTOCOLS[protocol], binary=True))
     assert next(video.introductions())[1].all()

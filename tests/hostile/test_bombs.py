@@ -127,7 +127,7 @@ class Video(FrameSource):
 @pytest.mark.parametrize("frame", ["999999999", "9" * 5000, "-1", "\x1b[2J"])
 def test_a_table_of_confidences_for_frames_that_are_not_there_is_refused(tmp_path, frame):
     (tmp_path / "a.csv").write_text(",".join(COLUMNS) + f"\n{frame},1,1,0.5,3\n")
-    with pytest.raises(ValueError, match=r"a\.csv tells of frame .*which VIDEO does not have"):
+    with pytest.raises(ValueError, match=r"a\.csv has frame .*but VIDEO does not"):
         read_confidences(tmp_path / "a.csv", Video())
 
 

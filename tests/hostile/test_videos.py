@@ -109,7 +109,7 @@ REFUSED = {  # the case as the page tells it: what makes it, and words of the me
     "text under the name of a video": (lambda p: p.write_text("text"), "is no video"),
     "a video cut in the middle": (cut, r"is damaged or cut off: \d+ of 12 frames could be read"),
     "a list of other files under the name of a video": (playlist, "is no video"),
-    "a video of sound alone": (sound, "is no video: it holds audio alone"),
+    "a video of sound alone": (sound, "is no video: it has only audio"),
     "a video without a frame": (empty, "no frames could be read"),
     "a video whose size changes midway": (
         two_sizes,

@@ -215,7 +215,7 @@ def test_own_clips_need_few_masks_and_a_model_to_start_from(tmp_path, capsys):
         *settings,
     ]
     assert main(["train", *rest]) == 1
-    assert "say --init tiny" in capsys.readouterr().err
+    assert "add --init tiny" in capsys.readouterr().err
     assert main(["train", "--init", "tiny", *rest]) == 0
     before, after = load_model(), load_model(tmp_path / "run" / "model")
     assert before.config == after.config
@@ -285,11 +285,11 @@ def test_a_stage_with_a_transformer_wants_one(root, tmp_path, capsys):
     paths = ["--data", str(root), "--out", str(tmp_path)]
     assert main(["train", "--stage", "base-3", "--init", "tiny", *paths]) == 1
     assert (
-        "stcn-base-position has a vision transformer and tiny has none; say --vit" in capsys.readouterr().err
+        "stcn-base-position has a vision transformer and tiny has none; add --vit" in capsys.readouterr().err
     )
 
 
 def test_a_transformer_is_added_to_a_model_only(root, tmp_path, capsys):
     arguments = ["train", "--stage", "base-1", "--data", str(root), "--out", str(tmp_path), "--vit", "x.onnx"]
     assert main(arguments) == 1
-    assert "--vit is added to a model: say --init tiny" in capsys.readouterr().err
+    assert "--vit extends a model; add --init tiny" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from emavos.frames.preprocess import normalize
 from emavos.models import PRESETS, STCN
 from emavos.training import STAGES, TrainConfig, start_from_imagenet, train
 from emavos.training.average import WeightAverage
-from emavos.training.clip import cell_coverage, clip_logits, follow_clip
+from emavos.training.clip import cell_coverage, clip_logits, track_clip
 from emavos.training.learner import Learner
 from emavos.training.losses import (
     bootstrapped_cross_entropy,
@@ -331,7 +331,7 @@ def test_the_matching_loss_teaches_keys_and_nothing_else():
     frames = torch.randn(1, 3, 3, 96, 96)
     masks = torch.zeros(1, 3, 1, 96, 96)
     masks[..., 20:60, 30:70] = 1
-    clip = follow_clip(model, frames, masks)
+    clip = track_clip(model, frames, masks)
     assert [x.matched.shape for x in clip] == [(1, 1, 6, 6)] * 2
     sum(matching_loss(x.matched, cell_coverage(masks)[:, 1]) for x in clip).backward()
     learning = {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}

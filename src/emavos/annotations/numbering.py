@@ -71,7 +71,7 @@ def _note_of(pictures: Sequence[Picture]) -> str:
             return (
                 f"{count} shapes of {label!r:.60} in {picture.name} are one object, as those of one label "
                 f"are; "
-                "to follow them apart, give them labels or groups of their own"
+                "to track them apart, give them labels or groups of their own"
             )
     return ""
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from emavos.annotations.labels import label_file
-from emavos.batch.following import FPS, follow
 from emavos.batch.jobs import Job, check_names
+from emavos.batch.tracking import FPS, track
 from emavos.bridges import CocoWriter
 from emavos.frames.mask_files import mask_files, read_masks
 from emavos.io import VideoWriter, list_images, open_frames, write_mask
@@ -127,10 +127,10 @@ class Batch:
             if self.retries:
                 tries = status["tries"] + 1 if status.get("run") == self.retries else 1
                 if tries > _TRIES:
-                    return self._give_up(job, f"the process that followed it was killed, {_TRIES} times")
+                    return self._give_up(job, f"the process that tracked it was killed, {_TRIES} times")
                 self._write_status(job, state="begun", run=self.retries, tries=tries)
             with partial_folder(self.out, job.name) as stage, noting() as notes:
-                frames, ids = self._follow(predictor, job, stage)
+                frames, ids = self._track(predictor, job, stage)
                 self._publish(job, stage)
             noted = {"notes": notes} if notes else {}
             self._write_status(job, state="done", inputs=inputs, frames=frames, ids=ids, **noted)
@@ -145,7 +145,7 @@ class Batch:
         self._write_status(job, state="failed", error=error)
         return Outcome(job.name, error)
 
-    def _follow(self, predictor: Predictor, job: Job, stage: Path) -> tuple[int, list[int]]:
+    def _track(self, predictor: Predictor, job: Job, stage: Path) -> tuple[int, list[int]]:
         """Track a video and fill a folder with its outputs; returns the number of frames and the ids."""
         policy = dict(job.options)
         size = policy.pop("size", predictor.size)
@@ -166,7 +166,7 @@ class Batch:
                 )
             if self.rle:
                 coco = stack.enter_context(CocoWriter(stage / "rle.json"))
-            for frame, result in follow(predictor, frames, masks, quiet=True):
+            for frame, result in track(predictor, frames, masks, quiet=True):
                 name = frames.name(result.index)
                 write_mask(stage / "masks" / f"{name}.png", result.mask)
                 if self.overlay:

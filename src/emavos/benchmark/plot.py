@@ -33,7 +33,7 @@ def lines(
         raise ValueError("a plot has at least one point")
     scale = math.log if logarithmic else float
     if logarithmic and min(min(point) for point in points) <= 0:
-        raise ValueError("logarithmic axes take positive points alone")
+        raise ValueError("logarithmic axes take only positive points")
     (x_low, x_high), (y_low, y_high) = (_range([point[i] for point in points], logarithmic) for i in (0, 1))
     width, height = size
     left, top, right, bottom = 62, 34, width - 170, height - 46

@@ -43,7 +43,7 @@ def first_mask(
         scores = objects.confidence if scores is None else scores
         objects = objects.mask
         if objects is None:
-            raise ValueError("these detections have boxes alone, no masks")
+            raise ValueError("these detections have boxes but no masks")
     items = _split(objects)
     if not items:
         raise ValueError("no object is given; a first mask has one or more")

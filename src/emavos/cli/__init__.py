@@ -143,7 +143,7 @@ class _ShowVersion(argparse.Action):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="emavos", description="Follow objects through a video from their mask in one frame."
+        prog="emavos", description="Track objects through a video from their masks in one frame."
     )
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -74,7 +74,7 @@ def _bench(args: argparse.Namespace) -> None:
         raise ValueError(f"--model is one of {', '.join(PRESETS)}, not {unknown[0]!r}")
     place = choose_device(args.device)
     if place.type == "cpu" and args.dtype == "float16":
-        raise ValueError("float16 is no type for a CPU; use float32, or bfloat16 where the CPU has it")
+        raise ValueError("a CPU cannot compute in float16; use float32, or bfloat16 if the CPU has it")
     check_compilers(args)
     device, dtype = str(place), dtype_of(args)
     machine, reached = describe(place), ceilings(dtype, device)

@@ -21,8 +21,8 @@ _OPTIONS = ("click", "not_click", "box", "scribble")
 def add_click_arguments(parser: argparse.ArgumentParser) -> None:
     clicks = parser.add_argument_group(
         "clicks",
-        "objects by clicks instead of --mask, in pixels from the left and the top. Each may be repeated, and "
-        "may begin with the id of its object, as in 2:310,95; the default id is 1",
+        "Click on objects instead of passing --mask. Pixels count from the left and the top. You can repeat "
+        "each option, and begin it with the id of an object, as in 2:310,95 (1)",
     )
     clicks.add_argument(
         "--click",
@@ -39,7 +39,7 @@ def add_click_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="not_click",
         metavar="[ID:]X,Y",
-        help="a pixel that is not the object's",
+        help="a pixel beside the object",
     )
     clicks.add_argument(
         "--box",
@@ -55,31 +55,31 @@ def add_click_arguments(parser: argparse.ArgumentParser) -> None:
         type=_numbers(None),
         default=[],
         metavar="[ID:]X,Y,X,Y,...",
-        help="a line over the object, through these pixels",
+        help="a stroke over the object, through these pixels",
     )
     clicks.add_argument(
         "--click-frame",
         type=whole(0),
         default=0,
         metavar="N",
-        help="the frame that all of these are in, counted from 0 (0)",
+        help="the frame you click on, counted from 0 (0)",
     )
     clicks.add_argument(
         "--prompter",
         metavar="MODULE:FUNCTION",
-        help="your own function for clicks in place of the model's head: see docs/clicks.md",
+        help="your own function for clicks, instead of the model's head; see docs/clicks.md",
     )
 
 
 def clicked(args: argparse.Namespace) -> bool:
-    """Whether objects are told by clicks. Raises ValueError unless by those or by --mask, and not by both."""
+    """Whether there are clicks. Raises ValueError unless there are either clicks or --mask."""
     clicks = any(getattr(args, name) for name in _OPTIONS)
     if clicks and args.mask is not None:
-        raise ValueError("--mask and clicks both say what to follow; give one of them")
+        raise ValueError("--mask and clicks both say what to track; pass one of them")
     if clicks and args.labels is not None:
         raise ValueError("--labels is for the colours of --mask; leave it out with clicks")
     if not clicks and args.mask is None and not args.reference:
-        raise ValueError("nothing says what to follow; give --mask PNG, --click X,Y or --box X0,Y0,X1,Y1")
+        raise ValueError("nothing says what to track; pass --mask PNG, --click X,Y or --box X0,Y0,X1,Y1")
     if not clicks and (args.click_frame or args.prompter is not None):
         name = "click-frame" if args.click_frame else "prompter"
         raise ValueError(f"--{name} changes nothing without --click, --box or --scribble")
@@ -87,7 +87,7 @@ def clicked(args: argparse.Namespace) -> bool:
 
 
 def mask_by_clicks(args: argparse.Namespace, predictor: Predictor, frames: FrameSource) -> dict[int, IdMask]:
-    """{frame: mask} of the objects that the arguments name. Of two on one pixel the likelier has it."""
+    """{frame: mask} of the clicked objects. If two claim a pixel, the more probable one gets it."""
     import numpy as np
     import torch
 
@@ -121,7 +121,7 @@ def mask_by_clicks(args: argparse.Namespace, predictor: Predictor, frames: Frame
 
 
 def load_prompter(name: str | None) -> Prompter | None:
-    """The function that MODULE:FUNCTION names, from where Python finds modules, this directory among them."""
+    """The function MODULE:FUNCTION. The module may lie in this directory."""
     if name is None:
         return None
     module, colon, function = name.partition(":")

@@ -55,7 +55,7 @@ def read_confidences(path: Path, frames: FrameSource) -> list[dict[int, ObjectSt
         for row in rows:
             index = frames.find(row["frame"]) if len(row["frame"]) < 256 else None
             if index is None or index >= most:
-                raise ValueError(f"{path} tells of frame {row['frame']:.40}, which VIDEO does not have")
+                raise ValueError(f"{path} has frame {row['frame']:.40}, but VIDEO does not")
             try:
                 state = ObjectState(row["present"] == "1", float(row["confidence"]), int(row["area"]))
                 id = int(row["object"])

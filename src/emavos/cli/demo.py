@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
 
 def _demo(args: argparse.Namespace) -> None:
     started = time.monotonic()
-    from emavos.batch.following import follow
+    from emavos.batch.tracking import track
     from emavos.demo import synthetic_frames
     from emavos.evaluation import region_similarity
     from emavos.io import (
@@ -72,7 +72,7 @@ def _demo(args: argparse.Namespace) -> None:
         chosen = sorted({round(i * (args.frames - 1) / 7) for i in range(8)})
         shown, scores = [], []
         with behind() as later:
-            for frame, result in follow(predictor, frames, truths[0], args.quiet):
+            for frame, result in track(predictor, frames, truths[0], args.quiet):
                 name, truth = f"{frames.name(result.index)}.png", truths.popleft()
                 painted = overlay(frame, result.mask)
                 if result.index in chosen:

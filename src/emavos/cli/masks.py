@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "masks",
-        help="look into masks of other tools, and write them as PNGs of ids",
-        description="Look into masks of other tools, and write them as PNGs of ids.",
+        help="show masks of other tools, and convert masks",
+        description="Show masks of other tools, and convert masks.",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     info = actions.add_parser(
         "info",
         help="show the frames, objects and labels of masks",
-        description="Print a line for each frame that has a mask, with the pixels of each object, and the "
-        "label of each id. Colours without a number are listed; the exit code is then 1.",
+        description="Print a line for each frame with a mask: the number of pixels of each object. Then "
+        "print the label of each id. If a colour has no number, the exit code is 1.",
     )
     info.set_defaults(run=_info)
     convert = actions.add_parser(
         "convert",
         help="write masks as PNGs of ids, or for another tool",
-        description="Write a PNG of ids for each frame that has a mask, named as the frame. `segment`, "
-        "`batch` and `evaluate` read them. With --to, write what another tool imports.",
+        description="Write a PNG of ids for each frame with a mask, for `segment`, `batch` and `evaluate`. "
+        "With --to, write files to import in another tool.",
     )
     convert.set_defaults(run=_convert)
     for action in (info, convert):
@@ -53,36 +53,35 @@ def add(commands: Commands) -> None:
         type=Path,
         required=True,
         metavar="DIR|FILE",
-        help="folder of the PNGs, new or empty; a file if that is what --to writes",
+        help="folder of the PNGs, new or empty; or the file that --to writes",
     )
     convert.add_argument(
         "--to",
         choices=("png", "coco", "youtube-vis", "cvat", "label-studio", "labelme", "yolo"),
         default="png",
-        help="format to write: a folder of PNGs, or for labelme and yolo of texts; a .xml for cvat; a .json "
-        "for the others (png)",
+        help="format to write: png, labelme and yolo write a folder, cvat a .xml, the others a .json (png)",
     )
     convert.add_argument(
         "--images",
         metavar="SUFFIX",
-        help="with --to, the suffix of the images that the masks belong to (.jpg)",
+        help="with --to, suffix of the images of the masks (.jpg)",
     )
     convert.add_argument(
         "--tolerance",
         type=float,
         metavar="PIXELS",
-        help="with --to labelme or yolo, how far a polygon may be from the mask, to save points (0)",
+        help="with --to labelme or yolo, largest distance of a polygon from the mask, to save points (0)",
     )
     convert.add_argument(
         "--number-colours",
         action="store_true",
-        help="number colours that no list tells of, from 1, as they first appear",
+        help="number colours that are in no list, from 1, in the order of their appearance",
     )
     convert.add_argument(
         "--background",
         default="#000000",
         metavar="COLOUR",
-        help="with --number-colours, the colour that is no object, as #rrggbb (#000000)",
+        help="with --number-colours, colour of the background, as #rrggbb (#000000)",
     )
     add_output_arguments(convert)
 

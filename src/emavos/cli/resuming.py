@@ -27,10 +27,10 @@ SECONDS = 60.0  # between two savings; a shorter run leaves nothing to continue 
 
 
 class Progress:
-    """A hidden folder near the outputs, `.OUT.resume`, with all that a stopped run has finished.
+    """A hidden folder near the outputs, `.OUT.resume`, with everything a stopped run has finished.
 
-    It holds the masks, and the session after the last of them. `progress.json` has what was learned of these
-    frames. It is replaced last, so a process killed at any time leaves a whole progress.
+    The folder has the finished masks, the session after the last mask, and facts about the frames in
+    `progress.json`. That file is replaced last, so a kill at any moment leaves a complete state.
 
     out: folder of the masks.
     facts: plain values for JSON that decide the masks: inputs, model and settings.
@@ -110,7 +110,7 @@ class Progress:
         self._drop_old()
 
     def _give_up(self, error: OSError) -> None:
-        """Save no more, and say so. The run itself goes on."""
+        """Stop saving, with a warning. The run itself continues."""
         self._saved_at = float("inf")
         warnings.warn(
             f"the progress cannot be saved in {self.folder} ({error.strerror}); if this run is stopped, it "
@@ -182,7 +182,7 @@ def link(source: Path, target: Path) -> None:
 
 @contextmanager
 def kept_on_stop(progress: Progress | None, out: Path) -> Iterator[None]:
-    """Say in ValueErrors how to continue, if frames are kept."""
+    """Add to ValueErrors how to continue, if frames are kept."""
     try:
         yield
     except ValueError as error:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "review",
-        help="list the frames where one correction would help most",
+        help="list the frames whose correction helps most",
         description="List the frames to correct first, with reasons, as a table and a contact sheet. Pass "
         "masks from `emavos segment --confidence`, or let this command track the video.",
     )
@@ -92,14 +92,14 @@ def _review(args: argparse.Namespace) -> None:
             "`emavos segment VIDEO --mask PNG --out DIR --confidence CSV`"
         )
     if args.masks is not None:
-        check_idle(args, args.parser, "with --masks the video is not followed")
+        check_idle(args, args.parser, "with --masks the video is not tracked")
     check_apart(args.video, args.masks or args.mask, args.out)
     frames = open_frames(args.video, [args.mask] if args.mask else [], args.damaged, **frame_options(args))
     with staged(args.out, args.force) as folder:
         masks = args.masks
         if masks is None:
             masks = folder / "masks"
-            states = _follow(args, frames, masks)
+            states = _track(args, frames, masks)
         else:
             states = read_confidences(args.confidence, frames)
         suggestions = suggest(states, args.count, args.direction)
@@ -110,9 +110,9 @@ def _review(args: argparse.Namespace) -> None:
         _tell(args, frames, suggestions)
 
 
-def _follow(args: argparse.Namespace, frames: FrameSource, folder: Path) -> list[dict[int, ObjectState]]:
+def _track(args: argparse.Namespace, frames: FrameSource, folder: Path) -> list[dict[int, ObjectState]]:
     """Track the video, write its masks, and return the object states of each frame."""
-    from emavos.batch.following import follow
+    from emavos.batch.tracking import track
     from emavos.frames.mask_files import read_masks
     from emavos.io import write_mask
 
@@ -120,7 +120,7 @@ def _follow(args: argparse.Namespace, frames: FrameSource, folder: Path) -> list
     states = []
     predictor = load_predictor(args, shortcuts_of(args), **policy(args))
     given = read_masks(args.mask, frames, args.labels)
-    for _, result in follow(predictor, frames, given, args.quiet, args.direction):
+    for _, result in track(predictor, frames, given, args.quiet, args.direction):
         write_mask(folder / f"{frames.name(result.index)}.png", result.mask)
         states.append(rounded(result.objects))
     return states
@@ -139,7 +139,7 @@ def _sheet(frames: FrameSource, suggestions: Sequence[Suggestion], masks: Path) 
         else {index: frame for index, frame in enumerate(frames) if index in wanted}
     )
     if lost := wanted - {*pictures}:
-        raise ValueError(f"frame {min(lost)} is told of but is not in the video")
+        raise ValueError(f"frame {min(lost)} is in the table but not in the video")
     images, labels = [], []
     for rank, one in enumerate(suggestions, 1):
         name = frames.name(one.frame)

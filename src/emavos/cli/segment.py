@@ -45,28 +45,26 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "segment",
-        help="masks of every frame of a video, from the mask of one or from clicks",
-        description="Write the objects of every frame of a video as a palette PNG of ids, named as the "
-        "frame. All of it appears at the end; where something fails, nothing is written. Repeat the "
-        "command to continue a stopped run of more than a minute.",
+        help="masks of every frame of a video, from the mask of one frame or from clicks",
+        description="Track the objects of a video, and write a palette PNG of ids for each frame, with the "
+        "name of the frame. All outputs appear together at the end; if a run fails, nothing is written. If "
+        "a run of more than a minute was stopped, repeat the command to continue.",
     )
     parser.set_defaults(run=_segment)
     parser.add_argument(
         "video",
         nargs="+",
         metavar="VIDEO",
-        help="a folder of images, a pattern (frames/%%05d.png, 'frames/*.png'), images in the order of "
-        "their numbers, or "
-        "a video file (extra: video)",
+        help="a folder of images, a pattern (frames/%%05d.png, 'frames/*.png'), several images, sorted by "
+        "their numbers, or a video file (extra: video)",
     )
     parser.add_argument(
         "--mask",
         type=Path,
         metavar="FILE|DIR",
-        help="the objects in the first frame, as a PNG of ids; or a folder of such, each named as its frame "
-        "(00042.png for frame 42 of a video file), for objects that appear later and for corrections; or "
-        "what "
-        "Labelme, CVAT, COCO, Label Studio, VIA, YOLO or NumPy save (see `emavos masks info`)",
+        help="the objects of the first frame, as a PNG of ids; or a folder of masks named like their frames "
+        "(00042.png for frame 42 of a video file), with later objects and corrections; or a file of "
+        "Labelme, CVAT, COCO, Label Studio, VIA, YOLO or NumPy (see `emavos masks info`)",
     )
     add_labels_argument(parser)
     parser.add_argument(
@@ -76,8 +74,8 @@ def add(commands: Commands) -> None:
         action="append",
         default=[],
         metavar=("IMAGE", "PNG"),
-        help="another picture of the objects, of any size, and its mask; repeatable. The video then needs no "
-        "mask",
+        help="another picture of the objects, of any size, and its mask; may be repeated. The video then "
+        "needs no mask",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder of the masks, new or empty"
@@ -86,51 +84,54 @@ def add(commands: Commands) -> None:
         "--overlay",
         type=Path,
         metavar="MP4|GIF|WEBP|DIR",
-        help="coloured frames too, as a video with the sound of VIDEO (extra: video), as a small moving "
-        "picture, or as PNGs",
+        help="also write coloured frames, as a video with the sound of VIDEO (extra: video), as a small "
+        "animation, or as PNGs",
     )
     parser.add_argument(
         "--matte",
         type=Path,
         metavar="DIR|MP4|MOV",
-        help="the opacity of the objects too, white with soft edges on black, as gray PNGs or as a video "
-        "(H.264 or ProRes 4444; extra: video)",
+        help="also write the opacity of the objects, white with soft edges on black, as gray PNGs or as a "
+        "video (H.264 or ProRes 4444; extra: video)",
     )
     parser.add_argument(
         "--cutout",
         type=Path,
         metavar="DIR|MOV",
-        help="the objects on a transparent ground too, with soft edges, as RGBA PNGs or as a video (ProRes "
-        "4444; extra: video)",
+        help="also write the objects with soft edges on a transparent background, as RGBA PNGs or as a "
+        "video (ProRes 4444; extra: video)",
     )
     parser.add_argument(
         "--matte-of",
         type=_ids,
         metavar="ID,ID,...",
-        help="the objects of --matte and --cutout (all)",
+        help="objects in --matte and --cutout (all)",
     )
     parser.add_argument(
         "--matte-bits",
         type=int,
         choices=(8, 16),
         default=8,
-        help="bits of a pixel of --matte PNGs (8)",
+        help="bits per pixel of --matte PNGs (8)",
     )
     parser.add_argument(
-        "--rle", type=Path, metavar="JSON", help="the masks as runs of COCO too, in one file for pycocotools"
+        "--rle",
+        type=Path,
+        metavar="JSON",
+        help="also write the masks as COCO runs, in one file for pycocotools",
     )
     parser.add_argument(
         "--confidence",
         type=Path,
         metavar="CSV",
-        help="what is said of each object on each frame too: present or not, confidence, area; for `review`",
+        help="also write a table of each object on each frame, for `review`: presence, confidence and area",
     )
     parser.add_argument(
         "--direction",
         choices=("forward", "backward", "both"),
         default="forward",
-        help="where a mask is followed to: the frames behind it, those before it, or both, which fuses what "
-        "lies between two masks of an object (forward)",
+        help="track from a mask to later frames, to earlier frames, or both. Between two masks of an object, "
+        "both directions are fused (forward)",
     )
     add_damaged_argument(parser)
     parser.add_argument(
@@ -138,14 +139,14 @@ def add(commands: Commands) -> None:
         type=whole(0),
         default=0,
         metavar="AREA",
-        help="remove islands and fill holes of fewer than AREA pixels in what is written (0)",
+        help="remove islands and fill holes of fewer than AREA pixels in the outputs (0)",
     )
     parser.add_argument(
         "--cuts",
         choices=("tell", "stop", "ignore"),
         default="tell",
-        help="after a scene cut: list the frames; also write no masks until the scene returns or you give a "
-        "mask; or do not look for cuts (tell)",
+        help="tell: list the frames after scene cuts; stop: also write no masks until the scene returns or "
+        "you pass a mask; ignore: do not look for cuts (tell)",
     )
     parser.add_argument(
         "--drop-absent",
@@ -156,7 +157,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--keep-partial",
         action="store_true",
-        help="if the run fails or is stopped, write the frames up to there instead of nothing",
+        help="if the run fails or is stopped, write the finished frames instead of nothing",
     )
     add_click_arguments(parser)
     add_output_arguments(parser)
@@ -168,7 +169,7 @@ def add(commands: Commands) -> None:
 def _segment(args: argparse.Namespace) -> None:
     import numpy as np
 
-    from emavos.batch.following import FPS, follow
+    from emavos.batch.tracking import FPS, track
     from emavos.bridges import CocoWriter
     from emavos.cli.resuming import Progress, kept_on_stop, link  # loads torch
     from emavos.frames import clean_mask
@@ -179,10 +180,10 @@ def _segment(args: argparse.Namespace) -> None:
 
     video = args.video[0] if len(args.video) == 1 else natural_order(map(Path, args.video))
     if args.video[0].startswith("camera:"):
-        raise ValueError("a camera has no last frame; follow it in Python, with Predictor.session()")
+        raise ValueError("a camera has no last frame; track it in Python, with Predictor.session()")
     by_clicks = clicked(args)
     if args.reference and args.direction != "forward":
-        raise ValueError(f"--reference goes forward; leave out --direction {args.direction}")
+        raise ValueError(f"--reference tracks forward; leave out --direction {args.direction}")
     places = {"--overlay": args.overlay, "--matte": args.matte, "--cutout": args.cutout}
     check_apart(
         args.video[0], args.mask, args.out, {**places, "--rle": args.rle, "--confidence": args.confidence}
@@ -253,7 +254,7 @@ def _segment(args: argparse.Namespace) -> None:
         stopped = None
         with kept_on_stop(progress, args.out), behind() as later:
             try:
-                for frame, result in follow(
+                for frame, result in track(
                     predictor, frames, masks, args.quiet, args.direction, session=session
                 ):
                     name = frames.name(result.index)

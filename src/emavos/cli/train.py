@@ -25,32 +25,32 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "train",
         help="train a model, or fine-tune one on your clips",
-        description="Run a stage of training; the same command goes on with a run that was stopped. SIGTERM "
-        "saves the run and ends it. Several processes: torchrun --nproc-per-node N -m emavos train ...",
+        description="Run a stage of training. Repeat the command to continue a stopped run. SIGTERM saves "
+        "the run and ends it. For several processes: torchrun --nproc-per-node N -m emavos train ...",
     )
     parser.set_defaults(run=_train)
     parser.add_argument(
         "--stage",
         default="finetune",
         metavar="NAME",
-        help="finetune, on your clips (default); tiny-1 to -6 and base-1 to -3, embedded models; "
-        "0, 1, 2, 3, STCN; paper-pretrained, paper-alone, the paper; clicks, a click head for --init",
+        help="finetune: on your clips (default); tiny-1 to -6 and base-1 to -3: the embedded models; "
+        "0, 1, 2, 3: STCN; paper-pretrained, paper-alone: the paper; clicks: a click head for --init",
     )
     parser.add_argument(
         "--data",
         type=Path,
         required=True,
         metavar="DIR",
-        help="JPEGImages/ and Annotations/ of your clips; or a folder of the data sets that the stage names",
+        help="a folder with JPEGImages/ and Annotations/ of your clips, or with the data sets of the stage",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("run"), metavar="DIR", help="folder of the run (run/)"
     )
-    start = parser.add_argument_group(
-        "start", "where the weights come from; ImageNet trunks unless told (extra: train)"
-    )
+    start = parser.add_argument_group("start", "first weights; ImageNet trunks by default (extra: train)")
     start.add_argument(
-        "--init", metavar="NAME|DIR", help="a model: tiny, a folder, user/name; its preset is trained"
+        "--init",
+        metavar="NAME|DIR",
+        help="a model to start from: tiny, a folder or user/name. Sets the preset",
     )
     start.add_argument(
         "--trunks",
@@ -63,13 +63,13 @@ def add(commands: Commands) -> None:
         "--vit",
         type=Path,
         metavar="ONNX",
-        help="DINOv2 ViT-S/14, to add to --init; the stage's preset is trained (stage base-1; extra: onnx)",
+        help="DINOv2 ViT-S/14, to add to --init. The preset is the stage's (stage base-1; extra: onnx)",
     )
     start.add_argument(
         "--head",
         type=Path,
         metavar="FILE",
-        help="clicks.safetensors to go on from, perhaps another model's (stage clicks)",
+        help="clicks.safetensors to start from, also of another model (stage clicks)",
     )
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument(
@@ -80,10 +80,12 @@ def add(commands: Commands) -> None:
         help="another value for a field of the stage's TrainConfig, as JSON; may be repeated",
     )
     recipe.add_argument(
-        "--hold-out", nargs="+", metavar="CLIP", help="clips never trained on, for --validate-every"
+        "--hold-out", nargs="+", metavar="CLIP", help="clips to keep out of training, for --validate-every"
     )
     habits = parser.add_argument_group("habits")
-    habits.add_argument("--iterations", type=whole(1), metavar="N", help="stop early (the stage's)")
+    habits.add_argument(
+        "--iterations", type=whole(1), metavar="N", help="end the run after N iterations (the stage's number)"
+    )
     habits.add_argument(
         "--workers",
         type=whole(0, MOST_WORKERS),
@@ -91,13 +93,15 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="processes that make samples (1)",
     )
-    habits.add_argument("--save-every", type=whole(1), default=100, metavar="N", help="iterations (100)")
+    habits.add_argument(
+        "--save-every", type=whole(1), default=100, metavar="N", help="iterations between checkpoints (100)"
+    )
     habits.add_argument(
         "--validate-every",
         type=whole(0),
         default=0,
         metavar="N",
-        help="iterations between scores of the clips held out; the best model is kept (0: never)",
+        help="iterations between scores on the clips of --hold-out; keeps the best model (0: never)",
     )
     habits.add_argument(
         "--pictures-every",
@@ -107,12 +111,12 @@ def add(commands: Commands) -> None:
         help="iterations between pictures of a batch (0: never)",
     )
     habits.add_argument(
-        "--tensorboard", action="store_true", help="write its events too (extra: tensorboard)"
+        "--tensorboard", action="store_true", help="also write events for TensorBoard (extra: tensorboard)"
     )
     habits.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)"
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="device to train on (auto)"
     )
-    habits.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    habits.add_argument("--quiet", action="store_true", help="print only errors")
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -125,7 +129,7 @@ def _train(args: argparse.Namespace) -> None:
         _train_clicks(args)
         return
     if args.head is not None:
-        raise ValueError("--head is where stage clicks begins; leave it out, or say --stage clicks")
+        raise ValueError("--head is only for --stage clicks; leave out --head, or add --stage clicks")
     config, model = _start(args)
     with distributed.joined(choose_device(args.device)) as device, _on_sigterm() as stopping:
         first = distributed.rank() == 0
@@ -162,7 +166,7 @@ def _train_clicks(args: argparse.Namespace) -> None:
     from emavos.weights.load import choose_device, load_model
 
     if args.init is None:
-        raise ValueError("stage clicks trains a head for a model: say --init tiny, or another one")
+        raise ValueError("stage clicks trains a head for a model; add --init tiny, or another model")
     if args.hold_out or args.validate_every or args.pictures_every or args.tensorboard or args.vit:
         raise ValueError(
             "stage clicks has no --hold-out, --validate-every, --pictures-every, --tensorboard and --vit; "
@@ -205,11 +209,11 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
     if args.stage not in STAGES:
         raise ValueError(f"there is no stage {args.stage}; the stages are {', '.join(STAGES)}")
     if args.stage == "finetune" and args.init is None:
-        raise ValueError("finetune goes on from a model: say --init tiny, or another --stage")
+        raise ValueError("finetune starts from a model; add --init tiny, or choose another --stage")
     if args.init is not None and args.trunks is not None:
         raise ValueError("--init is a whole model and --trunks begin a new one; give one of them")
     if args.vit is not None and args.init is None:
-        raise ValueError("--vit is added to a model: say --init tiny, or another one")
+        raise ValueError("--vit extends a model; add --init tiny, or another model")
     config = _with(STAGES[args.stage], args.set)
     if args.hold_out:
         config = replace(config, leave_out=tuple(args.hold_out))
@@ -228,7 +232,7 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
         return config, grow(model, config.preset, config.seed)
     if args.stage in {**TINY, **BASE}:  # they add to the model before them
         if wanted.vit != "none" and own.vit == "none":
-            raise ValueError(f"{config.preset} has a vision transformer and {args.init} has none; say --vit")
+            raise ValueError(f"{config.preset} has a vision transformer and {args.init} has none; add --vit")
         if wanted.key_positions and not own.key_positions:
             return config, add_positions(model, config.preset, open_samples(args.data, config), config.seed)
         if wanted.unit_keys and not own.unit_keys:
@@ -257,7 +261,7 @@ def _with(config: _Config, settings: list[str]) -> _Config:
 
 @contextmanager
 def _on_sigterm() -> Iterator[Callable[[], bool]]:
-    """Within, SIGTERM ends nothing; what is given says whether there was one."""
+    """Catch SIGTERM; yield a function that returns whether the signal arrived."""
     received: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
     try:
@@ -270,11 +274,11 @@ def _on_sigterm() -> Iterator[Callable[[], bool]]:
 def _bar(
     config: TrainConfig | ClickConfig, args: argparse.Namespace, quiet: bool
 ) -> Iterator[Callable[[Progress | ClickProgress], None]]:
-    """What is to be told of each iteration: a progress bar on a terminal."""
+    """Yield a function that reports an iteration, in a progress bar on a terminal."""
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
     end = min(args.iterations or config.iterations, config.iterations)
-    # disable=None: on a terminal alone
+    # disable=None: only on a terminal
     bar: Any = tqdm(total=end, unit="it", leave=False, disable=quiet or None)
 
     def report(progress: Progress | ClickProgress) -> None:

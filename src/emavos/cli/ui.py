@@ -42,7 +42,7 @@ def add(commands: Commands) -> None:
         "--mask",
         type=Path,
         metavar="PNG|DIR",
-        help="masks that VIDEO begins with, as of `emavos segment`",
+        help="masks to start from, as for `emavos segment`",
     )
     add_damaged_argument(parser, "do not open it")
     parser.add_argument(
@@ -54,7 +54,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--prompter",
         metavar="MODULE:FUNCTION",
-        help="your own function for clicks in place of the model's head: see docs/clicks.md",
+        help="your own function for clicks, instead of the model's head; see docs/clicks.md",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The mask of one object from clicks, a box, scribbles or an earlier mask, on the key encoder's features."""
+"""Masks of single objects from clicks, boxes, scribbles or earlier masks."""
 
 from emavos.clicks.model import ClickHead
 from emavos.clicks.prompt import Prompt

@@ -19,7 +19,7 @@ _DETAIL = 16
 
 
 class Seen(NamedTuple):
-    """What the head makes of frames before the first click, once a frame."""
+    """The maps of frames, computed once per frame, before the first click."""
 
     embedding: Tensor  # (B, E, 2h, 2w), of unit length
     fusion: tuple[Tensor, Tensor]  # what f16 adds in the fusion's first block, see `_from_frame`
@@ -30,13 +30,14 @@ class Seen(NamedTuple):
 
 
 class ClickHead(nn.Module):
-    """Prompts of one object a frame, fused with f16, then a decoder like the network's with f8 and f4.
+    """Predicts the mask of one object per frame from prompts and the features of a trained network.
 
-    Disks, box and mask are planes at stride 4; three convolutions bring them to stride 16, where what looks
-    like the clicked places is known as well. Fusion and decoder have the shapes of the network's own, and
-    begin with its weights: see `ClickHead.of`.
+    Points, box and mask of the prompts are planes at stride 4. Three convolutions reduce the planes to stride
+    16, beside maps of how similar each cell is to the clicked cells. The result is fused with f16 and
+    decoded with f8 and f4. Fusion and decoder have the shapes of the network's own and start with the
+    network's weights: see `ClickHead.of`.
 
-    config: of the network whose features these are.
+    config: of the network.
     """
 
     def __init__(self, config: STCNConfig, channels: tuple[int, int, int]) -> None:
@@ -69,14 +70,14 @@ class ClickHead(nn.Module):
 
     @classmethod
     def of(cls, network: STCN) -> ClickHead:
-        """A head for the features of a network, whose fusion and decoder are copies of the network's."""
+        """A head for a network, with copies of the network's fusion and decoder."""
         head = cls(network.config, network.key_encoder.trunk.channels)
         head.fusion.load_state_dict(network.value_encoder.fusion.state_dict())
         head.decoder.load_state_dict(network.decoder.state_dict())
         return head
 
     def see(self, frames: Tensor, features: Features) -> Seen:
-        """What is the same for every click on frames (B, 3, H, W), normalised."""
+        """The maps that all clicks on a frame share. frames: (B, 3, H, W), normalised."""
         up = _twice(self.embed16(features.f16))
         decoder = self.decoder
         return Seen(
@@ -89,7 +90,7 @@ class ClickHead(nn.Module):
         )
 
     def forward(self, seen: Seen, prompts: Prompts) -> Tensor:
-        """Logits (B, 1, H / 2, W / 2) that a pixel is the object's."""
+        """Logits (B, 1, H / 2, W / 2) of the object."""
         fusion, decoder = self.fusion, self.decoder
         e4 = self.down4(planes_of(prompts)).relu()
         alike = likeness(seen.embedding, prompts)
@@ -108,14 +109,17 @@ def _twice(x: Tensor) -> Tensor:
 
 
 def _from_frame(block: ResBlock, shared: Tensor) -> tuple[Tensor, Tensor]:
-    """What maps of frames, a block's last input channels, add to its first convolution and to its skip."""
+    """The share of a frame's maps in a block: in its first convolution and in its skip.
+
+    shared: (B, C, h, w), the last input channels of the block.
+    """
     own = block.conv1.in_channels - shared.shape[1]
     hidden = _convolve(block.conv1, shared.relu(), slice(own, None), biased=True)
     return hidden, _convolve(block.skip, shared, slice(own, None), biased=True)
 
 
 def _with_frame(block: ResBlock, x: Tensor, shared: tuple[Tensor, Tensor]) -> Tensor:
-    """A block of the maps of objects, its first input channels, and of what `_from_frame` made of frames."""
+    """The output of a block. x: the first input channels; shared: the rest, from `_from_frame`."""
     own = slice(0, x.shape[1])
     hidden = _convolve(block.conv1, x.relu(), own) + shared[0]
     return block.conv2(hidden.relu()) + _convolve(block.skip, x, own) + shared[1]

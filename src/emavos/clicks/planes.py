@@ -1,4 +1,4 @@
-"""What a user said of an object, as maps that a convolution can read."""
+"""Prompts as maps, to be read by convolutions."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _NEAR, _FAR = 4.0, 16.0  # cells over which nearness to a click falls to 1/e
 
 
 class Prompts(NamedTuple):
-    """What is said of one object in each of B frames, in pixels of the padded working frames."""
+    """The prompts of one object in each of B frames, in pixels of the padded working frames."""
 
     points: Tensor  # (B, N, 2), x and y
     labels: Tensor  # (B, N): 1 the object, 0 not the object, -1 no point
     box: Tensor  # (B, 4), left, top, right, bottom; NaN: no box
-    mask: Tensor  # (B, 1, H / 4, W / 4), how probable the object was before; 0 where nothing is known
-    known: Tensor  # (B,), 1 where that mask means something, else 0
+    mask: Tensor  # (B, 1, H / 4, W / 4), earlier probability of the object; 0 if unknown
+    known: Tensor  # (B,), 1 if there is an earlier mask, else 0
 
 
 def planes_of(prompts: Prompts) -> Tensor:
     """The prompts as (B, PLANES, H / 4, W / 4), each in [0, 1].
 
-    Disks and nearness of points that are the object, and of points that are not; the box, inside and outside;
-    the mask, and whether there is one.
+    Planes of points on the object: disks, and two maps of nearness. The same of points beside the object.
+    Then the inside and the outside of the box, the earlier mask, and whether there is an earlier mask.
     """
     height, width = prompts.mask.shape[2:]
     parts = []
@@ -42,7 +42,7 @@ def planes_of(prompts: Prompts) -> Tensor:
 
 
 def box_plane(box: Tensor, height: int, width: int) -> Tensor:
-    """(B, h, w): the share of each cell that is inside the box (B, 4); 0 where there is none."""
+    """(B, h, w): the share of each cell inside the box (B, 4); 0 if there is no box."""
     cells = box.nan_to_num(nan=0.0) / STRIDE
     x, y = (torch.arange(n, device=box.device, dtype=box.dtype) for n in (width, height))
     across = (torch.minimum(cells[:, 2:3], x + 1) - torch.maximum(cells[:, 0:1], x)).clamp(0, 1)
@@ -51,7 +51,7 @@ def box_plane(box: Tensor, height: int, width: int) -> Tensor:
 
 
 def _distance(points: Tensor, wanted: Tensor, height: int, width: int) -> Tensor:
-    """(B, h, w): cells from the centre of each to the nearest point (B, N, 2) that is wanted (B, N)."""
+    """(B, h, w): distance of each cell, in cells, to the nearest point (B, N, 2) that is wanted (B, N)."""
     cells = points / STRIDE
     x, y = (torch.arange(n, device=points.device, dtype=points.dtype) + 0.5 for n in (width, height))
     nearest = points.new_full((len(points), height, width), 1e6)
@@ -65,10 +65,12 @@ def _distance(points: Tensor, wanted: Tensor, height: int, width: int) -> Tensor
 
 
 def likeness(embedding: Tensor, prompts: Prompts) -> Tensor:
-    """How much each cell of stride 8 looks like what the prompts are on: (B, LIKENESS, 2h, 2w), in [0, 1].
+    """How similar each cell of stride 8 is to the cells of the prompts: (B, LIKENESS, 2h, 2w), in [0, 1].
 
-    embedding: (B, E, 2h, 2w), of unit length. Of points that are the object the most and the mean, of points
-    that are not the most; of the earlier mask, of the box, and of what is outside the box.
+    Channels: the most and the mean over points on the object, the most over points beside the object, then
+    the similarity to the mean of the earlier mask, of the box, and of the surroundings of the box.
+
+    embedding: (B, E, 2h, 2w), of unit length.
     """
     size = embedding.shape[2:]
     extent = torch.tensor([size[1], size[0]], device=embedding.device, dtype=embedding.dtype) * 8

@@ -1,4 +1,4 @@
-"""What a user says of one object: clicks, scribbles, a box, an earlier mask; checked once, here."""
+"""The prompt of one object: clicks, scribbles, a box, an earlier mask. All input is checked here."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _MOST = 4096  # clicks
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """What is said of one object in one frame, in pixels of the frame.
+    """The clicks, box and earlier mask of one object in one frame, in pixels of the frame.
 
-    points: (N, 2) float32, x and y, from the left and the top; the centre of the first pixel is (0.5, 0.5).
-    labels: (N,) int64, 1 the object, 0 not the object.
+    points: (N, 2) float32, x and y from the left and the top; the centre of the first pixel is (0.5, 0.5).
+    labels: (N,) int64, 1 on the object, 0 beside the object.
     box: left, top, right and bottom, or None.
-    mask: (H, W) float32, how probable each pixel was before, or None.
+    mask: (H, W) float32, the earlier probability of each pixel, or None.
     """
 
     points: np.ndarray
@@ -48,7 +48,7 @@ def make_prompt(
 ) -> Prompt:
     """A prompt for a frame of `size` (H, W): arguments as for `SeenFrame.click`.
 
-    Raises ValueError that says what was given when it does not fit the frame, or when nothing is given.
+    Raises ValueError as `SeenFrame.click` does.
     """
     clicks = _points("points", points, size)
     said = _labels("labels", labels, len(clicks), "points")
@@ -59,20 +59,22 @@ def make_prompt(
         along = _along(line)
         clicks, said = np.concatenate([clicks, along]), np.concatenate([said, np.full(len(along), label)])
     if len(clicks) > _MOST:
-        raise ValueError(f"there are {len(clicks)} clicks, with those along scribbles; give {_MOST} at most")
+        raise ValueError(
+            f"there are {len(clicks)} clicks, with the points along scribbles; {_MOST} are the most"
+        )
     corners = None if box is None else _box(box, size)
     before = None if mask is None else _mask(mask, size)
     if not len(clicks) and corners is None:
-        raise ValueError("nothing says where the object is; give points, scribbles or a box")
+        raise ValueError("there is no click on the object; pass points, scribbles or a box")
     if corners is None and before is None and not said.any():
         raise ValueError(
-            "all points say what is not the object; give one that is on it (label 1), a box or a mask"
+            "all points are beside the object (label 0); pass a point on it (label 1), a box or a mask"
         )
     return Prompt(clicks.astype(np.float32), said, corners, before)
 
 
 def to_prompts(prompt: Prompt, working: WorkingFrame) -> Prompts:
-    """A prompt in pixels of the padded working frame, as the head takes it, on its device."""
+    """A prompt for the head: in pixels of the padded working frame, on the device of the frame."""
     device = working.pixels.device
     height, width = working.size
     rows, columns = working.crop[1], working.crop[2]
@@ -139,7 +141,7 @@ def _lines(scribbles: Any) -> Sequence[Any]:
 
 
 def _along(line: np.ndarray) -> np.ndarray:
-    """Clicks along a line of points (N, 2), so near that their disks make a stroke."""
+    """Clicks along a line of points (N, 2), so close that their disks form a stroke."""
     parts = [line[:1]]
     for start, end in pairwise(line):
         count = max(math.ceil(np.hypot(*(end - start)) / _SPACING), 1)
@@ -162,7 +164,7 @@ def _box(box: Any, size: tuple[int, int]) -> tuple[float, float, float, float]:
 
 
 def _mask(mask: Any, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) float32: of probabilities as they are, of ids where they are not 0."""
+    """(H, W) float32: the probabilities unchanged, or 1 for each pixel with an id."""
     if isinstance(mask, Tensor):
         mask = mask.detach().cpu().numpy()
     if isinstance(mask, np.ndarray) and mask.dtype.kind == "f":

@@ -1,4 +1,4 @@
-"""Clicks as a person would make them, from the truth: to train and to measure with.
+"""Simulated clicks of a person, drawn from the ground truth, for training and measurements.
 
 Sofiiuk et al., "Reviving Iterative Training with Mask Guidance for Interactive Segmentation", 2021.
 """
@@ -11,9 +11,9 @@ from torch import Tensor
 
 
 def distance_inside(mask: Tensor) -> Tensor:
-    """Distance of each pixel of masks (..., H, W) of bool to the nearest that is outside; 0 outside.
+    """Euclidean distance of each pixel of masks (..., H, W) of bool to the nearest pixel outside; 0 outside.
 
-    Exact and Euclidean, in pixels; what is beyond the border of the frame is outside.
+    Distances are exact, in pixels. Everything beyond the border of the frame is outside.
     """
     *_, height, _ = mask.shape
     row = torch.arange(1, height + 1, device=mask.device).view(-1, 1)
@@ -35,10 +35,11 @@ def distance_inside(mask: Tensor) -> Tensor:
 def next_click(
     mask: Tensor, truth: Tensor, rng: np.random.Generator | None = None
 ) -> tuple[float, float, int] | None:
-    """Where a person would click next, as (x, y, label): the middle of what is most wrong.
+    """The next click of a person, (x, y, label), in the middle of the largest error; None if there is none.
 
-    mask, truth: bool (H, W). rng: to click anywhere in the inner half of that, as for training; None: at the
-    pixel farthest from its border, as the field measures. None when nothing is wrong.
+    mask, truth: bool (H, W).
+    rng: to click anywhere in the inner half of the error, as for training; None: click on the pixel farthest
+        from the error's border, as in published measurements.
     """
     wrong = torch.stack([truth & ~mask, mask & ~truth])
     inside = distance_inside(wrong)  # (2, H, W)

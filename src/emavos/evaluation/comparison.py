@@ -14,7 +14,7 @@ from emavos.evaluation.baseline import CopyFirstMask
 from emavos.evaluation.gallery import sections
 from emavos.evaluation.html import Section, html_report
 from emavos.evaluation.layouts import Video, find_videos, seen_categories
-from emavos.evaluation.prediction import Follower, Run, predict
+from emavos.evaluation.prediction import Run, Stepper, predict
 from emavos.evaluation.protocol import Protocol
 from emavos.evaluation.published import Measured
 from emavos.evaluation.report import (
@@ -191,9 +191,9 @@ def _run(
     settings: dict[str, Any] = {"model": model.name}
     before = Run.read(folder)
     predictor = None if model.load is None else model.load()
-    begin: Callable[[], Follower] = CopyFirstMask
+    begin: Callable[[], Stepper] = CopyFirstMask
     if predictor is not None:
-        begin = _follower(predictor, model)
+        begin = _stepper(predictor, model)
         settings |= _settings(predictor, model)
         peak = PeakMemory(predictor.device)
     settings |= {"protocol": protocol.name, "binary": protocol.binary}
@@ -206,9 +206,9 @@ def _run(
             if not is_out_of_memory(error):
                 raise
             raise ValueError(f"out of memory; try a smaller --size or --max-frames ({name})") from error
-    followed = before is None or before.timings != run.timings
-    if predictor is not None and (followed or run.parameters is None):  # None if killed after the last video
-        measured = peak.mb() if followed else None
+    tracked = before is None or before.timings != run.timings
+    if predictor is not None and (tracked or run.parameters is None):  # None if killed after the last video
+        measured = peak.mb() if tracked else None
         run.peak_mb = run.peak_mb if measured is None else max(measured, run.peak_mb or 0)
         run.parameters = sum(parameter.numel() for parameter in predictor.model.parameters())
         run.machine = describe(predictor.device)
@@ -216,7 +216,7 @@ def _run(
     return run
 
 
-def _follower(predictor: Predictor, model: Model) -> Callable[[], Follower]:
+def _stepper(predictor: Predictor, model: Model) -> Callable[[], Stepper]:
     """Returns a function to begin a video: a plain session, or `Views` if several views are averaged."""
     if not model.flip and tuple(model.scales) == (1.0,):
         return predictor.session

@@ -85,7 +85,7 @@ def check_ids(name: str, pred: AnyMask, objects: Collection[int]) -> None:
     raise ValueError(
         f"{name}: pred has id {', '.join(map(str, foreign))} but truth has "
         f"{'only object 1' if [*objects] == [1] else wanted}; "
-        "renumber pred, or use binary=True where 255 is the object"
+        "renumber pred, or use binary=True if 255 is the object"
     )
 
 

@@ -87,7 +87,7 @@ class Video:
                 new = np.where(np.isin(mask, fresh), mask, 0).astype(np.int32) if fresh else None
             if not seen and index == max(given):
                 raise ValueError(
-                    f"{given[index]} has no object; where 255 is not void but the object, use --binary"
+                    f"{given[index]} has no object; if 255 is the object and not void, use --binary"
                 )
             yield path, new
 

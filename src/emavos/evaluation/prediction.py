@@ -24,13 +24,13 @@ RUN_NAME = "run.json"
 
 
 class Answer(Protocol):
-    """The result of a follower for one frame: at least a mask (H, W) of ids. A `Result` is one."""
+    """The result of one step: at least a mask (H, W) of ids. A `Result` is one."""
 
     @property
     def mask(self) -> IdMask: ...
 
 
-class Follower(Protocol):
+class Stepper(Protocol):
     """Anything that tracks the objects of one video frame by frame. A `Session` is one."""
 
     def step(self, frame: Any, mask: Any = None) -> Answer: ...
@@ -113,7 +113,7 @@ def _is_number(value: object) -> bool:
 
 def predict(
     videos: Sequence[Video],
-    begin: Callable[[], Follower],
+    begin: Callable[[], Stepper],
     out: str | PathLike[str],
     settings: Mapping[str, Any],
     *,
@@ -122,7 +122,7 @@ def predict(
     """Write `out/<sequence>/<frame>.png` for the wanted frames of each video.
 
     videos: sequences from `find_videos`.
-    begin: returns a new follower for each video, for example `predictor.session`.
+    begin: returns a new object with `step` for each video, for example `predictor.session`.
     out: folder for the masks. The masks of a video appear together once the video is finished, so you can
         stop a run at any time.
     settings: plain values for JSON that decide the masks. Videos finished by an earlier run with equal
@@ -149,7 +149,7 @@ def predict(
             continue
         with _appearing(out / video.name) as stage:
             try:
-                timing = follow_video(video, begin(), stage, each_frame)
+                timing = track_video(video, begin(), stage, each_frame)
             except FloatingPointError as error:
                 raise FloatingPointError(f"{video.name}, {error}") from error
         run.timings[video.name] = replace(timing, data=data)
@@ -168,9 +168,9 @@ def data_sha256(video: Video) -> str:
     return digest.hexdigest()
 
 
-def follow_video(
+def track_video(
     video: Video,
-    follower: Follower,
+    stepper: Stepper,
     folder: Path,
     each_frame: Callable[[Video, int], None] = lambda video, done: None,
 ) -> Timing:
@@ -182,7 +182,7 @@ def follow_video(
                 have, want = ("{}x{}".format(*x.shape[:2]) for x in (given, frame))
                 raise ValueError(f"the mask of {path} is {have} but the frame is {want} (height x width)")
             start = time.perf_counter()
-            mask = follower.step(frame, given).mask  # `mask` is on the CPU, so an accelerator has finished
+            mask = stepper.step(frame, given).mask  # `mask` is on the CPU, so an accelerator has finished
             seconds += time.perf_counter() - start
             count += 1
             if path.stem in wanted:

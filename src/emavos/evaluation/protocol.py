@@ -77,7 +77,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
             Protocol(
                 "davis-like",
                 max_frames=_FLAT,
-                about="any folder of JPEGImages and Annotations, followed as `emavos segment` does",
+                about="any folder of JPEGImages and Annotations, tracked as by `emavos segment`",
             ),
             replace(
                 _DAVIS,

@@ -235,7 +235,7 @@ def _score(
         if index == 0:
             if not begins:
                 raise ValueError(
-                    f"{name}: truth has no object; where 255 is not void but the object, use binary=True"
+                    f"{name}: truth has no object; if 255 is the object and not void, use binary=True"
                 )
             continue
         check_ids(name, pred_ids, begins)

@@ -77,9 +77,8 @@ def read_masks(
         number, certain = _frame_of(one.name, whole, by_number)
         if number is None or not _there(number, whole):
             raise ValueError(
-                f"{one.told} is for frame {one.name}, which there is not; name masks as their frames, of "
-                f"which "
-                f"the first is {whole.name(0)}"
+                f"{one.told} is for frame {one.name}, which the video does not have; name masks like their "
+                f"frames, of which the first is {whole.name(0)}"
             )
         index = frames.place(number)
         if index is None or not _there(index, frames):
@@ -104,7 +103,7 @@ def read_masks(
     if not masks:
         raise ValueError(f"{given[0].told} is empty: every pixel is 0, the background")
     if numbered:
-        _tell(f"masks are taken for frames by the number in their names: {_some(numbered)}")
+        _tell(f"masks are matched to frames by the number in their names: {_some(numbered)}")
     if empty:
         _tell(f"masks without an object are left out: {_some(empty)}")
     return masks

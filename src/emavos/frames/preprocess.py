@@ -108,7 +108,7 @@ def normalize(frame: Tensor) -> Tensor:
 
 
 def denormalize(frame: Tensor) -> Tensor:
-    """What `normalize` did, undone."""
+    """The inverse of `normalize`."""
     mean, std = (x.to(frame.device, non_blocking=True) for x in (IMAGENET_MEAN, IMAGENET_STD))
     return frame * std.view(3, 1, 1) + mean.view(3, 1, 1)
 

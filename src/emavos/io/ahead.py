@@ -36,7 +36,7 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
     """The items, prefetched in a thread. The thread sees the caller's context variables."""
     source, context = iter(items), copy_context()
 
-    def following() -> T:
+    def read_next() -> T:
         return next(source, _END)
 
     pool = ThreadPoolExecutor(1, "emavos-read")
@@ -44,7 +44,7 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
     try:
         while True:
             while len(waiting) < _ITEMS:
-                waiting.append(pool.submit(context.run, following))
+                waiting.append(pool.submit(context.run, read_next))
             item = waiting.popleft().result()
             if item is _END:
                 return

@@ -46,7 +46,7 @@ def ids_of_picture(image: Image.Image, name: str = "the mask") -> IdMask:
         if not ours and _looks_antialiased(mask):
             raise ValueError(
                 f"{name} looks anti-aliased or compressed: {len(np.unique(mask))} different ids, most of "
-                "them on edges alone; draw it without smoothing and save it as a PNG"
+                "them only on edges; draw it without smoothing and save it as a PNG"
             )
         return mask
     pixels = np.array(image.convert("RGBA" if image.has_transparency_data else "RGB")).astype(np.uint32)

@@ -182,18 +182,17 @@ def pixels_of(image: Image.Image, name: str = "the frame", window: Window | None
             scaled = np.nan_to_num((gray.astype(np.float64) - low) * 255 / (high - low)).clip(0, 255)
             return np.repeat((scaled + 0.5).astype(np.uint8)[..., None], 3, axis=2)
         if gray.dtype.kind == "f" or gray.min() < 0 or gray.max() > 0xFFFF:
-            raise ValueError(f"{name} has 32 bits a channel; say what is black and white: --window LOW,HIGH")
+            raise ValueError(f"{name} has 32 bits per channel; choose black and white: --window LOW,HIGH")
         if 0 < (bits := int(gray.max()).bit_length()) <= 14:
             notice(
-                f"a picture of 16 bits uses the lower {bits} alone and is seen nearly black; say what is "
-                f"white, for "
-                f"all frames: --window 0,{2**bits - 1}, or open_frames(..., window=(0, {2**bits - 1}))",
+                f"a 16-bit picture uses only the lower {bits} bits and looks nearly black; choose white "
+                f"for all frames: --window 0,{2**bits - 1}, or open_frames(..., window=(0, {2**bits - 1}))",
                 stacklevel=2,
             )
         gray = ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2)
     if window is not None:
-        raise ValueError(f"{name} has 8 bits a channel; a window is for gray of 16 or 32 bits")
+        raise ValueError(f"{name} has 8 bits per channel; a window is for gray of 16 or 32 bits")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)

@@ -114,7 +114,7 @@ def open_reel(source: FrameSource) -> Iterator[Reel]:
         return
     if reel is None:
         raise ValueError(
-            "the frames are a stream, which comes once and in its order; going backward takes a folder, a "
-            "video file or a list"
+            "the frames are a stream, which can be read only once and in order; to track backward, pass a "
+            "folder, a video file or a list"
         )
     yield reel

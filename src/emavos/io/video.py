@@ -174,7 +174,7 @@ class VideoSource(FrameSource):
             kinds = ", ".join(
                 sorted({"a picture" if s.type == "video" else str(s.type) for s in container.streams})
             )
-            held = f"is no video: it holds {kinds} alone" if kinds else _NO_VIDEO
+            held = f"is no video: it has only {kinds}" if kinds else _NO_VIDEO
             raise ValueError(f"{self.path} {held}")
         known = [stream for stream in streams if stream.codec_context is not None]
         if not known:
@@ -197,7 +197,7 @@ class VideoSource(FrameSource):
         why = f"frame {read} {fault}" if fault == _DAMAGED else f"it {fault}"
         return ValueError(
             f"{self.path} is damaged or cut off: {read}{declared} frames could be read ({why}); "
-            'to go on with what can be read, --damaged keep, or open_frames(..., damaged="keep")'
+            'to keep the readable frames, use --damaged keep, or open_frames(..., damaged="keep")'
         )
 
 

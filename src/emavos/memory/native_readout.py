@@ -31,7 +31,7 @@ def obstacle(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> str | N
         if x.device.type != "cpu":
             return f"{name} is on {x.device}, not on the CPU"
         if x.dtype != torch.float32 and name != "values":  # PyTorch sums the values
-            return f"{name} is {x.dtype}; float32 alone can be read"
+            return f"{name} is {x.dtype}; only float32 can be read"
         if torch.is_grad_enabled() and x.requires_grad:
             return f"it has no gradient and {name} requires one"
     if sys.platform == "win32" or _compiler() is None:

@@ -1,4 +1,4 @@
-"""The exponential moving average of a model's weights: what training ends with, without its last jitter."""
+"""The exponential moving average of a model's weights: smoother than the weights of the last iteration."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """average = decay * average + (1 - decay) * weights, after each iteration; early on the decay is smaller.
+    """average = decay * average + (1 - decay) * weights, after each iteration.
 
-    decay: in (0, 1). At update n it is at most (1 + n) / (10 + n), so that the start is soon forgotten.
+    decay: in (0, 1). The decay of update n is at most (1 + n) / (10 + n), so that the average soon forgets
+        the first weights.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -21,7 +22,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the weights as they are now."""
+        """Update the average with the current weights."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, parameter in model.named_parameters():
             self.weights[name].lerp_(parameter, 1 - decay)
@@ -29,6 +30,6 @@ class WeightAverage:
 
     @torch.no_grad()
     def put_into(self, model: nn.Module) -> None:
-        """Give the model the average in place of its weights."""
+        """Replace the weights of the model by the average."""
         for name, parameter in model.named_parameters():
             parameter.copy_(self.weights[name])

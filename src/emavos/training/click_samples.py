@@ -1,4 +1,4 @@
-"""What the click head learns from: one object in a window on a picture, and the first prompts for it."""
+"""Training samples of the click head: one object in a window of a picture, and the first prompts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from emavos.data.videos import Videos
 from emavos.frames import normalize
 
 SLOTS = 32  # points of a sample at most
-_LEAST = 0.004  # of a window, that an object takes at least
+_LEAST = 0.004  # share of a window that an object covers at least
 _TRIES = 6
 
 
 @dataclass
 class ClickSample:
-    """A window and what is said of its object before the first simulated click."""
+    """A window of a picture, and the prompts of its object before the first simulated click."""
 
     frame: Tensor  # (3, S, S), normalised
     truth: Tensor  # (S, S) of bool
@@ -147,13 +147,13 @@ def _grown(mask: Tensor, reach: int) -> Tensor:
 
 
 def _click(mask: Tensor, truth: Tensor, rng: np.random.Generator | None) -> list[tuple[float, float, int]]:
-    """The next click, found at half the size; none when nothing is wrong there."""
+    """The next click, chosen at half the size; none if there is no error."""
     click = next_click(mask[::2, ::2], truth[::2, ::2], rng)
     return [] if click is None else [(2 * click[0], 2 * click[1], click[2])]
 
 
 def prompts_of(samples: Sequence[ClickSample], masks: Tensor | None = None) -> Prompts:
-    """The prompts of samples of one size. masks: (B, 1, S / 4, S / 4), in place of theirs."""
+    """The prompts of samples of one size. masks: (B, 1, S / 4, S / 4), instead of the samples' own."""
     size = samples[0].truth.shape[0]
     points, labels = torch.zeros(len(samples), SLOTS, 2), torch.full((len(samples), SLOTS), -1)
     box = torch.full((len(samples), 4), float("nan"))

@@ -1,4 +1,4 @@
-"""Training of a click head on the features of a trained network, which stay as they are."""
+"""Training of a click head on the features of a trained network. The network does not change."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class ClickConfig:
     iterations: int = 600
     lr: float = 4e-4  # of fusion and decoder, which begin as the network's
     new_lr: float = 2e-3  # of the other layers
-    warmup: int = 8  # iterations in which both rise to these; then they fall as half a cosine
+    warmup: int = 8  # iterations until both rates reach these values; then they fall as half a cosine
     batches: tuple[tuple[int, int], ...] = ((192, 8), (256, 5))  # (pixels, samples), in turn
-    rounds: int = 3  # of a batch: a mask, a step of learning, the next click where the mask is wrong
+    rounds: int = 3  # per batch: predict a mask, learn from its errors, click on the largest error
     leave_out: tuple[str, ...] = HELD_OUT
     seed: int = 0
 
@@ -92,7 +92,7 @@ class ClickConfig:
 
 
 class ClickProgress(NamedTuple):
-    """What one iteration did."""
+    """The figures of one iteration."""
 
     iteration: int
     loss: float  # mean of its rounds
@@ -101,7 +101,7 @@ class ClickProgress(NamedTuple):
 
 
 class StillsApart(StaticImages):
-    """Still images, but for those that are set apart to measure on; or these only."""
+    """Still images without the ones set apart for measurements, or only these."""
 
     def __init__(self, root: Path, measured: bool = False) -> None:
         super().__init__(root)
@@ -114,7 +114,7 @@ class StillsApart(StaticImages):
 
 
 class WholeClips(Clips):
-    """Clips without those whose masks leave out things that move, or are of regions rather than objects."""
+    """Clips, except sets whose masks omit moving things or show regions instead of objects."""
 
     def __init__(self, root: Path, leave_out: Sequence[str]) -> None:
         super().__init__(root, leave_out)
@@ -152,16 +152,18 @@ def train_clicks(
     stopping: Callable[[], bool] | None = None,
     report: Callable[[ClickProgress], None] | None = None,
 ) -> ClickHead:
-    """Train a head in place on pictures in `data`; returns it with averaged weights.
+    """Train a head in place on pictures in `data`; returns the head with averaged weights.
 
-    network: whose features the head reads, on the device of the head; it stays as it is.
-    data: a folder of static/, more/static/, clips/ and more/clips/, or of some of these.
-    out: a folder for `checkpoint.safetensors`, from which the same call goes on, and `log.csv`.
-    stop: end after this iteration, to go on later.
-    stopping: asked after each iteration; if it returns True the run is saved and ends, to go on later.
+    If `out` has a checkpoint, the run continues from there.
+
+    network: computes the features, on the device of the head; does not change.
+    data: a folder with static/, more/static/, clips/ and more/clips/, or some of these.
+    out: a folder for `checkpoint.safetensors` and `log.csv`.
+    stop: end after this iteration, to continue later.
+    stopping: called after each iteration; if it returns True, the run is saved and ends.
     report: called after each iteration.
 
-    Raises ValueError when there are no pictures or the checkpoint is of another run; FloatingPointError when
+    Raises ValueError if there are no pictures or the checkpoint is of another run, and FloatingPointError if
     the loss is not finite.
     """
     data, path = Path(data), Path(out) / "checkpoint.safetensors"
@@ -207,9 +209,9 @@ class _Learner:
     def learn(
         self, network: STCN, samples: Sequence[ClickSample], iteration: int
     ) -> tuple[list[float], float]:
-        """The loss of each round, and the overlap of the masks of the last.
+        """The loss of each round, and the overlap of the masks of the last round.
 
-        Each mask is learnt from, then clicked on, as a user would; the next round sees it and all clicks.
+        After each round, a simulated user clicks on the masks. The next round gets the masks and all clicks.
         """
         rng = np.random.default_rng((self.config.seed, iteration))
         device = next(self.head.parameters()).device
@@ -237,7 +239,7 @@ class _Learner:
         return losses, overlap_of(prob, truth)
 
     def save(self, path: Path, iteration: int) -> None:
-        """All that goes on from here: `iteration` is the next one to run."""
+        """Write a checkpoint. iteration: the next one to run."""
         named = dict(self.head.named_parameters())
         tensors = {f"model.{name}": p.detach() for name, p in named.items()}
         tensors |= {f"average.{name}": p for name, p in self.average.weights.items()}
@@ -247,7 +249,7 @@ class _Learner:
         write_tensors(path, {name: x.contiguous() for name, x in tensors.items()}, metadata)
 
     def resume(self, path: Path) -> int:
-        """Put back what `save` wrote; returns the next iteration. How many there are may have changed."""
+        """Restore a checkpoint; returns the next iteration. The number of iterations may have changed."""
         what = f"{path} is damaged, or no checkpoint of a click head"
         check_file(path, "a checkpoint")
         named = dict(self.head.named_parameters())
@@ -277,9 +279,9 @@ class _Learner:
 
 
 def loss_of(head: ClickHead, seen: Seen, prompts: Prompts, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss of the masks that a head gives, and their probabilities (B, 1, S / 2, S / 2).
+    """The loss of a head's masks, and their probabilities (B, 1, S / 2, S / 2).
 
-    Cross entropy, where pixels that are right already count little (RITM's focal loss), and Dice.
+    The loss is Dice plus a cross entropy in which correct pixels have little weight (RITM's focal loss).
 
     truth: (B, S, S) of bool.
     """
@@ -303,7 +305,7 @@ def overlap_of(prob: Tensor, truth: Tensor) -> float:
 
 
 def add_clicks(samples: Sequence[ClickSample], prob: Tensor, rng: np.random.Generator) -> None:
-    """Give each sample the click that a person would make on its mask, prob (B, 1, S / 2, S / 2)."""
+    """Add the next simulated click to each sample. prob: (B, 1, S / 2, S / 2), of the masks."""
     for sample, mask in zip(samples, prob[:, 0] > 0.5, strict=True):
         click = next_click(mask, sample.truth[::2, ::2], rng)
         if click is not None:

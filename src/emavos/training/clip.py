@@ -13,7 +13,7 @@ from emavos.models import STCN, Features, aggregate_logits
 from emavos.models.stcn import STRIDE
 
 
-class Followed(NamedTuple):
+class ClipOutput(NamedTuple):
     """The network's output for one frame, for B clips with O objects."""
 
     logits: Tensor  # (B, 1 + O, H, W), log-odds whose softmax is the aggregated probability
@@ -23,14 +23,14 @@ class Followed(NamedTuple):
 
 
 class ClipNetwork(nn.Module):
-    """`follow_clip` as a module, for DistributedDataParallel."""
+    """`track_clip` as a module, for DistributedDataParallel."""
 
     def __init__(self, model: STCN) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, frames: Tensor, masks: Tensor, valid: Tensor) -> list[Followed]:
-        return follow_clip(self.model, frames, masks, valid)
+    def forward(self, frames: Tensor, masks: Tensor, valid: Tensor) -> list[ClipOutput]:
+        return track_clip(self.model, frames, masks, valid)
 
 
 def clip_logits(model: STCN, frames: Tensor, first: Tensor, valid: Tensor | None = None) -> list[Tensor]:
@@ -39,13 +39,13 @@ def clip_logits(model: STCN, frames: Tensor, first: Tensor, valid: Tensor | None
     model: network.
     frames: (B, T, 3, H, W), normalised.
     first: (B, O, H, W), the masks of frame 0.
-    valid: (B, O), see `follow_clip`.
+    valid: (B, O), see `track_clip`.
     """
     masks = first.unsqueeze(1).expand(-1, frames.shape[1], -1, -1, -1)  # only the first mask is used
-    return [followed.logits for followed in follow_clip(model, frames, masks, valid)]
+    return [tracked.logits for tracked in track_clip(model, frames, masks, valid)]
 
 
-def follow_clip(model: STCN, frames: Tensor, masks: Tensor, valid: Tensor | None = None) -> list[Followed]:
+def track_clip(model: STCN, frames: Tensor, masks: Tensor, valid: Tensor | None = None) -> list[ClipOutput]:
     """Track the objects of a batch of clips from their first masks; returns T - 1 results.
 
     Each frame reads from all earlier frames.
@@ -53,7 +53,7 @@ def follow_clip(model: STCN, frames: Tensor, masks: Tensor, valid: Tensor | None
     model: network.
     frames: (B, T, 3, H, W), normalised.
     masks: (B, T, O, H, W), ground truth. The network sees only frame 0; the masks of later memory frames are
-        used only for `Followed.matched`.
+        used only for `ClipOutput.matched`.
     valid: (B, O), 1 for objects, 0 for empty planes, whose probability is kept at zero; None if all are
         objects.
     """
@@ -80,7 +80,7 @@ def follow_clip(model: STCN, frames: Tensor, masks: Tensor, valid: Tensor | None
         each = model.decode(readout, now).float().sigmoid()
         logits = aggregate_logits(each if valid is None else each * valid[:, :, None, None])
         prob = logits.softmax(dim=1)[:, 1:]
-        results.append(Followed(logits, matched, *_softness(affinity)))
+        results.append(ClipOutput(logits, matched, *_softness(affinity)))
     return results
 
 

@@ -1,4 +1,4 @@
-"""The stages there are: of the embedded model, of STCN and the paper, of one's own clips."""
+"""The stages of training: for the embedded models, for STCN and the paper, and for your own clips."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from emavos.training.config import TrainConfig
 
 DAVIS_HELD_OUT = ("breakdance-flare", "drift-turn", "horsejump-low", "mallard-water")  # of DAVIS 2016 train
-HELD_OUT = (  # all clips of docs/measure/quality/suite.py, by which checkpoints are chosen
+HELD_OUT = (  # all clips of docs/measure/quality/suite.py, used to choose checkpoints
     *DAVIS_HELD_OUT,
     "davis17_schoolgirls",
     "sbi_IBMtest2_0002",
@@ -22,7 +22,7 @@ HELD_OUT = (  # all clips of docs/measure/quality/suite.py, by which checkpoints
     "ytvos_003234408d",
 )
 
-_TINY_SATURATED: Mapping[str, TrainConfig] = {  # each starts from the result of the one before
+_TINY_SATURATED: Mapping[str, TrainConfig] = {  # each stage starts from the result of the previous one
     "tiny-1": TrainConfig(
         iterations=1600,
         decay_from=1600,
@@ -66,10 +66,10 @@ _TINY_SATURATED: Mapping[str, TrainConfig] = {  # each starts from the result of
     ),
 }
 
-_MIXED = TrainConfig(  # starts from the result of tiny-3, whose keys did not learn
+_MIXED = TrainConfig(  # starts from the result of tiny-3, whose keys had not learned
     sources=("static", "clips", "more-static"),
     sampling="mixed",
-    iterations=100_000,  # or as many as there is time for: the second stage goes on from any of them
+    iterations=100_000,  # or as many as you have time for: the next stage starts from any checkpoint
     decay_from=100_000,
     lr=3e-4,
     trunk_lr=1e-4,
@@ -122,8 +122,8 @@ BASE: Mapping[str, TrainConfig] = {
     "base-3": replace(_BASE, preset="stcn-base-position", iterations=210, **_LAST, seed=13),
 }
 
-# Cheng et al., NeurIPS 2021, whose recipe Kim and Hong keep. Each goes on from the last: 0, 1, 2 or 0, 3.
-# STCN's scripts set the batch of each of two processes; here it is that of both.
+# Cheng et al., NeurIPS 2021, whose recipe Kim and Hong keep. Each stage continues the last: 0, 1, 2 or 0, 3.
+# STCN's scripts set the batch per process, for two processes; here, batch counts both processes.
 _STILLS = TrainConfig(
     preset="stcn-external-both",
     sources=("static",),
@@ -172,8 +172,8 @@ PAPER: Mapping[str, TrainConfig] = {
     ),
     "2": _MAIN,
     "3": replace(_MAIN, iterations=150_000, decay_from=125_000, seed=3),
-    "paper-pretrained": _MAIN,  # Kim and Hong's protocols: from STCN's weights of stages 0 and 1,
-    "paper-alone": _MAIN,  # and from ImageNet trunks, with no data but these
+    "paper-pretrained": _MAIN,  # Kim and Hong's protocols: after STCN's stages 0 and 1,
+    "paper-alone": _MAIN,  # and from ImageNet trunks, on these data only
 }
 
 OWN: Mapping[str, TrainConfig] = {

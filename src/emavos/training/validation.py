@@ -32,7 +32,7 @@ def validate(model: STCN, sets: Sequence[Clips]) -> dict[str, float]:
 
 
 def score_clip(model: STCN, clips: Clips, video: int, first: int = 0, count: int | None = None) -> float:
-    """Mean J&F of the objects in a clip's frame `first`, over the following frames.
+    """Mean J&F of the objects in a clip's frame `first`, over the later frames.
 
     model: network in evaluation mode.
     clips: set of clips.

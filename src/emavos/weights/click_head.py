@@ -21,13 +21,13 @@ CLICKS_NAME = "clicks.safetensors"
 
 
 def load_clicks(network: STCN, name_or_path: str | os.PathLike[str] | None = None, **hub: Any) -> ClickHead:
-    """The click head of a model, for the features of `network`, on its device.
+    """The click head of a model, for the features of `network`, on the device of `network`.
 
-    name_or_path: of the model, as for `emavos.weights.load_model`, beside whose files `clicks.safetensors`
-        is; or such a file itself.
+    name_or_path: of the model, as for `emavos.weights.load_model`; or a file `clicks.safetensors`.
     hub: revision, cache_dir, token and local_files_only, for a model of the Hub.
 
-    Raises ValueError when the model has no such file, its sha256 is another, or it is for other features.
+    Raises ValueError if the model has no `clicks.safetensors`, and if the file has another sha256 or is for
+    other features.
     """
     sha256 = None
     if name_or_path is not None and os.path.isfile(name_or_path):
@@ -52,19 +52,19 @@ def load_clicks(network: STCN, name_or_path: str | os.PathLike[str] | None = Non
 
 
 def save_clicks(head: ClickHead, path: str | os.PathLike[str], dtype: torch.dtype = torch.float16) -> None:
-    """Write a head into a safetensors file, which `load_clicks` reads."""
+    """Write a head to a safetensors file, for `load_clicks`."""
     state = {name: x.detach().cpu().to(dtype).contiguous() for name, x in head.state_dict().items()}
     write_tensors(Path(path), state)
 
 
 def empty_head(network: STCN) -> ClickHead:
-    """A head for the features of a network, with weights that are to be replaced."""
+    """A head for the features of a network, with random weights to be replaced."""
     with torch.random.fork_rng(devices=[]):  # drawing them would move torch's generator
         return ClickHead(network.config, network.key_encoder.trunk.channels)
 
 
 class LazyHead:
-    """The click head of a model, loaded when it is first asked for; threads may ask at once."""
+    """The click head of a model, loaded at the first call. Safe to call from several threads."""
 
     def __init__(self, network: STCN, name_or_path: str | os.PathLike[str] | None, **hub: Any) -> None:
         self._network, self._place, self._hub = network, name_or_path, hub

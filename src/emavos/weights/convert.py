@@ -78,8 +78,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """
     if torch.__version__ < _SAFE_TORCH:
         raise ImportError(
-            f"torch {torch.__version__} can be made to run code by the file it reads; "
-            f"{os.fspath(path)} is opened by torch 2.10 or newer alone: pip install --upgrade torch"
+            f"a file can make torch {torch.__version__} run code, so only torch 2.10 or newer opens "
+            f"{os.fspath(path)}: pip install --upgrade torch"
         )
     check_file(path, "a checkpoint")
     try:
@@ -87,9 +87,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     except OSError:
         raise
     except Exception:  # torch raises anything here, and its message explains how to open the file unsafely
-        raise ValueError(
-            f"{path} does not hold tensors alone, or is damaged; what else it holds is not read"
-        ) from None
+        raise ValueError(f"{path} has more than tensors, or is damaged; only tensors are read") from None
     if isinstance(content, dict) and isinstance(content.get("network"), dict):
         content = content["network"]
     if not isinstance(content, dict) or not all(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 FPS = 25.0  # frame rate of overlay videos, if the source has none
 
 
-def follow(
+def track(
     predictor: Predictor,
     frames: FrameSource,
     mask: IdMask | dict[int, IdMask] | None,
