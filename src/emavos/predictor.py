@@ -407,7 +407,7 @@ class Predictor:
             resize_ahead = self.device.type == "cpu" and has_spare_core(torch.get_num_threads())
         first = session.index
         if resize_ahead and frames.stored:
-            ready: Iterator[Any] = ahead(_prepared(session, frames, first))
+            ready: Iterator[Any] = ahead(_prepare_each(session, frames, first))
         else:
             ready = islice(read_ahead(frames), first, None)
         for index, frame in enumerate(ready, first):
@@ -428,7 +428,7 @@ def _check_half(place: torch.device, dtype: torch.dtype) -> None:
         raise ValueError("a CPU cannot compute in float16; use float32, or bfloat16 if the CPU has it")
 
 
-def _prepared(session: Session, frames: FrameSource, first: int) -> Iterator[WorkingFrame]:
+def _prepare_each(session: Session, frames: FrameSource, first: int) -> Iterator[WorkingFrame]:
     for index, frame in islice(enumerate(frames), first, None):
         yield session.prepare(frame, index)
 

@@ -192,7 +192,7 @@ def _masks(
         if isinstance(name, int):
             name = f"{name:05d}" if frames is None else frames.name(name)
         if name in seen:
-            raise ValueError(f"{one.told} has a second mask for frame {name}")
+            raise ValueError(f"{one.title} has a second mask for frame {name}")
         seen.add(name)
         yield name, one.read(size)
 

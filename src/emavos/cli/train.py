@@ -176,7 +176,7 @@ def _train_clicks(args: argparse.Namespace) -> None:
     network = load_model(args.init, device=choose_device(args.device))
     torch.manual_seed(config.seed)
     head = ClickHead.of(network) if args.head is None else load_clicks(network, args.head)
-    with _on_sigterm() as told, _bar(config, args, quiet=args.quiet) as report:
+    with _on_sigterm() as terminated, _bar(config, args, quiet=args.quiet) as report:
         train_clicks(
             head.to(choose_device(args.device)),
             network,
@@ -185,10 +185,10 @@ def _train_clicks(args: argparse.Namespace) -> None:
             config,
             save_every=args.save_every,
             stop=args.iterations,
-            stopping=told,
+            stopping=terminated,
             report=report,
         )
-        if told():
+        if terminated():
             raise SystemExit(TERMINATED)
     save_clicks(head, args.out / CLICKS_NAME)
     if not args.quiet:

@@ -34,13 +34,13 @@ class GivenMask:
     """A mask of one frame.
 
     name: of the frame, or its number; None for the first frame.
-    told: description of the mask in errors.
+    title: description of the mask in errors.
     read: returns the ids (H, W) of the mask, from (H, W) of the frame, or None if the size is unknown.
     names: {id: label}, if there are any.
     """
 
     name: str | int | None
-    told: str
+    title: str
     read: Callable[[Size | None], IdMask]
     names: Mapping[int, str] = field(default_factory=dict)
 
@@ -77,7 +77,7 @@ def read_masks(
         number, certain = _frame_of(one.name, whole, by_number)
         if number is None or not _there(number, whole):
             raise ValueError(
-                f"{one.told} is for frame {one.name}, which the video does not have; name masks like their "
+                f"{one.title} is for frame {one.name}, which the video does not have; name masks like their "
                 f"frames, of which the first is {whole.name(0)}"
             )
         index = frames.place(number)
@@ -85,12 +85,12 @@ def read_masks(
             elsewhere.append(str(one.name))
             continue
         if index in masks:
-            raise ValueError(f"{one.told} is for frame {one.name}, which has a mask already")
+            raise ValueError(f"{one.title} is for frame {one.name}, which has a mask already")
         read = one.read(size)
         if not read.any():
             empty.append(str(one.name))
             continue
-        size = check_given(read, size, f"{one.told}, the mask of frame {one.name},")
+        size = check_given(read, size, f"{one.title}, the mask of frame {one.name},")
         masks[index] = read
         if not certain:
             numbered.append(f"{one.name} for frame {frames.name(index)}")
@@ -98,10 +98,10 @@ def read_masks(
         _tell(f"masks of frames that were not chosen are left out: {_some(elsewhere)}")
     if not masks and elsewhere:
         raise ValueError(
-            f"{given[0].told} has no mask of a frame that was chosen; change start, stop or step"
+            f"{given[0].title} has no mask of a frame that was chosen; change start, stop or step"
         )
     if not masks:
-        raise ValueError(f"{given[0].told} is empty: every pixel is 0, the background")
+        raise ValueError(f"{given[0].title} is empty: every pixel is 0, the background")
     if numbered:
         _tell(f"masks are matched to frames by the number in their names: {_some(numbered)}")
     if empty:

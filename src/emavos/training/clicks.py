@@ -184,10 +184,10 @@ def train_clicks(
             csv.writer(file).writerow([f"{value:.5g}" for value in progress])
         if report is not None:
             report(progress)
-        told = stopping is not None and stopping()
-        if told or (iteration + 1) % save_every == 0 or iteration + 1 == end:
+        ending = stopping is not None and stopping()
+        if ending or (iteration + 1) % save_every == 0 or iteration + 1 == end:
             learner.save(path, iteration + 1)
-        if told:
+        if ending:
             break
     learner.average.put_into(head)
     return head.eval()
