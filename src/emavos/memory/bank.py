@@ -158,20 +158,20 @@ class MemoryBank:
         if self.was_given(frame):
             kind = "given"  # an annotated frame stays annotated
         passed = [slot.kind == "temporary" and now is None for slot in self._slots]
-        wrong = [gone or slot.frame == frame for gone, slot in zip(passed, self._slots, strict=True)]
-        left = [place for place, drop in enumerate(wrong) if not drop]
+        dropped = [gone or slot.frame == frame for gone, slot in zip(passed, self._slots, strict=True)]
+        staying = [place for place, drop in enumerate(dropped) if not drop]
         keys = key.flatten(1).T.contiguous()  # (h * w, Ck), as stored: norms after loading are the same bits
         norms = squared_norms(keys)
         rows = values.flatten(2).permute(2, 0, 1)  # (h * w, O, Cv)
         bound = self._bound(len(keys))
         time = frame if now is None else now
-        goes = None if kind == "temporary" else self._goes(left, bound, time)
-        prototypes = None if goes is None or not self._base else self._consolidated(goes, time)
-        place = len(left) if goes is None else left.index(goes)
+        evicted = None if kind == "temporary" else self._to_evict(staying, bound, time)
+        prototypes = None if evicted is None or not self._base else self._consolidated(evicted, time)
+        place = len(staying) if evicted is None else staying.index(evicted)
         self._reserve(place + 1, bound, keys, rows)
 
         def commit() -> None:
-            self._drop(wrong)
+            self._drop(dropped)
             if prototypes is not None:
                 self._put(prototypes)
             slot = self._base + place
@@ -342,15 +342,15 @@ class MemoryBank:
             self._cells(self._received).add_(self._last[1])
             self._last = None
 
-    def _goes(self, left: Sequence[int], bound: int | None, now: int) -> int | None:
-        """Which slot to evict for a new frame; None if there is space.
+    def _to_evict(self, places: Sequence[int], bound: int | None, now: int) -> int | None:
+        """Position of the slot to evict for a new frame; None if there is space.
 
-        left: positions of the slots that stay otherwise.
+        places: positions of the slots that stay otherwise.
         bound: largest number of frames; None: no bound.
         now: index of the current frame.
         """
-        kept = [place for place in left if self._slots[place].kind == "kept"]
-        staying = [place for place in left if self._slots[place].kind != "temporary"]
+        kept = [place for place in places if self._slots[place].kind == "kept"]
+        staying = [place for place in places if self._slots[place].kind != "temporary"]
         if bound is None or len(staying) < bound or not kept:
             return None
         if self.policy.eviction != "least-used":
@@ -400,16 +400,16 @@ class MemoryBank:
             self._norms[0, -held:] = squared_norms(prototypes.keys)
             self._received[0, -held:] = prototypes.received
 
-    def _drop(self, wrong: Sequence[bool]) -> None:
-        """Free the slots marked in `wrong`, and move up the later slots."""
+    def _drop(self, dropped: Sequence[bool]) -> None:
+        """Free the slots marked in `dropped`, and move up the later slots."""
         self._settle()
-        right = [place for place, drop in enumerate(wrong) if not drop]
-        first = next((i for i, place in enumerate(right) if i != place), len(right))
-        for place, old in enumerate(right[first:], first):
+        staying = [place for place, drop in enumerate(dropped) if not drop]
+        first = next((i for i, place in enumerate(staying) if i != place), len(staying))
+        for place, old in enumerate(staying[first:], first):
             self._set_aside(self._base + place)
             for buffer in self._buffers:
                 buffer[self._base + place] = buffer[self._base + old]
-        self._slots = [self._slots[place] for place in right]
+        self._slots = [self._slots[place] for place in staying]
 
     def _reserve(self, frames: int, bound: int | None, keys: Tensor, rows: Tensor) -> None:
         """Grow the buffers to `frames` frames, without losing the contents.

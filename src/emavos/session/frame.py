@@ -68,14 +68,14 @@ class Tracker:
         index: int,
         name: int,
         *,
-        use: int | None = None,
+        counts: bool = False,
         edges: Mapping[int, float] = _NO_EDGES,
     ) -> CurrentFrame:
         """A frame with its predicted masks.
 
         index: of the frame.
         name: index of the frame in errors.
-        use: the frame for which the readout counts as use of the memory; None: the readout does not count.
+        counts: whether the readout counts as use of the memory. If so, scene cuts are looked for as well.
         edges: from the previous frame, see `observe`.
         """
         network, banks, cuts = self.network, self.banks, self.settings.cuts
@@ -83,13 +83,13 @@ class Tracker:
         features = network.encode_key(frame)
         key = features.key[0].float()  # (Ck, h, w)
         unmatched = None
-        if banks.groups and use is not None and cuts != "ignore":
+        if banks.groups and counts and cuts != "ignore":
             unmatched = float(banks.unmatched(key))
         without = unmatched is not None and unmatched >= CUT and cuts == "stop"
         if without or not banks.groups:
             prob = only_background(len(banks.ids), frame)
         else:
-            readout = banks.read(key, use)  # (O, Cv, h, w)
+            readout = banks.read(key, index if counts else None)  # (O, Cv, h, w)
             prob = probabilities(network, readout, features, banks.ids, self.settings.shortcuts, name)
         return CurrentFrame(
             index,
@@ -122,7 +122,10 @@ class Tracker:
         return with_masks(now, self.banks.ids, known, planes, new=bool(new), edit=edit)
 
     def storing(self, now: CurrentFrame) -> Callable[[], None]:
-        """A callable that stores the frame, if annotated or due, or as the previous one. Cannot fail."""
+        """First half of storing a frame that is annotated, due, or kept as the previous one.
+
+        Does everything that can fail, and returns a callable that stores the frame and cannot fail.
+        """
         banks, policy = self.banks, self.settings.policy
         if not banks.groups or (now.without_masks and not now.given):
             return _nothing

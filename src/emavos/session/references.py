@@ -39,7 +39,9 @@ class Reference:
 def remembering(
     tracker: Tracker, working: WorkingFrame, mask: object, index: int, at: int, name: int
 ) -> tuple[tuple[int, ...], Callable[[], None]]:
-    """Ids of the objects that an annotated frame of another time shows, and a callable that stores the frame.
+    """First half of remembering an annotated frame of another time.
+
+    Returns the ids of the objects that learn, and a callable that stores the frame and cannot fail.
 
     index: of the frame.
     at: index of the next step.
@@ -60,7 +62,9 @@ def referring(
     device: torch.device,
     introduce: bool,
 ) -> tuple[tuple[int, ...], Callable[[], None]]:
-    """Ids of the objects that a reference shows, and a callable that stores the reference.
+    """First half of storing a reference.
+
+    Returns the ids of the objects that learn, and a callable that stores the reference and cannot fail.
 
     size: (H, W) of the frames.
     at: index of the next step.

@@ -156,7 +156,7 @@ class Session:
                 for reference in self._references:
                     referring(self._tracker, reference, working.size, self.index, device, introduce=True)[1]()
                 name, edges = self._name(self.index), self._sureness.edges
-                now = self._tracker.see(working, self.index, name, use=self.index, edges=edges)
+                now = self._tracker.see(working, self.index, name, counts=True, edges=edges)
                 if labels is not None:
                     now = self._tracker.give(now, known, one_hot(moved(labels, device), known))
                 sureness = self._observe(now)
