@@ -25,7 +25,7 @@ from emavos.annotations.shapes import (
 from emavos.io.images import MAX_PIXELS
 
 _LENGTHS = (4, 8, 12, 16)  # bits of a run that is written
-_UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the name of an upload
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # prefix that Label Studio adds to the name of an upload
 
 
 def read_label_studio(tasks: Sequence[Mapping[str, Any]]) -> list[Picture]:

@@ -36,7 +36,7 @@ _WRONG = (
     LookupError,
     TypeError,
     ValueError,
-)  # of what has another structure
+)  # raised by files of another structure
 
 
 @dataclass(frozen=True)

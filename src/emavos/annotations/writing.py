@@ -21,7 +21,7 @@ from emavos.io.ids import IdMask, colour
 from emavos.io.images import PathLike
 from emavos.io.whole import replacing
 
-_INSIDE = 0.25  # of a pixel: fractions are rounded, and readers of YOLO cut off what is behind the point
+_INSIDE = 0.25  # of a pixel: fractions are rounded, and readers of YOLO truncate
 
 
 @dataclass

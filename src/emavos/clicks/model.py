@@ -22,8 +22,8 @@ class Seen(NamedTuple):
     """The maps of frames, computed once per frame, before the first click."""
 
     embedding: Tensor  # (B, E, 2h, 2w), of unit length
-    fusion: tuple[Tensor, Tensor]  # what f16 adds in the fusion's first block, see `_from_frame`
-    compress: tuple[Tensor, Tensor]  # what the context adds in the decoder's
+    fusion: tuple[Tensor, Tensor]  # share of f16 in the fusion's first block, see `_from_frame`
+    compress: tuple[Tensor, Tensor]  # share of the context in the decoder's first block
     skip8: Tensor  # (B, D16, 2h, 2w)
     skip4: Tensor  # (B, D8, 4h, 4w)
     detail: Tensor  # (B, Cd, 8h, 8w), of the pictures themselves

@@ -276,7 +276,7 @@ def _in_processes(processes: int, tasks: Sequence[tuple[Video, Path]]) -> list[_
     if count < 2:
         scores = [_score_video(task) for task in tasks]
     else:
-        # longest first, so that no process ends up alone with a long video
+        # longest first, so that no process starts a long video last
         order = sorted(range(len(tasks)), key=lambda i: -len(tasks[i][0].truths))
         with ProcessPoolExecutor(count, get_context("spawn")) as pool:
             done = dict(zip(order, pool.map(_score_video, [tasks[i] for i in order]), strict=True))

@@ -30,9 +30,9 @@ from emavos.training.click_samples import ClickSample, draw_sample, is_measured,
 from emavos.training.stages import HELD_OUT
 
 _AVERAGE = 0.99  # decay of the averaged weights
-_FED_BACK = 0.9  # how often a mask comes back with the next click
+_FED_BACK = 0.9  # share of rounds that get the earlier mask
 _REMEMBERED = 1 << 30  # bytes of pictures kept of each set
-_STATE = ("exp_avg", "exp_avg_sq", "step")  # what AdamW keeps of each parameter
+_STATE = ("exp_avg", "exp_avg_sq", "step")  # state of AdamW for each parameter
 
 
 @dataclass(frozen=True)
