@@ -146,16 +146,16 @@ class ObjectClicks:
 
     @classmethod
     def on(
-        cls, seen: SeenFrame, before: ObjectClicks | None, tracked: Tensor | None, *prompt: Any
+        cls, seen: SeenFrame, before: ObjectClicks | None, tracked: Tensor | None, **prompt: Any
     ) -> ObjectClicks:
         """The clicks on an object of a frame with further clicks, and the new mask of the object.
 
         before: the earlier clicks; None: there are none.
         tracked: (H, W), the probability of the object before the first click; None: the object is new.
-        prompt: the further clicks, as for `make_prompt`.
+        prompt: the further clicks, as for `make_prompt`, without `mask`.
         """
         mask = tracked if before is None else before.prob
-        clicks = cls.after(before, make_prompt(seen.size, *prompt, mask), tracked=tracked is not None)
+        clicks = cls.after(before, make_prompt(seen.size, **prompt, mask=mask), tracked=tracked is not None)
         return replace(clicks, prob=seen.answer(clicks.prompt, clicks.local).prob)
 
     @classmethod

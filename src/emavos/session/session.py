@@ -290,8 +290,16 @@ class Session:
             if self._seen is None:
                 working = WorkingFrame(self._now.frame.float(), self._now.crop, self.frame_size)
                 self._seen = self._look(working, self._now.features)
-            before, prompt = self._clicks.get(id), (points, labels, box, scribbles, scribble_labels)
-            clicks = ObjectClicks.on(self._seen, before, tracked, *prompt)
+            clicks = ObjectClicks.on(
+                self._seen,
+                self._clicks.get(id),
+                tracked,
+                points=points,
+                labels=labels,
+                box=box,
+                scribbles=scribbles,
+                scribble_labels=scribble_labels,
+            )
             assert clicks.prob is not None
         result = self._mend({id: clicks.prob > 0.5})
         self._clicks = {**self._clicks, id: clicks}
