@@ -49,7 +49,7 @@ def video(tmp_path, monkeypatch):
         (["--click", "5,5", "--prompter", "no_such_module:find"], "cannot be imported"),
         (["--click", "5,5", "--prompter", "squares_of_clicks:lose"], "has no function lose"),
         (["--click", "500,5", "--prompter", "squares_of_clicks:find"], "which is not in the frame"),
-        (["--not", "5,5", "--prompter", "squares_of_clicks:find"], "give one that is on it"),
+        (["--not", "5,5", "--prompter", "squares_of_clicks:find"], "pass a point on it"),
         (
             ["--box", "1,1,9,9", "--box", "2,2,9,9", "--prompter", "squares_of_clicks:find"],
             "object 1 has 2 boxes",
