@@ -120,7 +120,7 @@ def test_a_still_video_is_kept_once_and_one_that_moves_as_ever(model):
 
 
 def test_a_saved_session_goes_on_with_its_shortcuts_in_its_dtype(model, tmp_path):
-    predictor = Predictor(model, MemoryPolicy(every=2), 192, NEAR, torch.bfloat16)
+    predictor = Predictor(model, MemoryPolicy(every=2), 96, NEAR, torch.bfloat16)
     session, expected = predictor.session(), []
     for i, frame in enumerate(FRAMES):
         if i == 4:
