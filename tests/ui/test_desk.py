@@ -10,6 +10,7 @@ import tempfile
 from contextlib import ExitStack
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from emavos.io import open_frames, write_mask, write_video
@@ -288,3 +289,43 @@ def test_where_a_disk_has_no_locks_nothing_is_held(monkeypatch, project, predict
     desks = [Desk(predictor, project.folder, keeps=True) for _ in range(2)]
     for desk in desks:
         desk.close()
+
+
+def test_a_project_on_a_read_only_disk_is_shown_and_refuses_edits_by_name(
+    project, predictor, clip, monkeypatch
+):
+    project.give(0, clip[1][0])
+    project.give(2, clip[1][2])
+    (project.folder / "masks").mkdir()
+    (project.folder / "masks" / "00001-9.png").touch()  # which a killed page left
+    before = {path: path.read_bytes() for path in project.folder.rglob("*") if path.is_file()}
+
+    def refuse(call, writes=lambda *arguments: True):
+        def refused(path, *arguments, **named):
+            if writes(*arguments):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+            return call(path, *arguments, **named)
+
+        return refused
+
+    for name in ("unlink", "mkdir", "rmdir", "rename", "replace"):
+        monkeypatch.setattr(os, name, refuse(getattr(os, name)))
+    monkeypatch.setattr(os, "open", refuse(os.open, lambda flags, *more: flags & (os.O_WRONLY | os.O_RDWR)))
+    desk = Desk(predictor, project.folder, True)
+    shown = desk.the_project()
+    assert np.array_equal(shown.mask(0), clip[1][0])
+    assert shown.can_undo
+    for edit in (
+        lambda: desk.give(3, clip[1][3]),
+        lambda: desk.take_back(0),
+        lambda: desk.remove(1),
+        desk.undo,
+        lambda: desk.save_draft(3, clip[1][3]),
+        lambda: [*shown.track(predictor)],
+    ):
+        with pytest.raises(OSError, match="Read-only file system") as told:
+            edit()
+        assert os.fspath(project.folder) in str(told.value.filename)
+    assert (shown.given, shown.step, shown.drafts) == (project.given, project.step, set())
+    desk.close()
+    assert {path: path.read_bytes() for path in project.folder.rglob("*") if path.is_file()} == before

@@ -129,6 +129,7 @@ class Folder:
     def remove(self, name: str) -> None:
         """Remove a file or a link, if present."""
         with suppress(FileNotFoundError), self._entered() as folder, self._named(name):
+            os.lstat(self._at(name, folder), dir_fd=folder)  # a read-only disk refuses before it looks
             os.unlink(self._at(name, folder), dir_fd=folder)
 
     def sweep(self) -> None:
@@ -150,10 +151,10 @@ class Folder:
         folder = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
         try:
             for depth, name in enumerate(self.below):
-                if make:
-                    with suppress(FileExistsError):
-                        os.mkdir(name, dir_fd=folder)
                 with Folder(self.root, *self.below[:depth])._named(name):
+                    if make:
+                        with suppress(FileExistsError):
+                            os.mkdir(name, dir_fd=folder)
                     inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
                 os.close(folder)
                 folder = inner

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Generator, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,11 @@ class Project:
         return project
 
     def sweep(self) -> None:
-        """Remove files left by killed processes. Call only from the process that holds the folder."""
+        """Remove files left by killed processes, if the disk lets us. Call only while you hold the folder."""
+        with suppress(OSError):
+            self._sweep()
+
+    def _sweep(self) -> None:
         for name in ("", "masks", "given", "states", "drafts", "history"):
             (self._files / name if name else self._files).sweep()
         self._history.keep(self.step - MOST, self.step + MOST)
