@@ -37,19 +37,26 @@ class Reference:
 
 
 def remembering(
-    tracker: Tracker, working: WorkingFrame, mask: object, index: int, at: int, name: int
+    tracker: Tracker,
+    working: WorkingFrame,
+    labels: Tensor,
+    shown: tuple[int, ...],
+    index: int,
+    at: int,
+    name: int,
 ) -> tuple[tuple[int, ...], Callable[[], None]]:
     """First half of remembering an annotated frame of another time.
 
     Returns the ids of the objects that learn, and a callable that stores the frame and cannot fail.
 
+    labels: (H, W) of ids, the mask of the frame.
+    shown: the ids of the mask.
     index: of the frame.
     at: index of the next step.
     name: index of the frame in errors.
     """
-    labels = to_mask(mask, working.size)  # (H, W) of ids
     what = f"the mask of frame {name} cannot be remembered: it lacks"
-    known = _known(tracker.banks, ids_of(labels), what)
+    known = _known(tracker.banks, shown, what)
     now = tracker.see(working, index, name)
     return known, _learning(tracker, now, labels, known, index, at)
 

@@ -225,7 +225,9 @@ class Session:
                 )
             else:
                 working, name = self._working(frame, index, device), self._name(index)
-                known, store = remembering(self._tracker, working, mask, index, self.index, name)
+                labels = to_mask(mask, working.size)  # (H, W) of ids
+                shown = ids_of(labels)
+                known, store = remembering(self._tracker, working, labels, shown, index, self.index, name)
             self._keep_edits()
             store()
         if self._now is not None and self._now.index == index:
