@@ -252,7 +252,8 @@ def _pages(file: Image.Image) -> Sequence[int]:
     """The indices of a file's pictures, without the reduced copies in a TIFF."""
     if file.format != "TIFF":
         return range(getattr(file, "n_frames", 1))  # not a list, since a PNG may declare 2^31 pictures
-    kinds = _kinds_of_pages(file.fp)
+    opened: Any = file  # Pillow's types lack `fp`
+    kinds = _kinds_of_pages(opened.fp)
     return [page for page, kind in enumerate(kinds) if not kind & 1] or [0]
 
 
