@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import huggingface_hub
 import pytest
 import torch
 
+import emavos
 from emavos import ModelCard, Predictor
 from emavos.models import PRESETS, STCN, STCNConfig
 
@@ -81,3 +86,82 @@ def test_a_card_is_written_beside_the_model_and_the_folder_loads(tmp_path, model
     ]
     assert "# Fish" in (tmp_path / "fish" / "README.md").read_text()
     assert Predictor.from_pretrained(tmp_path / "fish").model.config == model.config
+
+
+def checked(text):
+    """The header of a card, as huggingface_hub reads it without leaving anything out."""
+    return huggingface_hub.ModelCard(text, ignore_metadata_errors=False).data
+
+
+def test_the_hub_reads_data_sets_base_models_and_results_of_a_card(model):
+    card = ModelCard(
+        name='Fish: "large" # 2',
+        license="mit",
+        scores={
+            "DAVIS 2017 val, J&F": 0.85,
+            "DAVIS 2017 val, J": 0.8,
+            "own clips, tanks, J&F": 1,
+            "speed": 20.0,
+        },
+        datasets=["user/fish", "davis-2017"],
+        base_model="user/whale",
+    )
+    data = checked(card.text(model))
+    assert (data.license, data.library_name, data.datasets) == ("mit", "emavos", ["user/fish", "davis-2017"])
+    assert data.base_model == ["user/whale"]
+    assert data.model_name == 'Fish: "large" # 2'
+    found = [
+        (r.dataset_name, r.dataset_type, r.metric_name, r.metric_type, r.metric_value)
+        for r in data.eval_results
+    ]
+    assert found == [
+        ("DAVIS 2017 val", "davis-2017-val", "J&F", "j-f", 0.85),
+        ("DAVIS 2017 val", "davis-2017-val", "J", "j", 0.8),
+        ("own clips, tanks", "own-clips-tanks", "J&F", "j-f", 1.0),
+    ]
+    assert "| speed | 20 |" in card.text(model)
+
+
+def test_a_card_without_facts_has_a_header_that_the_hub_reads(model):
+    data = checked(ModelCard().text(model))
+    assert data.eval_results is None
+    assert data.datasets is data.base_model is None
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"datasets": "davis"},
+        {"datasets": ["a: b"]},
+        {"datasets": ["a\nlicense: mit"]},
+        {"datasets": [3]},
+        {"base_model": "a/b/c"},
+        {"base_model": ["user/a", ""]},
+    ],
+)
+def test_names_that_the_hub_cannot_have_are_refused(facts):
+    with pytest.raises(ValueError, match=f"{next(iter(facts))} (are names|is a list of names)"):
+        ModelCard(**facts)
+
+
+@pytest.mark.parametrize("name", ["tiny", "base"])
+def test_the_cards_in_the_package_pass_the_hub_and_have_the_scores_of_their_tables(name):
+    text = (Path(emavos.__file__).parent / "weights" / name / "README.md").read_text()
+    data = checked(text)
+    assert data.library_name == "emavos"
+    assert data.model_name == name
+    table = dict(
+        zip(
+            ("J", "F", "J&F"),
+            map(float, re.findall(r"^\| this model \|(.*)", text, re.M)[0].strip(" |").split("|")),
+            strict=True,
+        )
+    )
+    assert {r.metric_name: r.metric_value for r in data.eval_results} == table
+
+
+def test_the_page_of_the_cards_begins_after_their_titles():
+    page = (Path(__file__).parents[1] / "docs/model-cards.md").read_text()
+    for path, line in re.findall(r'"(src/[^":]+):(\d+):"', page):
+        lines = (Path(__file__).parents[1] / path).read_text().splitlines()
+        assert lines[int(line) - 3].startswith("# Model card")

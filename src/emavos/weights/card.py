@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from emavos.models import PRESETS, STCN
 
 _UNKNOWN = "Not stated."
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,11 @@ class ModelCard:
     data: training data and its terms, in Markdown.
     training: recipe, time, seeds, in Markdown.
     limits: known failures, in Markdown.
-    scores: {measure: value}, such as {"DAVIS 2017 val, J&F": 85.6}.
+    scores: {measure: value}, such as {"DAVIS 2017 val, J&F": 85.6}. Measures named "DATASET, METRIC" are
+        also results of `model-index` in the header, from which the Hub makes its table.
     repository: "user/name", for the loading example; `push_to_hub` fills it in.
+    datasets: the training data sets, as the Hub names them: "name" or "user/name".
+    base_model: the model or models from which training started, as the Hub names them.
     """
 
     name: str = "emavos model"
@@ -31,6 +37,8 @@ class ModelCard:
     limits: str = _UNKNOWN
     scores: Mapping[str, float] = field(default_factory=dict)
     repository: str | None = None
+    datasets: Sequence[str] = ()
+    base_model: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.license):
@@ -39,18 +47,20 @@ class ModelCard:
             )
         if "\n" in self.name:
             raise ValueError("the name of a model card is one line")
+        for what, names in (("datasets", self.datasets), ("base_model", self._bases())):
+            if isinstance(names, str):
+                raise ValueError(f"{what} is a list of names, not the text {names!r:.60}")
+            for name in names:
+                if not isinstance(name, str) or not _HUB_NAME.fullmatch(name):
+                    raise ValueError(f"{what} are names of the Hub, name or user/name, not {name!r:.60}")
 
     def text(self, model: STCN) -> str:
         """The card of this model as Markdown, with the header that the Hub expects."""
-        header = ["library_name: emavos", "pipeline_tag: image-segmentation", "tags:"]
-        header += ["- video-object-segmentation", "- semi-supervised", "- stcn", "- external-attention"]
-        if self.license is not None:
-            header.insert(0, f"license: {self.license}")
         scores = [f"| {measure} | {value:g} |" for measure, value in self.scores.items()]
         return "\n".join(
             [
                 "---",
-                *header,
+                *self._header(),
                 "---",
                 "",
                 f"# {self.name}",
@@ -89,6 +99,55 @@ class ModelCard:
                 "",
             ]
         )
+
+    def _bases(self) -> Sequence[str]:
+        """The base models as a list."""
+        if self.base_model is None:
+            return ()
+        return (self.base_model,) if isinstance(self.base_model, str) else self.base_model
+
+    def _header(self) -> Iterator[str]:
+        """The lines of YAML that the Hub reads."""
+        if self.license is not None:
+            yield f"license: {self.license}"
+        yield from ("library_name: emavos", "pipeline_tag: image-segmentation", "tags:")
+        yield from ("- video-object-segmentation", "- semi-supervised", "- stcn", "- external-attention")
+        for what, names in (("datasets", self.datasets), ("base_model", self._bases())):
+            if names:
+                yield f"{what}:"
+                yield from (f"- {name}" for name in names)
+        yield from self._model_index()
+
+    def _model_index(self) -> Iterator[str]:
+        """The scores as the Hub's `model-index`, one result per data set."""
+        results: dict[str, list[tuple[str, float]]] = {}
+        for measure, value in self.scores.items():
+            data, comma, metric = measure.rpartition(", ")
+            if comma and math.isfinite(value):
+                results.setdefault(data, []).append((metric, value))
+        if results:
+            yield from ("model-index:", f"- name: {_quoted(self.name)}", "  results:")
+        for data, metrics in results.items():
+            yield from (
+                "  - task:",
+                "      type: image-segmentation",
+                "      name: Video object segmentation",
+            )
+            yield from ("    dataset:", f"      name: {_quoted(data)}", f"      type: {_slug(data)}")
+            yield "    metrics:"
+            for metric, value in metrics:
+                yield from (f"    - name: {_quoted(metric)}", f"      type: {_slug(metric)}")
+                yield f"      value: {float(value)!r}"
+
+
+def _quoted(text: str) -> str:
+    """A text as YAML: JSON is part of YAML."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _slug(text: str) -> str:
+    """A name of small letters, digits and hyphens, quoted."""
+    return _quoted(re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "other")
 
 
 def _architecture(model: STCN) -> list[str]:
