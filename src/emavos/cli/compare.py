@@ -72,7 +72,7 @@ def _compare(args: argparse.Namespace) -> None:
         for video in videos:
             pictures = pictures_of(video, methods, _frames(args.frames))
             for name, (_, picture) in pictures.items():
-                write_image(out / f"{video.name}-{file_name(name)}.png", picture)
+                write_image(out / f"{file_name(video.name)}-{file_name(name)}.png", picture)
             sections.append(Section(video.name, pictures=[*pictures.values()]))
         facts = {"protocol": protocol.name, "methods": ", ".join(folders)}
         page = html_report(f"Comparison on {protocol.name}", facts, sections)

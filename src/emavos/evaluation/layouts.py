@@ -132,15 +132,19 @@ def find_videos(
         raise ValueError(
             f"{odd[0]!r} cannot be the name of a sequence: it is that of no folder beside others"
         )
+    sequences = {name: name for name in known}  # each with the name of its folder of frames
+    if protocol.per_object:
+        sequences = {f"{name}/{one}": name for name in known for one in _folders(masks / name)}
     if names is not None:
-        if unknown := sorted({*names} - {*known}):
+        chosen = {name for name, frames_of in sequences.items() if name in names or frames_of in names}
+        if unknown := sorted({*names} - {*sequences} - {*known}):
             raise ValueError(f"{protocol.name} has no sequence {some(unknown)}; it has {some(known)}")
-        known = [name for name in known if name in names]
+        sequences = {name: frames_of for name, frames_of in sequences.items() if name in chosen}
     videos = []
-    for name in known:
-        frames = _pictures(folder / name) if folder is not None else ()
+    for name, frames_of in sequences.items():
+        frames = _pictures(folder / frames_of) if folder is not None else ()
         if images and not frames:
-            raise ValueError(f"{folder} has no images of {name}")
+            raise ValueError(f"{folder} has no images of {frames_of}")
         annotations = tuple(path for path in _pictures(masks / name) if path.suffix == ".png")
         objects = {} if meta is None else meta[name]
         videos.append(
@@ -149,7 +153,7 @@ def find_videos(
                 protocol,
                 frames,
                 annotations,
-                _wanted(name, protocol, frames or annotations, objects),
+                _wanted(name, protocol, frames or annotations, annotations, objects),
                 {i: str(one["category"]) for i, one in objects.items() if "category" in one},
             )
         )
@@ -172,10 +176,23 @@ def some(names: Sequence[str], most: int = 10) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def _folders(folder: Path) -> list[str]:
+    """The names of the folders in a folder; of none if it does not exist."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
 def _wanted(
-    name: str, protocol: Protocol, files: Sequence[Path], objects: Mapping[int, Any]
+    name: str,
+    protocol: Protocol,
+    files: Sequence[Path],
+    annotations: Sequence[Path],
+    objects: Mapping[int, Any],
 ) -> tuple[str, ...]:
     stems = [path.stem for path in files]
+    if protocol.wanted == "masks":
+        return tuple(path.stem for path in annotations)
     if protocol.wanted == "frames":
         return tuple(stems)
     asked = {str(frame) for one in objects.values() for frame in one.get("frames", ())}
@@ -189,7 +206,7 @@ def _wanted(
 def _listed(root: Path, protocol: Protocol, masks: Path) -> list[str]:
     """The sequence names on the protocol's list; without a list, the names of the mask folders."""
     if not protocol.lists:
-        names = sorted(path.name for path in masks.iterdir() if path.is_dir() and path.name[0] != ".")
+        names = _folders(masks)
         if not names:
             raise ValueError(f"{masks} holds no sequences; it has a folder of masks for each")
         return names

@@ -30,6 +30,29 @@ def region_similarity(pred: BoolMask, truth: BoolMask, void: BoolMask | None = N
     return float(np.count_nonzero(pred & truth) / union) if union else 1.0
 
 
+def smoothed_similarity(pred: BoolMask, truth: BoolMask) -> float:
+    """J of MOSEv2: intersection over union with one pixel added to both, in [0, 1].
+
+    pred: bool (H, W), the predicted mask.
+    truth: bool (H, W), the ground truth.
+    """
+    pred, truth = _without_void(pred, truth, None)
+    return float((np.count_nonzero(pred & truth) + 1) / (np.count_nonzero(pred | truth) + 1))
+
+
+def adaptive_tolerance(truth: BoolMask) -> float:
+    """The tolerance of F in MOSEv2, in pixels: a tenth of the side of a square as large as the object.
+
+    truth: bool (H, W), the ground truth.
+
+    At least one pixel, and at most 0.8 % of the image diagonal, the tolerance of DAVIS. An absent object has
+    that of DAVIS.
+    """
+    largest = max(0.008 * math.hypot(*truth.shape), 1.0)
+    area = np.count_nonzero(truth)
+    return min(largest, math.ceil(0.1 * math.sqrt(area))) if area else largest
+
+
 def boundary_accuracy(
     pred: BoolMask, truth: BoolMask, tolerance: float = 0.008, void: BoolMask | None = None
 ) -> float:

@@ -141,7 +141,8 @@ def predict(
         raise ValueError(
             f"{out} holds masks made otherwise ({some(differ)} differ); choose another folder, or delete it"
         )
-    sweep(out)
+    for folder in {out, *((out / video.name).parent for video in videos)}:
+        sweep(folder)
     for video in videos:
         files = [out / video.name / f"{name}.png" for name in video.wanted]
         data, known = data_sha256(video), run.timings.get(video.name)

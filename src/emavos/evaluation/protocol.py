@@ -26,9 +26,13 @@ class Protocol:
 
     binary: bool = False  # all nonzero pixels of a mask, including 255, are one object
     late: bool = False  # objects may appear later, each in the first mask showing it
-    wanted: Literal["frames", "meta"] = "frames"  # the frames to predict: all, or those listed in meta.json
+    wanted: Literal["frames", "meta", "masks"] = (
+        "frames"  # to predict: all, listed in meta.json, or annotated
+    )
+    per_object: bool = False  # each object alone, as MASKS/<sequence>/<object>/<frame>.png; they may overlap
     whole: bool = False  # whether ground truth, if any, covers every frame
     scores_last: bool = False  # whether the last frame counts; DAVIS skips the last frame
+    scoring: Literal["davis", "lvos", "mosev2"] = "davis"  # the measures, see `emavos.evaluation.metrics`
 
     size: int | None = 480  # short side of the frames for the network; None keeps the source's size
     every: int = 5  # every how many frames one is stored in memory
@@ -94,6 +98,13 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 every=3,
                 about="30 sequences; the truth is the server's; memory every 3rd frame",
             ),
+            replace(
+                _DAVIS,
+                name="davis-2017-test-challenge",
+                lists=("ImageSets/2017/test-challenge.txt",),
+                every=3,
+                about="30 sequences; the truth is the server's; memory every 3rd frame",
+            ),
             _YOUTUBE,
             replace(
                 _YOUTUBE,
@@ -114,9 +125,28 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 images=("valid/JPEGImages", "val/JPEGImages", "JPEGImages"),
                 masks=("valid/Annotations", "val/Annotations", "Annotations"),
                 max_frames=_FLAT,
-                about="long sequences, in flat memory; objects may appear later",
+                scoring="lvos",
+                about="long sequences, in flat memory; objects may appear later; stability V",
             ),
             _ONE_FOLDER,
+            replace(
+                _ONE_FOLDER,
+                name="mosev2",
+                late=False,
+                scoring="mosev2",
+                about="objects vanish and return; F with a tolerance by the size of the object",
+            ),
+            Protocol(
+                "sa-v",
+                images=("JPEGImages_24fps",),
+                masks=("Annotations_6fps",),
+                lists=("sav_val.txt", "sav_test.txt"),
+                binary=True,
+                late=True,
+                wanted="masks",
+                per_object=True,
+                about="objects may overlap, each is tracked alone; read at 24 frames a second, scored at 6",
+            ),
         )
     }
 )

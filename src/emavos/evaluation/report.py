@@ -71,7 +71,8 @@ def shown(cell: Cell) -> str:
 def overview(methods: Sequence[Method]) -> Table:
     """One row per method: scores, speed, memory and number of parameters."""
     classes = any(method.score is not None and method.score.classes for method in methods)
-    columns = ["method", *(["G"] if classes else []), "J&F", "J", "F"]
+    more = list(dict.fromkeys(name for m in methods if m.score is not None for name in m.score.more))
+    columns = ["method", *(["G"] if classes else []), "J&F", "J", "F", *more]
     columns += [f"{m} {kind}" for kind in ("seen", "unseen") for m in "JF"] if classes else []
     rows = []
     for method in methods:
@@ -80,6 +81,7 @@ def overview(methods: Sequence[Method]) -> Table:
         if classes:
             row.append(score.overall if score else None)
         row += [score.JF, score.J.mean, score.F.mean] if score else [None] * 3
+        row += [score.more.get(name) if score else None for name in more]
         if classes:
             parts = score.classes if score else {}
             for kind in ("seen", "unseen"):
@@ -165,6 +167,7 @@ def to_dict(score: Score) -> dict[str, Any]:
         "J&F": score.JF,
         "J": asdict(score.J),
         "F": asdict(score.F),
+        **score.more,
         "classes": {
             kind: {"J&F": part.JF, "J": asdict(part.J), "F": asdict(part.F)}
             for kind, part in score.classes.items()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass, field
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from multiprocessing import get_context
 from os import PathLike
 from pathlib import Path
@@ -17,7 +18,15 @@ import numpy as np
 
 from emavos.evaluation.inputs import AnyMask, check_ids, check_pair, check_results, objects_of
 from emavos.evaluation.layouts import Video, find_videos, seen_categories
-from emavos.evaluation.metrics import Statistics, boundary_accuracy, region_similarity, statistics
+from emavos.evaluation.metrics import (
+    BoolMask,
+    Statistics,
+    adaptive_tolerance,
+    boundary_accuracy,
+    region_similarity,
+    smoothed_similarity,
+    statistics,
+)
 from emavos.evaluation.protocol import PROTOCOLS, Protocol
 from emavos.io import read_mask
 
@@ -29,6 +38,7 @@ class ObjectScore:
     J_frames: tuple[float, ...]
     F_frames: tuple[float, ...]
     begin: int = 0  # index of the object's first frame; counting starts at the next
+    absent: tuple[bool, ...] = ()  # whether the ground truth lacks the object, by counted frame
 
     @property
     def J(self) -> Statistics:
@@ -41,6 +51,31 @@ class ObjectScore:
     @property
     def JF(self) -> float:
         return (self.J.mean + self.F.mean) / 2
+
+    @property
+    def stability(self) -> float:
+        """V of LVOS: the standard deviation of J&F over the counted frames. Smaller is more stable."""
+        return float(np.std(np.add(self.J_frames, self.F_frames) / 2)) if self.J_frames else math.nan
+
+    @property
+    def disappeared(self) -> float:
+        """J&F of MOSEv2 while the object is gone, averaged over its absences; NaN if it never disappears."""
+        return self._of_spans(absent=True)
+
+    @property
+    def reappeared(self) -> float:
+        """J&F of MOSEv2 while the object is back, averaged over its returns; NaN if it never returns."""
+        return self._of_spans(absent=False)
+
+    def _of_spans(self, absent: bool) -> float:
+        """The mean J&F of spans of frames that the object is, or is not, absent from, except the first."""
+        both, at, spans = np.add(self.J_frames, self.F_frames) / 2, 0, list[float]()
+        for gone, span in groupby(self.absent):
+            end = at + len([*span])
+            if gone == absent and at:
+                spans.append(float(both[at:end].mean()))
+            at = end
+        return float(np.mean(spans)) if spans else math.nan
 
 
 _Scored: TypeAlias = tuple[dict[int, ObjectScore], tuple[int, ...]]  # by object, and the ids not counted
@@ -56,6 +91,7 @@ class Score:
     seen: Mapping[str, frozenset[int]] | None = None  # objects of seen classes; None if classes are not known
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of the frames, including the first
     later: tuple[str, ...] = ()  # objects that begin after the first frame, if the protocol ignores them
+    scoring: str = "davis"  # the measures: see `Protocol.scoring`
 
     @property
     def objects(self) -> tuple[ObjectScore, ...]:
@@ -73,6 +109,19 @@ class Score:
     def JF(self) -> float:
         """J&F, the ranking score of DAVIS: the mean of mean J and mean F."""
         return (self.J.mean + self.F.mean) / 2
+
+    @property
+    def more(self) -> Mapping[str, float]:
+        """Further measures of the benchmark, by name: means over the objects that have them."""
+        measures = {
+            "lvos": {"V": "stability"},
+            "mosev2": {"J&F gone": "disappeared", "J&F back": "reappeared"},
+        }
+        found = {}
+        for name, attribute in measures.get(self.scoring, {}).items():
+            values = [value for one in self.objects if not math.isnan(value := getattr(one, attribute))]
+            found[name] = sum(values) / len(values) if values else math.nan
+        return found
 
     def over_time(self, sequence: str) -> dict[str, float]:
         """J&F of each frame of a sequence by frame name, averaged over the objects counted in the frame."""
@@ -168,6 +217,7 @@ def score_videos(
         }
         if known
         else None,
+        scoring=videos[0].protocol.scoring if videos else "davis",
         names={video.name: tuple(path.stem for path in video.truths) for video in videos},
     )
 
@@ -215,11 +265,13 @@ def _score(
     late: bool,
     scores_last: bool,
     names: Sequence[str] | None,
+    scoring: str = "davis",
 ) -> _Scored:
     """Returns the score of each object, and the ids ignored because of a late first appearance."""
     begins: dict[int, int] = {}  # first frame of each object
     ignored: set[int] = set()  # ids that first appear later, if the protocol ignores them
-    rows: list[dict[int, tuple[float, float]]] = []  # per frame after the first: (J, F) of each object
+    # per frame after the first: J, F, and whether the object is absent, of each object
+    rows: list[dict[int, tuple[float, float, bool]]] = []
     for index, (true_ids, pred_ids) in enumerate(zip_longest(truth, pred)):
         name = names[index] if names else f"frame {index}"
         check_pair(name, true_ids, pred_ids)
@@ -239,8 +291,7 @@ def _score(
                 )
             continue
         check_ids(name, pred_ids, begins)
-        pairs = {i: (pred_ids == i, true_ids == i) for i in counting}
-        rows.append({i: (region_similarity(*pair), boundary_accuracy(*pair)) for i, pair in pairs.items()})
+        rows.append({i: _measure(pred_ids == i, true_ids == i, scoring) for i in counting})
     series = rows if scores_last else rows[:-1]
     if not series:
         least, left_out = ("two", "the first does") if scores_last else ("three", "the first and the last do")
@@ -248,8 +299,22 @@ def _score(
     scores = {}
     for i, begin in begins.items():
         if each := [row[i] for row in series[begin:]]:
-            scores[i] = ObjectScore(tuple(j for j, _ in each), tuple(f for _, f in each), begin)
+            scores[i] = ObjectScore(
+                tuple(j for j, _, _ in each),
+                tuple(f for _, f, _ in each),
+                begin,
+                tuple(absent for *_, absent in each),
+            )
     return dict(sorted(scores.items())), tuple(sorted(ignored))
+
+
+def _measure(pred: BoolMask, truth: BoolMask, scoring: str) -> tuple[float, float, bool]:
+    """J and F of one object on one frame, and whether it is absent from the truth."""
+    absent = not truth.any()
+    if scoring == "mosev2":
+        F = boundary_accuracy(pred, truth, adaptive_tolerance(truth))
+        return smoothed_similarity(pred, truth), F, absent
+    return region_similarity(pred, truth), boundary_accuracy(pred, truth), absent
 
 
 def _score_video(task: tuple[Video, Path]) -> _Scored | ValueError:
@@ -265,6 +330,7 @@ def _score_video(task: tuple[Video, Path]) -> _Scored | ValueError:
             binary=protocol.binary,
             late=protocol.late,
             scores_last=protocol.scores_last,
+            scoring=protocol.scoring,
             names=[f"{video.name}/{path.name}" for path in files],
         )
     except ValueError as error:
