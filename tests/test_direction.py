@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,36 @@ def test_of_two_answers_the_nearer_and_the_surer_counts_more():
         fused = fuse(result(index, 1.0, sure[0]), result(index, 0.0, sure[1]), ends)
         torch.testing.assert_close(fused.prob[1], torch.full((2, 2), expected))
     assert fuse(result(5, 1.0, 0.1), result(5, 0.0, 0.9), {0: {5}, 10: {4}}).confidences == (0.1,)
+
+
+def test_after_a_cut_the_side_that_knows_the_scene_counts_alone():
+    ends = {0: {5}, 10: {5}}
+    ahead, back = result(5, 1.0, 0.8), result(5, 0.0, 0.8)
+    for unmatched, stop, expected in (
+        ((0.9, 0.1), True, 0.0),
+        ((0.1, 0.9), True, 1.0),
+        ((0.9, 0.1), False, 0.5),
+    ):
+        sides = [replace(one, unmatched=share) for one, share in zip((ahead, back), unmatched, strict=True)]
+        fused = fuse(*sides, ends, stop)
+        torch.testing.assert_close(fused.prob[1], torch.full((2, 2), expected))
+        assert fused.unmatched == 0.1
+        assert not fused.cut
+    assert fuse(replace(ahead, unmatched=0.9), replace(back, unmatched=0.7), ends, True).cut
+    assert fuse(replace(ahead, unmatched=0.9), back, ends).unmatched == 0.9
+    assert fuse(ahead, back, ends).unmatched is None
+
+
+def test_a_cut_is_seen_backward_and_both_ways(predictor):
+    noise = np.random.default_rng(0).integers(0, 2, (12, 20, 1), np.uint8) * np.array([255, 0, 180], np.uint8)
+    clip = [noise.repeat(8, 0).repeat(8, 1), *(np.roll(FRAMES[0], 2 * i, 1) for i in range(3))]
+    for direction in ("backward", "both"):
+        for cuts in ("tell", "stop"):
+            watching = predictor.with_settings(cuts=cuts)
+            results = [*watching.propagate(clip, {3: np.roll(TRUTH[0], 4, 1)}, direction=direction)]
+            assert [result.cut for result in results] == [True, False, False, False]
+            assert cuts == "tell" or not results[0].mask.any()
+            assert results[1].mask.any()
 
 
 def test_folder_video_and_list_give_the_same_masks_both_ways(predictor, tmp_path):

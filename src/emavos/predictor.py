@@ -393,10 +393,14 @@ class Predictor:
         _check_later(known, source)
         if direction == "forward":
             return self._propagate_forward(source, known, session)
-        both_ways = propagate_both if direction == "both" else propagate_backward
-        return both_ways(
-            lambda order: self.session(order=order), source, {index: _read(m) for index, m in known.items()}
-        )
+        arrays = {index: _read(m) for index, m in known.items()}
+
+        def begin(order: Sequence[int]) -> Session:
+            return self.session(order=order)
+
+        if direction == "backward":
+            return propagate_backward(begin, source, arrays)
+        return propagate_both(begin, source, arrays, stop=self.settings.cuts == "stop")
 
     def _propagate_forward(
         self, frames: FrameSource, masks: dict[int, Any], session: Session | None

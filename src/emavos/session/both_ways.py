@@ -55,7 +55,7 @@ def propagate_backward(begin: Begin, frames: FrameSource, masks: Mapping[int, An
 
 
 def propagate_both(
-    begin: Begin, frames: FrameSource, masks: Mapping[int, Any], prime: bool = True
+    begin: Begin, frames: FrameSource, masks: Mapping[int, Any], prime: bool = True, stop: bool = False
 ) -> Iterator[Result]:
     """Results in the order of the frames, propagated in both directions and fused.
 
@@ -63,6 +63,7 @@ def propagate_both(
     frames: the video; must be seekable.
     masks: {frame index: mask}.
     prime: whether both passes know all annotations from the start, including those of later frames.
+    stop: whether a pass has no masks after a scene cut, so that the other pass alone counts there.
 
     Raises the errors of `propagate_backward`.
     """
@@ -72,10 +73,10 @@ def propagate_both(
         annotated = {index: set(ids_of(torch.from_numpy(mask))) for index, mask in known.items()}
         for index, result in enumerate(steps(begin, reel, known, range(len(reel)), prime)):
             other = backward.result(index)
-            yield result if other is None else fuse(result, other, annotated)
+            yield result if other is None else fuse(result, other, annotated, stop)
 
 
-def fuse(forward: Result, backward: Result, annotated: Mapping[int, set[int]]) -> Result:
+def fuse(forward: Result, backward: Result, annotated: Mapping[int, set[int]], stop: bool = False) -> Result:
     """The fused result of two results of the same frame.
 
     If an object was annotated on both sides, its probabilities are averaged. The weight of each side is a
@@ -83,6 +84,7 @@ def fuse(forward: Result, backward: Result, annotated: Mapping[int, set[int]]) -
 
     forward, backward: results of the two passes.
     annotated: {index of an annotated frame: ids of its mask}.
+    stop: whether a pass has no masks where its `cut` is true; then the other pass counts alone.
     """
     now, device = forward.index, forward.prob.device
     ids = tuple(dict.fromkeys(forward.ids + backward.ids))
@@ -95,6 +97,8 @@ def fuse(forward: Result, backward: Result, annotated: Mapping[int, set[int]]) -
             for result, known in ((forward, before), (backward, behind))
             if known is not None and id in result.ids
         ]
+        if stop and len(sides) == 2 and forward.cut != backward.cut:
+            sides = sides[1:] if forward.cut else sides[:1]
         if len(sides) == 1 or before == behind:
             plane, confidence = sides[0]
         else:
@@ -111,7 +115,8 @@ def fuse(forward: Result, backward: Result, annotated: Mapping[int, set[int]]) -
     total = objects.sum(dim=0, keepdim=True)
     objects = objects / total.clamp(min=1)  # with different weights, the sum of a pixel can exceed one
     prob = torch.cat([(1 - total).clamp(min=0), objects])
-    return Result(now, ids, prob, tuple(confidences))
+    unmatched = [each.unmatched for each in (forward, backward) if each.unmatched is not None]
+    return Result(now, ids, prob, tuple(confidences), min(unmatched, default=None))
 
 
 class _Passes:
@@ -119,7 +124,7 @@ class _Passes:
 
     def __init__(self) -> None:
         self._spool = Spool()
-        self._facts: list[tuple[tuple[int, ...], tuple[float, ...]]] = []
+        self._facts: list[tuple[tuple[int, ...], tuple[float, ...], float | None]] = []
         self._last = -1
 
     def record(
@@ -130,7 +135,7 @@ class _Passes:
         size: tuple[int, ...] = ()
         for result in steps(begin, reel, masks, range(self._last, -1, -1), prime):
             self._spool.append(_pack(result.prob))
-            self._facts.append((result.ids, result.confidences))
+            self._facts.append((result.ids, result.confidences, result.unmatched))
             size = tuple(result.prob.shape[1:])
         return size
 
@@ -139,8 +144,8 @@ class _Passes:
         if index > self._last:
             return None
         place = self._last - index
-        ids, confidences = self._facts[place]
-        return Result(index, ids, _unpack(self._spool[place]), confidences)
+        ids, confidences, unmatched = self._facts[place]
+        return Result(index, ids, _unpack(self._spool[place]), confidences, unmatched)
 
     def __enter__(self) -> _Passes:
         return self
@@ -171,7 +176,7 @@ def steps(
                 whole = any(shown[other].issuperset(group.ids) for group in session.groups)
                 if whole and other in when and when[other] > time:
                     session.remember(reel[other], masks[other], when[other])
-        yield Result(index, result.ids, result.prob, result.confidences)
+        yield Result(index, result.ids, result.prob, result.confidences, result.unmatched)
 
 
 def _of_frames(masks: Mapping[int, Any], reel: Reel) -> dict[int, NDArray[np.int32]]:
