@@ -38,7 +38,8 @@ def test_all_ways_to_say_the_same_give_the_same_mask(objects):
 
 def test_one_plane_is_one_object():
     np.testing.assert_array_equal(first_mask(SQUARE), SQUARE.astype(np.int32))
-    np.testing.assert_array_equal(first_mask(encode_rle(SQUARE), ids=[9]), 9 * SQUARE.astype(np.int32))
+    for id in (9, -9, 2**31 - 1, -(2**31)):
+        np.testing.assert_array_equal(first_mask(encode_rle(SQUARE), ids=[id]), np.where(SQUARE, id, 0))
 
 
 def test_a_pixel_goes_to_the_higher_score_whatever_the_order():
@@ -92,9 +93,9 @@ def test_detections_of_supervision_are_taken():
         ([{"segmentation": {"size": [2, 2], "counts": "?"}}], {}, "run-length"),
         ([SQUARE, CORNER], {"scores": [1.0]}, "each of 2 objects"),
         ([SQUARE], {"scores": [np.nan]}, "finite"),
-        ([SQUARE, CORNER], {"ids": [1, 1]}, "2 different positive numbers"),
-        ([SQUARE], {"ids": [0]}, "different positive numbers"),
-        ([SQUARE, CORNER], {"ids": [1.2, 2.9]}, r"whole ones, not \[1.2, 2.9\]"),
+        ([SQUARE, CORNER], {"ids": [1, 1]}, "2 different whole numbers"),
+        ([SQUARE], {"ids": [0]}, "different whole numbers of 32 bits other than 0"),
+        ([SQUARE, CORNER], {"ids": [1.2, 2.9]}, r"other than 0, not \[1.2, 2.9\]"),
         ([SQUARE, SQUARE], {"scores": [0.9, 0.8]}, "object 1 is covered"),
     ],
 )

@@ -30,7 +30,7 @@ def first_mask(
         and optionally a score as "predicted_iou" or "score".
     size: (H, W) of the frame; required for polygons, checked for the rest.
     scores: one score per object, instead of the scores in `objects`.
-    ids: one id per object; defaults to 1, 2, 3, ...
+    ids: one id per object, of any sign but not 0; defaults to 1, 2, 3, ...
 
     If objects overlap, a pixel gets the object with the highest score. Without scores, or between equal
     scores, the smaller object wins, as a part lies on its whole.
@@ -157,7 +157,11 @@ def _scores(items: Sequence[Any], scores: Sequence[float] | None) -> list[float]
 def _ids(count: int, ids: Sequence[int] | None) -> list[int]:
     wanted = list(range(1, count + 1)) if ids is None else list(ids)
     names = [int(id) for id in wanted]
-    whole = all(id == name and 0 < name < 2**31 for id, name in zip(wanted, names, strict=True))
+    whole = all(
+        id == name and name != 0 and -(2**31) <= name < 2**31 for id, name in zip(wanted, names, strict=True)
+    )
     if len(names) != count or len({*names}) != count or not whole:
-        raise ValueError(f"ids are {count} different positive numbers, whole ones, not {wanted!r:.60}")
+        raise ValueError(
+            f"ids are {count} different whole numbers of 32 bits other than 0, not {wanted!r:.60}"
+        )
     return names
