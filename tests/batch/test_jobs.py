@@ -56,8 +56,13 @@ def test_the_mask_beside_a_video_is_an_image_arrays_or_annotations_and_never_a_t
 
 
 def test_a_job_survives_its_line():
-    for mask in (Path("m.png"), {"00000": Path("a.png"), "x": Path("b.png")}):
-        job = Job("name", Path("video"), mask, {"top_k": 4})
+    pairs = (Path("a.jpg"), Path("a.png")), (Path("b.jpg"), Path("b.png"))
+    for mask, references in (
+        (Path("m.png"), ()),
+        ({"00000": Path("a.png"), "x": Path("b.png")}, pairs[:1]),
+        (None, pairs),
+    ):
+        job = Job("name", Path("video"), mask, {"top_k": 4}, references)
         assert Job.from_json(job.to_json()) == job
 
 
@@ -70,6 +75,9 @@ def test_a_job_survives_its_line():
         ('{"video": "a"}', "no 'mask'"),
         ('{"video": "a", "masks": "m"}', "no 'mask', only video, masks"),
         ('{"video": "a", "mask": {}}', "no 'mask'"),
+        ('{"video": "a", "reference": []}', "no 'mask'"),
+        ('{"video": "a", "reference": ["b", "c"]}', r"reference is a list of \[IMAGE, PNG\]"),
+        ('{"video": "a", "reference": [["b", 3]]}', "3 is no path"),
         ('{"video": 3, "mask": "m"}', "3 is no path"),
         ('{"video": "a", "mask": {"0": null}}', "None is no path"),
         ('{"video": "a\\u0000", "mask": "m"}', "is no path"),

@@ -291,3 +291,27 @@ def test_a_run_that_was_killed_ends_with_the_bytes_of_one_that_was_not(arguments
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_references_stand_for_masks_for_all_videos_or_one(here, capsys):
+    for mask in Path("data").glob("*.png"):
+        mask.rename(mask.name)
+    picture = sorted(Path("data/clip0").iterdir())[0]
+    assert batch("--reference", str(picture), "clip0.png") == 0
+    assert "3 videos made" in capsys.readouterr().out
+    frames = open_frames("data/clip1")
+    session = Predictor.from_pretrained(device="cpu", size=64).session()
+    session.remember(open_frames("data/clip0")[0], read_mask("clip0.png"))
+    for index, frame in enumerate(frames):
+        mask = read_mask(f"out/masks/clip1/{frames.name(index)}.png")
+        np.testing.assert_array_equal(mask, session.step(frame).mask)
+    assert batch("--reference", str(picture), "clip0.png") == 0
+    assert "0 videos made" in capsys.readouterr().out
+    write_mask("clip0.png", np.fliplr(read_mask("clip0.png")))
+    line = {"video": "data/clip1", "reference": [[str(picture), "clip0.png"]]}
+    Path("jobs.jsonl").write_text(json.dumps(line))
+    assert main(["batch", "jobs.jsonl", "--out", "out", "--size", "64", "--device", "cpu"]) == 0
+    assert "1 video made" in capsys.readouterr().out  # as the mask of the reference changed
+    write_mask("clip0.png", np.ones((3, 3), np.uint8))
+    assert main(["batch", "jobs.jsonl", "--out", "out", "--size", "64", "--device", "cpu"]) == 1
+    assert f"clip1: reference {picture}: mask is 3x3 but frame is" in capsys.readouterr().err

@@ -33,26 +33,33 @@ class Job:
         name, or by number from 0 if frames have no names.
     options: settings of this video only: "size" and the fields of `MemoryPolicy`. None keeps the source's
         size, or all frames.
+    references: other pictures of the objects with their masks, of any size. The video then needs no mask.
 
     Raises ValueError if the name or an option is invalid. Files are opened when the job runs.
     """
 
     name: str
     video: Path
-    mask: Path | Mapping[str, Path]
+    mask: Path | Mapping[str, Path] | None
     options: Mapping[str, Any] = field(default_factory=dict)
+    references: Sequence[tuple[Path, Path]] = ()
 
     def __post_init__(self) -> None:
         _check_name(self.name)
         mask: Any = self.mask
         several = isinstance(mask, Mapping)
         try:
-            mask = {str(frame): Path(path) for frame, path in mask.items()} if several else Path(mask)
+            if several:
+                mask = {str(frame): Path(path) for frame, path in mask.items()}
+            elif mask is not None:
+                mask = Path(mask)
+            pairs = tuple((Path(image), Path(png)) for image, png in self.references)
+            object.__setattr__(self, "references", pairs)
             object.__setattr__(self, "video", Path(self.video))
             object.__setattr__(self, "mask", mask)
         except TypeError as error:
             raise ValueError(f"{self.name}: video and mask are paths of files or folders: {error}") from error
-        if self.mask == {}:
+        if self.mask == {} or (self.mask is None and not self.references):
             raise ValueError(f"{self.name}: no mask is given")
         if unknown := sorted({*self.options} - OPTIONS):
             raise ValueError(
@@ -64,45 +71,66 @@ class Job:
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
 
+    @property
+    def mask_files(self) -> Mapping[str, Path]:
+        """The given masks, by frame; one of no known frame has the name ""."""
+        if self.mask is None:
+            return {}
+        return self.mask if isinstance(self.mask, Mapping) else {"": self.mask}
+
     def to_json(self) -> str:
         """The job as a line for `from_json`."""
-        mask = (
-            {frame: str(path) for frame, path in self.mask.items()}
-            if isinstance(self.mask, Mapping)
-            else str(self.mask)
-        )
-        return json.dumps({"name": self.name, "video": str(self.video), "mask": mask, **self.options})
+        content: dict[str, Any] = {"name": self.name, "video": str(self.video), **self.options}
+        if self.mask is not None:
+            files = {frame: str(path) for frame, path in self.mask_files.items()}
+            content["mask"] = files if isinstance(self.mask, Mapping) else str(self.mask)
+        if self.references:
+            content["reference"] = [[str(image), str(mask)] for image, mask in self.references]
+        return json.dumps(content)
 
     @classmethod
-    def from_json(cls, line: str, home: PathLike = ".") -> Job:
+    def from_json(cls, line: str, home: PathLike = ".", references: Sequence[tuple[Path, Path]] = ()) -> Job:
         """The job of a JSON line {"video": ..., "mask": ..., "name": ...} with options.
 
-        line: JSON object.
+        line: JSON object. "reference" is a list of [IMAGE, PNG].
         home: base of relative paths.
+        references: of all lines, with which a line needs no mask.
 
         Raises ValueError if the line is not a job.
         """
         content = json.loads(line)
         if not isinstance(content, dict):
             raise ValueError("a job is an object {...}")
-        if lacking := [key for key in ("video", "mask") if not content.get(key)]:
+        needed = ("video",) if content.get("reference") or references else ("video", "mask")
+        if lacking := [key for key in needed if not content.get(key)]:
             given = ", ".join(key for key in content if content[key])
             raise ValueError(f"it has no {lacking[0]!r}, only {given or 'nothing'}")
-        video, mask = content.pop("video"), content.pop("mask")
-        paths = [video, *(mask.values() if isinstance(mask, dict) else [mask])]
+        video, mask = content.pop("video"), content.pop("mask", None)
+        pairs = content.pop("reference", None) or []
+        if not isinstance(pairs, list) or not all(
+            isinstance(pair, list) and len(pair) == 2 for pair in pairs
+        ):
+            raise ValueError(f"reference is a list of [IMAGE, PNG], not {pairs!r:.60}")
+        paths = [video, *(path for pair in pairs for path in pair)]
+        if mask is not None:
+            paths += mask.values() if isinstance(mask, dict) else [mask]
         if wrong := [path for path in paths if not isinstance(path, str) or not path or "\0" in path]:
             raise ValueError(f"{wrong[0]!r:.60} is no path")
         home = Path(home)
         return cls(
             name=content.pop("name", _name_of(Path(video))),
             video=home / video,
-            mask={k: home / v for k, v in mask.items()} if isinstance(mask, dict) else home / mask,
+            mask={k: home / v for k, v in mask.items()} if isinstance(mask, dict) else mask and home / mask,
             options=content,
+            references=[*((home / image, home / png) for image, png in pairs), *references],
         )
 
 
-def find_jobs(path: PathLike) -> list[Job]:
+def find_jobs(path: PathLike, references: Sequence[tuple[Path, Path]] = ()) -> list[Job]:
     """The jobs in a file of JSON lines, or in a folder of videos.
+
+    references: other pictures of the objects with their masks, for all videos. Videos of a folder then need
+        no mask beside them.
 
     A folder is laid out like DAVIS, with JPEGImages/<name>/ and Annotations/<name>/ (with or without 480p/),
     and the first mask of each video is used. Or the folder has videos (files or folders of images) beside
@@ -112,9 +140,9 @@ def find_jobs(path: PathLike) -> list[Job]:
     """
     path = Path(path)
     if path.is_dir():
-        jobs = [*_of_folder(path)]
+        jobs = [*_of_folder(path, references)]
     elif path.exists():
-        jobs = [*_of_lines(path)]
+        jobs = [*_of_lines(path, references)]
     else:
         raise FileNotFoundError(f"{path} does not exist; jobs are a file of JSON lines or a folder of videos")
     if not jobs:
@@ -142,22 +170,23 @@ def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
     return [*jobs[index::count]]
 
 
-def _of_lines(path: Path) -> Iterator[Job]:
+def _of_lines(path: Path, references: Sequence[tuple[Path, Path]]) -> Iterator[Job]:
     for number, line in enumerate(read_text(path, "a list of jobs").splitlines(), 1):
         if line.strip():
             try:
-                yield Job.from_json(line, path.parent)
+                yield Job.from_json(line, path.parent, references)
             except (ValueError, TypeError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}: {error}") from error
 
 
-def _of_folder(folder: Path) -> Iterator[Job]:
+def _of_folder(folder: Path, references: Sequence[tuple[Path, Path]]) -> Iterator[Job]:
     layout = PROTOCOLS["davis-like"]
     images, masks = (_first(folder, places) for places in (layout.images, layout.masks))
     if images is not None and masks is not None:
         for video in _entries(images):
             if video.is_dir():
-                yield Job(video.name, video, _first_mask(masks / video.name))
+                mask = _unless_absent(_first_mask(masks / video.name), references)
+                yield Job(video.name, video, mask, references=references)
         return
     jobs, others = set[str](), list[Path]()
     for video in _entries(folder):
@@ -165,7 +194,8 @@ def _of_folder(folder: Path) -> Iterator[Job]:
             name = _name_of(video)
             several = folder / f"{name}.masks"
             jobs.add(name)
-            yield Job(name, video, several if several.is_dir() else _mask_of(folder, name))
+            mask = several if several.is_dir() else _unless_absent(_mask_of(folder, name), references)
+            yield Job(name, video, mask, references=references)
         elif video.suffix.lower() != ".png" and video.is_file() and (folder / f"{video.stem}.png").exists():
             others.append(video)
     if left_out := [video.name for video in others if video.stem not in jobs]:
@@ -175,6 +205,13 @@ def _of_folder(folder: Path) -> Iterator[Job]:
             "name it in a list of jobs",
             stacklevel=2,
         )
+
+
+def _unless_absent(
+    mask: Path | Mapping[str, Path], references: Sequence[tuple[Path, Path]]
+) -> Path | Mapping[str, Path] | None:
+    """The mask; None if there is no such file and references stand for it."""
+    return None if references and isinstance(mask, Path) and not mask.exists() else mask
 
 
 def _mask_of(folder: Path, name: str) -> Path:

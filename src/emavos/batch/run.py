@@ -17,7 +17,7 @@ from emavos.batch.jobs import Job, check_names
 from emavos.batch.tracking import FPS, track
 from emavos.bridges import CocoWriter
 from emavos.frames.mask_files import mask_files, read_masks
-from emavos.io import VideoWriter, list_images, open_frames, write_mask
+from emavos.io import VideoWriter, list_images, open_frames, read_frame, read_mask, write_mask
 from emavos.io.images import PathLike
 from emavos.io.source import noting
 from emavos.io.text import read_json
@@ -98,7 +98,8 @@ class Batch:
             raise ValueError(f"{self.out} is not empty and no batch; choose another folder, or --force")
         home = os.path.realpath(self.out)
         for job in jobs:
-            for path in (job.video, *(job.mask.values() if isinstance(job.mask, Mapping) else [job.mask])):
+            pairs = (path for pair in job.references for path in pair)
+            for path in (job.video, *job.mask_files.values(), *pairs):
                 if os.path.realpath(path).startswith(home + os.sep):
                     raise ValueError(f"{path} lies among the outputs, {self.out}; choose another folder")
         (self.out / "status").mkdir(parents=True, exist_ok=True)
@@ -119,7 +120,11 @@ class Batch:
         Raises OSError if the disk of the outputs is full or read-only, as all further videos would fail too.
         """
         try:
-            inputs = inputs_sha256([job.video], job.mask)
+            inputs = inputs_sha256([job.video], {} if job.mask is None else job.mask)
+            if job.references:
+                inputs += inputs_sha256(
+                    [], {f"{i}.{j}": p for i, x in enumerate(job.references) for j, p in enumerate(x)}
+                )
             status = self._status(job)
             if self._is_done(job, status, inputs):
                 return Outcome(job.name, frames=status["frames"], ids=tuple(status["ids"]))
@@ -154,9 +159,15 @@ class Batch:
             size=size,
             resize_ahead=False,  # leaves the other cores to other shards and workers
         )
-        but = [*job.mask.values()] if isinstance(job.mask, Mapping) else [job.mask]
-        frames = open_frames(job.video, but, self.damaged)
-        masks = read_masks(job.mask, frames)
+        frames = open_frames(job.video, [*job.mask_files.values()], self.damaged)
+        masks = None if job.mask is None else read_masks(job.mask, frames)
+        session = predictor.session() if job.references else None
+        for image, mask in job.references:
+            try:
+                assert session is not None
+                session.remember(read_frame(image), read_mask(mask))
+            except ValueError as error:
+                raise ValueError(f"reference {image}: {error}") from error
         count, ids = 0, set[int]()
         (stage / "masks").mkdir()
         with ExitStack() as stack:
@@ -166,7 +177,7 @@ class Batch:
                 )
             if self.rle:
                 coco = stack.enter_context(CocoWriter(stage / "rle.json"))
-            for frame, result in track(predictor, frames, masks, quiet=True):
+            for frame, result in track(predictor, frames, masks, quiet=True, session=session):
                 name = frames.name(result.index)
                 write_mask(stage / "masks" / f"{name}.png", result.mask)
                 if self.overlay:

@@ -48,8 +48,19 @@ def add(commands: Commands) -> None:
         "jobs",
         type=Path,
         metavar="JOBS.jsonl|DIR",
-        help='lines of {"video": PATH, "mask": PNG, "name": NAME}; or a folder: JPEGImages/ and Annotations/ '
+        help='lines of {"video": PATH, "mask": PNG, "name": NAME, "reference": [[IMAGE, PNG], ...]}; or a '
+        "folder: JPEGImages/ and Annotations/ "
         "as in DAVIS, or videos beside their masks, NAME.mp4 and NAME.png",
+    )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("IMAGE", "PNG"),
+        help="another picture of the objects of all videos, of any size, and its mask; repeatable. Videos "
+        "then need no mask",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="masks/NAME/, status/, ...")
     parser.add_argument(
@@ -95,7 +106,7 @@ def _batch(args: argparse.Namespace) -> None:
         raise ValueError(
             "--shard is for processes that know nothing of each other; --ray shares the work itself"
         )
-    jobs = find_jobs(args.jobs)
+    jobs = find_jobs(args.jobs, [(image, mask) for image, mask in args.reference])
     part, where = _part(args)
     if part is not None and not args.ray:
         known = len(jobs)
