@@ -35,6 +35,7 @@ from emavos.cli import (
     train,
     ui,
 )
+from emavos.cli.completion import add_completion_argument, with_suggestion
 from emavos.cli.streams import speaking
 from emavos.cli.words import plain
 
@@ -124,12 +125,20 @@ def _fail(message: str, code: int) -> int:
 class _Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._words: Sequence[str] = ()
         self.color = False  # in help, from Python 3.14 on: it would be shown as escapes
+        self.suggest_on_error = False  # of Python 3.14; `with_suggestion` is for all versions
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._words = sys.argv[1:] if args is None else [*args]
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         extra = message.removeprefix("unrecognized arguments: ")
         if extra != message and all(map(os.path.isfile, extra.split()[:1])):
             message = f"{message[:200]}; a video of images is named by its folder, one argument"
+        else:
+            message = with_suggestion(message, self, self._words)
         self.exit(_fail(f"{message} (see {self.prog} --help)", BAD_USAGE))
 
 
@@ -146,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="emavos", description="Track objects through a video from their masks in one frame."
     )
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
+    add_completion_argument(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (
         segment,
