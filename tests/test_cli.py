@@ -338,9 +338,40 @@ def test_an_unknown_model_is_refused_with_those_that_are_known(here, capsys):
     refused(capsys, here, "huge", "tiny")
 
 
-def test_a_camera_is_for_python(here, capsys):
-    assert segment(video="camera:0") == 1
-    refused(capsys, here, "Predictor.session()")
+@pytest.mark.parametrize("video", ["camera:97", "rtsp://me:secret@127.0.0.1:9/live"])
+def test_a_camera_needs_an_end_and_one_that_is_not_there_is_an_error(here, capsys, video):
+    pytest.importorskip("av")
+    assert segment(video=video) == 1
+    refused(capsys, here, "has no last frame", "--stop N")
+    clicked = ["segment", video, "--click", "9,9", "--click-frame", "1", "--stop", "3", "--out", "out"]
+    assert main(clicked) == 1
+    refused(capsys, here, "the first frame is clicked on")
+    assert segment("--stop", "3", video=video) == 1
+    err = capsys.readouterr().err
+    assert "cannot be opened" in err
+    assert "secret" not in err
+
+
+@pytest.mark.parametrize("option", [("--mask", "first.png"), ("--box", "2,2,40,30")])
+def test_a_camera_is_followed_to_its_end_and_clicked_on_its_first_frame(here, monkeypatch, option):
+    pytest.importorskip("av")
+    plays = []
+
+    def play(self):
+        plays.append(0)
+        for frame in open_frames("clip"):
+            plays[-1] += 1
+            yield frame
+
+    monkeypatch.setattr("emavos.io.video.CameraSource.__iter__", play)
+    argv = ["segment", "camera:0", *option, "--stop", "3", "--size", "48", "--device", "cpu", "--quiet"]
+    assert main([*argv, "--out", "out"]) == 0
+    assert names(here / "out") == ["00000.png", "00001.png", "00002.png"]
+    assert plays == [3]
+    argv[1] = "clip"
+    assert main([*argv, "--out", "out2"]) == 0
+    for live, name in zip(names(here / "out"), names(here / "out2"), strict=True):
+        np.testing.assert_array_equal(read_mask(here / "out" / live), read_mask(here / "out2" / name))
 
 
 def test_ctrl_c_leaves_nothing_behind(here, capsys, monkeypatch):

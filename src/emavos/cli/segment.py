@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from emavos.session import Result, Session
 
     Matte = NDArray[np.float32]  # (H, W) in [0, 1]
+    _Reference = tuple[Path, Pixels, IdMask]  # file of the image, the image (H, W, 3), its mask (H, W)
 
 
 def add(commands: Commands) -> None:
@@ -56,7 +57,13 @@ def add(commands: Commands) -> None:
         nargs="+",
         metavar="VIDEO",
         help="a folder of images, a pattern (frames/%%05d.png, 'frames/*.png'), several images, sorted by "
-        "their numbers, or a video file (extra: video)",
+        "their numbers, a video file, camera:0 or rtsp://HOST/... (extra: video); with --remote an address",
+    )
+    parser.add_argument(
+        "--remote",
+        action="store_true",
+        help="VIDEO is an address of fsspec, such as https://HOST/video.mp4 or s3://BUCKET/frames/, which is "
+        "copied to a temporary folder first",
     )
     parser.add_argument(
         "--mask",
@@ -167,24 +174,85 @@ def add(commands: Commands) -> None:
 
 
 def _segment(args: argparse.Namespace) -> None:
-    import numpy as np
+    with _at_hand(args):
+        _run(args)
 
-    from emavos.batch.tracking import FPS, track
-    from emavos.bridges import CocoWriter
-    from emavos.cli.resuming import Progress, kept_on_stop, link  # loads torch
-    from emavos.frames import clean_mask
+
+@contextmanager
+def _at_hand(args: argparse.Namespace) -> Iterator[None]:
+    """Copy VIDEO from its address, if it has one, for as long as this context lasts."""
+    from tempfile import TemporaryDirectory
+
+    from emavos.io.remote import fetch, is_address
+
+    if not args.remote:
+        yield
+        return
+    if len(args.video) > 1 or not is_address(args.video[0]):
+        raise ValueError("--remote is for one address, such as https://HOST/video.mp4")
+    with TemporaryDirectory(prefix="emavos-") as folder:
+        args.video = [str(fetch(args.video[0], folder))]
+        yield
+
+
+def _run(args: argparse.Namespace) -> None:
+    from emavos.cli.resuming import Progress  # loads torch
+
+    frames, mask, references = _inputs(args)
+    prompter = load_prompter(args.prompter)
+    start = time.monotonic()
+    with staged_together(args.force) as outputs, ExitStack() as stack:
+        written = _Written(args, frames, outputs, stack)
+        table = None if args.confidence is None else outputs.file(args.confidence, "--confidence")
+        predictor = load_predictor(args, shortcuts_of(args), **policy(args))
+        predictor = predictor.with_settings(cuts=args.cuts, drop_absent=args.drop_absent)
+        predictor.prompter = prompter
+        progress = Progress(args.out, _facts(args, predictor), args.force)
+        session = _session(args, predictor, progress, references)
+        if clicked(args):
+            mask = mask_by_clicks(args, predictor, frames)
+            check_ids(args.matte_of, mask, references)
+        count, stopped = _track(args, predictor, frames, mask, session, progress, written)
+        if table is not None:
+            write_confidences(table, [frames.name(i) for i in range(count)], progress.states)
+    _tell_cuts(progress.cuts, frames, args.cuts, args.direction)
+    if stopped is not None:
+        _fail_partly(stopped, count, args.out)
+    progress.remove()
+    if not args.quiet:
+        seconds = time.monotonic() - start
+        how = f"{seconds:.1f} s, {predictor.device.type}, {str(predictor.dtype).removeprefix('torch.')}"
+        objects = counted(len(progress.ids), "object")
+        print(f"{counted(count, 'frame')}, {objects}: masks in {args.out} ({how})")
+
+
+def _inputs(
+    args: argparse.Namespace,
+) -> tuple[FrameSource, IdMask | dict[int, IdMask] | None, list[_Reference]]:
+    """The frames, their masks if the objects are not clicked, and the references, all checked."""
     from emavos.frames.mask_files import read_masks
-    from emavos.io import behind, open_frames, read_mask, write_mask
+    from emavos.io import open_frames
     from emavos.io.opening import natural_order
-    from emavos.visualize import cut_out, overlay
 
+    _check_options(args)
     video = args.video[0] if len(args.video) == 1 else natural_order(map(Path, args.video))
-    if args.video[0].startswith("camera:"):
-        raise ValueError("a camera has no last frame; track it in Python, with Predictor.session()")
-    by_clicks = clicked(args)
+    but = [] if args.mask is None else [args.mask]
+    frames = open_frames(video, but=but, damaged=args.damaged, **frame_options(args))
+    if frames.live:
+        frames = _live(args, frames)
+    mask = None if args.mask is None else read_masks(args.mask, frames, args.labels)
+    references = [_reference(*pair) for pair in args.reference]
+    if not clicked(args):
+        check_ids(args.matte_of, mask, references)
+    return frames, mask, references
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Raise ValueError if options contradict each other, or an output has no place or kind."""
+    clicked(args)
     if args.reference and args.direction != "forward":
         raise ValueError(f"--reference tracks forward; leave out --direction {args.direction}")
-    places = {"--overlay": args.overlay, "--matte": args.matte, "--cutout": args.cutout}
+    places = _places(args)
     check_apart(
         args.video[0], args.mask, args.out, {**places, "--rle": args.rle, "--confidence": args.confidence}
     )
@@ -194,95 +262,158 @@ def _segment(args: argparse.Namespace) -> None:
         raise ValueError("--matte-of changes nothing without --matte or --cutout")
     if args.matte_bits != 8 and (args.matte is None or args.matte.suffix.lower() in _KINDS["--matte"]):
         raise ValueError("--matte-bits changes nothing without --matte DIR; it is about PNGs")
-    but = [] if args.mask is None else [args.mask]
-    frames = open_frames(video, but=but, damaged=args.damaged, **frame_options(args))
-    prompter = load_prompter(args.prompter)
-    mask = None if args.mask is None else read_masks(args.mask, frames, args.labels)
-    start = time.monotonic()
     if args.confidence is not None and args.confidence.suffix.lower() != ".csv":
         raise ValueError(f"--confidence {args.confidence} is written as .csv")
-    with staged_together(args.force) as outputs, ExitStack() as stack:
-        folder = outputs.folder(args.out)
-        fps = frames.fps or FPS
-        draw = {
-            option: stack.enter_context(_writer(path, option, outputs, fps, frames.sound, args.matte_bits))
-            for option, path in places.items()
+
+
+def _live(args: argparse.Namespace, frames: FrameSource) -> FrameSource:
+    """A camera or a stream, whose first frame can be clicked on. Raises ValueError if it would not end."""
+    from emavos.io import FrameSource
+
+    if args.stop is None and not args.keep_partial:
+        raise ValueError(
+            "a camera or a stream has no last frame; give --stop N, or --keep-partial and end it with Ctrl-C"
+        )
+    if args.click_frame:
+        raise ValueError(
+            "--click-frame is for videos; of a camera or a stream, the first frame is clicked on"
+        )
+    made = iter(frames)
+
+    class Live(FrameSource):
+        """The frames of one playing. The first comes again when it was looked at before."""
+
+        live = True
+        fps = frames.fps
+        first: Any = None
+
+        def __iter__(self) -> Iterator[Any]:
+            if self.first is None:
+                self.first = next(made)
+            yield self.first
+            yield from made
+
+        def name(self, index: int) -> str:
+            return frames.name(index)
+
+        def find(self, name: str) -> int | None:
+            return frames.find(name)
+
+    return Live()
+
+
+def _places(args: argparse.Namespace) -> dict[str, Path | None]:
+    """The outputs that are pictures, by their options."""
+    return {"--overlay": args.overlay, "--matte": args.matte, "--cutout": args.cutout}
+
+
+def _track(
+    args: argparse.Namespace,
+    predictor: Predictor,
+    frames: FrameSource,
+    masks: IdMask | dict[int, IdMask] | None,
+    session: Session | None,
+    progress: Progress,
+    written: _Written,
+) -> tuple[int, BaseException | None]:
+    """Write the outputs of all frames. Returns how many, and the error that stopped the run if they stay."""
+    from emavos.batch.tracking import track
+    from emavos.cli.resuming import kept_on_stop
+    from emavos.io import behind
+
+    count = progress.done
+    if count and not args.quiet:
+        print(f"continuing after {counted(count, 'frame')} of a stopped run")
+    written.repeat(progress)
+    with kept_on_stop(progress, args.out), behind() as later:
+        try:
+            for frame, result in track(predictor, frames, masks, args.quiet, args.direction, session=session):
+                name = frames.name(result.index)
+                later(written.write, name, frame, result.mask, written.matte_of(result))
+                progress.note(name, result, states=args.confidence is not None)
+                # opacities are not kept, so a run that writes them begins again after a stop
+                if (
+                    session is not None
+                    and not (written.wants_matte or frames.live)
+                    and (commit := progress.save_if_due(session, written.folder))
+                ):
+                    later(commit)
+                count += 1
+        except BaseException as error:
+            if not args.keep_partial or not count:
+                raise
+            return count, error
+    return count, None
+
+
+class _Written:
+    """All outputs of a frame, at the places of the command line.
+
+    stack: closes the files.
+    """
+
+    def __init__(
+        self, args: argparse.Namespace, frames: FrameSource, outputs: Outputs, stack: ExitStack
+    ) -> None:
+        from emavos.batch.tracking import FPS
+        from emavos.bridges import CocoWriter
+
+        self.folder = outputs.folder(args.out)
+        self._frames = frames
+        self._clean: int = args.clean
+        self._ids: Sequence[int] | None = args.matte_of
+        fps, bits = frames.fps or FPS, args.matte_bits
+        self._draw = {
+            option: stack.enter_context(_writer(path, option, outputs, fps, frames.sound, bits))
+            for option, path in _places(args).items()
             if path is not None
         }
-        coco = None
+        self._coco = None
         if args.rle is not None:
-            coco = stack.enter_context(CocoWriter(outputs.file(args.rle, "--rle")))
-        table = None if args.confidence is None else outputs.file(args.confidence, "--confidence")
-        predictor = load_predictor(args, shortcuts_of(args), **policy(args))
-        predictor = predictor.with_settings(cuts=args.cuts, drop_absent=args.drop_absent)
-        predictor.prompter = prompter
-        wants_matte = "--matte" in draw or "--cutout" in draw
-        progress = Progress(args.out, _facts(args, predictor), args.force)
-        session = _session(args, predictor, progress)
-        masks = mask_by_clicks(args, predictor, frames) if by_clicks else mask
-        check_ids(args.matte_of, masks)
+            self._coco = stack.enter_context(CocoWriter(outputs.file(args.rle, "--rle")))
+        self.wants_matte = "--matte" in self._draw or "--cutout" in self._draw
 
-        def matte_of(result: Result) -> Matte | None:
-            tracked = None if args.matte_of is None else {*args.matte_of} & {*result.ids}
-            return result.matte(tracked) if wants_matte else None
+    def matte_of(self, result: Result) -> Matte | None:
+        """The opacity to write, if any."""
+        tracked = None if self._ids is None else {*self._ids} & {*result.ids}
+        return result.matte(tracked) if self.wants_matte else None
 
-        def write(name: str, frame: Pixels, raw: IdMask, matte: Matte | None) -> None:
-            mask = clean_mask(raw, args.clean) if args.clean else raw
-            write_mask(folder / f"{name}.png", mask)
-            if matte is not None and args.clean:
-                shown = mask != 0 if args.matte_of is None else np.isin(mask, args.matte_of)
-                matte = np.where(mask == raw, matte, shown.astype(np.float32))
-            if matte is not None and "--matte" in draw:
-                draw["--matte"](name, matte)
-            if matte is not None and "--cutout" in draw:
-                draw["--cutout"](name, cut_out(frame, matte))
-            tell(name, frame, mask)
+    def write(self, name: str, frame: Pixels, raw: IdMask, matte: Matte | None) -> None:
+        """Write a frame; `raw` is its mask (H, W) before specks are removed."""
+        import numpy as np
 
-        def tell(name: str, frame: Pixels, mask: IdMask) -> None:
-            if "--overlay" in draw:
-                draw["--overlay"](name, overlay(frame, mask))
-            if coco is not None:
-                coco.write(name, mask)
+        from emavos.frames import clean_mask
+        from emavos.io import write_mask
+        from emavos.visualize import cut_out
 
-        count = progress.done
-        if count and not args.quiet:
-            print(f"continuing after {counted(count, 'frame')} of a stopped run")
-        for index, frame in zip(range(count), frames, strict=False):  # those of a stopped run
-            name = frames.name(index)
-            link(progress.mask(name), folder / f"{name}.png")
-            tell(name, frame, read_mask(progress.mask(name)))
-        stopped = None
-        with kept_on_stop(progress, args.out), behind() as later:
-            try:
-                for frame, result in track(
-                    predictor, frames, masks, args.quiet, args.direction, session=session
-                ):
-                    name = frames.name(result.index)
-                    later(write, name, frame, result.mask, matte_of(result))
-                    progress.note(name, result, states=table is not None)
-                    # opacities are not kept, so a run that writes them begins again after a stop
-                    if (
-                        session is not None
-                        and not wants_matte
-                        and (commit := progress.save_if_due(session, folder))
-                    ):
-                        later(commit)
-                    count += 1
-            except BaseException as error:
-                if not args.keep_partial or not count:
-                    raise
-                stopped = error
-        if table is not None:
-            write_confidences(table, [frames.name(i) for i in range(count)], progress.states)
-    _tell_cuts(progress.cuts, frames, args.cuts)
-    if stopped is not None:
-        _fail_partly(stopped, count, args.out)
-    progress.remove()
-    if not args.quiet:
-        seconds = time.monotonic() - start
-        how = f"{seconds:.1f} s, {predictor.device.type}, {str(predictor.dtype).removeprefix('torch.')}"
-        objects = counted(len(progress.ids), "object")
-        print(f"{counted(count, 'frame')}, {objects}: masks in {args.out} ({how})")
+        mask = clean_mask(raw, self._clean) if self._clean else raw
+        write_mask(self.folder / f"{name}.png", mask)
+        if matte is not None and self._clean:
+            shown = mask != 0 if self._ids is None else np.isin(mask, self._ids)
+            matte = np.where(mask == raw, matte, shown.astype(np.float32))
+        if matte is not None and "--matte" in self._draw:
+            self._draw["--matte"](name, matte)
+        if matte is not None and "--cutout" in self._draw:
+            self._draw["--cutout"](name, cut_out(frame, matte))
+        self._tell(name, frame, mask)
+
+    def repeat(self, progress: Progress) -> None:
+        """Write the frames of a stopped run."""
+        from emavos.cli.resuming import link
+        from emavos.io import read_mask
+
+        for index, frame in zip(range(progress.done), self._frames, strict=False):
+            name = self._frames.name(index)
+            link(progress.mask(name), self.folder / f"{name}.png")
+            self._tell(name, frame, read_mask(progress.mask(name)))
+
+    def _tell(self, name: str, frame: Pixels, mask: IdMask) -> None:
+        from emavos.visualize import overlay
+
+        if "--overlay" in self._draw:
+            self._draw["--overlay"](name, overlay(frame, mask))
+        if self._coco is not None:
+            self._coco.write(name, mask)
 
 
 def _facts(args: argparse.Namespace, predictor: Predictor) -> dict[str, Any]:
@@ -308,10 +439,21 @@ def _facts(args: argparse.Namespace, predictor: Predictor) -> dict[str, Any]:
     }
 
 
-def _session(args: argparse.Namespace, predictor: Predictor, progress: Progress) -> Session | None:
-    """The session to run: of a stopped run, or new; None for directions that need several."""
+def _reference(image: Path, mask: Path) -> _Reference:
+    """A reference picture and its mask. Raises ValueError if their sizes differ."""
     from emavos.io import read_frame, read_mask
 
+    picture, ids = read_frame(image), read_mask(mask)
+    if ids.shape != picture.shape[:2]:
+        have, want = ("{}x{}".format(*shape[:2]) for shape in (ids.shape, picture.shape))
+        raise ValueError(f"--reference {image}: mask is {have} but frame is {want} (height x width)")
+    return image, picture, ids
+
+
+def _session(
+    args: argparse.Namespace, predictor: Predictor, progress: Progress, references: Sequence[_Reference]
+) -> Session | None:
+    """The session to run: of a stopped run, or new; None for directions that need several."""
     if args.direction != "forward":
         return None
     if progress.session is not None:
@@ -320,29 +462,31 @@ def _session(args: argparse.Namespace, predictor: Predictor, progress: Progress)
             raise ValueError(f"{progress.folder} is damaged; remove this folder to start over")
         return session
     session = predictor.session()
-    for image, mask in args.reference:
+    for image, picture, ids in references:
         try:
-            session.remember(read_frame(image), read_mask(mask))
+            session.remember(picture, ids)
         except ValueError as error:
             raise ValueError(f"--reference {image}: {error}") from error
     return session
 
 
-def _tell_cuts(cuts: Sequence[int], frames: FrameSource, how: str) -> None:
-    """Note the first frame of each scene without memory."""
+def _tell_cuts(cuts: Sequence[int], frames: FrameSource, how: str, direction: str) -> None:
+    """Note the first frame of each scene without memory; the last, if it is tracked backward."""
     from emavos.io import InputWarning
 
-    if not (firsts := [index for index in cuts if index - 1 not in {*cuts}]):
+    known, step = {*cuts}, 1 if direction == "backward" else -1
+    if not (firsts := [index for index in cuts if index + step not in known]):
         return
+    verb, way = ("ends", "before") if direction == "backward" else ("begins", "from there on")
     names = ", ".join(frames.name(index) for index in firsts[:8]) + (
         f" and {len(firsts) - 8} more" if len(firsts) > 8 else ""
     )
     rest = (
         "the frames until the scene returns have no masks; give a mask there"
         if how == "stop"
-        else "masks from there on may be wrong; give a mask there, or --cuts stop to write none"
+        else f"masks {way} may be wrong; give a mask there, or --cuts stop to write none"
     )
-    warnings.warn(f"another scene begins at {names}: {rest}", InputWarning, stacklevel=2)
+    warnings.warn(f"another scene {verb} at {names}: {rest}", InputWarning, stacklevel=2)
 
 
 def _fail_partly(error: BaseException, count: int, out: Path) -> NoReturn:
@@ -385,17 +529,20 @@ def check_kind(option: str, path: Path | None) -> None:
         raise ValueError(f"{option} {path} is written as {', '.join(_KINDS[option])}, or as a folder of PNGs")
 
 
-def check_ids(ids: Sequence[int] | None, masks: IdMask | dict[int, IdMask] | None) -> None:
+def check_ids(
+    ids: Sequence[int] | None, masks: IdMask | dict[int, IdMask] | None, references: Sequence[_Reference]
+) -> None:
     """Raise ValueError if an object has no mask.
 
     ids: None for all objects.
-    masks: of the video; None if its objects come from other images only.
+    masks: of the video; None if its objects come from references only.
     """
     import numpy as np
 
-    if ids is None or masks is None:
+    if ids is None:
         return
-    several = masks.values() if isinstance(masks, dict) else [masks]
+    own = masks.values() if isinstance(masks, dict) else [] if masks is None else [masks]
+    several = [*own, *(mask for _, _, mask in references)]
     given = sorted({int(id) for mask in several for id in np.unique(mask)} - {0})
     for id in ids:
         if id not in given:

@@ -5,6 +5,7 @@ from emavos.io.animation import AnimationWriter
 from emavos.io.ids import IdMask, davis_palette, palette
 from emavos.io.images import Pixels, read_frame, read_mask, write_image, write_mask, write_matte
 from emavos.io.opening import list_images, open_frames
+from emavos.io.remote import fetch
 from emavos.io.sound import Sound
 from emavos.io.source import FrameSource, InputWarning, Reel, open_reel
 from emavos.io.spool import Spool
@@ -23,6 +24,7 @@ __all__ = [
     "ahead",
     "behind",
     "davis_palette",
+    "fetch",
     "list_images",
     "open_frames",
     "open_reel",

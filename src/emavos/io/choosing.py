@@ -57,6 +57,7 @@ class Chosen(FrameSource):
     def __init__(self, source: FrameSource, start: int = 0, stop: int | None = None, step: int = 1) -> None:
         self._source, self._start, self._stop, self._step = source, start, stop, step
         self.stored, self.exact = source.stored, source.exact
+        self.live = source.live
         self.fps = None if source.fps is None else source.fps / step
         self.count = None if source.count is None else len(range(start, _least(stop, source.count), step))
         if source.sound is not None and source.fps:

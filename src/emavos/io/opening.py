@@ -31,8 +31,9 @@ from emavos.io.images import (
     read_image,
     refuse_mask,
 )
+from emavos.io.remote import is_address, without_password
 from emavos.io.source import FrameSource, notice
-from emavos.io.video import CameraSource, Damaged, VideoSource
+from emavos.io.video import CameraSource, Damaged, StreamSource, VideoSource
 
 # Image formats of cameras and programs without support here; a warning lists such files.
 _FOREIGN = re.compile(
@@ -59,9 +60,9 @@ def open_frames(
 
     source: a folder of images in natural order (2.jpg before 10.jpg); a video file (extra `video`); a TIFF
         with several pages, an animated PNG or WebP; a list of image files; a camera, "camera:0" or 0 for the
-        first camera on Linux and macOS, "camera:NAME" on Windows, which plays until you leave the loop; a
-        pattern, "frames/*.png" or "frames/%05d.png"; or any iterable or sequence of frames. Folders and files
-        can be read repeatedly.
+        first camera on Linux and macOS, "camera:NAME" on Windows, or a stream, "rtsp://...", which play until
+        you leave the loop; a pattern, "frames/*.png" or "frames/%05d.png"; or any iterable or sequence of
+        frames. Folders and files can be read repeatedly.
     but: files in the folder to skip, such as the mask.
     damaged: treatment of a damaged or truncated video: "refuse" raises ValueError at the damage; "keep"
         continues with all readable frames and lists the damaged frames in a warning at the end.
@@ -97,6 +98,13 @@ def _open(
     if isinstance(source, (str, os.PathLike)):
         if isinstance(source, str) and source.startswith("camera:"):
             return CameraSource(source.removeprefix("camera:"))
+        if isinstance(source, str) and source.lower().startswith(("rtsp://", "rtsps://")):
+            return StreamSource(source)
+        if is_address(source):
+            raise ValueError(
+                f"{without_password(os.fspath(source))} is not on this machine; copy it first, with "
+                "emavos.io.fetch(address, folder) or --remote"
+            )
         if not os.fspath(source):
             raise ValueError("the path of the frames is empty; name a folder of images or a video file")
         path = Path(source)

@@ -58,10 +58,12 @@ class FrameSource:
     exact: whether `count` is exact; a container's number may be only a hint.
     fps: frames per second, if the source has a frame rate.
     stored: whether frames are stored in files, so that they can be prefetched.
+    live: whether frames are made now, as by a camera: without an end, and another loop begins at the present.
     sound: the sound track that belongs to the frames, if they are of a video file.
     """
 
     stored = False
+    live = False
     count: int | None = None
     exact = True
     fps: float | None = None

@@ -17,12 +17,15 @@ from PIL import Image
 from emavos.io.containers import is_cut, is_fragmented
 from emavos.io.ffmpeg import LIMIT, SAFE, import_av
 from emavos.io.images import MAX_PIXELS, Pixels, check_file, pixels_of
+from emavos.io.remote import without_password
 from emavos.io.sound import Sound
 from emavos.io.source import FrameSource, notice
 
 _ENDLESS = ("h264", "hevc", "mpegvideo", "nut")  # raw streams, and NUT without its index
 _CUT, _DAMAGED = "ends before the end that it declares", "is damaged"
 Damaged = Literal["refuse", "keep"]
+_STREAMED = "rtsp,rtsps,rtp,srtp,tcp,udp,tls"  # protocols within a stream
+_PATIENCE = 20.0  # seconds to wait for a stream
 _NO_VIDEO = "is no video, or is cut off: no frames could be read"
 
 
@@ -239,6 +242,8 @@ class _Ends:
 class CameraSource(FrameSource):
     """A live camera. Frames are current: a second loop starts again at the present."""
 
+    live = True
+
     def __init__(self, name: str) -> None:
         self._av = import_av(f"camera {name}")
         self._name = name
@@ -254,6 +259,28 @@ class CameraSource(FrameSource):
         # ValueError: this PyAV was built without the device
         except (self._av.FFmpegError, ValueError) as error:
             raise ValueError(f"camera {self._name} cannot be opened as {kind} {device}: {error}") from error
+        with container:
+            yield from map(_upright, container.decode(video=0))
+
+
+class StreamSource(FrameSource):
+    """A live stream of the network, rtsp:// or rtsps://. A second loop starts again at the present."""
+
+    live = True
+
+    def __init__(self, address: str) -> None:
+        self._av = import_av("a stream")
+        self._address = address
+
+    def __iter__(self) -> Iterator[Pixels]:
+        options = {"rtsp_transport": "tcp", "protocol_whitelist": _STREAMED, **LIMIT}
+        try:
+            container = self._av.open(self._address, format="rtsp", options=options, timeout=_PATIENCE)
+        except (self._av.FFmpegError, ValueError, OSError) as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise ValueError(
+                f"stream {without_password(self._address)} cannot be opened: {reason}"
+            ) from error
         with container:
             yield from map(_upright, container.decode(video=0))
 
