@@ -16,7 +16,7 @@ from PIL import Image
 
 from emavos import MemoryPolicy, Predictor, Result, Shortcuts, __version__, visualize
 from emavos.cli import _parser, main
-from emavos.io import open_frames, read_frame, read_mask, write_mask, write_video
+from emavos.io import list_images, open_frames, read_frame, read_mask, write_mask, write_video
 from emavos.models import PRESETS, STCN
 from emavos.training import STAGES
 from emavos.weights import load_model, save_model
@@ -370,8 +370,8 @@ def test_a_camera_is_followed_to_its_end_and_clicked_on_its_first_frame(here, mo
     assert plays == [3]
     argv[1] = "clip"
     assert main([*argv, "--out", "out2"]) == 0
-    for live, name in zip(names(here / "out"), names(here / "out2"), strict=True):
-        np.testing.assert_array_equal(read_mask(here / "out" / live), read_mask(here / "out2" / name))
+    for live, file in zip(list_images("out"), list_images("out2"), strict=True):
+        np.testing.assert_array_equal(read_mask(live), read_mask(file))
 
 
 def test_ctrl_c_leaves_nothing_behind(here, capsys, monkeypatch):

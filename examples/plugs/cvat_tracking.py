@@ -12,7 +12,7 @@ In CVAT, choose "emavos" among the trackers, and draw a mask, a polygon or a box
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cvat_sdk.auto_annotation as cvataa
 import numpy as np
@@ -26,8 +26,7 @@ from emavos.bridges import box_of, first_mask, outlines
 Plane = NDArray[np.bool_]  # (H, W)
 
 
-@dataclass
-class State:
+class State(NamedTuple):  # no dataclass, as cvat-cli runs this file without registering a module
     """A tracked shape: its type, and the session that remembers the object."""
 
     kind: str

@@ -29,10 +29,8 @@ class Protocol:
     wanted: Literal["frames", "meta", "masks"] = (
         "frames"  # to predict: all, listed in meta.json, or annotated
     )
-    per_object: bool = False  # each object alone, as MASKS/<sequence>/<object>/<frame>.png; they may overlap
     whole: bool = False  # whether ground truth, if any, covers every frame
     scores_last: bool = False  # whether the last frame counts; DAVIS skips the last frame
-    scoring: Literal["davis", "lvos", "mosev2"] = "davis"  # the measures, see `emavos.evaluation.metrics`
 
     size: int | None = 480  # short side of the frames for the network; None keeps the source's size
     every: int = 5  # every how many frames one is stored in memory
@@ -40,6 +38,8 @@ class Protocol:
 
     zip_folder: str = ""  # folder of the sequences inside a submission
     about: str = ""  # one line of description
+    per_object: bool = False  # each object alone, as MASKS/<sequence>/<object>/<frame>.png; they may overlap
+    scoring: Literal["davis", "lvos", "mosev2"] = "davis"  # the measures, see `emavos.evaluation.metrics`
 
 
 _DAVIS = Protocol(
