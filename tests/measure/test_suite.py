@@ -33,7 +33,7 @@ def train(tmp_path_factory):
 
 def test_the_suite_has_twenty_clips_or_more_and_holds_out_all_it_takes(train, tmp_path):
     groups = suite.make_clips(train, tmp_path)
-    assert 20 <= len(groups) <= 26
+    assert 20 <= len(groups) <= 30
     assert set(groups.values()) == set(suite.GROUPS)
     assert set(suite.SUITE_CLIPS) <= set(suite.HELD_OUT) == set(HELD_OUT)
     for name in groups:
@@ -42,6 +42,21 @@ def test_the_suite_has_twenty_clips_or_more_and_holds_out_all_it_takes(train, tm
         ids = [id for id in np.unique(masks[0]).tolist() if id]
         assert ids, f"{name} begins without an object"
         assert max(mask.max() for mask in masks) <= max(ids)
+
+
+def test_the_long_clips_have_every_frame(tmp_path):
+    home = tmp_path / "clips"
+    for kind in ("JPEGImages", "Annotations"):
+        (home / kind / "drift-turn").mkdir(parents=True)
+    mask = np.zeros((40, 60), np.int32)
+    mask[5:20, 5:20] = 1
+    for i in range(suite.STEPS + 10):
+        Image.fromarray(np.full((40, 60, 3), i, np.uint8)).save(home / f"JPEGImages/drift-turn/{i:05d}.jpg")
+        write_mask(home / f"Annotations/drift-turn/{i:05d}.png", mask)
+    suite.write_clip(tmp_path / "cache", "whole", lambda: suite._whole(tmp_path, "drift-turn"))
+    frames, masks = suite.read_clip(tmp_path / "cache", "whole")
+    assert [round(float(frame.mean())) for frame in frames] == list(range(suite.STEPS + 10))
+    assert (masks[-1] == mask).all()
 
 
 def test_clips_are_made_once_and_a_clip_that_was_interrupted_is_made_anew(train, tmp_path):
