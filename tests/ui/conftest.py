@@ -14,6 +14,14 @@ from emavos.ui.importing import import_video
 SIZE = (96, 160)
 
 
+@pytest.fixture(autouse=True)
+def data_home(tmp_path_factory, monkeypatch):
+    """A data directory of the test's own, so that no test adds clips to the user's list."""
+    folder = tmp_path_factory.mktemp("data")
+    monkeypatch.setenv("XDG_DATA_HOME", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def predictor():
     return Predictor.from_pretrained(device="cpu", size=96)

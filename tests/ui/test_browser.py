@@ -138,6 +138,13 @@ class Page:
     def data(self, name):
         return self.browser.find_element("tag name", "body").get_attribute(f"data-{name}")
 
+    def open_clip(self, name, among="all-clips"):
+        def cards(_):
+            shown = self[among].find_elements("css selector", ".clip > button:first-child")
+            return [one for one in shown if name in one.text]
+
+        self.wait.until(cards)[0].click()
+
     def track(self):
         self.click("track")
         self.until_reached(8)
@@ -277,16 +284,16 @@ def test_tracking_that_is_stopped_keeps_its_masks_and_goes_on_from_there(empty, 
 
 
 def test_the_work_of_two_tabs_and_of_two_videos_is_kept(browser, clip, tmp_path):
-    (tmp_path / "tmp").mkdir()
     for name in ("one.mp4", "two.mp4"):
         write_video(tmp_path / name, clip[0], fps=10)
-    with serving(TMPDIR=str(tmp_path / "tmp")) as address:
+    projects = tmp_path / "home" / "emavos" / "projects"
+    with serving(XDG_DATA_HOME=str(tmp_path / "home")) as address:
         first, tab = Page(browser, address), browser.current_window_handle
         first["video"].send_keys(str(tmp_path / "one.mp4"))
         first.until("frame", "frame 0 of 7")
         assert "token" not in browser.current_url
         first.paint(60, 20)
-        (project,) = (tmp_path / "tmp").glob("emavos-ui-*/001")
+        project = projects / "one"
         first.wait.until(lambda _: Project.open(project).drafts == {0})
         browser.switch_to.new_window("tab")
         second = Page(browser, address, "one.mp4")
@@ -309,13 +316,53 @@ def test_the_work_of_two_tabs_and_of_two_videos_is_kept(browser, clip, tmp_path)
         first.until("kind", "given by you")
         first["video"].send_keys(str(tmp_path / "two.mp4"))
         first.until("name", "two.mp4")
-        first.until("told", f"the work on one.mp4 is in {project}")
-        first.until("earlier", "one.mp4")
-        first["earlier"].find_element("tag name", "button").click()
+        first.until("told", "one.mp4 is kept")
+        first.click("clips")
+        first.wait.until(lambda _: "one.mp4" in first["all-clips"].text)
+        first.open_clip("one.mp4")
         first.until("name", "one.mp4")
         first.until("kind", "given by you")
     assert Project.open(project).given == {0: (1, 2)}
-    assert [path.name for path in project.parent.iterdir()] == ["001"]  # nothing was painted in the other
+    assert sorted(path.name for path in projects.iterdir()) == ["one", "two"]
+    with serving(str(tmp_path / "two.mp4"), XDG_DATA_HOME=str(tmp_path / "home")) as address:
+        Page(browser, address, "two.mp4")  # known as another, since it is read from its own path
+        browser.get("about:blank")
+    assert sorted(path.name for path in projects.iterdir()) == ["one", "two", "two-2"]
+
+
+@pytest.mark.slow
+def test_clips_are_added_together_painted_and_tracked_one_after_another(browser, clip, tmp_path):
+    names = ["one.mp4", "two.mp4", "three.mp4"]
+    for name in names:
+        write_video(tmp_path / name, clip[0], fps=10)
+    projects = tmp_path / "home" / "emavos" / "projects"
+    with serving(XDG_DATA_HOME=str(tmp_path / "home")) as address:
+        page = Page(browser, address)
+        page["video"].send_keys("\n".join(str(tmp_path / name) for name in names))
+        page.until("name", "one.mp4")
+        page.until("clips", "Clips (3)")
+        for name in names[:2]:
+            if name != "one.mp4":
+                page.click("clips")
+                page.open_clip(name)
+                page.until("name", name)
+            page.paint(60, 20)
+            page.click("keep")
+            page.until("kind", "given by you")
+        page.click("clips")
+        page.click("track-all")
+        page.wait.until(lambda _: Project.open(projects / "two").reached == 8)
+        page.wait.until(lambda _: Project.open(projects / "one").reached == 8)
+        page.wait.until(lambda _: page["all-clips"].text.count("\ntracked") == 2)
+        assert "no mask yet" in page["all-clips"].text
+        browser.get("about:blank")
+    with serving(XDG_DATA_HOME=str(tmp_path / "home")) as address:
+        page = Page(browser, address)
+        page.wait.until(lambda _: "three.mp4" in page["recent"].text)
+        page.open_clip("two.mp4", "recent")
+        page.until("name", "two.mp4")
+        page.until("kind", "given by you")
+        browser.get("about:blank")
 
 
 def test_a_page_without_a_video_says_how_to_begin_and_offers_nothing_else(empty):

@@ -84,32 +84,6 @@ def test_a_damaged_video_is_refused_or_kept_and_told(tmp_path, predictor, clip):
         assert not path.exists()
 
 
-def test_a_new_video_never_removes_the_one_before_it(tmp_path, predictor, video):
-    desk = Desk(predictor, tmp_path / "work", keeps=False)
-    for _ in range(2):
-        desk.open_video(video, "clip")
-        desk.job.join()
-    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["001", "002"]
-    assert [one.folder.name for one in desk.left] == ["001"]
-
-
-def test_painted_masks_outlive_the_next_video_and_the_page(tmp_path, predictor, video, clip, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    temporary = Temporary()
-    desk = Desk(predictor, temporary.folder, keeps=False)
-    for name in ("one", "two"):
-        desk.open_video(video, name)
-        desk.job.join()
-        if name == "one":
-            desk.give(0, clip[1][0])
-    assert [project["name"] for project in desk.state()["left"]] == ["one"]
-    desk.close()
-    (painted,) = temporary.release()
-    assert painted == temporary.folder / "001"
-    assert [path.name for path in temporary.folder.iterdir()] == ["001"]
-    assert Project.open(painted).given == {0: (1, 2)}
-
-
 KILLED = """
 import os, sys
 from pathlib import Path

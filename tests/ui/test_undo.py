@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from emavos.ui import Desk, Project, history
+from emavos.ui import Project, history
 from emavos.ui.downloads import write_masks
 from emavos.ui.importing import import_video
 
@@ -159,25 +159,10 @@ def test_outdated_masks_are_downloaded_when_asked_for(tracked, tmp_path):
             assert archive.namelist() == [f"shot{i + 3}.png" for i in range(5)] + more
 
 
-def test_a_second_video_leaves_the_first_and_the_page_goes_back_to_it(tmp_path, predictor, video, clip):
-    desk = Desk(predictor, tmp_path / "work", keeps=False)
-    for name in ("one", "two"):
-        desk.open_video(video, name)
-        desk.job.join()
-    assert [one["name"] for one in desk.state()["left"]] == ["one"]
-    first = desk.left[0].folder
-    desk.go_back(0)
-    assert (desk.project.name, desk.project.folder) == ("one", first)
-    assert [one["name"] for one in desk.state()["left"]] == ["two"]
-    with pytest.raises(ValueError, match="no earlier video 1"):
-        desk.go_back(1)
-    desk.close()
-
-
 def test_a_project_of_the_first_format_opens_and_is_edited(tracked):
     file = tracked.folder / "project.json"
     old = file.read_text().replace('"format": 2', '"format": 1')
-    for name in ("hidden", "generation", "step"):
+    for name in ("hidden", "generation", "step", "origin"):
         old = old.replace(f'"{name}"', f'"_{name}"')
     file.write_text(old)
     again = Project.open(tracked.folder)

@@ -9,11 +9,11 @@ import shlex
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emavos.cli.arguments import (
     Commands,
@@ -28,6 +28,9 @@ from emavos.cli.arguments import (
 from emavos.cli.clicking import load_prompter
 from emavos.cli.words import plain
 
+if TYPE_CHECKING:
+    from emavos.ui import Desk
+
 
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
@@ -37,7 +40,12 @@ def add(commands: Commands) -> None:
         "By default only this machine can open the page. Stop with Ctrl-C.",
     )
     parser.set_defaults(run=partial(_ui, parser))
-    parser.add_argument("video", metavar="VIDEO", nargs="?", help="video file or folder of images to open")
+    parser.add_argument(
+        "video",
+        metavar="VIDEO",
+        nargs="*",
+        help="video files or folders of images; the first is shown, the others are added to the clips",
+    )
     parser.add_argument(
         "--mask",
         type=Path,
@@ -49,7 +57,7 @@ def add(commands: Commands) -> None:
         "--project",
         type=Path,
         metavar="DIR",
-        help="folder of the project, new or existing (a temporary folder)",
+        help="folder of a single project, new or existing (a project for each video, in your data directory)",
     )
     parser.add_argument(
         "--prompter",
@@ -82,10 +90,13 @@ def _ui(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         raise ImportError(f"the page needs starlette and uvicorn: {how_to_install('ui')}") from error
     from emavos.ui import Desk
     from emavos.ui.guard import is_loopback
-    from emavos.ui.temporary import Temporary, sweep_temporary
+    from emavos.ui.shelf import projects_folder
+    from emavos.ui.temporary import sweep_temporary
 
-    if args.mask is not None and args.video is None:
-        raise ValueError("--mask is of a video; name the VIDEO too")
+    if args.mask is not None and len(args.video) != 1:
+        raise ValueError("--mask is of one video; name this VIDEO too, and no other")
+    if args.project is not None and len(args.video) > 1:
+        raise ValueError(f"--project has one video, and {len(args.video)} are named; leave --project out")
     if args.project is not None and args.project.is_symlink() and not args.project.exists():
         raise ValueError(
             f"--project {args.project} is a link that leads nowhere; remove it, or choose another"
@@ -96,25 +107,16 @@ def _ui(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         predictor = load_predictor(args, shortcuts_of(args), **policy(args))
         predictor.prompter = prompter
         earlier = sweep_temporary()
-        temporary, folder = None, args.project
-        if folder is None:
-            temporary = Temporary()
-            folder = temporary.folder
+        shelf, again = projects_folder(), partial(_again, parser, args)
+        of_shelf = args.project is not None and args.project.resolve().parent == shelf.resolve()
+        keeps = args.project is not None and not of_shelf
+        desk = Desk(predictor, args.project if keeps else shelf, keeps, args.damaged, again)
         try:
-            again = partial(_again, parser, args)
-            desk = Desk(predictor, folder, temporary is None, args.damaged, again)
-            name = None if args.video is None else os.path.basename(os.path.realpath(args.video))
-            goes_on = desk.project is not None and name == desk.project.name
-            if goes_on:
-                if args.mask is not None:
-                    print("emavos: note: --mask is not read again", file=sys.stderr)
-            elif name is not None:
-                desk.open_video(Path(args.video), name, mask=args.mask)
-                for note in desk.notes:
-                    print("emavos: note:", plain(note), file=sys.stderr)
+            if of_shelf:
+                desk.open_clip(args.project.resolve().name)
+            goes_on = _open(desk, args.video, args.mask)
         except BaseException:
-            if temporary is not None:
-                temporary.release()
+            desk.close()
             raise
         token = secrets.token_urlsafe(16)
         app = make_app(desk, token, args.host, args.max_upload << 20)
@@ -122,7 +124,7 @@ def _ui(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         host = f"[{args.host}]" if ":" in args.host else args.host
         print(f"open http://{host}:{port}/?token={token}", flush=True)
         if not args.quiet and goes_on:
-            print(f"{folder} has the project of this video; going on with it")
+            print(f"{desk.the_project().folder} has the project of this video; going on with it")
         if not args.quiet and earlier:
             print(
                 f"an earlier page left work in {', '.join(map(str, earlier))}: emavos ui --project opens it"
@@ -146,11 +148,28 @@ def _ui(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         finally:
             desk.close()
             work = [] if desk.project is None else [desk.project.folder]
-            if temporary is not None:  # projects without painted objects are removed
-                work = temporary.release()
             with suppress(OSError):  # the terminal may be closed
                 for folder in [] if args.quiet else work:
                     print(f"the work is in {folder}; go on with: {_again(parser, args, folder)}", flush=True)
+
+
+def _open(desk: Desk, videos: Sequence[str], mask: Path | None) -> bool:
+    """Show the first video and add the others to the clips; returns whether the first was open before."""
+    goes_on = False
+    for place, video in enumerate(videos):
+        name = os.path.basename(os.path.realpath(video))
+        if place == 0:
+            named = desk.project is not None and desk.project.name == name
+            goes_on = named if desk.keeps else named or desk.resume(Path(video))
+            if goes_on and mask is not None:
+                print("emavos: note: --mask is not read again", file=sys.stderr)
+        elif desk.has(Path(video)):
+            continue
+        if place or not goes_on:
+            desk.open_video(Path(video), name, mask=mask, show=place == 0)
+            for note in [] if place else desk.notes:
+                print("emavos: note:", plain(note), file=sys.stderr)
+    return goes_on
 
 
 _NOT_AGAIN = {"run", "command", "video", "mask", "project", "port", "quiet", "max_upload"}

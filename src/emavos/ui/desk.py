@@ -1,4 +1,4 @@
-"""The state of the page: one predictor, one project, and one job at a time."""
+"""What the page works on: one predictor, the open project, the list of clips, and the jobs."""
 
 from __future__ import annotations
 
@@ -25,9 +25,13 @@ from emavos.ui.clicker import Clicker
 from emavos.ui.downloads import DOWNLOADS
 from emavos.ui.folder import Folder
 from emavos.ui.hold import Hold
+from emavos.ui.holding import Holding
 from emavos.ui.importing import check_free, import_video
 from emavos.ui.job import Job
 from emavos.ui.project import Project
+from emavos.ui.queue import Queue
+from emavos.ui.shelf import Shelf, origin_of
+from emavos.ui.telling import clips_of, state_of
 from emavos.ui.temporary import Temporary
 
 # First bytes of accepted uploads: containers that cannot refer to other files.
@@ -39,7 +43,7 @@ _VIDEOS = re.compile(
 
 
 class Busy(ValueError):
-    """Another job is running. The user can stop the job or wait."""
+    """A job works on this project. The user can stop the job or wait."""
 
 
 class Outdated(ValueError):
@@ -53,14 +57,14 @@ class Desk:
     `tag` of a frame's mask. They raise Outdated if the state has changed since, for example in another tab.
 
     predictor: tracks the objects.
-    folder: folder of the project, opened if a project exists; or parent folder for new projects, one per
-        video.
-    keeps: whether `folder` belongs to a single project, never replaced by another video. Otherwise opening a
-        video leaves the old project, which is listed in `left` and can be opened again.
+    folder: folder of the project, opened if a project exists; or folder of all clips, one project per video.
+    keeps: whether `folder` belongs to a single project, which has one video. Otherwise opening a video adds a
+        clip to `shelf`, and the earlier clips can be opened again.
     again: returns the command that opens a project's folder again, for the page.
 
-    The folder is locked until `close`, so that two processes cannot write to the same project. Raises
-    ValueError if another process holds the lock, or if the folder contains anything but a project.
+    The open project is locked, and so are projects that are being tracked: two processes cannot write to the
+    same project. Raises ValueError if another process holds the lock, or if the folder of a single project
+    contains anything but a project.
     """
 
     def __init__(
@@ -80,13 +84,13 @@ class Desk:
         self.job: Job | None = None
         self.opened = 0  # number of projects opened so far
         self.key = ""  # unique to each opened project, so a page can tell projects apart
-        self.left: list[Project] = []  # earlier projects
+        self.shelf = None if keeps else Shelf(folder)
+        self.queue = Queue()  # of tracking, and of videos that are read in the background
         self.again = again
-        self.jobs = 0  # started so far
         self.clicker = Clicker(predictor)
         self._temporary: Temporary | None = None
         self._lock = threading.RLock()
-        self._hold: Hold | None = None
+        self.holding = Holding()
         if keeps and (folder / "project.json").exists():
             self._take(folder)
         elif keeps:
@@ -95,23 +99,31 @@ class Desk:
                 Hold(folder).release()  # raises if another process is importing a video into it
 
     def open_video(
-        self, path: Path, name: str, sent: bool = False, key: str | None = None, mask: Path | None = None
+        self,
+        path: Path,
+        name: str,
+        sent: bool = False,
+        key: str | None = None,
+        mask: Path | None = None,
+        show: bool = True,
     ) -> None:
-        """Start a project from a video or a folder of images, and leave the current project.
+        """Start a project from a video or a folder of images, and show the project once it is read.
 
         path: video file or folder of images.
         name: name of the video, for the page.
         sent: whether the video was uploaded; if so, the file and its folder are deleted after the import.
         key: key of the project shown by the page; empty if none is shown.
         mask: file or folder of masks to start with, possibly among the frames.
+        show: False reads the video in the background, after the videos before it, and only adds a clip.
 
-        Raises Busy or Outdated. Raises ValueError if the current project must be kept, the folder of the new
+        Raises Busy or Outdated. Raises ValueError if this project has one video, the folder of the new
         project is not empty, or the file is not a video.
         """
         with self._lock:
-            self._check_idle()
-            self.check_key(key)
-            if self.keeps and self.project is not None:
+            if show:
+                self._check_free()
+                self.check_key(key)
+            if self.shelf is None and self.project is not None:
                 raise ValueError(
                     f"{self.folder} is the project of {self.project.name}, and has one video; for {name}, "
                     "start `emavos ui` with another --project, or without one"
@@ -123,49 +135,113 @@ class Desk:
             with noting() as notes:
                 source = open_frames(path, [] if mask is None else [mask], self.damaged)
                 masks = {} if mask is None else read_masks(mask, source)
-            self.notes = [note.replace(f"{path.parent}/", "") for note in notes] if sent else notes
-            folder = self.folder if self.keeps else self.folder / f"{self.opened + 1:03d}"
+            notes = [note.replace(f"{path.parent}/", "") for note in notes] if sent else notes
+            folder = self.folder if self.shelf is None else self.shelf.place(name, self.queue.has)
             check_free(folder)
             given = masks if isinstance(masks, Mapping) else {0: masks}
-            self._start(
-                "open", self._build(folder, source, name, given, path if sent else None), source.count
-            )
+            origin = "" if sent else origin_of(path)
+            reading = self._read(folder, source, name, origin, path if sent else None, notes)
+            if show:
+                self.notes = notes
+                self._start(Job("open", self._build(folder, reading, given), source.count))
+            else:
+                self.queue.add(Job("import", self._add(folder, reading, given), source.count, folder))
 
-    def _build(
-        self, folder: Path, source: FrameSource, name: str, masks: Mapping[int, IdMask], sent: Path | None
+    def _read(
+        self, folder: Path, source: FrameSource, name: str, origin: str, sent: Path | None, notes: list[str]
     ) -> Iterator[int]:
+        """Import a video into a folder; what is odd about the video is added to `notes`."""
         try:
-            with noting() as notes:
-                yield from import_video(folder, source, name)
+            with noting() as more:
+                yield from import_video(folder, source, name, origin)
             where = "" if sent is None else f"{sent.parent}/"  # which says nothing to a person at the page
-            self.notes += [note.replace(where, "") for note in notes if note not in self.notes]
+            notes += [note.replace(where, "") for note in more if note not in notes]
         finally:
             if sent is not None:
                 sent.unlink(missing_ok=True)
                 sent.parent.rmdir()
+
+    def _build(self, folder: Path, reading: Iterator[int], masks: Mapping[int, IdMask]) -> Iterator[int]:
+        yield from reading
         with self._lock:
-            before, project = self.project, self._take(folder)
+            project = self._take(folder)
             for index, mask in sorted(masks.items()):
                 project.give(index, mask)
-            if before is not None:
-                self.left.append(before)
 
-    def go_back(self, number: int, key: str | None = None) -> None:
-        """Open an earlier project again; the current one takes its place in `left`.
+    def _add(self, folder: Path, reading: Iterator[int], masks: Mapping[int, IdMask]) -> Iterator[int]:
+        yield from reading
+        with self.holding.using(folder) as project:
+            for index, mask in sorted(masks.items()):
+                project.give(index, mask)
 
-        number: place in `left`.
+    def open_clip(self, name: str, key: str | None = None) -> None:
+        """Show the project of another clip. Tracking of the present one goes on.
+
+        name: name of the clip, as in `clips`.
         key: key of the project shown by the page.
 
-        Raises Busy, Outdated, or ValueError if there is no such project.
+        Raises Busy, Outdated, or ValueError if there is no such clip or another process works on it.
         """
         with self._lock:
-            self._check_idle()
+            self._check_free()
             self.check_key(key)
-            if not 0 <= number < len(self.left):
-                raise ValueError(f"there is no earlier video {number}; there are {len(self.left)}")
-            before = self.the_project()
-            self._take(self.left[number].folder)
-            self.left[number] = before
+            folder = self._shelf().path(name)
+            if self.project is None or self.project.folder != folder:
+                self._take(folder)
+                self.notes = []
+
+    def has(self, path: Path) -> bool:
+        """Whether a clip is of this video."""
+        return self.shelf is not None and self.shelf.find(origin_of(path)) is not None
+
+    def resume(self, path: Path) -> bool:
+        """Show the project of a video that was opened before; returns whether there is one."""
+        with self._lock:
+            folder = None if self.shelf is None else self.shelf.find(origin_of(path))
+            if folder is not None:
+                self._take(folder)
+            return folder is not None
+
+    def remove_clip(self, name: str) -> None:
+        """Delete a clip with all its masks; this cannot be undone.
+
+        Raises ValueError if there is no such clip, or it is shown, tracked, or open in another process.
+        """
+        with self._lock:
+            shelf = self._shelf()
+            folder = shelf.path(name)
+            if self.holding.get(folder) is not None or self.queue.of(folder) is not None:
+                raise Busy(f"{name} is open; open another clip first, and stop its tracking")
+            shelf.remove(name)
+
+    def clips(self) -> list[dict[str, Any]]:
+        """The clips in JSON, the last changed first; empty for a single project."""
+        return clips_of(self)
+
+    def thumbnail(self, name: str) -> bytes:
+        """A small JPEG of a clip. Raises ValueError if there is no such clip, or it is damaged."""
+        return self._shelf().thumbnail(name)
+
+    def track_all(self) -> int:
+        """Track each clip that has masks and frames left, one after another; returns how many clips."""
+        with self._lock:
+            self._check_free()
+            added = 0
+            for clip in self._shelf().clips():
+                folder = self._shelf().folder / clip.key
+                if clip.left and not clip.problem and self.queue.of(folder) is None:
+                    self.queue.add(self._tracking(folder, None))
+                    added += 1
+            if not added:
+                raise ValueError("no clip has masks and frames left to track: click on the objects of one")
+            return added
+
+    def _shelf(self) -> Shelf:
+        if self.shelf is None:
+            raise ValueError(
+                f"{self.folder} is one project; for a list of clips, start `emavos ui` without --project"
+            )
+        return self.shelf
 
     def upload_folder(self) -> Path:
         """A new temporary folder for an uploaded video, removed when this process ends."""
@@ -175,26 +251,14 @@ class Desk:
             return Path(tempfile.mkdtemp(prefix="upload-", dir=self._temporary.folder))
 
     def _take(self, folder: Path) -> Project:
-        """Lock and open the project of a folder, then release the current project."""
-        hold = Hold(folder)
-        try:
-            project = Project.open(folder)
-            if hold.held:
-                project.sweep()
-        except BaseException:
-            hold.release()
-            raise
-        self._let_go()
-        self._hold = hold
-        self.project = project
+        """Lock and show the project of a folder, then release the one shown before."""
+        project = self.holding.take(folder)
+        before, self.project = self.project, project
+        if before is not None:
+            self.holding.release(before.folder)
         self.opened += 1
         self.key = secrets.token_hex(8)
         return project
-
-    def _let_go(self) -> None:
-        if self._hold is not None:
-            self._hold.release()
-            self._hold = None
 
     def the_project(self) -> Project:
         """Returns the current project. Raises ValueError if no video is open."""
@@ -294,21 +358,29 @@ class Desk:
             yield project
 
     def track(self, frames: int | None = None, key: str | None = None) -> None:
-        """Start tracking the next `frames` frames; None tracks all.
+        """Start tracking the next `frames` frames, after the clips that are tracked now; None tracks all.
 
         Raises Busy, Outdated, or ValueError if no mask was given.
         """
         with self._changing(None, key, None) as project:
             if project.first is None:
                 raise ValueError("no frame has a mask yet: paint the objects of one, or load a mask")
-            begin = max(project.reached, project.first)
-            until = project.count if frames is None else min(begin + frames, project.count)
-            self._start("track", self._track(project, begin, until), until - begin)
+            self.job = self._tracking(project.folder, frames)
+            self.queue.stop(project.folder)  # if it waits already, this takes its place
+            self.queue.add(self.job)
 
-    def _track(self, project: Project, begin: int, until: int) -> Iterator[int]:
-        with closing(project.track(self.predictor, until)) as tracked:
-            for index in tracked:
-                yield index - begin + 1
+    def _tracking(self, folder: Path, frames: int | None) -> Job:
+        def steps() -> Iterator[int]:
+            with self.holding.using(folder) as project:
+                begin = max(project.reached, project.first or 0)
+                until = project.count if frames is None else min(begin + frames, project.count)
+                job.total = until - begin
+                with closing(project.track(self.predictor, until)) as tracked:
+                    for index in tracked:
+                        yield index - begin + 1
+
+        job = Job("track", steps(), None, folder)
+        return job
 
     def download(self, name: str, key: str | None = None, outdated: bool = False) -> None:
         """Start writing one of `DOWNLOADS`.
@@ -322,7 +394,7 @@ class Desk:
                 raise ValueError(f"there is no {name}; there are {', '.join(DOWNLOADS)}")
             files = Folder(project.folder, "downloads")
             files.remove(name)
-            self._start(name, self._write(project, name, files, outdated), None)
+            self._start(Job(name, self._write(project, name, files, outdated), None, project.folder))
 
     def _write(self, project: Project, name: str, files: Folder, outdated: bool) -> Iterator[int]:
         with files.staged(name) as path:
@@ -335,73 +407,54 @@ class Desk:
             raise ValueError(f"{name} was not written yet")
         return files.open(name)
 
-    def stop(self) -> None:
-        """Ask the running job to stop."""
+    def stop(self, all: bool = False) -> None:
+        """Ask the jobs of the project to stop; with `all`, those of all other clips as well."""
         if self.job is not None:
             self.job.stop()
+        if all:
+            self.queue.stop_all()
+        elif self.project is not None:
+            self.queue.stop(self.project.folder)
 
     def close(self) -> None:
-        """Stop the running job, wait for its end, and release the folder."""
+        """Stop the running jobs, wait for their end, and release the folders."""
+        self.queue.close()
         if self.job is not None and self.job.running:
             self.job.stop()
             self.job.join()
-        self._let_go()
+        self.holding.close()
         if self._temporary is not None:
             self._temporary.release()
             self._temporary = None
 
     def state(self) -> dict[str, Any]:
-        """The state shown on the page, except pictures, masks and confidence."""
-        project, job = self.project, self.job
-        return {
-            "device": self.predictor.device.type,
-            "keeps": self.keeps,
-            "opened": self.opened,
-            "key": self.key,
-            "notes": self.notes,
-            "clicks": None if project is None else {"problem": self.clicker.problem},
-            "left": [{"name": one.name, "folder": str(one.folder)} for one in self.left],
-            "project": None
-            if project is None
-            else {
-                "name": project.name,
-                "fps": project.fps,
-                "height": project.size[0],
-                "width": project.size[1],
-                "count": project.count,
-                "ids": project.ids,
-                "given": dict(sorted(project.given.items())),
-                "first": project.first,
-                "reached": project.reached,
-                "made": project.made,
-                "edits": project.edits,
-                "undo": project.can_undo,
-                "redo": project.can_redo,
-                "drafts": sorted(project.drafts),
-                "folder": str(project.folder),
-                "again": self.again(project.folder),
-            },
-            "job": None
-            if job is None
-            else {
-                "kind": job.kind,
-                "number": self.jobs,
-                "running": job.running,
-                "done": job.done,
-                "total": job.total,
-                "error": job.error,
-                "stopped": job.stopped,
-            },
-        }
+        """The state shown on the page, except pictures, masks, confidence and the list of clips."""
+        return state_of(self)
+
+    def shown_job(self) -> Job | None:
+        """The job that the page shows: the one that works on the project, or the last one."""
+        folder = None if self.project is None else self.project.folder
+        if self.job is not None and self.job.running and self.job.kind != "track":
+            return self.job
+        if (queued := self.queue.of(folder)) is not None:
+            return queued
+        return self.job if self.job is not None and self.job.folder in (None, folder) else None
 
     def _check_idle(self) -> None:
-        if self.job is not None and self.job.running:
+        """Raise Busy if a job works on the project, or a video is read that will be shown."""
+        self._check_free()
+        now = self.queue.now
+        if now is not None and self.project is not None and now.folder == self.project.folder:
+            raise Busy("this video is being tracked; wait for it, or stop it")
+
+    def _check_free(self) -> None:
+        """Raise Busy if a file is written or a video is read that will be shown."""
+        if self.job is not None and self.job.running and self.job.kind != "track":
             raise Busy("something else is being done; wait for it, or stop it")
 
-    def _start(self, kind: str, steps: Iterator[int], total: int | None) -> None:
-        self.jobs += 1
-        self.job = Job(kind, steps, total)
-        self.job.start()
+    def _start(self, job: Job) -> None:
+        self.job = job
+        job.start()
 
 
 def tag_of(mask: IdMask) -> str:

@@ -35,6 +35,7 @@ class Facts:
     hidden: {frame: the largest version of its tracked mask that is not shown as outdated}.
     generation: version of the masks that are tracked next, part of their file names.
     step: number of edits, less those undone.
+    origin: tells the video apart from others, as `shelf.origin_of`; empty if unknown.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Facts:
     hidden: dict[int, int] = field(default_factory=dict)
     generation: int = 0
     step: int = 0
+    origin: str = ""
 
 
 def read_facts(files: Folder) -> Facts:
@@ -73,6 +75,7 @@ def read_facts(files: Folder) -> Facts:
         numbers_by_frame(facts.get("hidden", {}), count),
         whole_in(facts.get("generation", 0), 0, 1 << 53),
         whole_in(facts.get("step", 0), 0, MOST_EDITS),
+        _of(str, facts.get("origin", ""))[:64],
     )
 
 

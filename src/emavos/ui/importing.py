@@ -19,7 +19,7 @@ from emavos.ui.hold import HELD, Hold
 UNFINISHED = ".unfinished"  # marks an import in progress
 
 
-def import_video(folder: Path, source: FrameSource, name: str) -> Iterator[int]:
+def import_video(folder: Path, source: FrameSource, name: str, origin: str = "") -> Iterator[int]:
     """Import a video into a new folder; yields the number of frames read so far.
 
     The folder is locked during the import. When the iterator ends, the folder is a project, ready for
@@ -28,6 +28,7 @@ def import_video(folder: Path, source: FrameSource, name: str) -> Iterator[int]:
     folder: new or empty folder.
     source: frames of the video.
     name: name of the video.
+    origin: tells the video apart from others, as `shelf.origin_of`; empty if unknown.
 
     Raises ValueError if the folder is not empty, frames differ in size, or the video cannot be read.
     """
@@ -39,7 +40,7 @@ def import_video(folder: Path, source: FrameSource, name: str) -> Iterator[int]:
         check_free(folder)  # again, as another process may have used the folder since
         Folder(folder).write(UNFINISHED, b"")
         try:
-            yield from _read_into(folder, source, name)
+            yield from _read_into(folder, source, name, origin)
         except BaseException:
             _clear(folder)
             raise
@@ -69,7 +70,7 @@ def check_free(folder: Path) -> None:
         raise ValueError(f"{folder} is not empty; a new project needs a folder of its own")
 
 
-def _read_into(folder: Path, source: FrameSource, name: str) -> Iterator[int]:
+def _read_into(folder: Path, source: FrameSource, name: str, origin: str) -> Iterator[int]:
     shutil.rmtree(folder / "frames", ignore_errors=True)  # left by a killed import
     files = Folder(folder)
     files.sweep()
@@ -91,7 +92,7 @@ def _read_into(folder: Path, source: FrameSource, name: str) -> Iterator[int]:
         raise ValueError(f"{name} has no frames")
     plain = all(name == f"{index:05d}" for index, name in enumerate(names)) or len({*names}) < count
     fps = source.fps if source.fps is not None and 0.001 <= source.fps <= 10_000 else None
-    write_facts(files, Facts(name, fps, size, count, None if plain else names))
+    write_facts(files, Facts(name, fps, size, count, None if plain else names, origin=origin))
 
 
 def _clear(folder: Path) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 from emavos.machine import is_out_of_memory
 
 _LOG = logging.getLogger("emavos.ui")
+_NUMBERS = count(1)
 
 
 class Job:
@@ -18,20 +22,53 @@ class Job:
     kind: name of the job, for the page.
     steps: iterator to run; yields the progress after each step, and is closed if the job is stopped.
     total: final progress, if known.
+    folder: folder of the project that the job works on; None if the job changes no project.
     """
 
-    def __init__(self, kind: str, steps: Iterator[int], total: int | None) -> None:
+    def __init__(
+        self, kind: str, steps: Iterator[int], total: int | None, folder: Path | None = None
+    ) -> None:
         self.kind = kind
+        self.folder = folder
+        self.number = next(_NUMBERS)  # of this process, so that a page can tell jobs apart
         self.total = total
         self.done: int | None = None  # last progress from `steps`
         self.error: str | None = None  # message, if the job failed
         self.stopped = False
+        self._began: tuple[int, float] | None = None  # progress and time after the first step
         self._steps = steps
         self._stop = threading.Event()
+        self._then: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name=f"emavos-{kind}", daemon=True)
 
-    def start(self) -> None:
+    def start(self, then: Callable[[], None] = lambda: None) -> None:
+        """Start the job; its thread calls `then` at the end."""
+        self._then = then
         self._thread.start()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The job in JSON, for the page."""
+        return {
+            "kind": self.kind,
+            "number": self.number,
+            "running": self.running,
+            "done": self.done,
+            "total": self.total,
+            "seconds": self.seconds_left,
+            "error": self.error,
+            "stopped": self.stopped,
+        }
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated time to the end, from the steps so far; None while this is unknown."""
+        if not self.running or self.total is None or self.done is None or self._began is None:
+            return None
+        first, since = self._began
+        if self.done <= first:
+            return None
+        return round((time.monotonic() - since) / (self.done - first) * (self.total - self.done), 1)
 
     @property
     def running(self) -> bool:
@@ -48,6 +85,8 @@ class Job:
         try:
             for done in self._steps:
                 self.done = done
+                if self._began is None:  # the first step also loads and compiles
+                    self._began = done, time.monotonic()
                 if self._stop.is_set():
                     self.stopped = True
                     break
@@ -55,6 +94,8 @@ class Job:
                 self._steps.close()
         except Exception as error:  # any error is shown on the page
             self.error = in_words(error)
+        finally:
+            self._then()
 
 
 def in_words(error: BaseException) -> str:

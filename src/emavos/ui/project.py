@@ -57,7 +57,7 @@ class Project:
         self.folder = folder
         self._files = Folder(folder)
         self.name, self.fps, self.size, self.count = facts.name, facts.fps, facts.size, facts.count
-        self.names, self.settings = facts.names, facts.settings
+        self.names, self.settings, self.origin = facts.names, facts.settings, facts.origin
         self.given, self.revisions = facts.given, facts.revisions
         self.hidden, self.generation, self.step = facts.hidden, facts.generation, facts.step
         self.confidence: dict[int, dict[int, float]] = {}
@@ -219,12 +219,7 @@ class Project:
         Raises ValueError if the mask has another size or other ids.
         """
         self._check(index)
-        if mask.shape != self.size:
-            have, want = ("x".join(map(str, s)) for s in (mask.shape, self.size))
-            raise ValueError(f"mask is {have} but frame is {want} (height x width); resize one of them")
-        if mask.size and not (mask.min() >= 0 and mask.max() <= LARGEST_ID):
-            wrong = int(mask.min() if mask.min() < 0 else mask.max())
-            raise ValueError(f"the page takes ids from 1 to {LARGEST_ID}, not {wrong}")
+        self._check_painted(mask)
         before = self.mask(index)
         differ = mask != before
         changed = {*np.unique(mask[differ]).tolist(), *np.unique(before[differ]).tolist()} - {0}
@@ -233,6 +228,14 @@ class Project:
             self._commit("mask given", index, self.given | {index: ids}, {index: mask})
         self.save_draft(index, None)
         return ids
+
+    def _check_painted(self, mask: IdMask) -> None:
+        if mask.shape != self.size:
+            have, want = ("x".join(map(str, s)) for s in (mask.shape, self.size))
+            raise ValueError(f"mask is {have} but frame is {want} (height x width); resize one of them")
+        if mask.size and not (mask.min() >= 0 and mask.max() <= LARGEST_ID):
+            wrong = int(mask.min() if mask.min() < 0 else mask.max())
+            raise ValueError(f"the page takes ids from 1 to {LARGEST_ID}, not {wrong}")
 
     def take_back(self, index: int) -> None:
         """Remove the mask given for a frame. Raises ValueError if none was given."""
@@ -376,15 +379,18 @@ class Project:
 
         index: number of the frame.
         mask: (H, W) of ids, the frame's mask with the strokes; None forgets the strokes.
+
+        Raises ValueError if the mask has another size or other ids.
         """
         self._check(index)
+        if mask is not None:
+            self._check_painted(mask)
         painted = None if mask is None else mask != self.mask(index)
         if mask is None or painted is None or not painted.any():
             if index in self.drafts:
                 (self._files / "drafts").remove(f"{index:05d}.png")
                 self.drafts.discard(index)
             return
-        self._check_size(mask.shape, "the mask")
         picture = io.BytesIO()
         planes = np.stack([np.where(painted, mask, 0), painted * 255], axis=2).astype(np.uint8)
         Image.fromarray(planes, "LA").save(picture, "PNG", compress_level=1)

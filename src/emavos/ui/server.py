@@ -31,7 +31,10 @@ from emavos.ui.job import in_words
 from emavos.ui.project import Project
 
 MASK_FILE_LIMIT = 32 << 20  # largest mask file to load, in bytes; ids compress well
-_SCRIPTS = ("page", "server", "state", "view", "painting", "clicks", "timeline")
+_SCRIPTS = (
+    *("page", "server", "state", "acting", "sync", "describe", "edits", "tools", "clips", "tracking"),
+    *("playback", "keys", "pointer", "view", "painting", "clicks", "timeline"),
+)
 _ASSETS = {
     "": ("index.html", "text/html"),
     "page.css": ("page.css", "text/css"),
@@ -80,7 +83,11 @@ def make_app(desk: Desk, token: str, host: str = "127.0.0.1", upload_limit: int 
         ("/api/clicks/{index:int}", page.click, post),
         ("/api/undo", page.undo, post),
         ("/api/redo", page.redo, post),
-        ("/api/left/{number:int}", page.go_back, post),
+        ("/api/clips", page.clips, get),
+        ("/api/clips/{name}", page.open_clip, post),
+        ("/api/clips/{name}", page.remove_clip, delete),
+        ("/api/thumbnails/{name}", page.thumbnail, get),
+        ("/api/queue", page.track_all, post),
         ("/api/mask-file", page.read_mask, post),
         ("/api/objects/{id:int}", page.remove, delete),
         ("/api/video", page.open_video, put),
@@ -206,10 +213,29 @@ class _Page:
         what, frame = await run_in_threadpool(self.desk.redo, *_edits_of_change(request))
         return _Json({"what": what, "frame": frame})
 
-    async def go_back(self, request: Request) -> Response:
+    async def clips(self, request: Request) -> Response:
+        return _Json(await run_in_threadpool(self.desk.clips), headers=_FRESH)
+
+    async def open_clip(self, request: Request) -> Response:
+        """Show another clip; tracking of this one goes on."""
         key = _key_of_change(request)
-        await run_in_threadpool(self.desk.go_back, request.path_params["number"], key)
+        await run_in_threadpool(self.desk.open_clip, request.path_params["name"], key)
         return _Json({})
+
+    async def remove_clip(self, request: Request) -> Response:
+        """Delete a clip and its masks."""
+        _key_of_change(request)
+        await run_in_threadpool(self.desk.remove_clip, request.path_params["name"])
+        return _Json({})
+
+    async def thumbnail(self, request: Request) -> Response:
+        body = await run_in_threadpool(self.desk.thumbnail, request.path_params["name"])
+        return Response(body, media_type="image/jpeg", headers=_FRESH)
+
+    async def track_all(self, request: Request) -> Response:
+        """Track all clips that have masks and frames left, one after another."""
+        _key_of_change(request)
+        return _Json({"clips": await run_in_threadpool(self.desk.track_all)})
 
     async def take_back(self, request: Request) -> Response:
         seen = _key_of_change(request), _tag_of_change(request)
@@ -228,14 +254,17 @@ class _Page:
         return Response(mask.tobytes(), media_type="application/octet-stream")
 
     async def open_video(self, request: Request) -> Response:
+        """Open a sent video; with `add=1` in the address, only add the video to the list of clips."""
         name, key = _plain_name(request.query_params.get("name", "")), _key_of_change(request)
-        self.desk.check_key(key)  # checked before the whole upload
+        show = request.query_params.get("add", "") != "1"
+        if show:
+            self.desk.check_key(key)  # checked before the whole upload
         folder = await run_in_threadpool(self.desk.upload_folder)
         try:
             with named_temporary(), (folder / name).open("wb") as file:
                 async for chunk in _chunks(request, self.upload_limit):
                     await run_in_threadpool(file.write, chunk)
-            await run_in_threadpool(self.desk.open_video, folder / name, name, True, key)
+            await run_in_threadpool(self.desk.open_video, folder / name, name, True, key, show=show)
         except BaseException as error:
             (folder / name).unlink(missing_ok=True)
             folder.rmdir()
@@ -250,7 +279,7 @@ class _Page:
         return _Json({})
 
     async def stop(self, request: Request) -> Response:
-        self.desk.stop()
+        self.desk.stop(request.query_params.get("all", "") == "1")
         return _Json({})
 
     async def download(self, request: Request) -> Response:

@@ -20,6 +20,7 @@ export const shown = {
   tool: "brush", // click, brush or lasso
   erase: false,
   playing: false,
+  sending: false, // a video is sent to the server
   lost: false, // the server does not answer
 };
 

@@ -1,0 +1,68 @@
+"""Jobs that wait for each other in the background, such as tracking one clip after another."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from emavos.ui.job import Job
+
+
+class Queue:
+    """Runs jobs one at a time, in the order they were added. The methods work from several threads."""
+
+    def __init__(self) -> None:
+        self.now: Job | None = None
+        self.waiting: list[Job] = []
+        self.errors: dict[Path, str] = {}  # of the last job of each folder that failed
+        self._lock = threading.RLock()
+
+    def add(self, job: Job) -> None:
+        """Start a job once all jobs before it have ended."""
+        with self._lock:
+            if job.folder is not None:
+                self.errors.pop(job.folder, None)
+            self.waiting.append(job)
+            self._advance()
+
+    def of(self, folder: Path | None) -> Job | None:
+        """The job of a folder that runs or waits, or None."""
+        with self._lock:
+            jobs = [*([] if self.now is None else [self.now]), *self.waiting]
+        return next((job for job in jobs if folder is not None and job.folder == folder), None)
+
+    def has(self, folder: Path) -> bool:
+        """Whether a job of a folder runs or waits."""
+        return self.of(folder) is not None
+
+    def stop(self, folder: Path | None) -> None:
+        """Stop the job of a folder after its current step, or drop the job if it has not begun."""
+        with self._lock:
+            self.waiting = [job for job in self.waiting if job.folder != folder]
+            if self.now is not None and self.now.folder == folder:
+                self.now.stop()
+
+    def stop_all(self) -> None:
+        """Stop the current job after its current step, and drop the waiting ones."""
+        with self._lock:
+            self.waiting = []
+            if self.now is not None:
+                self.now.stop()
+
+    def close(self) -> None:
+        """Stop all, and wait for the end of the current job."""
+        self.stop_all()
+        if (job := self.now) is not None:
+            job.join()
+
+    def _advance(self) -> None:
+        if self.now is None and self.waiting:
+            self.now = self.waiting.pop(0)
+            self.now.start(self._ended)
+
+    def _ended(self) -> None:
+        with self._lock:
+            if self.now is not None and self.now.error and self.now.folder is not None:
+                self.errors[self.now.folder] = self.now.error
+            self.now = None
+            self._advance()

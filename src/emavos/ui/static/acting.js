@@ -1,0 +1,23 @@
+// What the person does: errors are told, and a server that ended is told with how to go on.
+import { $, announce, say, shown } from "./state.js";
+
+// Run an action of the person: old messages go, and an error is told.
+export const act = (action) => {
+  if (!shown.lost) say("");
+  return quietly(action);
+};
+export const quietly = (action) => Promise.resolve().then(action).catch((error) => {
+  if (error.lost) lose(error);
+  else say(error.message, "error");
+});
+export const press = (name, action) => { $(name).onclick = () => act(action); };
+
+function lose(error) {
+  shown.lost = true;
+  const again = shown.project?.again ?? "emavos ui";
+  $("lost").hidden = false;
+  $("again").textContent = again;
+  $("why").textContent = error.message.startsWith("open") ? "This address is of an emavos ui that has ended, or lacks its token. Open the address that was printed last, or start it again:"
+    : "emavos ui has ended. Your masks are kept. Start it again in a terminal, and open the address it prints:";
+  announce("painted");
+}

@@ -1,0 +1,111 @@
+// The list of clips: open, add and delete them, and track one after another.
+import { $, say, shown } from "./state.js";
+import { ask } from "./server.js";
+import { act } from "./acting.js";
+import { describe, renew } from "./describe.js";
+import { saveDraft } from "./painting.js";
+import { follow, refresh } from "./sync.js";
+
+const made = (kind, text = "", name = "") => {
+  const one = document.createElement(kind);
+  one.textContent = text;
+  one.className = name;
+  return one;
+};
+
+// Send videos: the first is shown, the others are read one after another and wait in the list.
+export async function add(files) {
+  const before = shown.project;
+  await saveDraft();
+  shown.sending = true;
+  describe();
+  try {
+    for (const [place, file] of files.entries())
+      await ask("PUT", `video?name=${encodeURIComponent(file.name)}${place ? "&add=1" : ""}`, file);
+  } finally {
+    shown.sending = false;
+    describe();
+  }
+  await follow();
+  if (before && !shown.state.job?.error) say(`${before.name} is kept: find it under Clips`);
+}
+
+let clips = [];
+export async function drawClips() { // the list is asked for only while it is seen
+  if (!shown.state?.clips) return void $("recent").replaceChildren();
+  if (shown.lost || !$("clip-list").open && shown.project) return;
+  clips = await (await ask("GET", "clips")).json();
+  const busy = shown.sending, fresh = clips.map(({ changed, ...clip }) => clip);
+  $("begun").hidden = !clips.length;
+  for (const name of ["recent", "all-clips"]) renew(name, [fresh, busy, shown.lost], () => clips.map(card));
+  $("track-all").disabled = !clips.some((clip) => clip.left && !clip.job && !clip.problem);
+  $("stop-all").disabled = !clips.some((clip) => clip.job);
+}
+
+export async function showClips() {
+  $("clip-list").showModal();
+  await drawClips();
+}
+
+function words(clip) {
+  const { job, count } = clip;
+  if (clip.problem) return clip.problem;
+  if (job?.running) return `tracking: ${job.done ?? 0}${job.total ? ` of ${job.total}` : ""}`;
+  if (job) return "waits to be tracked";
+  if (clip.error) return clip.error;
+  if (!clip.given) return clip.drafts ? "masks not kept yet" : "no mask yet";
+  return clip.tracked === count ? "tracked" : `${clip.tracked} of ${count} tracked`;
+}
+
+function card(clip) {
+  const box = made("li", "", "clip"), go = made("button"), picture = made("img");
+  picture.alt = "";
+  if (!clip.problem) thumbnail(picture, clip);
+  const text = made("span"), bar = made("progress");
+  text.append(made("b", clip.video), made("small", `${clip.count} frames`), made("small", words(clip), clip.problem || clip.error ? "bad" : ""));
+  Object.assign(bar, { max: Math.max(clip.count, 1), value: clip.job?.running ? clip.count - clip.left + (clip.job.done ?? 0) : clip.tracked });
+  bar.setAttribute("aria-label", "tracked");
+  text.append(bar);
+  go.append(picture, text);
+  go.disabled = Boolean(clip.problem) || shown.lost;
+  go.setAttribute("aria-current", String(clip.shown));
+  go.onclick = () => act(() => open(clip.key));
+  const away = made("button", "Delete", "quiet");
+  away.disabled = clip.shown || Boolean(clip.job) || shown.lost;
+  away.title = away.disabled ? "open another clip first" : `delete ${clip.video} with its masks`;
+  away.setAttribute("aria-label", `delete ${clip.video}`);
+  away.onclick = () => act(() => remove(clip));
+  box.append(go, away);
+  return box;
+}
+
+const pictures = new Map(); // addresses of thumbnails that were fetched
+async function thumbnail(picture, clip) {
+  const key = `${clip.key} ${clip.given} ${clip.tracked}`;
+  try {
+    if (!pictures.has(key)) {
+      const blob = await (await ask("GET", `thumbnails/${encodeURIComponent(clip.key)}`)).blob();
+      pictures.set(key, URL.createObjectURL(blob));
+    }
+    picture.src = pictures.get(key);
+  } catch { /* the clip has gone since */ }
+}
+
+async function open(key) {
+  await saveDraft();
+  await ask("POST", `clips/${encodeURIComponent(key)}`);
+  $("clip-list").close();
+  await refresh();
+}
+
+async function remove(clip) {
+  if (!confirm(`Delete ${clip.video} and all its masks? This cannot be undone.`)) return;
+  await ask("DELETE", `clips/${encodeURIComponent(clip.key)}`);
+  await refresh();
+}
+
+export async function trackAll() {
+  const { clips: many } = await (await ask("POST", "queue")).json();
+  say(`${many} clip${many === 1 ? "" : "s"} to track, one after another`);
+  await refresh();
+}

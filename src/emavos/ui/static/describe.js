@@ -1,0 +1,83 @@
+// What the page says: which buttons work, and the words and numbers around the picture.
+import { $, announce, colour, outdatedFrames, running, shown } from "./state.js";
+import { choose } from "./tools.js";
+import { guide } from "./clicks.js";
+import { drawTimeline } from "./timeline.js";
+
+// Make the buttons of a list anew if they changed; otherwise they keep the keyboard's focus.
+const renewed = {};
+export function renew(name, facts, make) {
+  const now = JSON.stringify(facts);
+  if (renewed[name] === now) return;
+  renewed[name] = now;
+  $(name).replaceChildren(...make());
+}
+
+const words = { open: "reading the video: frame", track: "tracking: done" };
+export function describe() {
+  const { state, project, index, edited, sure } = shown, job = state?.job, waiting = Boolean(job?.waiting), busy = running() || shown.sending;
+  const idle = project && !busy && !shown.lost;
+  $("name").textContent = project ? `${project.name} · ${project.width} × ${project.height} · ${project.count} frame${project.count === 1 ? "" : "s"}` : "no video yet";
+  document.title = project ? `${project.name} · emavos` : "emavos";
+  const enable = (name, when) => { $(name).disabled = !when; };
+  enable("stop", (running() || waiting) && !shown.lost);
+  for (const name of ["track", "add", "eraser", "mask"]) enable(name, idle);
+  enable("undo", idle && (shown.past.length || edited || project.undo));
+  enable("redo", idle && (shown.future.length || project.redo));
+  enable("keep", idle && edited);
+  enable("discard", idle && edited);
+  enable("back", idle && index in project.given);
+  enable("remove", idle && (shown.listed.size > 1 || project.ids.includes(shown.id)));
+  enable("video", (!busy || job?.kind === "track" && !shown.sending) && !(state?.keeps && project) && !shown.lost);
+  $("open").title = state?.keeps && project ? `this project is of ${project.name}; for another video, start emavos ui with another --project` : "";
+  enable("play", project && !shown.lost);
+  for (const button of document.querySelectorAll("[data-download]")) button.disabled = !idle || !project.made;
+  $("outdated").hidden = !project || !outdatedFrames(project);
+  const queue = state?.queue, others = queue?.now && job?.number !== queue.now.number ? 1 + queue.waiting : queue?.waiting ?? 0;
+  $("clips").hidden = !state?.clips;
+  $("clips").textContent = `Clips (${state?.clips ?? 0})`;
+  $("queue").hidden = !others;
+  $("queue").textContent = others ? `${others} other clip${others === 1 ? "" : "s"} in the queue` : "";
+  $("progress").hidden = !busy;
+  $("doing").hidden = !busy && !waiting;
+  $("doing").textContent = shown.sending ? "sending the video" : waiting ? "waits for another clip" : `${words[job?.kind] ?? "writing: frame"} ${job?.done ?? 0}${job?.total ? ` of ${job.total}` : ""}`;
+  if (running() && job.total) [$("progress").max, $("progress").value] = [job.total, job.done ?? 0];
+  else $("progress").removeAttribute("value"); // how far it is is not known
+  $("frame").textContent = project && shown.mask ? `frame ${index} of ${project.count - 1}` : "–";
+  $("kind").textContent = !project ? "" : edited ? (shown.clicks ? "proposal, not kept yet" : "edited, not kept yet")
+    : index in project.given ? "given by you" : index in sure ? "tracked"
+    : index >= project.reached && index < project.made ? "outdated: track again" : "no mask yet";
+  const elsewhere = (project?.drafts ?? []).filter((one) => one !== index);
+  $("drafts").hidden = !elsewhere.length;
+  $("drafts").textContent = elsewhere.length ? `Not kept yet: frame ${elsewhere.slice(0, 5).join(", ")}${elsewhere.length > 5 ? " …" : ""}` : "";
+  describeTools();
+  renew("objects", [[...shown.listed], shown.id, sure[index]], () => [...shown.listed].sort((a, b) => a - b).map((one) => {
+    const button = document.createElement("button"), of = sure[index]?.[one];
+    button.textContent = `${one}${of === undefined ? "" : ` · ${Math.round(100 * of)}%`}`;
+    button.title = of === undefined ? `object ${one}` : `object ${one}: how sure its mask is on this frame`;
+    button.style.setProperty("--colour", `rgb(${colour(one)})`);
+    button.setAttribute("aria-pressed", String(shown.id === one));
+    button.onclick = () => choose(one);
+    return button;
+  }));
+  announce("clips");
+  document.body.dataset.job = running() ? job.kind : "";
+  document.body.dataset.reached = project?.reached ?? "";
+  drawTimeline();
+}
+
+function describeTools() {
+  const { project, tool } = shown, problem = shown.state?.clicks?.problem;
+  for (const name of ["click", "brush", "lasso"]) {
+    $(`tool-${name}`).disabled = !project || running() || shown.lost || name === "click" && Boolean(problem);
+    $(`tool-${name}`).setAttribute("aria-pressed", String(tool === name));
+  }
+  $("click-box").title = problem ?? "click on the object, right or Alt click on what is not part of it, or drag a box around it (C)";
+  $("eraser").setAttribute("aria-pressed", String(shown.erase));
+  $("eraser").hidden = tool === "click";
+  $("guide").textContent = !project ? "" : tool === "click" ? guide()
+    : tool === "lasso" ? "Drag around an area, or click its corners and double-click the last. Right button erases."
+    : "Paint the object. Right button erases, the wheel changes the size.";
+  if (project && tool !== "click" && problem) $("guide").textContent += ` Clicks: ${problem}`;
+  $("canvas").dataset.tool = tool;
+}

@@ -1,0 +1,68 @@
+// Edits of masks: keep, undo, load, take back, remove. The server stores each, and can undo each.
+import { $, say, shown } from "./state.js";
+import { ask, bytes } from "./server.js";
+import { blocked, change, forgetTimer, painted, redoStroke, undoDraft, undoStroke } from "./painting.js";
+import { settle } from "./clicks.js";
+import { outdated, refresh, show } from "./sync.js";
+
+export async function keep() {
+  if (!shown.edited) return;
+  if (blocked()) return;
+  forgetTimer();
+  settle();
+  await outdated(() => ask("PUT", `masks/${shown.index}`, shown.mask, { "if-match": shown.tag }));
+  [shown.edited, shown.past, shown.future] = [false, [], []];
+  await refresh();
+  await show(shown.index);
+}
+
+export async function undo() {
+  if (shown.past.length) return undoStroke();
+  if (shown.edited) return undoDraft();
+  return travel("undo");
+}
+
+export async function redo() {
+  if (shown.future.length) return redoStroke();
+  return travel("redo");
+}
+
+async function travel(way) { // over all that was kept, in the whole project
+  if (blocked() || !shown.project?.[way]) return;
+  const answer = await outdated(() => ask("POST", way, undefined, { "if-match": String(shown.project.edits) }));
+  const { what, frame } = await answer.json();
+  shown.listed = new Set([shown.id]);
+  await refresh();
+  await show(frame);
+  say(`${way === "undo" ? "undone" : "done again"}: ${what}, frame ${frame}`);
+}
+
+export async function load(file) {
+  if (blocked()) return;
+  const ids = await bytes(await ask("POST", "mask-file", file));
+  change();
+  settle();
+  shown.mask = ids;
+  new Set(ids).forEach((one) => one && shown.listed.add(one));
+  painted();
+}
+
+export async function remove() {
+  const { id, project } = shown;
+  if (project.ids.includes(id)) {
+    await outdated(() => ask("DELETE", `objects/${id}`, undefined, { "if-match": String(project.edits) }));
+    say(`object ${id} is removed from all frames; Undo brings it back`);
+  }
+  shown.listed.delete(id);
+  [shown.id] = shown.listed.size ? shown.listed : [1];
+  shown.listed.add(shown.id);
+  await refresh();
+  await show(shown.index);
+}
+
+export async function takeBack() {
+  await outdated(() => ask("DELETE", `masks/${shown.index}`, undefined, { "if-match": shown.tag }));
+  await refresh();
+  await show(shown.index);
+  say(`the mask of frame ${shown.index} is taken back; Undo brings it back`);
+}

@@ -1,0 +1,44 @@
+// The keyboard.
+import { $, shown } from "./state.js";
+import { act } from "./acting.js";
+import { blocked, discard } from "./painting.js";
+import { keep, redo, undo } from "./edits.js";
+import { choose, resize, use } from "./tools.js";
+import { endPolygon, dropPolygon, drawingPolygon, holdSpace, letSpaceGo } from "./pointer.js";
+import { fit } from "./view.js";
+import { go } from "./sync.js";
+import { play } from "./playback.js";
+
+// A button that was clicked lets go of the keys; one that was reached by Tab keeps Space and Enter.
+document.addEventListener("click", (event) => event.detail && event.target.closest("button, input, label")?.blur());
+const keys = {
+  ArrowLeft: () => go(shown.index - 1), ArrowRight: () => go(shown.index + 1), Home: () => go(0), End: () => go(shown.project.count - 1),
+  Enter: () => (drawingPolygon() ? endPolygon() : keep()),
+  Escape: () => {
+    if (drawingPolygon()) dropPolygon();
+    else if (shown.edited && !blocked()) discard();
+  },
+  c: () => use("click"), b: () => use("brush"), l: () => use("lasso"), e: () => $("eraser").click(), f: fit,
+  "[": () => resize(-2), "]": () => resize(2),
+};
+document.onkeydown = (event) => {
+  if (document.querySelector("dialog[open]") || event.altKey || event.target.type === "range") return;
+  if (event.key === "?") return $("keys").showModal();
+  if (!shown.project || [" ", "Enter"].includes(event.key) && event.target.closest("button, input, label")) return;
+  if (event.key === " ") {
+    event.preventDefault();
+    if (!event.repeat) holdSpace();
+    return;
+  }
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key, ctrl = event.ctrlKey || event.metaKey;
+  const action = ctrl ? (key === "z" ? (event.shiftKey ? redo : undo) : key === "y" ? redo : null)
+    : /^[1-9]$/.test(key) ? () => choose(+key) : keys[key];
+  if (!action) return;
+  event.preventDefault();
+  if (ctrl && blocked()) return;
+  act(action);
+};
+document.onkeyup = (event) => {
+  if (event.key === " " && letSpaceGo()) act(play);
+};
+window.onblur = letSpaceGo;

@@ -1,0 +1,133 @@
+// The pointer on the canvas: one finger or button edits, two fingers or Space zoom and pan.
+import { $, say, shown } from "./state.js";
+import { act } from "./acting.js";
+import { at, drawMarks, hints, inside, panBy, zoomAt } from "./view.js";
+import { blocked, change, fill, painted, stroke, undoStroke } from "./painting.js";
+import { click, settle } from "./clicks.js";
+import { resize } from "./tools.js";
+
+const canvas = $("canvas"), pointers = new Map();
+let gesture = null, space = false, panned = false;
+
+const spread = () => {
+  const [[x0, y0], [x1, y1]] = pointers.values();
+  return [(x0 + x1) / 2, (y0 + y1) / 2, Math.hypot(x1 - x0, y1 - y0)];
+};
+const value = (button) => (shown.erase || button === 2 ? 0 : shown.id);
+
+canvas.onpointerdown = (event) => {
+  if (!shown.mask) return;
+  canvas.setPointerCapture(event.pointerId);
+  pointers.set(event.pointerId, [event.clientX, event.clientY]);
+  if (pointers.size === 2) { // what one finger began is taken back
+    if (gesture?.kind === "stroke") undoStroke(), shown.future = [];
+    hints.box = hints.path = null;
+    gesture = { kind: "pinch", at: spread() };
+    return;
+  }
+  const here = at(event), button = event.altKey ? 2 : event.button;
+  if (space || button === 1) gesture = { kind: "pan", from: [event.clientX, event.clientY] };
+  else if (gesture?.kind === "polygon") gesture.corners.push(here), hints.path = [...gesture.corners];
+  else if (!blocked()) {
+    say("");
+    gesture = { kind: shown.tool === "brush" ? "stroke" : shown.tool, from: here, button, corners: [here] };
+    if (gesture.kind === "stroke") {
+      change();
+      settle();
+      stroke(here, here, value(button));
+    }
+  }
+  drawMarks();
+};
+
+canvas.onpointermove = (event) => {
+  const here = at(event);
+  hints.pointer = event.pointerType === "touch" ? null : here;
+  if (pointers.has(event.pointerId)) pointers.set(event.pointerId, [event.clientX, event.clientY]);
+  if (gesture?.kind === "pinch" && pointers.size === 2) {
+    const [x, y, far] = spread(), [x0, y0, far0] = gesture.at;
+    panBy(x - x0, y - y0);
+    zoomAt(x, y, far / Math.max(far0, 1));
+    gesture.at = [x, y, far];
+  } else if (gesture?.kind === "pan") {
+    panned = true;
+    panBy(event.clientX - gesture.from[0], event.clientY - gesture.from[1]);
+    gesture.from = [event.clientX, event.clientY];
+  } else if (gesture?.kind === "stroke") {
+    stroke(gesture.from, here, value(gesture.button));
+    gesture.from = here;
+  } else if (gesture?.kind === "click") hints.box = dragged(gesture.from, here);
+  else if (gesture?.kind === "lasso") {
+    gesture.corners.push(here);
+    hints.path = gesture.corners;
+  } else if (gesture?.kind === "polygon") hints.path = [...gesture.corners, here];
+  drawMarks();
+};
+
+// The box between two points, clipped to the frame; null if it is too small to be meant.
+function dragged([x0, y0], [x1, y1]) {
+  const clip = (one, most) => Math.min(Math.max(one, 0), most), { width, height } = canvas;
+  const box = [clip(Math.min(x0, x1), width), clip(Math.min(y0, y1), height), clip(Math.max(x0, x1), width), clip(Math.max(y0, y1), height)];
+  const scale = canvas.getBoundingClientRect().width / canvas.width;
+  return Math.min(box[2] - box[0], box[3] - box[1]) * scale >= 8 ? box : null;
+}
+
+export function endPolygon() {
+  const { corners, button } = gesture;
+  gesture = hints.path = null;
+  if (corners.length < 3) return drawMarks();
+  change();
+  settle();
+  fill(corners, value(button));
+  painted();
+}
+
+canvas.onpointerup = (event) => {
+  pointers.delete(event.pointerId);
+  const done = gesture, here = at(event);
+  if (!done || done.kind === "polygon") return;
+  if (done.kind === "pinch") {
+    if (!pointers.size) gesture = null;
+    return;
+  }
+  gesture = null;
+  if (done.kind === "stroke") painted();
+  if (done.kind === "click") {
+    const box = dragged(done.from, here);
+    hints.box = null;
+    if (box || inside(done.from)) act(() => click(done.from, done.button === 2 ? 0 : 1, box));
+    drawMarks();
+  }
+  if (done.kind === "lasso") {
+    gesture = { ...done, kind: "polygon" };
+    if (dragged(done.from, here) || done.corners.length > 8) endPolygon(); // drawn freely
+    else gesture.corners = [done.from]; // a click: the first corner
+  }
+};
+canvas.ondblclick = () => gesture?.kind === "polygon" && endPolygon();
+canvas.onpointerleave = () => { hints.pointer = null; drawMarks(); };
+canvas.onpointercancel = (event) => { pointers.delete(event.pointerId); gesture = hints.box = hints.path = null; drawMarks(); };
+canvas.oncontextmenu = () => false;
+$("stage").addEventListener("wheel", (event) => {
+  if (!shown.project) return;
+  event.preventDefault();
+  if (event.ctrlKey || event.metaKey || shown.tool !== "brush") zoomAt(event.clientX, event.clientY, Math.exp(-event.deltaY / 300));
+  else resize(event.deltaY < 0 ? 2 : -2);
+}, { passive: false });
+
+export const idle = () => !gesture;
+export const drawingPolygon = () => gesture?.kind === "polygon";
+export function dropPolygon() {
+  gesture = hints.path = null;
+  drawMarks();
+}
+
+// While Space is held the pointer pans. Letting go says whether Space was only pressed.
+export function holdSpace() {
+  [space, panned] = [true, false];
+}
+export function letSpaceGo() {
+  const pressed = space && !panned;
+  space = false;
+  return pressed;
+}

@@ -1,0 +1,125 @@
+// The page and the server: the state is asked for, frames are shown, and other windows are noticed.
+import { $, running, say, shown } from "./state.js";
+import { ask, bytes } from "./server.js";
+import { quietly } from "./acting.js";
+import { describe } from "./describe.js";
+import { draw, drawMarks, resizeCanvas } from "./view.js";
+import { change, forgetTimer, painted, saveDraft } from "./painting.js";
+import { lookSoon } from "./clicks.js";
+import { idle } from "./pointer.js";
+
+let known = 0, edits = ""; // confidence is known of the frames before `known`, after so many edits
+let tagged = ""; // stamp of the frame on the canvas
+let following = false, showing = 0, toldJob = 0;
+const places = new Map(); // the frame that was shown last of each project
+
+const stamp = (index) => `${edits} ${index in shown.sure}`; // differs once a frame has another mask
+
+export async function refresh() {
+  const before = shown.state?.job;
+  shown.state = await (await ask("GET", "state")).json();
+  const { state } = shown, project = shown.project = state.project;
+  shown.lost = false;
+  $("lost").hidden = true;
+  if (project && state.key !== shown.key) await begin();
+  if (project) {
+    const now = `${shown.key} ${project.edits}`;
+    if (now !== edits) [edits, shown.sure, known] = [now, {}, 0];
+    if (project.reached > known) {
+      Object.assign(shown.sure, await (await ask("GET", `confidence?start=${known}`)).json());
+      known = project.reached;
+    }
+    project.ids.forEach((one) => shown.listed.add(one));
+  }
+  const { job } = state;
+  if (job?.error && job.number !== toldJob) {
+    toldJob = job.number;
+    say(job.error, "error");
+  } else if (before?.running && job && !job.running && job.number === before.number) toldJob = job.number;
+  describe();
+}
+
+async function begin() { // another project is open
+  shown.key = shown.state.key;
+  shown.playing = following = false;
+  resizeCanvas(shown.project.width, shown.project.height);
+  $("canvas").hidden = false;
+  $("empty").hidden = true;
+  Object.assign(shown, { picture: null, mask: null, id: 1, listed: new Set([1]), edited: false, clicks: null, past: [], future: [] });
+  shown.tool = shown.project.first === null && !shown.state.clicks?.problem ? "click" : "brush";
+  edits = "";
+  await show(places.get(shown.project.folder) ?? shown.project.drafts[0] ?? 0);
+  if (shown.state.notes.length) say(shown.state.notes.join("; "));
+}
+
+export async function show(next) {
+  await quietly(saveDraft); // strokes that were not kept stay with their frame
+  const turn = ++showing, { key, project } = shown, index = Math.min(Math.max(next, 0), project.count - 1);
+  const stamped = stamp(index);
+  const frame = ask("GET", `frames/${index}?project=${key}`).then((answer) => answer.blob()).then(createImageBitmap);
+  const [image, answer] = await Promise.all([frame, outdated(() => ask("GET", `masks/${index}`))]);
+  const ids = await bytes(answer), edited = answer.headers.get("x-draft") === "1";
+  const mask = edited ? await bytes(await ask("GET", `drafts/${index}`)) : ids.slice();
+  if (turn !== showing) return; // another frame was asked for meanwhile
+  shown.picture?.close();
+  const moved = index !== shown.index;
+  places.set(project.folder, index);
+  Object.assign(shown, { index, picture: image, mask, base: ids, tag: answer.headers.get("etag"), past: [], future: [], clicks: null, edited });
+  if (edited) new Set(mask).forEach((one) => one && shown.listed.add(one));
+  tagged = stamped;
+  draw();
+  drawMarks();
+  describe();
+  if (moved || !shown.playing) lookSoon();
+}
+
+// What another window changed is shown as it is now, and under strokes that were not kept yet.
+export async function outdated(action) {
+  try {
+    return await action();
+  } catch (error) {
+    if (!error.outdated) throw error;
+    const { key, index, base, mask, edited } = shown;
+    shown.edited = false;
+    forgetTimer();
+    await refresh();
+    if (shown.key === key) await show(index);
+    if (shown.key === key && edited) {
+      change();
+      shown.mask = shown.mask.map((one, i) => (mask[i] === base[i] ? one : mask[i]));
+      painted();
+    }
+    if (shown.edited) error.message += ", under your strokes: keep it again";
+    throw error; // and is told
+  }
+}
+
+export async function follow(along = false) { // until what is being done is done
+  following = along;
+  await refresh();
+  while (running()) {
+    await new Promise((done) => setTimeout(done, 250));
+    await refresh();
+    const { project, state } = shown;
+    if (state.job.kind === "track" && following && project.reached > 0 && shown.index !== project.reached - 1) await show(project.reached - 1);
+  }
+  following = false;
+  if (shown.project && tagged !== stamp(shown.index) && !shown.edited) await show(shown.index);
+}
+
+export function go(next) { // where a person looks, the page does not look away
+  following = false;
+  return show(next);
+}
+
+// Look now and then what the server and other windows do.
+export async function watch() {
+  for (;;) {
+    await new Promise((done) => setTimeout(done, 1500));
+    if (document.hidden || shown.sending || running() && following || !idle()) continue;
+    await quietly(async () => {
+      await refresh();
+      if (shown.project && tagged !== stamp(shown.index) && !shown.edited && !shown.playing) await show(shown.index);
+    });
+  }
+}

@@ -1,0 +1,27 @@
+// The object and the tool that the pointer works with.
+import { $, shown } from "./state.js";
+import { describe } from "./describe.js";
+import { drawMarks, hints } from "./view.js";
+import { lookSoon, settle } from "./clicks.js";
+
+export function choose(one) {
+  if (one !== shown.id && shown.clicks) settle();
+  shown.listed.add(one);
+  [shown.id, shown.erase] = [one, false];
+  describe();
+}
+
+export function use(tool) {
+  if ($(`tool-${tool}`).disabled) return;
+  if (tool !== "click" && shown.clicks) settle();
+  shown.tool = tool;
+  hints.path = null;
+  drawMarks();
+  describe();
+  lookSoon();
+}
+
+export function resize(by) {
+  $("size").value = +$("size").value + by;
+  drawMarks();
+}

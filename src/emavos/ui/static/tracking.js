@@ -1,0 +1,25 @@
+// Track the objects, and write files to download: jobs of the server that this page follows to their end.
+import { $, outdatedFrames, shown } from "./state.js";
+import { ask } from "./server.js";
+import { keep } from "./edits.js";
+import { follow, outdated, show } from "./sync.js";
+
+export async function track() {
+  await keep();
+  if (shown.project.drafts.length && shown.project.first === null) await show(shown.project.drafts[0]), await keep();
+  await outdated(() => ask("POST", "track"));
+  await follow(true);
+}
+
+export async function download(name) {
+  const also = outdatedFrames(shown.project) > 0 && $("with-outdated").checked;
+  await outdated(() => ask("POST", `downloads/${name}${also ? "?outdated=1" : ""}`));
+  await follow();
+  const { job } = shown.state;
+  if (job?.kind !== name || job.error || job.stopped) return;
+  const answer = await ask("GET", `downloads/${name}`), link = document.createElement("a");
+  link.href = URL.createObjectURL(await answer.blob());
+  link.download = /filename="(.*)"/.exec(answer.headers.get("content-disposition"))[1];
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}

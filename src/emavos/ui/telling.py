@@ -1,0 +1,71 @@
+"""What the page shows, in JSON: the project, the job, and the list of clips."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from emavos.ui.project import Project
+from emavos.ui.shelf import clip_of
+
+if TYPE_CHECKING:
+    from emavos.ui.desk import Desk
+
+
+def state_of(desk: Desk) -> dict[str, Any]:
+    """The state of a desk, except pictures, masks, confidence and the list of clips."""
+    project, job, now = desk.project, desk.shown_job(), desk.queue.now
+    return {
+        "device": desk.predictor.device.type,
+        "keeps": desk.keeps,
+        "opened": desk.opened,
+        "key": desk.key,
+        "notes": desk.notes,
+        "clicks": None if project is None else {"problem": desk.clicker.problem},
+        "clips": None if desk.shelf is None else len(desk.shelf.keys()),
+        "queue": {
+            "now": None if now is None or now.folder is None else now.facts | {"clip": now.folder.name},
+            "waiting": len(desk.queue.waiting),
+        },
+        "project": None if project is None else _facts(project, desk),
+        "job": None if job is None else job.facts | {"waiting": job in desk.queue.waiting},
+    }
+
+
+def _facts(project: Project, desk: Desk) -> dict[str, Any]:
+    return {
+        "name": project.name,
+        "fps": project.fps,
+        "height": project.size[0],
+        "width": project.size[1],
+        "count": project.count,
+        "ids": project.ids,
+        "given": dict(sorted(project.given.items())),
+        "first": project.first,
+        "reached": project.reached,
+        "made": project.made,
+        "edits": project.edits,
+        "undo": project.can_undo,
+        "redo": project.can_redo,
+        "drafts": sorted(project.drafts),
+        "folder": str(project.folder),
+        "again": desk.again(project.folder),
+    }
+
+
+def clips_of(desk: Desk) -> list[dict[str, Any]]:
+    """The clips of a desk, the last changed first, with what the queue does to each of them."""
+    listed = []
+    for clip in [] if desk.shelf is None else desk.shelf.clips():
+        folder = desk.folder / clip.key
+        project, job = desk.holding.get(folder), desk.queue.of(folder)
+        shown = clip if project is None else clip_of(project, clip.changed)
+        listed.append(
+            asdict(shown)
+            | {
+                "shown": desk.project is not None and desk.project.folder == folder,
+                "job": None if job is None else job.facts,
+                "error": desk.queue.errors.get(folder),
+            }
+        )
+    return listed
