@@ -153,6 +153,7 @@ class Page:
         self.wait.until(lambda _: (self.data("reached"), self.data("job")) == (str(frames), ""))
 
     def download(self, name, file):
+        self.click("downloads")
         self.browser.find_element("css selector", f"[data-download='{name}']").click()
         self.wait.until(lambda _: _whole(file), f"{file.name} never came")
 
@@ -248,7 +249,7 @@ def test_a_mask_is_loaded_with_colours_of_the_library_and_an_object_removed(page
     page.click("keep")
     page.until("kind", "given by you")
     np.testing.assert_array_equal(Project.open(tmp_path / "project").mask(0), mask)
-    buttons = {b.text: b for b in page["objects"].find_elements("tag name", "button")}
+    buttons = {b.text: b for b in page["objects"].find_elements("css selector", ".pick")}
     for id in (17, 34):
         style = buttons[str(id)].get_attribute("style")
         assert [int(x) for x in re.findall(r"\d+", style)] == [*colour(id)]

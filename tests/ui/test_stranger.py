@@ -30,6 +30,7 @@ PLACES = [
     ".unfinished",
     "frames",
     "masks",
+    "soft",
     "given",
     "states",
     "frames/00000.jpg",
@@ -57,6 +58,7 @@ def use(folder):
     steps = [
         lambda p: p.give(1, np.ones(p.size, np.int32)),
         lambda p: p.mask(0),
+        lambda p: p.matte(0),
         lambda p: p.frame(0),
         lambda p: p.frame_bytes(0),
         lambda p: p.states.files(),

@@ -19,23 +19,30 @@ from emavos.io.images import PathLike
 from emavos.io.text import read_json
 from emavos.io.whole import named_as, replacing
 
-_CATEGORY = {"id": 1, "name": "object"}  # objects have ids but no class
+_OBJECT = "object"  # name of the category of objects without a name
 
 
 class CocoWriter:
     """Writes the masks of a video to a file for pycocotools.
 
     Each frame is an image, numbered from 1, with the name of its mask as `file_name`. Each object in a frame
-    is an annotation of one category, with the object's id as `track_id` and an `Rle` as `segmentation`. The
-    file appears if the block ends without an error.
+    is an annotation with the object's id as `track_id` and an `Rle` as `segmentation`. The file appears if
+    the block ends without an error.
+
+    path: file to write.
+    names: {id: name}. Each name is a category; objects without a name have the category "object".
 
     >>> with CocoWriter("masks.json") as coco:
     ...     for result in predictor.propagate("video/", "first.png"):
     ...         coco.write(f"{result.index:05d}", result.mask)
     """
 
-    def __init__(self, path: PathLike) -> None:
+    def __init__(self, path: PathLike, names: Mapping[int, str] | None = None) -> None:
         self.path = Path(path)
+        self._names = dict(names or {})
+        self._categories = {_OBJECT: 1}  # objects without a name have ids but no class
+        for id in sorted(self._names):
+            self._categories.setdefault(self._names[id], len(self._categories) + 1)
         self._images: list[dict[str, Any]] = []
         self._annotations = 0
 
@@ -62,9 +69,21 @@ class CocoWriter:
         for id in map(int, np.unique(mask)):
             if id != 0:
                 self._annotations += 1
-                annotation = {"id": self._annotations, "image_id": number} | _annotation(id, mask == id)
+                annotation = {"id": self._annotations, "image_id": number} | self._annotation(id, mask == id)
                 with named_as(self.path):
                     self._file.write((",\n" if self._annotations > 1 else "\n") + json.dumps(annotation))
+
+    def _annotation(self, id: int, plane: NDArray[np.bool_]) -> dict[str, Any]:
+        rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+        left, top = int(columns[0]), int(rows[0])
+        return {
+            "category_id": self._categories[self._names.get(id, _OBJECT)],
+            "track_id": id,
+            "bbox": [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1],
+            "area": int(plane.sum()),
+            "iscrowd": 0,
+            "segmentation": encode_rle(plane),
+        }
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -74,7 +93,8 @@ class CocoWriter:
             self._stack.__exit__(GeneratorExit, GeneratorExit(), None)
             return
         with self._stack:
-            rest = json.dumps({"images": self._images, "categories": [_CATEGORY]})
+            listed = [{"id": number, "name": name} for name, number in self._categories.items()]
+            rest = json.dumps({"images": self._images, "categories": listed})
             self._file.write(f"\n],\n{rest[1:]}\n")
 
 
@@ -113,16 +133,3 @@ def _id_of(annotation: Mapping[str, Any]) -> int:
     if type(id) is not int or id == 0 or not -(2**31) <= id < 2**31:
         raise ValueError(f"an id is a whole number of 32 bits other than 0, the background, not {id!r:.60}")
     return id
-
-
-def _annotation(id: int, plane: NDArray[np.bool_]) -> dict[str, Any]:
-    rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
-    left, top = int(columns[0]), int(rows[0])
-    return {
-        "category_id": _CATEGORY["id"],
-        "track_id": id,
-        "bbox": [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1],
-        "area": int(plane.sum()),
-        "iscrowd": 0,
-        "segmentation": encode_rle(plane),
-    }

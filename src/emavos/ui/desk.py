@@ -303,6 +303,14 @@ class Desk:
         with self._changing(None, key, None, edits) as project:
             project.remove(id)
 
+    def rename(self, id: int, label: str, key: str | None = None) -> None:
+        """Like `Project.rename`. Raises Busy and Outdated.
+
+        key: key of the project shown by the page.
+        """
+        with self._changing(None, key, None) as project:
+            project.rename(id, label)
+
     def undo(self, key: str | None = None, edits: int | None = None) -> tuple[str, int]:
         """Like `Project.undo`. Raises Busy and Outdated; arguments as for `remove`."""
         with self._changing(None, key, None, edits) as project:

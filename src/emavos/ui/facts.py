@@ -15,6 +15,7 @@ LARGEST_ID = 255  # largest id of a palette PNG and of the page's 8-bit masks
 MOST_FRAMES = 10**6  # frames of a project: nine hours at 30 frames per second
 _FORMAT = 2
 _READABLE = (1, 2)  # 1 had no history
+LONGEST_LABEL = 60  # letters of the name of an object
 MOST_EDITS = 999_000  # of a project; their numbers have six digits
 _LONGEST_NAME = 255  # letters
 _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\ud800-\udfff]")
@@ -35,6 +36,7 @@ class Facts:
     hidden: {frame: the largest version of its tracked mask that is not shown as outdated}.
     generation: version of the masks that are tracked next, part of their file names.
     step: number of edits, less those undone.
+    labels: {id: name that the user gave to the object}.
     origin: tells the video apart from others, as `shelf.origin_of`; empty if unknown.
     """
 
@@ -50,6 +52,7 @@ class Facts:
     generation: int = 0
     step: int = 0
     origin: str = ""
+    labels: dict[int, str] = field(default_factory=dict)
 
 
 def read_facts(files: Folder) -> Facts:
@@ -76,6 +79,7 @@ def read_facts(files: Folder) -> Facts:
         whole_in(facts.get("generation", 0), 0, 1 << 53),
         whole_in(facts.get("step", 0), 0, MOST_EDITS),
         _of(str, facts.get("origin", ""))[:64],
+        labels_of(facts.get("labels", {})),
     )
 
 
@@ -97,6 +101,15 @@ def ids_by_frame(given: dict[str, list[object]], count: int) -> dict[int, tuple[
 def numbers_by_frame(numbers: dict[str, object], count: int) -> dict[int, int]:
     """{frame: number} from its checked JSON."""
     return {number_of(index, count): whole_in(number, 0, 1 << 53) for index, number in numbers.items()}
+
+
+def labels_of(labels: dict[str, object]) -> dict[int, str]:
+    """{id: name of the object} from its checked JSON."""
+    return {
+        number_of(id, LARGEST_ID + 1): fit_name(_of(str, label))[:LONGEST_LABEL]
+        for id, label in labels.items()
+        if label
+    }
 
 
 def fit_name(name: str) -> str:

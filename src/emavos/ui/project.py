@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from emavos.io import IdMask, Pixels
@@ -21,7 +22,17 @@ from emavos.io.images import decode_image, encode_mask, pixels_of
 from emavos.predictor import Predictor
 from emavos.session import Result, Session
 from emavos.settings import differences
-from emavos.ui.facts import FILE, LARGEST_ID, MOST_EDITS, Facts, read_facts, whole_in, write_facts
+from emavos.ui.facts import (
+    FILE,
+    LARGEST_ID,
+    LONGEST_LABEL,
+    MOST_EDITS,
+    Facts,
+    fit_name,
+    read_facts,
+    whole_in,
+    write_facts,
+)
 from emavos.ui.folder import Folder
 from emavos.ui.history import MOST, History, Snapshot, Tracked, tracked_of
 from emavos.ui.importing import UNFINISHED
@@ -42,6 +53,7 @@ class Project:
         given/           the given masks, as painted
         drafts/          strokes that were not kept yet
         masks/           the masks of all frames, palette PNGs; 00000-3.png was tracked after further edits
+        soft/            the opacity of all objects on tracked frames, gray PNGs, named as in masks/
         track.jsonl      one line per tracked frame: the confidence of its objects
         states/          the session before some frames
         history/         earlier states, to undo edits; the masks they name stay in given/ and masks/
@@ -49,6 +61,7 @@ class Project:
     name: name of the video.
     fps: frames per second, or None.
     size: (H, W) of the frames.
+    labels: {id: name of the object}, as far as the user gave names.
     given: {frame: ids given on the frame}.
     confidence: {frame: {id: confidence in [0, 1]}}.
     """
@@ -58,6 +71,7 @@ class Project:
         self._files = Folder(folder)
         self.name, self.fps, self.size, self.count = facts.name, facts.fps, facts.size, facts.count
         self.names, self.settings, self.origin = facts.names, facts.settings, facts.origin
+        self.labels = facts.labels
         self.given, self.revisions = facts.given, facts.revisions
         self.hidden, self.generation, self.step = facts.hidden, facts.generation, facts.step
         self.confidence: dict[int, dict[int, float]] = {}
@@ -91,7 +105,7 @@ class Project:
             self._sweep()
 
     def _sweep(self) -> None:
-        for name in ("", "masks", "given", "states", "drafts", "history"):
+        for name in ("", "masks", "soft", "given", "states", "drafts", "history"):
             (self._files / name if name else self._files).sweep()
         self._history.keep(self.step - MOST, self.step + MOST)
         self._tidy()
@@ -102,7 +116,7 @@ class Project:
         given = {_named(i, one.revisions.get(i, 0)) for one in states for i in one.given}
         masks = {_named(i, tracked.version) for one in states for i, tracked in one.track.items()}
         masks |= {_named(i, version) for i in self._files_of if (version := self._outdated(i)) is not None}
-        for folder, known in (("given", given), ("masks", masks)):
+        for folder, known in (("given", given), ("masks", masks), ("soft", masks)):
             for name in (self._files / folder).names():
                 if re.fullmatch(r"\d+(-\d+)?\.png", name, re.ASCII) and name not in known:
                     (self._files / folder).remove(name)
@@ -184,6 +198,19 @@ class Project:
             return np.zeros(self.size, np.int32)
         return np.where(np.isin(mask, [*self._begun(index)]), mask, 0).astype(np.int32)
 
+    def matte(self, index: int) -> NDArray[np.float32]:
+        """The opacity of all objects of a frame, (H, W) in [0, 1], with soft edges if it was tracked."""
+        self._check(index)
+        name = _named(index, self._versions.get(index, 0))
+        if index not in self.confidence or not (self._files / "soft").has(name):
+            return (self.mask(index) > 0).astype(np.float32)
+        path = os.fspath(self.folder / "soft" / name)
+        picture = decode_image(io.BytesIO((self._files / "soft").read(name)), path)
+        self._check_size((picture.height, picture.width), path)
+        if picture.mode != "L":
+            raise ValueError(f"{path} is damaged: it is no gray picture")
+        return np.asarray(picture, np.float32) / 255
+
     def _begun(self, index: int) -> set[int]:
         """The ids of all objects given on a frame or earlier."""
         return {id for frame, ids in [*self.given.items()] if frame <= index for id in ids}
@@ -252,6 +279,19 @@ class Project:
         left = {index: tuple(i for i in ids if i != id) for index, ids in self.given.items()}
         given = {index: ids for index, ids in left.items() if ids}
         self._commit(f"object {id} removed", min(named), given, {})
+
+    def rename(self, id: int, label: str) -> None:
+        """Name an object, for the page and for downloads; an empty label removes the name.
+
+        Raises ValueError for an id beyond 1 to 255, or a label that is too long.
+        """
+        if not 1 <= id <= LARGEST_ID:
+            raise ValueError(f"the page has objects 1 to {LARGEST_ID}, not {id}")
+        label = fit_name(" ".join(label.split()))
+        if len(label) > LONGEST_LABEL:
+            raise ValueError(f"the name of an object has at most {LONGEST_LABEL} letters, not {len(label)}")
+        others = {one: name for one, name in self.labels.items() if one != id}
+        self._write(labels=others | ({id: label} if label else {}))
 
     def _commit(
         self, what: str, since: int, given: dict[int, tuple[int, ...]], masks: Mapping[int, IdMask]
@@ -423,6 +463,9 @@ class Project:
                 result = self._step(session, index)
                 if index >= begin:
                     sure = {id: round(state.confidence, 4) for id, state in result.objects.items()}
+                    (self._files / "soft").write(
+                        _named(index, self.generation), _encode_matte(result.matte())
+                    )
                     (self._files / "masks").write(_named(index, self.generation), encode_mask(result.mask))
                     self._files_of.setdefault(index, set()).add(self.generation)
                     self._files.append("track.jsonl", _line(index, sure, self.generation).encode())
@@ -503,6 +546,12 @@ class Project:
 
 def _line(index: int, sure: dict[int, float], version: int) -> str:
     return json.dumps({"frame": index, "sure": sure} | ({"version": version} if version else {})) + "\n"
+
+
+def _encode_matte(matte: NDArray[np.float32]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.rint(matte * 255).astype(np.uint8)).save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def _named(index: int, number: int) -> str:

@@ -32,8 +32,8 @@ from emavos.ui.project import Project
 
 MASK_FILE_LIMIT = 32 << 20  # largest mask file to load, in bytes; ids compress well
 _SCRIPTS = (
-    *("page", "server", "state", "acting", "sync", "describe", "edits", "tools", "clips", "tracking"),
-    *("playback", "keys", "pointer", "view", "painting", "clicks", "timeline"),
+    *("page", "server", "state", "acting", "sync", "describe", "edits", "tools", "clips", "objects"),
+    *("tracking", "playback", "keys", "pointer", "view", "painting", "clicks", "timeline"),
 )
 _ASSETS = {
     "": ("index.html", "text/html"),
@@ -90,6 +90,7 @@ def make_app(desk: Desk, token: str, host: str = "127.0.0.1", upload_limit: int 
         ("/api/queue", page.track_all, post),
         ("/api/mask-file", page.read_mask, post),
         ("/api/objects/{id:int}", page.remove, delete),
+        ("/api/objects/{id:int}", page.rename, put),
         ("/api/video", page.open_video, put),
         ("/api/track", page.track, post),
         ("/api/stop", page.stop, post),
@@ -245,6 +246,12 @@ class _Page:
     async def remove(self, request: Request) -> Response:
         seen = _edits_of_change(request)
         await run_in_threadpool(self.desk.remove, request.path_params["id"], *seen)
+        return _Json({})
+
+    async def rename(self, request: Request) -> Response:
+        """Name an object: the body is its name in UTF-8, or empty."""
+        key, label = _key_of_change(request), (await _body(request, 1000)).decode("utf-8", "replace")
+        await run_in_threadpool(self.desk.rename, request.path_params["id"], label, key)
         return _Json({})
 
     async def read_mask(self, request: Request) -> Response:

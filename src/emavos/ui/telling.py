@@ -40,6 +40,7 @@ def _facts(project: Project, desk: Desk) -> dict[str, Any]:
         "width": project.size[1],
         "count": project.count,
         "ids": project.ids,
+        "labels": project.labels,
         "given": dict(sorted(project.given.items())),
         "first": project.first,
         "reached": project.reached,

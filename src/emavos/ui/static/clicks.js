@@ -58,7 +58,7 @@ export async function click(point, label, box = null) {
 // The mask with the object as it was found. Pixels of other objects stay theirs unless they were clicked on.
 function merged({ base, id, points, labels }, found) {
   const across = $("canvas").width, open = new Set([0, id]);
-  points.forEach(([x, y], i) => labels[i] && open.add(base[Math.floor(y) * across + Math.floor(x)]));
+  points.forEach(([x, y], i) => labels[i] && !shown.locked.has(base[Math.floor(y) * across + Math.floor(x)]) && open.add(base[Math.floor(y) * across + Math.floor(x)]));
   return base.map((one, i) => (found[i] ? (open.has(one) ? id : one) : one === id ? 0 : one));
 }
 

@@ -1,6 +1,6 @@
 // What the page says: which buttons work, and the words and numbers around the picture.
-import { $, announce, colour, outdatedFrames, running, shown } from "./state.js";
-import { choose } from "./tools.js";
+import { $, announce, outdatedFrames, running, shown } from "./state.js";
+import { drawObjects } from "./objects.js";
 import { guide } from "./clicks.js";
 import { drawTimeline } from "./timeline.js";
 
@@ -31,6 +31,7 @@ export function describe() {
   enable("video", (!busy || job?.kind === "track" && !shown.sending) && !(state?.keeps && project) && !shown.lost);
   $("open").title = state?.keeps && project ? `this project is of ${project.name}; for another video, start emavos ui with another --project` : "";
   enable("play", project && !shown.lost);
+  enable("downloads", idle && project.made);
   for (const button of document.querySelectorAll("[data-download]")) button.disabled = !idle || !project.made;
   $("outdated").hidden = !project || !outdatedFrames(project);
   const queue = state?.queue, others = queue?.now && job?.number !== queue.now.number ? 1 + queue.waiting : queue?.waiting ?? 0;
@@ -51,15 +52,7 @@ export function describe() {
   $("drafts").hidden = !elsewhere.length;
   $("drafts").textContent = elsewhere.length ? `Not kept yet: frame ${elsewhere.slice(0, 5).join(", ")}${elsewhere.length > 5 ? " …" : ""}` : "";
   describeTools();
-  renew("objects", [[...shown.listed], shown.id, sure[index]], () => [...shown.listed].sort((a, b) => a - b).map((one) => {
-    const button = document.createElement("button"), of = sure[index]?.[one];
-    button.textContent = `${one}${of === undefined ? "" : ` · ${Math.round(100 * of)}%`}`;
-    button.title = of === undefined ? `object ${one}` : `object ${one}: how sure its mask is on this frame`;
-    button.style.setProperty("--colour", `rgb(${colour(one)})`);
-    button.setAttribute("aria-pressed", String(shown.id === one));
-    button.onclick = () => choose(one);
-    return button;
-  }));
+  drawObjects();
   announce("clips");
   document.body.dataset.job = running() ? job.kind : "";
   document.body.dataset.reached = project?.reached ?? "";

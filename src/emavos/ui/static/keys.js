@@ -6,11 +6,14 @@ import { keep, redo, undo } from "./edits.js";
 import { choose, resize, use } from "./tools.js";
 import { endPolygon, dropPolygon, drawingPolygon, holdSpace, letSpaceGo } from "./pointer.js";
 import { fit } from "./view.js";
+import { toggle } from "./objects.js";
 import { go } from "./sync.js";
 import { play } from "./playback.js";
 
 // A button that was clicked lets go of the keys; one that was reached by Tab keeps Space and Enter.
-document.addEventListener("click", (event) => event.detail && event.target.closest("button, input, label")?.blur());
+document.addEventListener("click", (event) => {
+  if (event.detail && !event.target.closest(".text")) event.target.closest("button, input, label")?.blur();
+});
 const keys = {
   ArrowLeft: () => go(shown.index - 1), ArrowRight: () => go(shown.index + 1), Home: () => go(0), End: () => go(shown.project.count - 1),
   Enter: () => (drawingPolygon() ? endPolygon() : keep()),
@@ -18,11 +21,12 @@ const keys = {
     if (drawingPolygon()) dropPolygon();
     else if (shown.edited && !blocked()) discard();
   },
-  c: () => use("click"), b: () => use("brush"), l: () => use("lasso"), e: () => $("eraser").click(), f: fit,
+  c: () => use("click"), b: () => use("brush"), l: () => use("lasso"), e: () => $("eraser").click(), f: () => fit(), h: () => toggle("hide"), s: () => toggle("alone"), k: () => toggle("lock"),
+  F2: () => $("label").focus(),
   "[": () => resize(-2), "]": () => resize(2),
 };
 document.onkeydown = (event) => {
-  if (document.querySelector("dialog[open]") || event.altKey || event.target.type === "range") return;
+  if (document.querySelector("dialog[open]") || event.altKey || event.target.closest("input:not([type=file]):not([type=checkbox]), select")) return;
   if (event.key === "?") return $("keys").showModal();
   if (!shown.project || [" ", "Enter"].includes(event.key) && event.target.closest("button, input, label")) return;
   if (event.key === " ") {

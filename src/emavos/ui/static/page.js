@@ -31,6 +31,7 @@ press("eraser", () => { shown.erase = !shown.erase; describe(); });
 press("stop", () => ask("POST", "stop"));
 press("help", () => $("keys").showModal());
 press("clips", showClips);
+press("downloads", () => $("exports").showModal());
 press("track-all", trackAll);
 press("stop-all", () => ask("POST", "stop?all=1"));
 press("drafts", () => go(shown.project.drafts.find((one) => one !== shown.index) ?? shown.index));

@@ -4,6 +4,7 @@ import { act } from "./acting.js";
 import { at, drawMarks, hints, inside, panBy, zoomAt } from "./view.js";
 import { blocked, change, fill, painted, stroke, undoStroke } from "./painting.js";
 import { click, settle } from "./clicks.js";
+import { locked } from "./objects.js";
 import { resize } from "./tools.js";
 
 const canvas = $("canvas"), pointers = new Map();
@@ -28,7 +29,7 @@ canvas.onpointerdown = (event) => {
   const here = at(event), button = event.altKey ? 2 : event.button;
   if (space || button === 1) gesture = { kind: "pan", from: [event.clientX, event.clientY] };
   else if (gesture?.kind === "polygon") gesture.corners.push(here), hints.path = [...gesture.corners];
-  else if (!blocked()) {
+  else if (!blocked() && !locked()) {
     say("");
     gesture = { kind: shown.tool === "brush" ? "stroke" : shown.tool, from: here, button, corners: [here] };
     if (gesture.kind === "stroke") {

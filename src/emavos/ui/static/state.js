@@ -17,6 +17,9 @@ export const shown = {
   sure: {}, // {frame: {id: confidence}}
   id: 1, // object to paint
   listed: new Set([1]), // objects in the list
+  hiddenIds: new Set(), // objects that are not drawn
+  alone: null, // the only object that is drawn
+  locked: new Set(), // objects whose pixels are left alone
   tool: "brush", // click, brush or lasso
   erase: false,
   playing: false,

@@ -45,7 +45,7 @@ async function begin() { // another project is open
   resizeCanvas(shown.project.width, shown.project.height);
   $("canvas").hidden = false;
   $("empty").hidden = true;
-  Object.assign(shown, { picture: null, mask: null, id: 1, listed: new Set([1]), edited: false, clicks: null, past: [], future: [] });
+  Object.assign(shown, { picture: null, mask: null, id: 1, listed: new Set([1]), hiddenIds: new Set(), alone: null, locked: new Set(), edited: false, clicks: null, past: [], future: [] });
   shown.tool = shown.project.first === null && !shown.state.clicks?.problem ? "click" : "brush";
   edits = "";
   await show(places.get(shown.project.folder) ?? shown.project.drafts[0] ?? 0);

@@ -13,6 +13,7 @@ export async function track() {
 
 export async function download(name) {
   const also = outdatedFrames(shown.project) > 0 && $("with-outdated").checked;
+  $("exports").close();
   await outdated(() => ask("POST", `downloads/${name}${also ? "?outdated=1" : ""}`));
   await follow();
   const { job } = shown.state;

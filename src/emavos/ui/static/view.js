@@ -1,5 +1,6 @@
 // The canvas: frame and mask, zoom and pan, and the marks above them.
 import { $, colour, shown } from "./state.js";
+import { isHidden } from "./objects.js";
 
 const canvas = $("canvas"), pen = canvas.getContext("2d"), layer = document.createElement("canvas");
 const stage = $("stage"), marks = $("marks");
@@ -19,11 +20,11 @@ export function draw(left = 0, top = 0, right = canvas.width, bottom = canvas.he
   const width = right - left, height = bottom - top;
   if (!picture || width <= 0 || height <= 0) return;
   const over = new ImageData(width, height), out = new Uint32Array(over.data.buffer);
-  const opacity = Math.round(2.55 * $("opacity").value), line = opacity ? 255 : 0, paint = [];
+  const opacity = Math.round(2.55 * $("opacity").value), line = opacity ? 255 : 0, paint = [], unseen = Array.from({ length: 256 }, (_, id) => isHidden(id));
   for (let v = top, o = 0; v < bottom; v++)
     for (let u = left, i = v * across + left; u < right; u++, i++, o++) {
       const one = mask[i];
-      if (!one) continue;
+      if (!one || unseen[one]) continue;
       const [r, g, b] = paint[one] ??= colour(one);
       const edge = u > 0 && mask[i - 1] !== one || u < across - 1 && mask[i + 1] !== one
         || v > 0 && mask[i - across] !== one || v < canvas.height - 1 && mask[i + across] !== one;

@@ -1,0 +1,121 @@
+"""Names of objects, and the files that are downloaded."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emavos.bridges import CocoWriter
+from emavos.ui import Desk, Project
+from emavos.ui.downloads import DOWNLOADS
+
+
+@pytest.fixture
+def given(project, clip):
+    project.give(0, clip[1][0])
+    return project
+
+
+def test_names_of_objects_are_kept_and_taken_away(given):
+    given.rename(1, "  grey \t horse ")
+    given.rename(2, "rider/\n")
+    assert Project.open(given.folder).labels == {1: "grey horse", 2: "rider_"}
+    given.rename(2, "")
+    assert Project.open(given.folder).labels == {1: "grey horse"}
+    for id, label, words in ((0, "x", "objects 1 to 255"), (256, "x", "255"), (1, "x" * 61, "at most 60")):
+        with pytest.raises(ValueError, match=words):
+            given.rename(id, label)
+
+
+def test_a_damaged_name_is_refused_or_made_harmless(given):
+    given.rename(1, "horse")
+    file = given.folder / "project.json"
+    whole = file.read_text()
+    file.write_text(whole.replace('"horse"', json.dumps("a/b\x00" + "c" * 100)))
+    assert Project.open(given.folder).labels[1].startswith("a_b_c")
+    assert len(Project.open(given.folder).labels[1]) == 60
+    for wrong in ("7", "[]", '{"a": 1}'):
+        file.write_text(whole.replace('"horse"', wrong))
+        with pytest.raises(ValueError, match="damaged"):
+            Project.open(given.folder)
+
+
+def test_names_are_categories_of_coco(tmp_path):
+    mask = np.array([[1, 2, 3, 4]])
+    with CocoWriter(tmp_path / "a.json", {1: "horse", 2: "rider", 4: "horse"}) as coco:
+        coco.write("0", mask)
+    content = json.loads((tmp_path / "a.json").read_text())
+    names = {one["id"]: one["name"] for one in content["categories"]}
+    assert [names[one["category_id"]] for one in content["annotations"]] == [
+        "horse",
+        "rider",
+        "object",
+        "horse",
+    ]
+
+
+@pytest.mark.parametrize("name", DOWNLOADS)
+def test_every_download_is_written_from_a_frame_with_a_given_mask(given, tmp_path, name):
+    if name.endswith((".mp4", ".mov")):
+        pytest.importorskip("av")
+    given.rename(1, "horse")
+    assert [*DOWNLOADS[name](given, tmp_path / name, False)]
+    content = (tmp_path / name).read_bytes()
+    if name in ("masks.json", "youtube-vis.json"):
+        assert "horse" in {one["name"] for one in json.loads(content)["categories"]}
+    if name == "yolo.zip":
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            assert archive.read("classes.txt") == b"horse\n2\n"
+            assert "labels/shot3.txt" in archive.namelist()
+    if name.startswith("preview"):
+        with Image.open(io.BytesIO(content)) as picture:
+            assert picture.size == (160, 96)
+
+
+def test_mattes_of_tracked_frames_have_soft_edges(given, predictor, tmp_path):
+    list(given.track(predictor, 2))
+    hard, soft = given.matte(0), given.matte(1)
+    assert {*np.unique(hard)} == {0, 1}
+    assert ((soft > 0.02) & (soft < 0.98)).any()
+    inside = given.mask(1) > 0
+    assert soft[inside].mean() > 0.8
+    assert soft[~inside].mean() < 0.1
+    list(DOWNLOADS["cutout.zip"](given, tmp_path / "cutout.zip", False))
+    with zipfile.ZipFile(tmp_path / "cutout.zip") as archive:
+        assert archive.namelist() == ["shot3.png", "shot4.png"]
+        with Image.open(io.BytesIO(archive.read("shot4.png"))) as picture:
+            assert picture.mode == "RGBA"
+            np.testing.assert_array_equal(np.asarray(picture)[..., 3], np.rint(soft * 255))
+    (given.folder / "soft" / "00001.png").unlink()  # as in a project of an earlier version
+    np.testing.assert_array_equal(given.matte(1), inside)
+
+
+def test_a_name_is_given_through_the_page(given, predictor):
+    pytest.importorskip("starlette")
+    pytest.importorskip("httpx")
+    from starlette.testclient import TestClient
+
+    from emavos.ui.server import make_app
+
+    desk = Desk(predictor, given.folder, keeps=True)
+    client = TestClient(make_app(desk, "secret"), base_url="http://127.0.0.1:8321")
+    client.get("/?token=secret")
+    assert client.put("/api/objects/1", content=b"x").status_code == 428
+    client.headers["x-project"] = desk.key
+    assert client.put("/api/objects/1", content="Frölich".encode()).status_code == 200
+    assert client.get("/api/state").json()["project"]["labels"] == {"1": "Frölich"}
+    assert "at most 60" in client.put("/api/objects/1", content=b"x" * 61).json()["error"]
+    assert client.put("/api/objects/1", content=b"x" * 1001).status_code == 413
+    desk.close()
+
+
+def test_a_draft_of_another_size_is_refused_as_such_and_stores_nothing(given):
+    for wrong, words in ((np.ones((4, 4), np.int32), "mask is 4x4"), (np.full(given.size, 256), "not 256")):
+        with pytest.raises(ValueError, match=words):
+            given.save_draft(1, wrong)
+    assert not given.drafts
