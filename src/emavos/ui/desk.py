@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from emavos.io.source import noting
 from emavos.io.spool import named_temporary
 from emavos.io.video import Damaged
 from emavos.predictor import Predictor
+from emavos.session.both_ways import Direction, check_direction
 from emavos.ui.clicker import Clicker
 from emavos.ui.downloads import DOWNLOADS
 from emavos.ui.folder import Folder
@@ -30,9 +31,11 @@ from emavos.ui.importing import check_free, import_video
 from emavos.ui.job import Job
 from emavos.ui.project import Project
 from emavos.ui.queue import Queue
+from emavos.ui.reviewing import suggestions
 from emavos.ui.shelf import Shelf, origin_of
 from emavos.ui.telling import clips_of, state_of
 from emavos.ui.temporary import Temporary
+from emavos.ui.ways import steps_of, track_ways
 
 # First bytes of accepted uploads: containers that cannot refer to other files.
 _VIDEOS = re.compile(
@@ -230,7 +233,7 @@ class Desk:
             for clip in self._shelf().clips():
                 folder = self._shelf().folder / clip.key
                 if clip.left and not clip.problem and self.queue.of(folder) is None:
-                    self.queue.add(self._tracking(folder, None))
+                    self.queue.add(self._tracking(folder))
                     added += 1
             if not added:
                 raise ValueError("no clip has masks and frames left to track: click on the objects of one")
@@ -365,30 +368,62 @@ class Desk:
                 )
             yield project
 
-    def track(self, frames: int | None = None, key: str | None = None) -> None:
-        """Start tracking the next `frames` frames, after the clips that are tracked now; None tracks all.
+    def track(
+        self,
+        frames: int | None = None,
+        key: str | None = None,
+        direction: str = "forward",
+        first: int | None = None,
+        last: int | None = None,
+    ) -> None:
+        """Start tracking the open project, after the clips that are tracked now.
 
-        Raises Busy, Outdated, or ValueError if no mask was given.
+        frames: number of frames to track; None for all.
+        key: key of the project shown by the page.
+        direction: "forward", "backward" (the frames before the first mask) or "both".
+        first, last: track only from frame to frame; None for the first and the last of the video. Forward
+            tracking begins where it ended, so there only `last` counts.
+
+        Raises Busy, Outdated, or ValueError if no mask was given, or frames or direction do not exist.
         """
         with self._changing(None, key, None) as project:
             if project.first is None:
                 raise ValueError("no frame has a mask yet: paint the objects of one, or load a mask")
-            self.job = self._tracking(project.folder, frames)
+            way = _direction(direction)
+            asked = _frames(project, frames, way, first, last)
+            if way != "forward":
+                steps_of(project, way, asked)  # raises
             self.queue.stop(project.folder)  # if it waits already, this takes its place
+            self.job = self._tracking(project.folder, way, frames, first, last)
             self.queue.add(self.job)
 
-    def _tracking(self, folder: Path, frames: int | None) -> Job:
+    def _tracking(
+        self,
+        folder: Path,
+        way: Direction = "forward",
+        frames: int | None = None,
+        first: int | None = None,
+        last: int | None = None,
+    ) -> Job:
         def steps() -> Iterator[int]:
             with self.holding.using(folder) as project:
-                begin = max(project.reached, project.first or 0)
-                until = project.count if frames is None else min(begin + frames, project.count)
-                job.total = until - begin
-                with closing(project.track(self.predictor, until)) as tracked:
+                asked = _frames(project, frames, way, first, last)
+                if way != "forward":
+                    job.total = steps_of(project, way, asked)
+                    for _ in track_ways(project, self.predictor, way, asked, job.tell, lambda: job.stopping):
+                        yield job.done or 0
+                    return
+                job.total = len(asked)
+                with closing(project.track(self.predictor, asked.stop)) as tracked:
                     for index in tracked:
-                        yield index - begin + 1
+                        yield index - asked.start + 1
 
         job = Job("track", steps(), None, folder)
         return job
+
+    def suggestions(self) -> list[dict[str, object]]:
+        """The frames to fix, the most useful first. Raises ValueError if no frame is tracked."""
+        return suggestions(self.the_project())
 
     def download(self, name: str, key: str | None = None, outdated: bool = False) -> None:
         """Start writing one of `DOWNLOADS`.
@@ -463,6 +498,33 @@ class Desk:
     def _start(self, job: Job) -> None:
         self.job = job
         job.start()
+
+
+def _direction(name: str) -> Direction:
+    check_direction(name)
+    return cast(Direction, name)
+
+
+def _frames(
+    project: Project, frames: int | None, way: Direction, first: int | None, last: int | None
+) -> range:
+    """The frames to track. Raises ValueError if they do not exist."""
+    start, end = 0 if first is None else first, project.count - 1 if last is None else last
+    if not 0 <= start <= end < project.count:
+        raise ValueError(
+            f"there are no frames from {start} to {end}: the video has frames 0 to {project.count - 1}"
+        )
+    if frames is not None and frames < 1:
+        raise ValueError(f"the number of frames to track is at least 1, not {frames}")
+    begun = project.first or 0
+    if way == "forward":
+        start = max(project.reached, begun)
+        return range(start, max(end + 1 if frames is None else min(start + frames, end + 1), start))
+    if frames is not None and way == "backward":
+        start = max(start, begun - frames)
+    elif frames is not None:
+        end = min(end, start + frames - 1)
+    return range(start, end + 1)
 
 
 def tag_of(mask: IdMask) -> str:

@@ -28,10 +28,12 @@ class Tracked:
 
     sure: {id: confidence in [0, 1]}.
     version: number in the name of the frame's file in masks/.
+    back: whether the mask also depends on masks of later frames.
     """
 
     sure: dict[int, float]
     version: int = 0
+    back: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,4 +131,4 @@ def tracked_of(fact: dict[str, object]) -> Tracked:
     if not isinstance(sure, dict):
         raise TypeError("it has no confidence for each object")
     of = {number_of(id, LARGEST_ID + 1): number_in(x, 0, 1) for id, x in sure.items()}
-    return Tracked(of, whole_in(fact.get("version", 0), 0, 1 << 53))
+    return Tracked(of, whole_in(fact.get("version", 0), 0, 1 << 53), fact.get("back") is True)

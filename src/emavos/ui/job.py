@@ -78,18 +78,27 @@ class Job:
         """Ask the job to stop after the current step."""
         self._stop.set()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the job was asked to stop."""
+        return self._stop.is_set()
+
+    def tell(self, done: int) -> None:
+        """Set the progress, also between steps."""
+        self.done = done
+        if self._began is None:  # the first step also loads and compiles
+            self._began = done, time.monotonic()
+
     def join(self, timeout: float | None = None) -> None:
         self._thread.join(timeout)
 
     def _run(self) -> None:
         try:
             for done in self._steps:
-                self.done = done
-                if self._began is None:  # the first step also loads and compiles
-                    self._began = done, time.monotonic()
-                if self._stop.is_set():
-                    self.stopped = True
+                self.tell(done)
+                if self.stopping:
                     break
+            self.stopped = self.stopping
             if isinstance(self._steps, Generator):
                 self._steps.close()
         except Exception as error:  # any error is shown on the page

@@ -76,6 +76,8 @@ class Project:
         self.hidden, self.generation, self.step = facts.hidden, facts.generation, facts.step
         self.confidence: dict[int, dict[int, float]] = {}
         self._versions: dict[int, int] = {}  # of the tracked frames: which of their files is meant
+        self._back: set[int] = set()  # tracked frames whose masks also depend on masks of later frames
+        self._areas: dict[tuple[int, int], dict[int, int]] = {}  # {(frame, version): {id: pixels}}
         self._files_of = _numbers(self._files / "masks", facts.count)
         self._history = History(self._files / "history", facts.count)
         self.drafts = {*_numbers(self._files / "drafts", facts.count)}
@@ -129,8 +131,11 @@ class Project:
 
     @property
     def reached(self) -> int:
-        """The next frame to track; all earlier frames are tracked, if they follow a given mask."""
-        return max(self.confidence, default=-1) + 1
+        """The next frame to track forward; frames from the first given mask to it are tracked. 0 at first."""
+        index = begin = self.first or 0
+        while index in self.confidence:
+            index += 1
+        return index if index > begin else 0
 
     @property
     def made(self) -> int:
@@ -210,6 +215,13 @@ class Project:
         if picture.mode != "L":
             raise ValueError(f"{path} is damaged: it is no gray picture")
         return np.asarray(picture, np.float32) / 255
+
+    def areas(self, index: int) -> dict[int, int]:
+        """{id: number of pixels} of the mask of a tracked frame."""
+        key = index, self._versions.get(index, 0)
+        if key not in self._areas:
+            self._areas[key] = _areas_of(self.mask(index))
+        return self._areas[key]
 
     def _begun(self, index: int) -> set[int]:
         """The ids of all objects given on a frame or earlier."""
@@ -325,7 +337,7 @@ class Project:
             if self._files_of.get(index)
         }
         self._history.write(self.step, self._snapshot(what, since))
-        self._forget(since)
+        self._forget(since, withdrawn=since in self.given)
         self._write(
             given=given,
             revisions=revisions,
@@ -337,7 +349,9 @@ class Project:
             self._tidy()
 
     def _snapshot(self, what: str = "", frame: int = 0) -> Snapshot:
-        track = {i: Tracked(sure, self._versions.get(i, 0)) for i, sure in self.confidence.items()}
+        track = {
+            i: Tracked(sure, self._versions.get(i, 0), i in self._back) for i, sure in self.confidence.items()
+        }
         return Snapshot(self.given, self.revisions, self.hidden, track, self.settings, what, frame)
 
     def _next_generation(self) -> int:
@@ -378,11 +392,11 @@ class Project:
                 raise ValueError(f"{self.folder / 'given' / name} is missing, so this is not possible")
         here = self._snapshot(said.what, said.frame)
         since = here.first_difference(there)
-        track = {i: one for i, one in here.track.items() if i < since}
+        track = {i: one for i, one in here.track.items() if i < since and not one.back}
         if there.settings == self.settings:
             track |= there.track
         self._history.write(self.step, here)
-        self._forget(min(since, self.count))
+        self._forget(min(since, self.count), withdrawn=True)
         self._write(
             given=there.given,
             revisions=there.revisions,
@@ -398,8 +412,49 @@ class Project:
         for index in sorted(track):
             if track[index].version not in self._files_of.get(index, ()):
                 break
-            self.confidence[index], self._versions[index] = track[index].sure, track[index].version
+            self._remember(index, track[index])
         self._write_track()
+
+    def _remember(self, index: int, tracked: Tracked) -> None:
+        self.confidence[index], self._versions[index] = tracked.sure, tracked.version
+        (self._back.add if tracked.back else self._back.discard)(index)
+
+    def begin_ways(self, what: str, frame: int) -> None:
+        """Begin tracking that replaces masks of tracked frames. Can be undone.
+
+        what: the edit, in words for the page.
+        frame: the first frame that is replaced.
+        """
+        self._history.write(self.step, self._snapshot(what, frame))
+        self.edits += 1
+        self._write(generation=self._next_generation(), step=self.step + 1)
+        if self._history.keep(self.step - MOST, self.step - 1):
+            self._tidy()
+
+    def store(
+        self,
+        index: int,
+        mask: IdMask,
+        matte: NDArray[np.float32],
+        sure: dict[int, float],
+        back: bool = False,
+    ) -> None:
+        """Write the tracked mask of a frame.
+
+        index: number of the frame.
+        mask: (H, W) of ids.
+        matte: (H, W) in [0, 1], the opacity of all objects.
+        sure: {id: confidence}.
+        back: whether the mask also depends on masks of later frames.
+        """
+        name, version = _named(index, self.generation), self.generation
+        (self._files / "soft").write(name, _encode_matte(matte))
+        (self._files / "masks").write(name, encode_mask(mask))
+        self._files_of.setdefault(index, set()).add(version)
+        tracked = Tracked(sure, version, back)
+        self._files.append("track.jsonl", _line(index, tracked).encode())
+        self._areas[index, version] = _areas_of(mask)
+        self._remember(index, tracked)
 
     def draft(self, index: int) -> IdMask | None:
         """The mask of a frame with the strokes that were not kept yet; None if there are none."""
@@ -454,7 +509,7 @@ class Project:
         begin, end = max(self.reached, self.first), self.count if until is None else min(until, self.count)
         if begin >= end:
             raise ValueError("there is nothing left to track: all these frames have their masks")
-        self._check_settings(predictor)
+        self.check_settings(predictor)
         session = self.states.latest(begin, predictor)
         if session is None:
             session = predictor.session(start=self.first)  # earlier frames have no objects
@@ -463,14 +518,7 @@ class Project:
                 result = self._step(session, index)
                 if index >= begin:
                     sure = {id: round(state.confidence, 4) for id, state in result.objects.items()}
-                    (self._files / "soft").write(
-                        _named(index, self.generation), _encode_matte(result.matte())
-                    )
-                    (self._files / "masks").write(_named(index, self.generation), encode_mask(result.mask))
-                    self._files_of.setdefault(index, set()).add(self.generation)
-                    self._files.append("track.jsonl", _line(index, sure, self.generation).encode())
-                    self._versions[index] = self.generation
-                    self.confidence[index] = sure
+                    self.store(index, result.mask, result.matte(), sure)
                     if session.index % _STATE_EVERY == 0 and session.index < end:
                         self.states.save(session)
                     yield index
@@ -492,19 +540,25 @@ class Project:
             result = session.correct(known)
         return result
 
-    def _forget(self, index: int) -> None:
-        """Mark frames from `index` on as not tracked, in an order of writes safe against kills."""
+    def _forget(self, index: int, withdrawn: bool = False) -> None:
+        """Mark frames from `index` on as not tracked, in an order of writes safe against kills.
+
+        withdrawn: whether a mask was changed or taken back on which earlier frames may depend, those that
+            were tracked backward; they count as not tracked as well.
+        """
         self.edits += 1
         self.states.forget(index)
-        kept = {i: sure for i, sure in self.confidence.items() if i < index}
+        lost = self._back if withdrawn else set()
+        kept = {i: sure for i, sure in self.confidence.items() if i < index and i not in lost}
+        self._back = {i for i in self._back if i in kept}
         changed = kept != self.confidence
         self.confidence = kept
         if changed or self._files.has("track.jsonl"):
             self._write_track()
 
     def _write_track(self) -> None:
-        versions = self._versions
-        lines = [_line(i, self.confidence[i], versions.get(i, 0)) for i in sorted(self.confidence)]
+        track = self._snapshot().track
+        lines = [_line(i, track[i]) for i in sorted(track)]
         self._files.write("track.jsonl", "".join(lines).encode())
 
     def _read_track(self) -> None:
@@ -515,15 +569,15 @@ class Project:
             if line.endswith("\n"):  # ignore a line cut off by a kill; the frame is tracked again
                 fact = json.loads(line)
                 index, tracked = whole_in(fact["frame"], 0, self.count - 1), tracked_of(fact)
-                self.confidence[index], self._versions[index] = tracked.sure, tracked.version
+                self._remember(index, tracked)
         if lines and not lines[-1].endswith("\n"):
-            self._forget(self.reached)
+            self._forget(max(self.confidence, default=-1) + 1)
 
     def _check(self, index: int) -> None:
         if not 0 <= index < self.count:
             raise ValueError(f"there is no frame {index}: the video has {self.count}")
 
-    def _check_settings(self, predictor: Predictor) -> None:
+    def check_settings(self, predictor: Predictor) -> None:
         """Store the predictor's settings. Raises ValueError if frames were tracked with other settings."""
         now = predictor.facts()
         if self.settings is not None and self.confidence and now != self.settings:
@@ -544,8 +598,17 @@ class Project:
             setattr(self, name, value)
 
 
-def _line(index: int, sure: dict[int, float], version: int) -> str:
-    return json.dumps({"frame": index, "sure": sure} | ({"version": version} if version else {})) + "\n"
+def _line(index: int, tracked: Tracked) -> str:
+    fact: dict[str, Any] = {"frame": index, "sure": tracked.sure}
+    fact |= {"version": tracked.version} if tracked.version else {}
+    fact |= {"back": True} if tracked.back else {}
+    return json.dumps(fact) + "\n"
+
+
+def _areas_of(mask: IdMask) -> dict[int, int]:
+    """{id: number of pixels} of a mask."""
+    counts = np.bincount(mask.ravel())
+    return {int(id): int(counts[id]) for id in np.flatnonzero(counts) if id}
 
 
 def _encode_matte(matte: NDArray[np.float32]) -> bytes:

@@ -33,7 +33,7 @@ from emavos.ui.project import Project
 MASK_FILE_LIMIT = 32 << 20  # largest mask file to load, in bytes; ids compress well
 _SCRIPTS = (
     *("page", "server", "state", "acting", "sync", "describe", "edits", "tools", "clips", "objects"),
-    *("tracking", "playback", "keys", "pointer", "view", "painting", "clicks", "timeline"),
+    *("tracking", "playback", "review", "keys", "pointer", "view", "painting", "clicks", "timeline"),
 )
 _ASSETS = {
     "": ("index.html", "text/html"),
@@ -93,6 +93,7 @@ def make_app(desk: Desk, token: str, host: str = "127.0.0.1", upload_limit: int 
         ("/api/objects/{id:int}", page.rename, put),
         ("/api/video", page.open_video, put),
         ("/api/track", page.track, post),
+        ("/api/review", page.review, get),
         ("/api/stop", page.stop, post),
         ("/api/downloads/{name}", page.download, post),
         ("/api/downloads/{name}", page.fetch_download, get),
@@ -281,9 +282,17 @@ class _Page:
         return _Json({})
 
     async def track(self, request: Request) -> Response:
-        frames = request.query_params.get("frames", "")
-        self.desk.track(int(frames) if frames.isdecimal() and int(frames) else None, _key(request))
+        """Track: `way`, `frames`, `first` and `last` in the address, as for `Desk.track`."""
+        asked = request.query_params
+        numbers = {name: _number(asked.get(name, ""), name) for name in ("frames", "first", "last")}
+        way, key = asked.get("way", "forward"), _key(request)
+        await run_in_threadpool(self.desk.track, key=key, direction=way, **numbers)
         return _Json({})
+
+    async def review(self, request: Request) -> Response:
+        """The frames to fix, the most useful first."""
+        self._shown(request)
+        return _Json(await run_in_threadpool(self.desk.suggestions), headers=_FRESH)
 
     async def stop(self, request: Request) -> Response:
         self.desk.stop(request.query_params.get("all", "") == "1")
@@ -333,6 +342,15 @@ def _tag_of_change(request: Request) -> str:
 def _edits_of_change(request: Request) -> tuple[str, int]:
     edits = _tag_of_change(request)
     return _key_of_change(request), int(edits) if re.fullmatch(r"\d{1,15}", edits, re.ASCII) else -1
+
+
+def _number(text: str, name: str) -> int | None:
+    """A whole number of the address; None if it is empty. Raises ValueError if it is none."""
+    if not text:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise ValueError(f"{name} is a whole number, not {text!r:.40}")
+    return int(text)
 
 
 def _prompt(text: str) -> tuple[list[tuple[float, float]], list[int], list[float] | None]:

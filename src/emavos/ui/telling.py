@@ -44,6 +44,7 @@ def _facts(project: Project, desk: Desk) -> dict[str, Any]:
         "given": dict(sorted(project.given.items())),
         "first": project.first,
         "reached": project.reached,
+        "tracked": len(project.confidence),
         "made": project.made,
         "edits": project.edits,
         "undo": project.can_undo,

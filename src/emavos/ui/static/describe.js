@@ -13,6 +13,12 @@ export function renew(name, facts, make) {
   $(name).replaceChildren(...make());
 }
 
+// Time left, in words that do not change with each frame.
+function left(seconds) {
+  if (seconds === null || seconds === undefined) return "";
+  return seconds < 5 ? ", a few seconds left" : seconds < 90 ? `, ${5 * Math.round(seconds / 5)} s left` : `, ${Math.round(seconds / 60)} min left`;
+}
+
 const words = { open: "reading the video: frame", track: "tracking: done" };
 export function describe() {
   const { state, project, index, edited, sure } = shown, job = state?.job, waiting = Boolean(job?.waiting), busy = running() || shown.sending;
@@ -31,6 +37,11 @@ export function describe() {
   enable("video", (!busy || job?.kind === "track" && !shown.sending) && !(state?.keeps && project) && !shown.lost);
   $("open").title = state?.keeps && project ? `this project is of ${project.name}; for another video, start emavos ui with another --project` : "";
   enable("play", project && !shown.lost);
+  $("play").textContent = shown.playing ? "Pause" : "Play";
+  for (const name of ["mark-in", "mark-out"]) enable(name, project);
+  enable("fix", idle && project.tracked);
+  $("range").hidden = !shown.range;
+  $("range").textContent = shown.range ? `${shown.range[0]}–${shown.range[1]} ×` : "";
   enable("downloads", idle && project.made);
   for (const button of document.querySelectorAll("[data-download]")) button.disabled = !idle || !project.made;
   $("outdated").hidden = !project || !outdatedFrames(project);
@@ -41,7 +52,7 @@ export function describe() {
   $("queue").textContent = others ? `${others} other clip${others === 1 ? "" : "s"} in the queue` : "";
   $("progress").hidden = !busy;
   $("doing").hidden = !busy && !waiting;
-  $("doing").textContent = shown.sending ? "sending the video" : waiting ? "waits for another clip" : `${words[job?.kind] ?? "writing: frame"} ${job?.done ?? 0}${job?.total ? ` of ${job.total}` : ""}`;
+  $("doing").textContent = shown.sending ? "sending the video" : waiting ? "waits for another clip" : `${words[job?.kind] ?? "writing: frame"} ${job?.done ?? 0}${job?.total ? ` of ${job.total}` : ""}${left(job?.seconds)}`;
   if (running() && job.total) [$("progress").max, $("progress").value] = [job.total, job.done ?? 0];
   else $("progress").removeAttribute("value"); // how far it is is not known
   $("frame").textContent = project && shown.mask ? `frame ${index} of ${project.count - 1}` : "–";

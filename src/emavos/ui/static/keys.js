@@ -8,7 +8,8 @@ import { endPolygon, dropPolygon, drawingPolygon, holdSpace, letSpaceGo } from "
 import { fit } from "./view.js";
 import { toggle } from "./objects.js";
 import { go } from "./sync.js";
-import { play } from "./playback.js";
+import { mark, play } from "./playback.js";
+import { nextToFix } from "./review.js";
 
 // A button that was clicked lets go of the keys; one that was reached by Tab keeps Space and Enter.
 document.addEventListener("click", (event) => {
@@ -16,6 +17,8 @@ document.addEventListener("click", (event) => {
 });
 const keys = {
   ArrowLeft: () => go(shown.index - 1), ArrowRight: () => go(shown.index + 1), Home: () => go(0), End: () => go(shown.project.count - 1),
+  PageUp: () => go(shown.index - 10), PageDown: () => go(shown.index + 10),
+  i: () => mark(0), o: () => mark(1), n: () => !$("fix").disabled && nextToFix(),
   Enter: () => (drawingPolygon() ? endPolygon() : keep()),
   Escape: () => {
     if (drawingPolygon()) dropPolygon();
@@ -46,3 +49,6 @@ document.onkeyup = (event) => {
   if (event.key === " " && letSpaceGo()) act(play);
 };
 window.onblur = letSpaceGo;
+document.addEventListener("change", (event) => { // after a choice with the mouse, keys work again
+  if (event.target.matches("select") && !event.target.matches(":focus-visible")) event.target.blur();
+});

@@ -22,6 +22,7 @@ export const shown = {
   locked: new Set(), // objects whose pixels are left alone
   tool: "brush", // click, brush or lasso
   erase: false,
+  range: null, // [first, last] frame that is played and tracked
   playing: false,
   sending: false, // a video is sent to the server
   lost: false, // the server does not answer

@@ -8,7 +8,7 @@ import { change, forgetTimer, painted, saveDraft } from "./painting.js";
 import { lookSoon } from "./clicks.js";
 import { idle } from "./pointer.js";
 
-let known = 0, edits = ""; // confidence is known of the frames before `known`, after so many edits
+let known = 0, count = 0, edits = ""; // confidence is known of `count` frames, of all before `known`, after so many edits
 let tagged = ""; // stamp of the frame on the canvas
 let following = false, showing = 0, toldJob = 0;
 const places = new Map(); // the frame that was shown last of each project
@@ -24,10 +24,11 @@ export async function refresh() {
   if (project && state.key !== shown.key) await begin();
   if (project) {
     const now = `${shown.key} ${project.edits}`;
-    if (now !== edits) [edits, shown.sure, known] = [now, {}, 0];
-    if (project.reached > known) {
-      Object.assign(shown.sure, await (await ask("GET", `confidence?start=${known}`)).json());
-      known = project.reached;
+    if (now !== edits) [edits, shown.sure, known, count] = [now, {}, 0, 0];
+    if (project.tracked !== count) {
+      const start = project.reached > known ? known : 0; // or, if tracked backward, any frame may be new
+      Object.assign(shown.sure, await (await ask("GET", `confidence?start=${start}`)).json());
+      [known, count] = [project.reached, project.tracked];
     }
     project.ids.forEach((one) => shown.listed.add(one));
   }
@@ -45,7 +46,7 @@ async function begin() { // another project is open
   resizeCanvas(shown.project.width, shown.project.height);
   $("canvas").hidden = false;
   $("empty").hidden = true;
-  Object.assign(shown, { picture: null, mask: null, id: 1, listed: new Set([1]), hiddenIds: new Set(), alone: null, locked: new Set(), edited: false, clicks: null, past: [], future: [] });
+  Object.assign(shown, { picture: null, mask: null, id: 1, listed: new Set([1]), range: null, hiddenIds: new Set(), alone: null, locked: new Set(), edited: false, clicks: null, past: [], future: [] });
   shown.tool = shown.project.first === null && !shown.state.clicks?.problem ? "click" : "brush";
   edits = "";
   await show(places.get(shown.project.folder) ?? shown.project.drafts[0] ?? 0);
@@ -105,6 +106,13 @@ export async function follow(along = false) { // until what is being done is don
   }
   following = false;
   if (shown.project && tagged !== stamp(shown.index) && !shown.edited) await show(shown.index);
+}
+
+// Masks of any frame may be others than the page knows.
+export async function renewed() {
+  [known, count] = [0, 0];
+  await refresh();
+  if (!shown.edited) await show(shown.index);
 }
 
 export function go(next) { // where a person looks, the page does not look away

@@ -2,13 +2,15 @@
 import { $, outdatedFrames, shown } from "./state.js";
 import { ask } from "./server.js";
 import { keep } from "./edits.js";
-import { follow, outdated, show } from "./sync.js";
+import { follow, outdated, renewed, show } from "./sync.js";
 
 export async function track() {
   await keep();
   if (shown.project.drafts.length && shown.project.first === null) await show(shown.project.drafts[0]), await keep();
-  await outdated(() => ask("POST", "track"));
-  await follow(true);
+  const way = $("way").value, [first, last] = shown.range ?? ["", ""], frames = $("amount").value;
+  await outdated(() => ask("POST", `track?${new URLSearchParams({ way, frames, first, last })}`));
+  await follow(way === "forward");
+  if (way !== "forward") await renewed();
 }
 
 export async function download(name) {

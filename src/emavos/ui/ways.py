@@ -1,0 +1,94 @@
+"""Tracking backward and in both directions on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from emavos.io import Pixels
+from emavos.predictor import Predictor
+from emavos.session.both_ways import Direction
+from emavos.ui.project import Project
+
+
+def track_ways(
+    project: Project,
+    predictor: Predictor,
+    direction: Direction,
+    frames: range,
+    told: Callable[[int], None] = lambda steps: None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Iterator[int]:
+    """Track in another direction than forward; yields the index of each frame once its mask is written.
+
+    The masks equal those of `Predictor.propagate` over these frames, from all masks given in them. Can be
+    undone. Nothing is written before the pass backward has ended.
+
+    project: the project; its masks of these frames are replaced.
+    direction: "backward" replaces only the masks before the first given one; "both" those of all frames.
+    frames: the frames to track, in steps of one.
+    told: called with the number of steps so far, out of `steps_of`.
+    stopping: whether to stop.
+
+    Raises ValueError if no mask was given in these frames, or there is nothing to track.
+    """
+    given = _given(project, direction, frames)
+    project.check_settings(predictor)
+    masks = {index - frames.start: project.mask(index) for index in given}
+    reel = _Reel(project, frames, told, stopping)
+    until = given[0] if direction == "backward" else frames.stop
+    begun = False
+    try:
+        for result in predictor.propagate(reel, masks=masks, direction=direction):
+            index = frames.start + result.index
+            if index >= until:
+                break
+            if not begun:
+                project.begin_ways(f"tracked {'both ways' if direction == 'both' else 'backward'}", index)
+                begun = True
+            sure = {id: round(state.confidence, 4) for id, state in result.objects.items()}
+            project.store(index, result.mask, result.matte(), sure, back=True)
+            yield index
+    except _Stopped:
+        return
+
+
+def steps_of(project: Project, direction: Direction, frames: range) -> int:
+    """The number of steps of `track_ways`, for its progress. Raises ValueError as `track_ways` does."""
+    back = _given(project, direction, frames)[-1] - frames.start + 1
+    return back + (len(frames) if direction == "both" else 0)
+
+
+def _given(project: Project, direction: Direction, frames: range) -> list[int]:
+    given = sorted(index for index in project.given if index in frames)
+    if not given:
+        last = f"{frames.start} to {frames.stop - 1}"
+        raise ValueError(f"no frame from {last} has a mask from you: paint the objects of one")
+    if direction == "backward" and given[0] == frames.start:
+        raise ValueError(f"frame {given[0]} has a mask from you, and no frame before it is to be tracked")
+    return given
+
+
+class _Stopped(Exception):
+    """The user stopped the job."""
+
+
+class _Reel(Sequence[Pixels]):
+    """Frames of a project, which count how often they are read."""
+
+    def __init__(
+        self, project: Project, frames: range, told: Callable[[int], None], stopping: Callable[[], bool]
+    ) -> None:
+        self._project, self._frames = project, frames
+        self._told, self._stopping = told, stopping
+        self._read = 0
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, index: Any) -> Any:
+        if self._stopping():
+            raise _Stopped
+        self._told(self._read)
+        self._read += 1
+        return self._project.frame(self._frames[index])

@@ -1,0 +1,100 @@
+"""Objects, directions, the review and accessibility of the page, in a real browser."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from browsing import Page, middle, serving, started
+from emavos.io import write_mask, write_video
+from emavos.ui import Project
+
+AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"  # npm install --no-save axe-core
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with started() as driver:
+        yield driver
+
+
+@pytest.fixture
+def page(browser, clip, tmp_path):
+    """The page with a mask of frame 4."""
+    write_video(tmp_path / "clip.mp4", clip[0], fps=10)
+    write_mask(tmp_path / "mask.png", clip[1][4])
+    with serving(str(tmp_path / "clip.mp4"), XDG_DATA_HOME=str(tmp_path / "home")) as address:
+        page = Page(browser, address, "clip.mp4")
+        page.until("frame", "frame 0 of 7")
+        for frame in range(1, 5):
+            page.press("\ue014")
+            page.until("frame", f"frame {frame} of 7")
+        page["mask"].send_keys(str(tmp_path / "mask.png"))
+        page.until("kind", "edited")
+        page.click("keep")
+        page.until("kind", "given by you")
+        yield page
+        browser.get("about:blank")
+
+
+def test_objects_are_named_hidden_and_locked_and_tracked_backward_and_both_ways(page, clip, tmp_path):
+    folder = tmp_path / "home" / "emavos" / "projects" / "clip"
+    page["label"].send_keys("ball\ue007")
+    page.until("objects", "1 · ball")
+    assert Project.open(folder).labels == {1: "ball"}
+    page.press("k")
+    page.click("tool-brush")
+    page.click_at(*middle(clip[1][4]))
+    page.until("told", "is locked")
+    page.press("k")
+    page.press("h")
+    page.click_at(*middle(clip[1][4]))
+    page.until("told", "is hidden")
+    page.press("h")
+
+    page["way"].send_keys("backward")
+    page.click("track")
+    page.wait.until(lambda _: sorted(Project.open(folder).confidence) == [0, 1, 2, 3])
+    page.press("\ue011")  # Home
+    page.until("kind", "tracked")
+    page.press("i")
+    page["way"].send_keys("both")
+    page.click("track")
+    page.wait.until(lambda _: len(Project.open(folder).confidence) == 8)
+    page.wait.until(lambda _: page.data("job") == "")
+    page.click("fix")
+    page.wait.until(lambda _: "to fix" in page["told"].text or "no frame looks wrong" in page["told"].text)
+    page.control("z")
+    page.until("told", "undone: tracked both ways")
+
+
+@pytest.mark.skipif(not AXE.exists(), reason="npm install --no-save axe-core brings what this needs")
+def test_no_serious_fault_of_accessibility_is_found(page):
+    def faults():
+        page.browser.execute_script(AXE.read_text())
+        found = page.browser.execute_async_script(
+            "const done = arguments[0]; axe.run(document, {resultTypes: ['violations']}).then(done)"
+        )
+        return [
+            (one["id"], node["html"][:120])
+            for one in found["violations"]
+            if one["impact"] in ("serious", "critical")
+            for node in one["nodes"]
+        ]
+
+    def check(state):
+        assert not (found := faults()), f"{state}: {json.dumps(found, indent=1)}"
+
+    check("a frame")
+    for name in ("clips", "downloads", "help"):
+        page.click(name)
+        check(name)
+        page.browser.execute_script("document.querySelector('dialog[open]').close()")
+    for theme in ("light", "dark"):
+        media = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        check(theme)
+    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

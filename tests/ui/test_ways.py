@@ -1,0 +1,149 @@
+"""Tracking backward, both ways and in a range, and the next frame to fix."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from emavos.ui import Desk, Project
+from emavos.ui.reviewing import suggestions
+from emavos.ui.ways import steps_of, track_ways
+
+
+@pytest.fixture
+def middle(project, clip):
+    """The project with a mask of frame 4 only."""
+    project.give(4, clip[1][4])
+    return project
+
+
+@pytest.fixture
+def desk(middle, predictor):
+    desk = Desk(predictor, middle.folder, keeps=True)
+    yield desk
+    desk.close()
+
+
+def test_frames_before_the_first_mask_are_tracked_backward(middle, predictor, clip):
+    list(middle.track(predictor))
+    after = [middle.mask(i) for i in range(4, 8)]
+    assert list(track_ways(middle, predictor, "backward", range(8))) == [0, 1, 2, 3]
+    assert [middle.kind(i) for i in range(5)] == ["tracked"] * 4 + ["given"]
+    wanted = predictor.propagate(clip[0][:5], masks={4: clip[1][4]}, direction="backward")
+    again = Project.open(middle.folder)
+    for index, result in zip(range(4), wanted, strict=False):
+        agree = (result.mask == again.mask(index)).mean()  # frames were stored as JPEGs
+        assert agree > 0.97
+        assert 0 < again.matte(index).max() <= 1
+    for index, mask in enumerate(after, 4):
+        np.testing.assert_array_equal(again.mask(index), mask)
+    assert again.confidence == middle.confidence
+    assert again.reached == 8
+
+
+def test_tracking_backward_is_undone_and_done_again(middle, predictor):
+    list(track_ways(middle, predictor, "backward", range(8)))
+    masks = [middle.mask(i) for i in range(4)]
+    assert middle.undo() == ("tracked backward", 0)
+    assert middle.kind(2) == "none"
+    middle.redo()
+    for index, mask in enumerate(masks):
+        np.testing.assert_array_equal(middle.mask(index), mask)
+
+
+def test_a_later_mask_that_is_changed_takes_back_what_was_tracked_backward_from_it(middle, predictor, clip):
+    list(track_ways(middle, predictor, "backward", range(8)))
+    middle.give(6, clip[1][6])  # another: what was tracked did not depend on it
+    assert middle.kind(0) == "tracked"
+    middle.give(4, np.where(clip[1][4] == 2, 0, clip[1][4]))
+    assert middle.kind(0) == "none"
+    middle.undo()
+    assert middle.kind(0) == "tracked"
+
+
+def test_both_ways_equals_the_library_and_covers_the_range_only(middle, predictor, clip):
+    middle.give(6, clip[1][6])
+    list(middle.track(predictor))
+    before = middle.mask(7)
+    told = []
+    asked = range(2, 7)
+    assert list(track_ways(middle, predictor, "both", asked, told.append)) == [*asked]
+    assert max(told) < steps_of(middle, "both", asked) == 5 + 5
+    frames = [middle.frame(i) for i in asked]
+    masks = {2: middle.mask(4), 4: middle.mask(6)}
+    wanted = list(predictor.propagate(frames, masks=masks, direction="both"))
+    np.testing.assert_array_equal(middle.mask(3), wanted[1].mask)
+    np.testing.assert_array_equal(middle.mask(7), before)
+    assert middle.kind(1) == "none"
+
+
+def test_a_pass_that_is_stopped_writes_nothing_of_what_it_did_not_reach(middle, predictor):
+    told = []
+    stopped = track_ways(middle, predictor, "backward", range(8), told.append, lambda: len(told) > 2)
+    assert list(stopped) == []
+    assert (middle.kind(0), middle.can_redo, len(told)) == ("none", False, 3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"direction": "sideways"}, "direction is one of"),
+        ({"frames": 0}, "at least 1, not 0"),
+        ({"last": 8}, "no frames from 0 to 8"),
+        ({"first": 3, "last": 2}, "no frames from 3 to 2"),
+        ({"first": 4, "direction": "backward"}, "no frame before it"),
+        ({"first": 5, "direction": "both"}, "no frame from 5 to 7 has a mask"),
+    ],
+)
+def test_frames_that_cannot_be_tracked_are_refused_with_the_reason(desk, asked, words):
+    with pytest.raises(ValueError, match=words):
+        desk.track(**asked)
+    assert desk.job is None
+
+
+def test_some_frames_are_tracked_and_the_rest_later(desk):
+    desk.track(frames=1)
+    desk.job.join()
+    assert (desk.project.reached, desk.job.total) == (5, 1)
+    desk.track(last=6)
+    desk.job.join()
+    assert desk.project.reached == 7
+    desk.track(direction="backward", frames=2)
+    desk.job.join()
+    assert [desk.project.kind(i) for i in range(4)] == ["none", "none", "tracked", "tracked"]
+    assert desk.state()["project"]["tracked"] == 5
+    desk.track()
+    desk.job.join()
+    assert desk.project.reached == 8
+    assert desk.job.facts["seconds"] is None  # it has ended
+
+
+def test_the_next_frame_to_fix_comes_with_its_reason(middle, predictor):
+    with pytest.raises(ValueError, match="no frame is tracked yet"):
+        suggestions(middle)
+    list(middle.track(predictor))
+    middle.confidence[6] = {1: 0.9, 2: 0.2}
+    first = suggestions(middle)[0]
+    assert (first["frame"], first["object"], first["confidence"]) == (6, 2, 0.2)
+    assert first["reason"]
+    middle.confidence[6] = {1: 0.9, 2: 0.9}
+    assert all(one["frame"] != 6 for one in suggestions(middle))
+
+
+def test_ways_and_the_review_work_through_the_page(desk):
+    pytest.importorskip("starlette")
+    pytest.importorskip("httpx")
+    from starlette.testclient import TestClient
+
+    from emavos.ui.server import make_app
+
+    client = TestClient(make_app(desk, "secret"), base_url="http://127.0.0.1:8321")
+    client.get("/?token=secret")
+    assert "no frame is tracked" in client.get("/api/review").json()["error"]
+    for wrong in ("way=up", "frames=x", "first=-1", "frames=" + "9" * 5000):
+        assert client.post(f"/api/track?{wrong}").status_code == 400
+    assert client.post("/api/track?way=both&first=3&last=5").status_code == 200
+    desk.job.join()
+    assert desk.job.error is None
+    assert sorted(desk.project.confidence) == [3, 4, 5]
+    assert isinstance(client.get("/api/review").json(), list)
