@@ -105,11 +105,8 @@ def numbers_by_frame(numbers: dict[str, object], count: int) -> dict[int, int]:
 
 def labels_of(labels: dict[str, object]) -> dict[int, str]:
     """{id: name of the object} from its checked JSON."""
-    return {
-        number_of(id, LARGEST_ID + 1): fit_name(_of(str, label))[:LONGEST_LABEL]
-        for id, label in labels.items()
-        if label
-    }
+    named = {number_of(id, LARGEST_ID + 1): _of(str, label) for id, label in labels.items()}
+    return {id: fit_name(label)[:LONGEST_LABEL] for id, label in named.items() if label}
 
 
 def fit_name(name: str) -> str:

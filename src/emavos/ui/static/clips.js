@@ -62,7 +62,7 @@ function card(clip) {
   picture.alt = "";
   if (!clip.problem) thumbnail(picture, clip);
   const text = made("span"), bar = made("progress");
-  text.append(made("b", clip.video), made("small", `${clip.count} frames`), made("small", words(clip), clip.problem || clip.error ? "bad" : ""));
+  text.append(made("b", clip.video), made("small", clip.problem ? "" : `${clip.count} frames`), made("small", words(clip), clip.problem || clip.error ? "bad" : ""));
   Object.assign(bar, { max: Math.max(clip.count, 1), value: clip.job?.running ? clip.count - clip.left + (clip.job.done ?? 0) : clip.tracked });
   bar.setAttribute("aria-label", "tracked");
   text.append(bar);
@@ -70,7 +70,7 @@ function card(clip) {
   go.disabled = Boolean(clip.problem) || shown.lost;
   go.setAttribute("aria-current", String(clip.shown));
   go.onclick = () => act(() => open(clip.key));
-  const away = made("button", "Delete", "quiet");
+  const away = made("button", "×", "quiet");
   away.disabled = clip.shown || Boolean(clip.job) || shown.lost;
   away.title = away.disabled ? "open another clip first" : `delete ${clip.video} with its masks`;
   away.setAttribute("aria-label", `delete ${clip.video}`);

@@ -31,7 +31,9 @@ function row(id) {
   const box = document.createElement("li"), pick = document.createElement("button"), of = shown.sure[shown.index]?.[id];
   pick.className = "pick";
   pick.dataset.id = id;
-  pick.append(titleOf(id));
+  const name = document.createElement("span");
+  name.textContent = titleOf(id);
+  pick.append(name);
   if (of !== undefined) {
     const sure = document.createElement("small");
     sure.textContent = `${Math.round(100 * of)}%`;

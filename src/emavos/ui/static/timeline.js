@@ -16,6 +16,7 @@ export function drawTimeline() {
   const bar = (from, until, top, bottom) => to.fillRect(edge(from), top, Math.max(edge(until) - edge(from), 1 / dense), bottom - top);
   const middle = (i) => (i + 0.5) * width / project.count, row = (floor - TOP) / Math.max(project.ids.length, 1);
   labelRows(row);
+  drawTicks(to, width, height, middle, of("--soft"), of("--line"));
   to.fillStyle = of("--outdated"); // masks that an edit before them made outdated
   if (outdatedFrames(project)) bar(project.reached, project.made, TOP, floor);
   project.ids.forEach((one, place) => {
@@ -24,7 +25,6 @@ export function drawTimeline() {
     for (const [frame, ids] of Object.entries(sure))
       if (one in ids) bar(+frame, +frame + 1, foot - Math.max(ids[one] * (row - 1), 1), foot - Math.min(1, row / 4));
   });
-  drawTicks(to, width, height, middle, of("--soft"), of("--line"));
   if (range) { // what is not played or tracked is darker
     to.fillStyle = of("--veil");
     bar(0, range[0], 0, height);
@@ -62,7 +62,7 @@ function labelRows(row) { // beside the rows, if there is room for letters
     const label = document.createElement("span");
     label.textContent = titleOf(one);
     label.title = `object ${titleOf(one)}`;
-    label.style.height = `${row}px`;
+    label.style.height = label.style.lineHeight = `${row}px`;
     return label;
   }));
 }
