@@ -214,7 +214,7 @@ class Project:
         self._check_size((picture.height, picture.width), path)
         if picture.mode != "L":
             raise ValueError(f"{path} is damaged: it is no gray picture")
-        return np.asarray(picture, np.float32) / 255
+        return np.asarray(picture, np.float32) / np.float32(255)
 
     def areas(self, index: int) -> dict[int, int]:
         """{id: number of pixels} of the mask of a tracked frame."""

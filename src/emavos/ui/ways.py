@@ -35,7 +35,8 @@ def track_ways(
     given = _given(project, direction, frames)
     project.check_settings(predictor)
     masks = {index - frames.start: project.mask(index) for index in given}
-    reel = _Reel(project, frames, told, stopping)
+    most = steps_of(project, direction, frames)  # masks of later frames are read once more
+    reel = _Reel(project, frames, lambda read: told(min(read, most)), stopping)
     until = given[0] if direction == "backward" else frames.stop
     begun = False
     try:
