@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
+from emavos.predictor import Predictor
+from emavos.ui.clicker import Clicker
+from emavos.ui.holding import Holding
+from emavos.ui.job import Job
 from emavos.ui.project import Project
-from emavos.ui.shelf import clip_of
-
-if TYPE_CHECKING:
-    from emavos.ui.desk import Desk
+from emavos.ui.queue import Queue
+from emavos.ui.shelf import Shelf, clip_of
 
 
-def state_of(desk: Desk) -> dict[str, Any]:
+class Shown(Protocol):
+    """What is read of a `Desk`."""
+
+    predictor: Predictor
+    folder: Path
+    keeps: bool
+    opened: int
+    key: str
+    notes: list[str]
+    project: Project | None
+    shelf: Shelf | None
+    clicker: Clicker
+    holding: Holding
+    queue: Queue
+    again: Callable[[Path], str]
+
+    def shown_job(self) -> Job | None: ...
+
+
+def state_of(desk: Shown) -> dict[str, Any]:
     """The state of a desk, except pictures, masks, confidence and the list of clips."""
     project, job, now = desk.project, desk.shown_job(), desk.queue.now
     return {
@@ -32,7 +55,7 @@ def state_of(desk: Desk) -> dict[str, Any]:
     }
 
 
-def _facts(project: Project, desk: Desk) -> dict[str, Any]:
+def _facts(project: Project, desk: Shown) -> dict[str, Any]:
     return {
         "name": project.name,
         "fps": project.fps,
@@ -55,7 +78,7 @@ def _facts(project: Project, desk: Desk) -> dict[str, Any]:
     }
 
 
-def clips_of(desk: Desk) -> list[dict[str, Any]]:
+def clips_of(desk: Shown) -> list[dict[str, Any]]:
     """The clips of a desk, the last changed first, with what the queue does to each of them."""
     listed = []
     for clip in [] if desk.shelf is None else desk.shelf.clips():
