@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from emavos.cli import main
 from emavos.demo import synthetic_clip
 from emavos.io import fetch, open_frames, write_mask
+from emavos.io.remote import _hash_of
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -32,7 +34,8 @@ def frames():
 
 def test_a_folder_is_copied_whole_and_once(frames, tmp_path):
     place = fetch("memory://clip/", tmp_path / "videos")
-    assert place == tmp_path / "videos" / "clip"
+    assert place.parent == tmp_path / "videos"
+    assert re.fullmatch("clip-[0-9a-f]{8}", place.name)
     assert sorted(path.name for path in place.iterdir()) == ["00000.png", "00001.png", "00002.png"]
     for ours, theirs in zip(open_frames(place), frames[0], strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -58,6 +61,10 @@ def test_a_file_is_copied(frames, tmp_path):
         ("memory://", ValueError, "does not end with the name"),
         ("memory://clip/..", ValueError, "does not end with the name"),
         ("nosuch://me:secret@host/a.mp4", ValueError, "nosuch://host/a.mp4"),
+        ("nosuch://me:sec@secret@host/a.mp4?key=secret", ValueError, "nosuch://host/a.mp4: "),
+        ("memory://clip/absent.mp4?key=secret", FileNotFoundError, "absent.mp4: there is nothing"),
+        ("local:///etc/passwd?key=secret", ValueError, "is no address of a file elsewhere"),
+        ("memory://clip/..?key=secret", ValueError, "does not end with the name"),
     ],
 )
 def test_what_cannot_be_copied_is_refused_and_nothing_is_left(frames, tmp_path, address, error, words):
@@ -65,6 +72,38 @@ def test_what_cannot_be_copied_is_refused_and_nothing_is_left(frames, tmp_path, 
         fetch(address, tmp_path / "videos")
     assert "secret" not in str(caught.value)
     assert not [*tmp_path.rglob("*.*")]
+
+
+def test_addresses_with_the_same_last_name_have_copies_of_their_own(tmp_path):
+    files = fsspec.filesystem("memory")
+    addresses = [f"memory://{part}" for part in ("x/v.mp4", "y/v.mp4", "y/v.mp4?id=1", "y/v.mp4?id=2")]
+    try:
+        for address in addresses:
+            files.pipe(address, address.encode())
+        places = [fetch(address, tmp_path) for address in addresses]
+        assert [place.read_bytes().decode() for place in places] == addresses
+        assert {place.suffix for place in places} == {".mp4"}
+        assert [fetch(address, tmp_path) for address in addresses] == places
+    finally:
+        for part in ("/x", "/y"):
+            files.rm(part, recursive=True)
+
+
+def test_the_name_of_a_copy_does_not_depend_on_a_password():
+    assert len({_hash_of(f"s3://{user}host/v.mp4") for user in ("me@", "me:a@", "me:b@c@")}) == 1
+    assert _hash_of("s3://me:a@host/v.mp4") != _hash_of("s3://you:a@host/v.mp4")
+
+
+def test_an_error_of_a_protocol_is_shown_without_its_secrets(frames, tmp_path, monkeypatch):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    def refused(self, path, **_):
+        raise TimeoutError(f"403, url='https://me:secret@host{path}?key=secret' and memory:/{path}")
+
+    monkeypatch.setattr(MemoryFileSystem, "exists", refused)
+    with pytest.raises(OSError, match="cannot be copied: 403, url='https://host/clip") as caught:
+        fetch("memory://clip?key=secret", tmp_path)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_copy_that_breaks_off_leaves_nothing(frames, tmp_path, monkeypatch):

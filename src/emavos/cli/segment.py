@@ -183,7 +183,7 @@ def _at_hand(args: argparse.Namespace) -> Iterator[None]:
     """Copy VIDEO from its address, if it has one, for as long as this context lasts."""
     from tempfile import TemporaryDirectory
 
-    from emavos.io.remote import fetch, is_address
+    from emavos.io.remote import copy_from, is_address, name_in
 
     if not args.remote:
         yield
@@ -191,7 +191,9 @@ def _at_hand(args: argparse.Namespace) -> Iterator[None]:
     if len(args.video) > 1 or not is_address(args.video[0]):
         raise ValueError("--remote is for one address, such as https://HOST/video.mp4")
     with TemporaryDirectory(prefix="emavos-") as folder:
-        args.video = [str(fetch(args.video[0], folder))]
+        place = Path(folder) / name_in(args.video[0])
+        copy_from(args.video[0], place)
+        args.video = [str(place)]
         yield
 
 

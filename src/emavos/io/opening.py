@@ -31,7 +31,7 @@ from emavos.io.images import (
     read_image,
     refuse_mask,
 )
-from emavos.io.remote import is_address, without_password
+from emavos.io.remote import is_address, without_secrets
 from emavos.io.source import FrameSource, notice
 from emavos.io.video import CameraSource, Damaged, StreamSource, VideoSource
 
@@ -102,7 +102,7 @@ def _open(
             return StreamSource(source)
         if is_address(source):
             raise ValueError(
-                f"{without_password(os.fspath(source))} is not on this machine; copy it first, with "
+                f"{without_secrets(os.fspath(source))} is not on this machine; copy it first, with "
                 "emavos.io.fetch(address, folder) or --remote"
             )
         if not os.fspath(source):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ from emavos.io.images import PathLike
 from emavos.io.whole import partial_folder
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_AFTER_SCHEME = re.compile(r"(?<=://)[^\s'\"<>]+")
 _HERE = ("file", "local", "camera", "rtsp", "rtsps")  # files of this machine, and streams without an end
 
 
@@ -19,18 +21,21 @@ def is_address(text: object) -> bool:
     return isinstance(text, str) and _ADDRESS.match(text) is not None
 
 
-def without_password(text: str) -> str:
-    """An address without the name and the password in it, for messages."""
-    return re.sub(r"(?<=://)[^/@]*@", "", text)
+def without_secrets(text: str) -> str:
+    """A text without the names, passwords and queries of the addresses in it, for messages."""
+    return _AFTER_SCHEME.sub(lambda match: match[0].partition("?")[0].rpartition("@")[2], text)
 
 
 def fetch(address: str, folder: PathLike) -> Path:
-    """Copy what is at an address into a folder, and return where it lies.
+    """Copy what is at an address into a folder, and return the path of the copy.
 
     address: of a file, or of a folder of images, in any protocol of the package `fsspec`:
         https://host/video.mp4, s3://bucket/frames/ and others. Some protocols need another package, which the
         error names.
-    folder: created if it does not exist. A copy that is there already is returned as it is.
+    folder: created if it does not exist.
+
+    The copy is named after the end of the address and a hash of the address, such as `video-1f0c22ab.mp4`. If
+    you fetch the same address again, the first copy is returned.
 
     Copies appear whole. Raises ValueError if the address is of a file of this machine or of no known
     protocol, FileNotFoundError if nothing is there, ImportError if a package is missing, and OSError if the
@@ -38,31 +43,60 @@ def fetch(address: str, folder: PathLike) -> Path:
 
     >>> frames = open_frames(fetch("s3://bucket/video.mp4", "videos/"))
     """
+    name = Path(name_in(address))
+    place = Path(folder) / f"{name.stem}-{_hash_of(address)}{name.suffix}"
+    if not place.exists():
+        copy_from(address, place)
+    return place
+
+
+def name_in(address: str) -> str:
+    """The name of the file or folder at the end of an address.
+
+    Raises ValueError if there is none, or the address is of a file of this machine.
+    """
     scheme = match[1].lower() if (match := _ADDRESS.match(address)) else ""
-    shown = without_password(address)
     if not scheme or scheme in _HERE or "::" in address:
-        raise ValueError(f"{shown} is no address of a file elsewhere, such as https://host/video.mp4")
-    name = address.partition("://")[2].split("?")[0].rstrip("/").rpartition("/")[2]
+        raise ValueError(
+            f"{without_secrets(address)} is no address of a file elsewhere, such as https://host/video.mp4"
+        )
+    name = address.partition("://")[2].partition("?")[0].rstrip("/").rpartition("/")[2]
     if not name or name in (".", "..") or "\\" in name or name.startswith("."):
-        raise ValueError(f"{shown} does not end with the name of a file or a folder")
-    place = Path(folder) / name
-    if place.exists():
-        return place
-    files, path = _file_system(address, shown)
+        raise ValueError(f"{without_secrets(address)} does not end with the name of a file or a folder")
+    return name
+
+
+def copy_from(address: str, place: Path) -> None:
+    """Copy what is at an address to a new path. The copy appears whole. Raises errors as `fetch` does."""
+    name_in(address)  # checks the address
+    shown = without_secrets(address)
     try:
+        files, path = _file_system(address, shown)
         if not files.exists(path):
             raise FileNotFoundError(f"{shown}: there is nothing at this address")
         place.parent.mkdir(parents=True, exist_ok=True)
-        with partial_folder(place.parent, name) as stage:
-            _copy(files, path, stage / name)
-            os.rename(stage / name, place)
-    except (FileNotFoundError, ImportError):
+        with partial_folder(place.parent, place.name) as stage:
+            _copy(files, path, stage / place.name)
+            os.rename(stage / place.name, place)
+    except (ImportError, ValueError):
         raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError(_reason(error, address)) from error
     except Exception as error:  # each protocol has errors of its own
-        raise OSError(
-            f"{shown} cannot be copied: {' '.join(str(error).split())[:200] or repr(error)}"
-        ) from error
-    return place
+        reason = _reason(error, address)[:200] or type(error).__name__
+        raise OSError(f"{shown} cannot be copied: {reason}") from error
+
+
+def _hash_of(address: str) -> str:
+    """8 digits that differ between addresses, whatever their passwords."""
+    before, mark, query = address.partition("?")
+    plain = re.sub(r"(?<=://)([^/:]*):[^/]*(?=@)", r"\1", before.rstrip("/"))
+    return hashlib.sha256(os.fsencode(f"{plain}{mark}{query}")).hexdigest()[:8]
+
+
+def _reason(error: Exception, address: str) -> str:
+    """An error on one line, without secrets."""
+    return without_secrets(" ".join(str(error).replace(address, without_secrets(address)).split()))
 
 
 def _file_system(address: str, shown: str) -> tuple[Any, str]:
@@ -71,10 +105,8 @@ def _file_system(address: str, shown: str) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
 
         files, path = url_to_fs(address)
-    except ImportError as error:
-        raise ImportError(f"{shown}: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{shown}: {error}") from error
+    except (ImportError, ValueError) as error:
+        raise type(error)(f"{shown}: {_reason(error, address)}") from error
     return files, path
 
 

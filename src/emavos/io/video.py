@@ -17,7 +17,7 @@ from PIL import Image
 from emavos.io.containers import is_cut, is_fragmented
 from emavos.io.ffmpeg import LIMIT, SAFE, import_av
 from emavos.io.images import MAX_PIXELS, Pixels, check_file, pixels_of
-from emavos.io.remote import without_password
+from emavos.io.remote import without_secrets
 from emavos.io.sound import Sound
 from emavos.io.source import FrameSource, notice
 
@@ -278,9 +278,7 @@ class StreamSource(FrameSource):
             container = self._av.open(self._address, format="rtsp", options=options, timeout=_PATIENCE)
         except (self._av.FFmpegError, ValueError, OSError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
-            raise ValueError(
-                f"stream {without_password(self._address)} cannot be opened: {reason}"
-            ) from error
+            raise ValueError(f"stream {without_secrets(self._address)} cannot be opened: {reason}") from error
         with container:
             yield from map(_upright, container.decode(video=0))
 
