@@ -70,6 +70,62 @@ def test_references_that_cannot_be_remembered_change_nothing(predictor, tmp_path
     assert session.ids == tuple(np.unique(MASKS[0])[1:])
 
 
+@pytest.mark.parametrize(
+    ("shown", "learned"),
+    [
+        ([{1, 2}, {1, 3}], [(1, 2), (3,)]),
+        ([{1, 2}, {1, 2, 3}], [(1, 2), (1, 2, 3)]),
+        ([{1}, {2}, {1, 2}, {2}], [(1,), (2,), (1, 2), (2,)]),
+    ],
+)
+def test_references_before_the_first_step_name_the_objects_that_learn(predictor, shown, learned):
+    session = predictor.session()
+    assert [session.remember(FRAMES[0], _stripes(ids)) for ids in shown] == learned
+    session.step(FRAMES[0])
+    slots = {group.ids: [slot.frame for slot in group.bank._slots] for group in session.groups}
+    assert slots == {
+        ids: [-1 - at for at, known in enumerate(learned) if {*ids} <= {*known}] for ids in slots
+    }
+
+
+def test_a_reference_that_no_step_could_store_is_refused_at_once(predictor):
+    session = predictor.session()
+    session.remember(FRAMES[0], _stripes({1, 2}))
+    with pytest.raises(ValueError, match="the reference cannot be remembered: its mask lacks 2"):
+        session.remember(FRAMES[0], _stripes({1}))
+    assert session.step(FRAMES[0]).ids == (1, 2)
+
+
+def test_an_object_too_small_for_the_size_of_the_video_stops_no_step(predictor):
+    large = np.zeros((256, 384), np.uint8)
+    large[129, 129] = 1
+    picture = np.ascontiguousarray(FRAMES[0].repeat(4, 0).repeat(4, 1))
+    session = predictor.session()
+    assert session.remember(picture, large) == (1,)
+    assert session.step(FRAMES[0]).ids == (1,)
+
+
+def test_a_reference_after_the_first_step_does_not_move_the_schedule(predictor):
+    frames = []
+    for remembers in (False, True):
+        session = predictor.session()
+        for index, frame in enumerate(FRAMES):
+            session.step(frame, MASKS[0] if index == 0 else None)
+            if remembers and index == 2:
+                session.remember(FRAMES[0], MASKS[0])
+        (group,) = session.groups
+        frames.append([slot.frame for slot in group.bank._slots if slot.frame >= 0])
+    assert frames == [[0, 5], [0, 5]]
+
+
+def _stripes(ids):
+    """A mask with a stripe of each object."""
+    mask = np.zeros((64, 96), np.uint8)
+    for id in ids:
+        mask[:, 16 * id : 16 * id + 12] = id
+    return mask
+
+
 def test_a_step_that_fails_keeps_the_reference_for_the_next(predictor, monkeypatch):
     session = predictor.session()
     session.remember(FRAMES[0], MASKS[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from emavos.frames.masks import ids_of, one_hot, to_mask
 from emavos.frames.preprocess import IMAGENET_MEAN, WorkingFrame, moved, resize, to_frame
-from emavos.session.banks import Banks
 from emavos.session.frame import CurrentFrame, Tracker, prepared, with_masks
+
+_LACKS = "the reference cannot be remembered: its mask lacks"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,21 @@ class Reference:
         return ids_of(self.labels)
 
 
+def taught(references: Sequence[Reference]) -> tuple[int, ...]:
+    """Ids of the objects that learn from the last reference, if the first step stores all of them in order.
+
+    Raises ValueError if no object does, as `referring` would.
+    """
+    groups: list[tuple[int, ...]] = []
+    known: tuple[int, ...] = ()
+    for reference in references:
+        tracked = {id for group in groups for id in group}
+        if new := tuple(id for id in reference.ids if id not in tracked):
+            groups.append(new)
+        known = _known(groups, reference.ids, _LACKS)
+    return known
+
+
 def remembering(
     tracker: Tracker,
     working: WorkingFrame,
@@ -56,7 +72,7 @@ def remembering(
     name: index of the frame in errors.
     """
     what = f"the mask of frame {name} cannot be remembered: it lacks"
-    known = _known(tracker.banks, shown, what)
+    known = _known([group.ids for group in tracker.banks], shown, what)
     now = tracker.see(working, index, name)
     return known, _learning(tracker, now, labels, known, index, at)
 
@@ -75,18 +91,19 @@ def referring(
 
     size: (H, W) of the frames.
     at: index of the next step.
-    introduce: whether to introduce new objects, at once.
+    introduce: whether to introduce new objects, at once, for the first step.
     """
     banks = tracker.banks
     image, labels = fitted(reference.image, reference.labels, size)
     now = tracker.see(prepared(image, tracker.settings.size, device, at), at, at)
-    shown = ids_of(labels)
+    # small objects may vanish from `labels`; the first step introduces all the same those that `taught` named
+    shown = reference.ids if introduce else ids_of(labels)
     new = tuple(id for id in shown if introduce and id not in banks.ids)
     if new:
         banks.introduce(new)
-    known = _known(banks, shown, "the reference cannot be remembered: its mask lacks")
+    known = _known([group.ids for group in banks], shown, _LACKS)
     store = _learning(tracker, now, labels, known, banks.reference_index, at, new=bool(new))
-    if not banks.memorized:
+    if introduce:  # the schedule of stored frames begins
         banks.memorized = at
     return known, store
 
@@ -109,11 +126,12 @@ def fitted(image: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tensor
     return whole, ids
 
 
-def _known(banks: Banks, shown: tuple[int, ...], problem: str) -> tuple[int, ...]:
+def _known(groups: Iterable[tuple[int, ...]], shown: Collection[int], problem: str) -> tuple[int, ...]:
     """Ids of the groups that a mask shows whole. Raises ValueError if there are none."""
-    if known := tuple(id for group in banks.within(shown) for id in group.ids):
+    groups = list(groups)
+    if known := tuple(id for group in groups if {*shown}.issuperset(group) for id in group):
         return known
-    lacking = ", ".join(str(id) for id in banks.ids if id not in shown)
+    lacking = ", ".join(str(id) for group in groups for id in group if id not in shown)
     raise ValueError(
         f"{problem} {lacking:.60}, and objects that were introduced together are remembered together"
     )

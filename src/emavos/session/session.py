@@ -20,7 +20,7 @@ from emavos.models import STCN
 from emavos.session.banks import Banks, BanksMark, Group
 from emavos.session.file import SessionState, read_state, write_state
 from emavos.session.frame import CurrentFrame, Tracker, checked, computing, prepared, without_objects
-from emavos.session.references import Reference, referring, remembering
+from emavos.session.references import Reference, referring, remembering, taught
 from emavos.session.result import Result, frames_absent
 from emavos.settings import Settings, Shortcuts
 
@@ -218,8 +218,9 @@ class Session:
             if index is None:
                 reference = Reference.of(frame, mask)
                 if self.frame_size is None:  # the first step stores it
+                    known = taught([*self._references, reference])
                     self._references.append(reference)
-                    return reference.ids
+                    return known
                 known, store = referring(
                     self._tracker, reference, self.frame_size, self.index, device, introduce=False
                 )
