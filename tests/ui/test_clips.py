@@ -10,6 +10,7 @@ import pytest
 
 from emavos.io import open_frames
 from emavos.ui import Busy, Desk, Outdated, Project
+from emavos.ui.downloads import DOWNLOADS
 from emavos.ui.importing import import_video
 from emavos.ui.job import Job
 from emavos.ui.queue import Queue
@@ -236,3 +237,109 @@ def test_jobs_of_the_queue_wait_and_are_dropped_or_stopped():
     jobs[2].join()
     assert (began, jobs[0].stopped, jobs[2].stopped) == (["a", "c"], True, False)
     queue.close()
+
+
+def test_a_job_and_a_claim_of_a_folder_never_meet():
+    queue, inside, met = Queue(), {Path(name): 0 for name in "abc"}, []
+
+    def steps(folder):
+        inside[folder] += 1
+        yield from range(20)
+        inside[folder] -= 1
+
+    def claims(folder):
+        for _ in range(300):
+            if queue.claim(folder):
+                met.append(inside[folder])
+                queue.leave(folder)
+
+    jobs = [Job("track", steps(folder), 20, folder) for _ in range(20) for folder in inside]
+    threads = [threading.Thread(target=claims, args=(folder,)) for folder in inside]
+    for thread in threads:
+        thread.start()
+    for job in jobs:
+        queue.add(job)
+    for thread in threads:
+        thread.join()
+    while (now := queue.now) is not None:
+        now.join()
+    assert not queue.waiting
+    assert {*met} <= {0}
+    assert all(job.done == 19 for job in jobs)
+
+
+@pytest.fixture
+def turns(monkeypatch):
+    """Each clip's tracking waits for its event; names of the clips whose tracking has begun."""
+    go_on, began = {"one": threading.Event(), "two": threading.Event()}, []
+
+    def track(self, predictor, until=None):
+        began.append(self.folder.name)
+        assert go_on[self.folder.name].wait(60)
+        yield from range(self.count)
+
+    monkeypatch.setattr(Project, "track", track)
+    return go_on, began
+
+
+def two_waits_behind_one(desk, clip):
+    for name in ("one", "two"):
+        desk.open_clip(name)
+        desk.give(0, clip[1][0])
+        desk.track()
+    return desk.queue.now, desk.job
+
+
+def test_an_edit_ends_before_the_tracking_that_waits_begins(desk, clip, turns):
+    go_on, began = turns
+    first, second = two_waits_behind_one(desk, clip)
+    with desk._changing(0, desk.key, None) as project:
+        go_on["one"].set()
+        first.join()
+        assert (desk.queue.now, desk.queue.waiting, began) == (None, [second], ["one"])
+        project.give(0, clip[1][1])
+    assert desk.queue.now is second
+    with pytest.raises(Busy, match="being tracked"):
+        desk.give(0, clip[1][0])
+    go_on["two"].set()
+    done(desk)
+    assert (began, second.error) == (["one", "two"], None)
+
+
+def test_an_edit_that_fails_lets_the_tracking_begin_that_waits(desk, clip, turns):
+    go_on, _began = turns
+    first, second = two_waits_behind_one(desk, clip)
+
+    def fails():
+        with desk._changing(0, desk.key, None):
+            go_on["one"].set()
+            first.join()
+            raise ValueError("the disk is full")
+
+    with pytest.raises(ValueError, match="disk is full"):
+        fails()
+    assert desk.queue.now is second
+    go_on["two"].set()
+    done(desk)
+
+
+def test_a_download_ends_before_the_tracking_that_waits_begins(desk, clip, turns, monkeypatch):
+    go_on, began = turns
+    first, second = two_waits_behind_one(desk, clip)
+    writing = threading.Event()
+
+    def write(project, path, outdated):
+        assert writing.wait(60)
+        path.write_bytes(b"0")
+        yield 1
+
+    monkeypatch.setitem(DOWNLOADS, "masks.zip", write)
+    desk.download("masks.zip")
+    go_on["one"].set()
+    first.join()
+    assert (desk.queue.now, desk.queue.waiting, began) == (None, [second], ["one"])
+    go_on["two"].set()
+    writing.set()
+    desk.job.join()
+    done(desk)
+    assert (desk.job.error, began) == (None, ["one", "two"])

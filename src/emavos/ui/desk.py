@@ -356,17 +356,25 @@ class Desk:
     def _changing(
         self, index: int | None, key: str | None, tag: str | None, edits: int | None = None
     ) -> Iterator[Project]:
+        """The open project, to be changed; no job of the queue begins to work on it within this context."""
         with self._lock:
-            self._check_idle()
+            self._check_free()
             self.check_key(key)
             project = self.the_project()
-            if edits is not None and edits != project.edits:
-                raise Outdated("masks were changed meanwhile, in another window; look at them, and try again")
-            if index is not None and tag is not None and tag != self.tag(index):
-                raise Outdated(
-                    "this frame was changed meanwhile, in another window; it is shown as it is now"
-                )
-            yield project
+            if not self.queue.claim(project.folder):
+                raise Busy("this video is being tracked; wait for it, or stop it")
+            try:
+                if edits is not None and edits != project.edits:
+                    raise Outdated(
+                        "masks were changed meanwhile, in another window; look at them, and try again"
+                    )
+                if index is not None and tag is not None and tag != self.tag(index):
+                    raise Outdated(
+                        "this frame was changed meanwhile, in another window; it is shown as it is now"
+                    )
+                yield project
+            finally:
+                self.queue.leave(project.folder)
 
     def track(
         self,
@@ -437,7 +445,13 @@ class Desk:
                 raise ValueError(f"there is no {name}; there are {', '.join(DOWNLOADS)}")
             files = Folder(project.folder, "downloads")
             files.remove(name)
-            self._start(Job(name, self._write(project, name, files, outdated), None, project.folder))
+            job = Job(name, self._write(project, name, files, outdated), None, project.folder)
+            self.queue.claim(project.folder)  # until the file is written
+            try:
+                self._start(job, lambda: self.queue.leave(project.folder))
+            except BaseException:
+                self.queue.leave(project.folder)
+                raise
 
     def _write(self, project: Project, name: str, files: Folder, outdated: bool) -> Iterator[int]:
         with files.staged(name) as path:
@@ -483,21 +497,14 @@ class Desk:
             return queued
         return self.job if self.job is not None and self.job.folder in (None, folder) else None
 
-    def _check_idle(self) -> None:
-        """Raise Busy if a job works on the project, or a video is read that will be shown."""
-        self._check_free()
-        now = self.queue.now
-        if now is not None and self.project is not None and now.folder == self.project.folder:
-            raise Busy("this video is being tracked; wait for it, or stop it")
-
     def _check_free(self) -> None:
         """Raise Busy if a file is written or a video is read that will be shown."""
         if self.job is not None and self.job.running and self.job.kind != "track":
             raise Busy("something else is being done; wait for it, or stop it")
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: Job, then: Callable[[], None] = lambda: None) -> None:
         self.job = job
-        job.start()
+        job.start(then)
 
 
 def _direction(name: str) -> Direction:

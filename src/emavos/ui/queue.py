@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from pathlib import Path
 
 from emavos.ui.job import Job
 
 
 class Queue:
-    """Runs jobs one at a time, in the order they were added. The methods work from several threads."""
+    """Runs jobs one at a time, in the order they were added. The methods work from several threads.
+
+    A job and a claim never have the same folder at the same time: jobs of a claimed folder wait, and later
+    jobs overtake them. Nothing blocks, so a claim may be made under any other lock.
+    """
 
     def __init__(self) -> None:
         self.now: Job | None = None
         self.waiting: list[Job] = []
         self.errors: dict[Path, str] = {}  # of the last job of each folder that failed
+        self._claims: Counter[Path] = Counter()
         self._lock = threading.RLock()
 
+    def claim(self, folder: Path) -> bool:
+        """Let jobs of a folder wait until `leave`, called once for each claim; False if a job of it runs."""
+        with self._lock:
+            if self.now is not None and self.now.folder == folder:
+                return False
+            self._claims[folder] += 1
+            return True
+
+    def leave(self, folder: Path) -> None:
+        """End a claim, and start the job that waited for it, if any."""
+        with self._lock:
+            self._claims[folder] -= 1
+            if self._claims[folder] <= 0:
+                del self._claims[folder]
+            self._advance()
+
     def add(self, job: Job) -> None:
-        """Start a job once all jobs before it have ended."""
+        """Start a job once all jobs before it have ended, and nobody claims its folder."""
         with self._lock:
             if job.folder is not None:
                 self.errors.pop(job.folder, None)
@@ -56,9 +78,11 @@ class Queue:
             job.join()
 
     def _advance(self) -> None:
-        if self.now is None and self.waiting:
-            self.now = self.waiting.pop(0)
-            self.now.start(self._ended)
+        free = (job for job in self.waiting if job.folder is None or job.folder not in self._claims)
+        if self.now is None and (job := next(free, None)) is not None:
+            self.waiting = [one for one in self.waiting if one is not job]
+            self.now = job
+            job.start(self._ended)
 
     def _ended(self) -> None:
         with self._lock:
