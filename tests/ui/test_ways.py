@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -75,6 +77,47 @@ def test_both_ways_equals_the_library_and_covers_the_range_only(middle, predicto
     np.testing.assert_array_equal(middle.mask(3), wanted[1].mask)
     np.testing.assert_array_equal(middle.mask(7), before)
     assert middle.kind(1) == "none"
+
+
+@pytest.fixture
+def recorder():
+    """A predictor that tracks nothing, and the masks that were given to it."""
+    calls = []
+
+    def propagate(frames, masks, direction):
+        calls.append(masks)
+        return iter(())
+
+    return SimpleNamespace(facts=dict, propagate=propagate), calls
+
+
+@pytest.mark.parametrize("direction", ["backward", "both"])
+def test_only_objects_that_were_given_are_annotations(middle, clip, recorder, direction):
+    second = clip[1][5] * (clip[1][5] == 2)
+    middle.store(5, clip[1][5] * (clip[1][5] == 1), second > 0, {1: 0.9})  # object 1 was tracked there
+    assert middle.give(5, clip[1][5]) == (2,)
+    predictor, calls = recorder
+    list(track_ways(middle, predictor, direction, range(1, 8)))
+    (masks,) = calls
+    assert {*masks} == {3, 4}
+    np.testing.assert_array_equal(masks[3], clip[1][4])
+    np.testing.assert_array_equal(masks[4], second)
+
+
+@pytest.mark.parametrize("direction", ["backward", "both"])
+@pytest.mark.parametrize("erased", [{2}, {1, 2}])
+def test_an_erased_object_is_refused_before_the_first_frame(desk, clip, recorder, direction, erased):
+    desk.project.store(6, clip[1][6], clip[1][6] > 0, {1: 0.9, 2: 0.9})
+    desk.give(6, np.where(np.isin(clip[1][6], [*erased]), 0, clip[1][6]))
+    words = f"object {min(erased)} was erased on frame 6"
+    with pytest.raises(ValueError, match=words):
+        desk.track(direction=direction)
+    predictor, calls = recorder
+    with pytest.raises(ValueError, match=words):
+        list(track_ways(desk.project, predictor, direction, range(8)))
+    assert (desk.job, calls) == (None, [])
+    list(track_ways(desk.project, predictor, direction, range(6)))  # without the frame
+    assert len(calls) == 1
 
 
 def test_a_pass_that_is_stopped_writes_nothing_of_what_it_did_not_reach(middle, predictor):

@@ -233,6 +233,11 @@ class Project:
     def _given_mask(self, index: int) -> IdMask:
         return self._read_mask("given", self._given_name(index), self.size)
 
+    def given_objects(self, index: int) -> IdMask:
+        """The mask given for a frame, (H, W): only the ids given there, not those that were tracked."""
+        mask = self._given_mask(index)
+        return np.where(np.isin(mask, self.given[index]), mask, 0).astype(np.int32)
+
     def _read_mask(self, folder: str, name: str, size: tuple[int, int]) -> IdMask:
         path = os.fspath(self.folder / folder / name)
         mask = ids_of_picture(decode_image(io.BytesIO((self._files / folder).read(name)), path), path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from emavos.io import Pixels
 from emavos.predictor import Predictor
 from emavos.session.both_ways import Direction
@@ -30,11 +32,12 @@ def track_ways(
     told: called with the number of steps so far, out of `steps_of`.
     stopping: whether to stop.
 
-    Raises ValueError if no mask was given in these frames, or there is nothing to track.
+    Raises ValueError if no mask was given in these frames, an object was erased on one of them, or there is
+    nothing to track.
     """
     given = _given(project, direction, frames)
     project.check_settings(predictor)
-    masks = {index - frames.start: project.mask(index) for index in given}
+    masks = {index - frames.start: project.given_objects(index) for index in given}
     most = steps_of(project, direction, frames)  # masks of later frames are read once more
     reel = _Reel(project, frames, lambda read: told(min(read, most)), stopping)
     until = given[0] if direction == "backward" else frames.stop
@@ -67,6 +70,12 @@ def _given(project: Project, direction: Direction, frames: range) -> list[int]:
         raise ValueError(f"no frame from {last} has a mask from you: paint the objects of one")
     if direction == "backward" and given[0] == frames.start:
         raise ValueError(f"frame {given[0]} has a mask from you, and no frame before it is to be tracked")
+    for index in given:
+        if absent := {*project.given[index]} - {*np.unique(project.given_objects(index)).tolist()}:
+            raise ValueError(
+                f"object {min(absent)} was erased on frame {index}, which only tracking forward can use; "
+                f"leave frame {index} out with In and Out, or take back its mask"
+            )
     return given
 
 
