@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from emavos import Predictor
+from emavos import MemoryPolicy, Predictor
 from emavos.demo import synthetic_clip
 from emavos.session import Session
 
@@ -173,6 +173,61 @@ def test_an_object_absent_for_some_frames_is_dropped_and_may_come_again(predicto
     assert session.step(FRAMES[4], np.where(_corner(), 77, 0)).ids[-1] == 77
     with pytest.raises(ValueError, match="drop_absent is a number of frames of at least 1, or None, not 0"):
         predictor.with_settings(drop_absent=0)
+
+
+@pytest.mark.parametrize("fails", ["select", "adding", "without", "observe"])
+def test_a_step_that_fails_while_it_drops_an_object_changes_nothing(predictor, fails, monkeypatch):
+    from emavos.memory import MemoryBank
+    from emavos.session import session as module
+
+    dropping = predictor.with_settings(drop_absent=1, policy=MemoryPolicy(every=1))
+    broken, whole = dropping.session(), dropping.session()
+    for session in (broken, whole):
+        session.step(FRAMES[0], MASKS[0])
+        session.add({77: _corner()})
+        session.correct({77: np.zeros((64, 96), bool)})
+    observe, calls = Session._observe, []
+
+    def second(session, now):
+        calls.append(now)
+        return observe(session, now) if len(calls) == 1 else 1 / 0
+
+    place, name, put = {
+        "select": (MemoryBank, "select", lambda *_: 1 / 0),
+        "adding": (MemoryBank, "adding", lambda *_, **__: 1 / 0),
+        "without": (module, "without_objects", lambda *_: 1 / 0),
+        "observe": (Session, "_observe", second),
+    }[fails]
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, put)
+        with pytest.raises(ZeroDivisionError):
+            broken.step(FRAMES[1])
+    assert (broken.index, 77 in broken.ids) == (1, True)
+    assert broken.undo().ids == broken.ids  # edits before the step stay too
+    broken.correct({77: np.zeros((64, 96), bool)})
+    for frame in FRAMES[1:3]:
+        one, other = broken.step(frame), whole.step(frame)
+        assert (one.ids, broken.ids, broken.nbytes) == (other.ids, whole.ids, whole.nbytes)
+        assert torch.equal(one.prob, other.prob)
+    assert 77 not in broken.ids
+
+
+def test_frames_of_another_scene_do_not_count_as_absence(predictor):
+    session = predictor.with_settings(cuts="stop", drop_absent=2).session()
+    session.step(FRAMES[0], MASKS[0])
+    session.add({77: _corner()})
+    session.correct({77: np.zeros((64, 96), bool)})
+    ids = session.ids
+    results, tracked = [], []
+    for frame in (FRAMES[0], _noise(), _noise(), _noise(), FRAMES[0]):
+        results.append(session.step(frame))
+        tracked.append(session.ids)
+    absent = [{id for id in ids if not (result.mask == id).any()} for result in results]
+    assert absent[1:4] == [{*ids}] * 3
+    assert tracked[:4] == [ids] * 4
+    assert {*tracked[4]} == {*ids} - (absent[0] & absent[4])  # two frames in a row but for the other scene
+    assert 77 not in tracked[4]
+    assert tracked[4]
 
 
 def _corner():

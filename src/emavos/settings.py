@@ -51,7 +51,8 @@ class Settings:
         masks, so `facts()` leaves it out. None: on a CPU, if the process has a core to spare.
     cuts: "tell" compares each frame with the memory and sets `Result.cut` if most of the frame is new;
         "stop" also skips the masks of such a frame and does not store the frame; "ignore" compares nothing.
-    drop_absent: stop tracking an object that had no pixel in this many frames in a row; None: never.
+    drop_absent: stop tracking an object that had no pixel in this many frames in a row; None: never. Frames
+        without masks (cuts="stop") do not count.
     """
 
     policy: MemoryPolicy = field(default_factory=MemoryPolicy)

@@ -121,22 +121,28 @@ class Tracker:
             self.banks.introduce(new)
         return with_masks(now, self.banks.ids, known, planes, new=bool(new), edit=edit)
 
-    def storing(self, now: CurrentFrame) -> Callable[[], None]:
+    def storing(self, now: CurrentFrame, gone: Collection[int] = ()) -> Callable[[], None]:
         """First half of storing a frame that is annotated, due, or kept as the previous one.
 
         Does everything that can fail, and returns a callable that stores the frame and cannot fail.
+
+        gone: ids of objects to drop from the banks, at once.
         """
         banks, policy = self.banks, self.settings.policy
-        if not banks.groups or (now.without_masks and not now.given):
-            return _nothing
+        empty = not banks.groups or (now.without_masks and not now.given)
         late = now.index - banks.memorized >= policy.every
-        scheduled = banks.begins or (late and self._has_moved(now))
+        scheduled = not empty and (banks.begins or (late and self._has_moved(now)))
         stays = scheduled or bool(now.given)  # corrections are stored as well and do not restart the count
-        if not (stays or policy.include_last):
+        values = None if empty or not (stays or policy.include_last) else self.values(now)
+        if gone:  # after `values`, so that those of other objects do not depend on it
+            left = [place for place, id in enumerate(banks.ids) if id not in gone]
+            values = None if values is None else values[left]
+            banks.remove(gone)
+        if values is None:
             return _nothing
         return banks.adding(
             now.key,
-            self.values(now),
+            values,
             now.index,
             given=now.given,
             remembered=now.remembered,

@@ -152,6 +152,7 @@ class Session:
                     f"the mask of frame {self._name(self.index)} is empty: every pixel is 0, the background"
                 )
             before = _Before(self._banks.mark(cells=False), self._now, self._sureness, self._clicks)
+            whole: BanksMark | None = None  # the banks before objects are dropped
             try:
                 for reference in self._references:
                     referring(self._tracker, reference, working.size, self.index, device, introduce=True)[1]()
@@ -161,20 +162,25 @@ class Session:
                     now = self._tracker.give(now, known, one_hot(moved(labels, device), known))
                 sureness = self._observe(now)
                 result = now.result(self.ids, sureness)
-                store = self._tracker.storing(now)
+                absent, gone = self._absences(now, result)
+                whole = self._banks.mark(cells=True) if gone else None
+                store = self._tracker.storing(now, gone)
+                if gone:
+                    now = without_objects(now, result.ids, gone)
+                    sureness = self._observe(now)
             except BaseException:  # out of memory, or interrupted: undo the step
+                if whole is not None:
+                    self._banks.rewind(whole)
                 self._restore(before)
                 self._banks.unread(self.index)
                 raise
             self._keep_edits()
             store()
-        self._now, self._sureness = now, sureness
+        self._now, self._sureness, self._absent = now, sureness, absent
         self._seen, self._clicks = None, {}
         self._references.clear()
         self.frame_size = working.size
         self.index += 1
-        if self.settings.drop_absent is not None:
-            self._drop_absent(result, self.settings.drop_absent)
         return result
 
     def prepare(self, frame: object, index: int) -> WorkingFrame:
@@ -417,13 +423,15 @@ class Session:
             self._tracker.storing(self._now)()
             return self._edited(self._now)
 
-    def _drop_absent(self, result: Result, most: int) -> None:
-        """Stop tracking the objects without a pixel in this and the `most - 1` frames before."""
-        self._absent = frames_absent(result, self._absent)
-        if gone := [id for id, frames in self._absent.items() if frames >= most]:
-            self.remove(gone)
-            self._keep_edits()
-            self._absent = {id: frames for id, frames in self._absent.items() if id not in gone}
+    def _absences(self, now: CurrentFrame, result: Result) -> tuple[dict[int, int], list[int]]:
+        """Frames in a row without a pixel of each object, and the objects to drop for it."""
+        if (most := self.settings.drop_absent) is None:
+            return self._absent, []
+        absent = frames_absent(result, self._absent)
+        if now.without_masks:  # another scene shows nothing of the objects: the counts wait
+            absent = {id: min(frames, self._absent.get(id, 0)) for id, frames in absent.items()}
+        gone = [id for id, frames in absent.items() if frames >= most]
+        return {id: frames for id, frames in absent.items() if id not in gone}, gone
 
     def _forget(self, since: int, ids: Collection[int]) -> None:
         self._banks.forget(_index("since", since), until=self.index - 1, ids=ids)
