@@ -103,6 +103,23 @@ def test_other_settings_or_inputs_are_refused_with_a_remedy(here, capsys):
     assert not [*here.rglob(".*")]
 
 
+@pytest.mark.parametrize("pattern", ["{}/*.png", "{}/%05d.png"])
+def test_the_frames_of_a_pattern_are_compared_too(here, capsys, pattern):
+    argv = command("out")
+    argv[1] = pattern.format("clip")
+    assert run(*argv, stop=3)[0] != 0
+    (here / "other").mkdir()
+    for path in (here / "clip").iterdir():
+        Image.open(path).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(here / "other" / path.name)
+    argv[1] = pattern.format("other")
+    assert run(*argv)[0] == 1
+    assert "frames of a stopped run with other video; repeat that command" in capsys.readouterr().err
+    argv[1] = pattern.format("clip")
+    code, steps = run(*argv)
+    assert (code, steps[-1]) == (0, FRAMES - 1)
+    assert steps[0] > 0
+
+
 def test_a_short_run_leaves_nothing_to_continue(here, monkeypatch):
     monkeypatch.setattr(resuming, "SECONDS", 60.0)
     assert run(*command("out"), stop=4)[0] != 0

@@ -209,7 +209,7 @@ def _run(args: argparse.Namespace) -> None:
         predictor = load_predictor(args, shortcuts_of(args), **policy(args))
         predictor = predictor.with_settings(cuts=args.cuts, drop_absent=args.drop_absent)
         predictor.prompter = prompter
-        progress = Progress(args.out, _facts(args, predictor), args.force)
+        progress = Progress(args.out, _facts(args, predictor, frames), args.force)
         session = _session(args, predictor, progress, references)
         if clicked(args):
             mask = mask_by_clicks(args, predictor, frames)
@@ -418,14 +418,15 @@ class _Written:
             self._coco.write(name, mask)
 
 
-def _facts(args: argparse.Namespace, predictor: Predictor) -> dict[str, Any]:
+def _facts(args: argparse.Namespace, predictor: Predictor, frames: FrameSource) -> dict[str, Any]:
     """All that decides the masks and the notes of a run, as plain values."""
     from emavos import __version__
     from emavos.batch.run import inputs_sha256
 
     references = {f"{i}.{j}": path for i, pair in enumerate(args.reference) for j, path in enumerate(pair)}
     labels = {} if args.labels is None else {"labels": args.labels}
-    videos = [path for path in map(Path, args.video) if path.exists()]  # a pattern does not
+    videos = [path for path in map(Path, args.video) if path.exists()]
+    videos = videos or getattr(frames.whole, "files", [])  # of a pattern
     clicks = [str(getattr(args, name)) for name in ("click", "not_click", "box", "scribble")]
     return {
         **predictor.facts(),
