@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from operator import attrgetter
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import emavos.io
+import emavos.visualize
 from emavos.cli import main, resuming
 from emavos.demo import synthetic_clip
 from emavos.io import write_mask
@@ -153,6 +156,35 @@ def test_finished_frames_are_written_if_asked_for(here, capsys, error):
     assert (here / "out/sure.csv").read_text().count("00003,") == len(np.unique(Image.open("first.png"))) - 1
     if isinstance(error, ValueError):
         assert "the last packet is damaged; out/masks has the 4 frames before" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("broken", "frame"),
+    [("io.write_mask", 3), ("io.write_mask", FRAMES - 1), ("visualize.overlay", 3), ("io.write_mask", 0)],
+)
+def test_frames_after_one_that_could_not_be_written_are_left_out(here, monkeypatch, broken, frame):
+    monkeypatch.setattr(resuming, "SECONDS", 60.0)
+    write, calls = attrgetter(broken)(emavos), []
+
+    def full_once(*arguments):
+        calls.append(arguments)
+        if len(calls) == frame + 1:
+            raise OSError(28, "No space left on device")
+        return write(*arguments)
+
+    monkeypatch.setattr(f"emavos.{broken}", full_once)
+    assert run(*command("out", "--keep-partial", "--overlay", "out/shown"))[0] != 0
+    if not frame:
+        assert not (here / "out").exists()
+        return
+    names = [f"{index:05d}.png" for index in range(frame)]
+    for folder in ("masks", "shown"):
+        assert sorted(path.name for path in (here / "out" / folder).iterdir()) == names
+    assert [
+        image["file_name"] for image in json.loads((here / "out/rle.json").read_text())["images"]
+    ] == names
+    rows = (here / "out/sure.csv").read_text().splitlines()[1:]
+    assert [f"{name}.png" for name in dict.fromkeys(row.partition(",")[0] for row in rows)] == names
 
 
 def test_two_runs_into_folders_of_one_name_do_not_mix(here):

@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -216,8 +216,8 @@ def _run(args: argparse.Namespace) -> None:
             check_ids(args.matte_of, mask, references)
         count, stopped = _track(args, predictor, frames, mask, session, progress, written)
         if table is not None:
-            write_confidences(table, [frames.name(i) for i in range(count)], progress.states)
-    _tell_cuts(progress.cuts, frames, args.cuts, args.direction)
+            write_confidences(table, [frames.name(i) for i in range(count)], progress.states[:count])
+    _tell_cuts([index for index in progress.cuts if index < count], frames, args.cuts, args.direction)
     if stopped is not None:
         _fail_partly(stopped, count, args.out)
     progress.remove()
@@ -323,33 +323,43 @@ def _track(
     from emavos.cli.resuming import kept_on_stop
     from emavos.io import behind
 
-    count = progress.done
-    if count and not args.quiet:
-        print(f"continuing after {counted(count, 'frame')} of a stopped run")
+    if progress.done and not args.quiet:
+        print(f"continuing after {counted(progress.done, 'frame')} of a stopped run")
     written.repeat(progress)
-    with kept_on_stop(progress, args.out), behind() as later:
+    stopped: BaseException | None = None
+    with kept_on_stop(progress, args.out):
         try:
-            for frame, result in track(predictor, frames, masks, args.quiet, args.direction, session=session):
-                name = frames.name(result.index)
-                later(written.write, name, frame, result.mask, written.matte_of(result))
-                progress.note(name, result, states=args.confidence is not None)
-                # opacities are not kept, so a run that writes them begins again after a stop
-                if (
-                    session is not None
-                    and not (written.wants_matte or frames.live)
-                    and (commit := progress.save_if_due(session, written.folder))
-                ):
-                    later(commit)
-                count += 1
-        except BaseException as error:
-            if not args.keep_partial or not count:
+            with behind() as later:
+                try:
+                    results = track(predictor, frames, masks, args.quiet, args.direction, session=session)
+                    for frame, result in results:
+                        name = frames.name(result.index)
+                        later(written.write, name, frame, result.mask, written.matte_of(result))
+                        progress.note(name, result, states=args.confidence is not None)
+                        # opacities are not kept, so a run that writes them begins again after a stop
+                        if (
+                            session is not None
+                            and not (written.wants_matte or frames.live)
+                            and (commit := progress.save_if_due(session, written.folder))
+                        ):
+                            later(written.after, commit)
+                except BaseException as error:
+                    if not args.keep_partial:
+                        raise
+                    stopped = error  # waiting frames are still written
+        except BaseException as error:  # of writing the last frames
+            if not args.keep_partial:
                 raise
-            return count, error
-    return count, None
+            stopped = stopped or error
+        if stopped is not None and not written.count:
+            raise stopped
+    return written.count, stopped
 
 
 class _Written:
     """All outputs of a frame, at the places of the command line.
+
+    If a frame cannot be written, later frames are skipped, so the outputs have no gaps.
 
     stack: closes the files.
     """
@@ -360,7 +370,10 @@ class _Written:
         from emavos.batch.tracking import FPS
         from emavos.bridges import CocoWriter
 
+        self.count = 0  # frames with all of their outputs
         self.folder = outputs.folder(args.out)
+        self._outputs = outputs
+        self._failed = False
         self._frames = frames
         self._clean: int = args.clean
         self._ids: Sequence[int] | None = args.matte_of
@@ -382,6 +395,24 @@ class _Written:
 
     def write(self, name: str, frame: Pixels, raw: IdMask, matte: Matte | None) -> None:
         """Write a frame; `raw` is its mask (H, W) before specks are removed."""
+        if self._failed:
+            return
+        try:
+            self._write(name, frame, raw, matte)
+        except BaseException:
+            self._failed = True
+            for folder in self._outputs.folders:
+                with suppress(OSError):
+                    (folder / f"{name}.png").unlink()
+            raise
+        self.count += 1
+
+    def after(self, commit: Callable[[], None]) -> None:
+        """Call a function, unless a frame could not be written."""
+        if not self._failed:
+            commit()
+
+    def _write(self, name: str, frame: Pixels, raw: IdMask, matte: Matte | None) -> None:
         import numpy as np
 
         from emavos.frames import clean_mask
@@ -408,6 +439,7 @@ class _Written:
             name = self._frames.name(index)
             link(progress.mask(name), self.folder / f"{name}.png")
             self._tell(name, frame, read_mask(progress.mask(name)))
+        self.count = progress.done
 
     def _tell(self, name: str, frame: Pixels, mask: IdMask) -> None:
         from emavos.visualize import overlay

@@ -42,6 +42,11 @@ class Outputs:
         self._stack = stack
         self._outputs: list[_Output] = []
 
+    @property
+    def folders(self) -> list[Path]:
+        """The hidden folders of all outputs that are folders."""
+        return [output.stage for output in self._outputs if not output.single]
+
     def folder(self, target: Path) -> Path:
         """A hidden folder for the files of folder `target`, which must be new or empty unless forced."""
         target = Path(os.path.abspath(target))
