@@ -120,6 +120,21 @@ def test_an_erased_object_is_refused_before_the_first_frame(desk, clip, recorder
     assert len(calls) == 1
 
 
+def test_undo_brings_back_masks_of_both_ways_that_tracking_forward_replaced(middle, predictor, clip):
+    for index in (6, 7):
+        middle.store(index, clip[1][index], clip[1][index] > 0, {1: 0.9, 2: 0.9}, back=True)
+    before, step = [middle.mask(index) for index in range(8)], middle.step
+    list(middle.track(predictor, until=6))  # replaces none
+    assert (middle.step, middle.reached) == (step, 8)
+    middle.confidence.pop(5)
+    list(middle.track(predictor))
+    assert (middle.step, middle.reached) == (step + 1, 8)
+    assert any((middle.mask(index) != before[index]).any() for index in (6, 7))
+    assert middle.undo() == ("tracked forward", 5)
+    for index in (6, 7):
+        np.testing.assert_array_equal(middle.mask(index), before[index])
+
+
 def test_a_pass_that_is_stopped_writes_nothing_of_what_it_did_not_reach(middle, predictor):
     told = []
     stopped = track_ways(middle, predictor, "backward", range(8), told.append, lambda: len(told) > 2)

@@ -504,7 +504,8 @@ class Project:
         until: frame to stop before; None tracks to the last frame.
 
         Frames tracked again from the last saved state are not yielded. If you close the iterator, the masks
-        so far are kept.
+        so far are kept. If later frames are tracked already, in both directions, their masks are replaced;
+        this can be undone.
 
         Raises ValueError if no mask was given, no frame is left to track, or the project was tracked with
         other weights or settings.
@@ -522,6 +523,8 @@ class Project:
             for index in range(session.index, end):
                 result = self._step(session, index)
                 if index >= begin:
+                    if index == begin and any(later in self.confidence for later in range(begin, end)):
+                        self.begin_ways("tracked forward", index)
                     sure = {id: round(state.confidence, 4) for id, state in result.objects.items()}
                     self.store(index, result.mask, result.matte(), sure)
                     if session.index % _STATE_EVERY == 0 and session.index < end:
