@@ -127,6 +127,22 @@ def test_the_thumbnail_shows_the_objects(desk, clip):
     assert desk.thumbnail("one") != plain
 
 
+def test_a_clip_that_is_open_is_not_read_again_for_the_list(desk, clip, monkeypatch):
+    desk.open_clip("one")
+    desk.clips()
+
+    def unread(folder):
+        raise AssertionError(f"{folder} was read")
+
+    monkeypatch.setattr(Project, "open", unread)
+    desk.give(0, clip[1][0])
+    assert by_key(desk)["one"]["given"] == 1
+    assert desk.thumbnail("one")
+    desk.take_back(0)
+    with pytest.raises(ValueError, match="no clip has"):
+        desk.track_all()
+
+
 def test_only_a_clip_that_nobody_works_on_is_deleted(desk, shelf, tmp_path):
     desk.open_clip("one")
     with pytest.raises(Busy, match="open another clip first"):

@@ -91,6 +91,26 @@ def test_a_folder_opens_as_it_was_left_even_with_a_line_that_was_cut_off(project
     assert Project.open(project.folder).confidence == project.confidence
 
 
+def test_a_project_that_is_read_is_not_written(project, clip):
+    project.give(0, clip[1][0])
+    for index in range(3):
+        project.store(index, clip[1][index], clip[1][index] > 0, {1: 0.9, 2: 0.9})
+    track = project.folder / "track.jsonl"
+    track.write_text(track.read_text()[:-9])  # another process writes the line
+    (project.folder / ".unfinished").touch()
+    (project.folder / "states").mkdir()
+    (project.folder / "states" / "000003.safetensors").touch()
+    files = {path: path.stat().st_mtime_ns for path in project.folder.rglob("*")}
+    reader = Project.open(project.folder)
+    assert reader.reached == 2
+    assert {path: path.stat().st_mtime_ns for path in project.folder.rglob("*")} == files
+    reader.store(2, clip[1][2], clip[1][2] > 0, {1: 0.5, 2: 0.5})  # as the one that holds it
+    reader.sweep()
+    assert not (project.folder / ".unfinished").exists()
+    assert Project.open(project.folder).confidence == reader.confidence
+    assert len(track.read_text().splitlines()) == 3
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"format": 99}', '{"format": 1, "name": 3}', "[" * 100_000, "null"]
 )

@@ -223,14 +223,14 @@ class Desk:
 
     def thumbnail(self, name: str) -> bytes:
         """A small JPEG of a clip. Raises ValueError if there is no such clip, or it is damaged."""
-        return self._shelf().thumbnail(name)
+        return self._shelf().thumbnail(name, self.holding.get)
 
     def track_all(self) -> int:
         """Track each clip that has masks and frames left, one after another; returns how many clips."""
         with self._lock:
             self._check_free()
             added = 0
-            for clip in self._shelf().clips():
+            for clip in self._shelf().clips(self.holding.get):
                 folder = self._shelf().folder / clip.key
                 if clip.left and not clip.problem and self.queue.of(folder) is None:
                     self.queue.add(self._tracking(folder))

@@ -78,6 +78,7 @@ class Project:
         self._versions: dict[int, int] = {}  # of the tracked frames: which of their files is meant
         self._back: set[int] = set()  # tracked frames whose masks also depend on masks of later frames
         self._areas: dict[tuple[int, int], dict[int, int]] = {}  # {(frame, version): {id: pixels}}
+        self._cut = False  # whether the last line of track.jsonl has no end, since a process was killed
         self._files_of = _numbers(self._files / "masks", facts.count)
         self._history = History(self._files / "history", facts.count)
         self.drafts = {*_numbers(self._files / "drafts", facts.count)}
@@ -86,7 +87,10 @@ class Project:
 
     @classmethod
     def open(cls, folder: Path) -> Project:
-        """Open the project of a folder. Raises ValueError if the folder has no project or a damaged one."""
+        """Open the project of a folder; writes nothing, so you may read a folder that another process holds.
+
+        Raises ValueError if the folder has no project or a damaged one.
+        """
         file, files = folder / FILE, Folder(folder)
         if not file.is_file():
             raise ValueError(f"{folder} holds no project: there is no {FILE} in it")
@@ -98,7 +102,6 @@ class Project:
             project._read_track()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError(f"{file} is damaged, or of another version: {error}") from error
-        files.remove(UNFINISHED)  # left if the import was killed just after its end
         return project
 
     def sweep(self) -> None:
@@ -107,6 +110,7 @@ class Project:
             self._sweep()
 
     def _sweep(self) -> None:
+        self._files.remove(UNFINISHED)  # left if the import was killed just after its end
         for name in ("", "masks", "soft", "given", "states", "drafts", "history"):
             (self._files / name if name else self._files).sweep()
         self._history.keep(self.step - MOST, self.step + MOST)
@@ -457,6 +461,8 @@ class Project:
         (self._files / "masks").write(name, encode_mask(mask))
         self._files_of.setdefault(index, set()).add(version)
         tracked = Tracked(sure, version, back)
+        if self._cut:
+            self._write_track()
         self._files.append("track.jsonl", _line(index, tracked).encode())
         self._areas[index, version] = _areas_of(mask)
         self._remember(index, tracked)
@@ -568,6 +574,7 @@ class Project:
         track = self._snapshot().track
         lines = [_line(i, track[i]) for i in sorted(track)]
         self._files.write("track.jsonl", "".join(lines).encode())
+        self._cut = False
 
     def _read_track(self) -> None:
         if "track.jsonl" not in self._files.names():
@@ -578,8 +585,7 @@ class Project:
                 fact = json.loads(line)
                 index, tracked = whole_in(fact["frame"], 0, self.count - 1), tracked_of(fact)
                 self._remember(index, tracked)
-        if lines and not lines[-1].endswith("\n"):
-            self._forget(max(self.confidence, default=-1) + 1)
+        self._cut = bool(lines) and not lines[-1].endswith("\n")
 
     def _check(self, index: int) -> None:
         if not 0 <= index < self.count:

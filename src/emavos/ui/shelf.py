@@ -20,6 +20,8 @@ from emavos.ui.hold import Hold
 from emavos.ui.project import Project
 from emavos.visualize import overlay
 
+Get = Callable[[Path], Project | None]
+
 _THUMBNAIL = (192, 108)  # largest width and height, in pixels
 
 
@@ -67,14 +69,19 @@ class Shelf:
             return [one.name for one in os.scandir(self.folder) if (self.folder / one.name / FILE).is_file()]
         return []
 
-    def clips(self) -> list[Clip]:
-        """All clips, the last changed first."""
-        clips = [self._clip(key) for key in self.keys()]
+    def clips(self, get: Get = lambda folder: None) -> list[Clip]:
+        """All clips, the last changed first.
+
+        get: returns the project of a folder if this process has it open, so that it is not read again.
+        """
+        clips = [self._clip(key, get(self.folder / key)) for key in self.keys()]
         return sorted(clips, key=lambda clip: (-clip.changed, clip.key))
 
-    def _clip(self, key: str) -> Clip:
+    def _clip(self, key: str, project: Project | None) -> Clip:
         folder = self.folder / key
         stamps = tuple(_stamp(folder / name) for name in (FILE, "track.jsonl", "drafts"))
+        if project is not None:
+            return clip_of(project, max(stamps) / 1e9)
         if key in self._seen and self._seen[key][0] == stamps:
             return self._seen[key][1]
         changed = max(stamps) / 1e9
@@ -105,9 +112,13 @@ class Shelf:
         """The last changed project of a video, by the `origin_of` the video."""
         return next((self.folder / clip.key for clip in self.clips() if clip.origin == origin), None)
 
-    def thumbnail(self, key: str) -> bytes:
-        """A small JPEG of the first frame with a mask from the user, or of the first frame."""
-        project = Project.open(self.path(key))
+    def thumbnail(self, key: str, get: Get = lambda folder: None) -> bytes:
+        """A small JPEG of the first frame with a mask from the user, or of the first frame.
+
+        get: as for `clips`.
+        """
+        folder = self.path(key)
+        project = get(folder) or Project.open(folder)
         index = project.first or 0
         picture = Image.fromarray(overlay(project.frame(index), project.mask(index)))
         picture.thumbnail(_THUMBNAIL)
