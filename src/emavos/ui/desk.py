@@ -465,13 +465,17 @@ class Desk:
         return files.open(name)
 
     def stop(self, all: bool = False) -> None:
-        """Ask the jobs of the project to stop; with `all`, those of all other clips as well."""
-        if self.job is not None:
+        """Ask the jobs of the project to stop; with `all`, also the tracking of all other clips.
+
+        Videos are read on in the background.
+        """
+        folder = None if self.project is None else self.project.folder
+        if self.job is not None and (self.job.kind != "track" or self.job.folder == folder):
             self.job.stop()
         if all:
             self.queue.stop_all()
-        elif self.project is not None:
-            self.queue.stop(self.project.folder)
+        else:
+            self.queue.stop(folder)
 
     def close(self) -> None:
         """Stop the running jobs, wait for their end, and release the folders."""
