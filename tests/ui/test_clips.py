@@ -7,9 +7,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from emavos.io import open_frames
+from emavos.io import open_frames, write_video
 from emavos.ui import Busy, Desk, Outdated, Project
+from emavos.ui import desk as desk_module
 from emavos.ui.downloads import DOWNLOADS
 from emavos.ui.importing import import_video
 from emavos.ui.job import Job
@@ -33,8 +35,8 @@ def desk(shelf, predictor):
 
 
 def done(desk):
-    while (job := desk.queue.now) is not None:
-        job.join()
+    desk.queue.join()
+    desk.adding.join()
     return desk
 
 
@@ -277,8 +279,7 @@ def test_a_job_and_a_claim_of_a_folder_never_meet():
         queue.add(job)
     for thread in threads:
         thread.join()
-    while (now := queue.now) is not None:
-        now.join()
+    queue.join()
     assert not queue.waiting
     assert {*met} <= {0}
     assert all(job.done == 19 for job in jobs)
@@ -359,3 +360,130 @@ def test_a_download_ends_before_the_tracking_that_waits_begins(desk, clip, turns
     desk.job.join()
     done(desk)
     assert (desk.job.error, began) == (None, ["one", "two"])
+
+
+@pytest.fixture
+def slow_reading(monkeypatch):
+    """Videos are read once the event is set."""
+    go_on = threading.Event()
+    read = desk_module.import_video
+
+    def slow(folder, source, name, origin=""):
+        assert go_on.wait(60)
+        yield from read(folder, source, name, origin)
+
+    monkeypatch.setattr(desk_module, "import_video", slow)
+    return go_on
+
+
+def test_a_video_is_listed_while_it_waits_and_until_its_failure_is_dismissed(
+    desk, video, tmp_path, slow_reading
+):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    for index, size in enumerate([(32, 32), (32, 48)]):
+        Image.new("RGB", size).save(bad / f"{index}.png")
+    desk.open_video(bad, "bad.mp4", show=False)
+    desk.open_video(video, "good.mp4", show=False)
+    clips = by_key(desk)
+    assert [*clips][:2] == ["bad", "good"]
+    assert all(clips[key]["job"]["kind"] == "import" for key in ("bad", "good"))
+    assert (clips["good"]["video"], clips["good"]["count"]) == ("good.mp4", 8)
+    assert desk.state()["clips"] == 4
+    slow_reading.set()
+    done(desk)
+    clips = by_key(desk)
+    assert "resize it" in clips["bad"]["problem"]
+    assert not clips["bad"]["job"]
+    assert (clips["good"]["adding"], clips["good"]["problem"]) == (False, "")
+    (failed,) = desk.state()["failed"]
+    assert (failed["video"], "resize it" in failed["error"]) == ("bad.mp4", True)
+    desk.open_video(video, "bad.mp4", show=False)  # does not hide it
+    done(desk)
+    assert {"bad", "bad-2"} <= {*by_key(desk)}
+    desk.remove_clip("bad")
+    assert "bad" not in by_key(desk)
+    assert desk.state()["failed"] == []
+
+
+def test_what_is_odd_about_a_video_in_the_background_is_told_when_it_is_opened(desk, video):
+    (video / "shot99.heic").touch()
+    desk.open_video(video, "odd.mp4", show=False)
+    done(desk)
+    assert not by_key(desk)["odd"]["adding"]
+    desk.open_clip("one")
+    assert desk.state()["notes"] == []
+    desk.open_clip("odd")
+    assert "shot99.heic is left out" in desk.state()["notes"][0]
+
+
+def test_stopping_all_tracking_still_reads_the_videos_that_wait(desk, clip, video, slow_reading, turns):
+    go_on, _began = turns
+    first, second = two_waits_behind_one(desk, clip)
+    for name in ("three", "four"):
+        desk.open_video(video, f"{name}.mp4", show=False)
+    desk.stop(all=True)
+    slow_reading.set()  # while one is still tracked
+    desk.adding.join()
+    assert {"three", "four"} <= {*by_key(desk)}
+    assert not any(one["adding"] for one in desk.clips())
+    go_on["one"].set()
+    done(desk)
+    assert (first.stopped, second.stopped) == (True, True)
+
+
+def test_a_sent_video_that_is_no_longer_wanted_is_deleted_unread(desk, clip, slow_reading, tmp_path):
+    pytest.importorskip("av")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_video(tmp_path / name / "clip.mp4", clip[0][:2], fps=10)
+        desk.open_video(tmp_path / name / "clip.mp4", f"{name}.mp4", sent=True, show=False)
+    desk.remove_clip("b")
+    assert not (tmp_path / "b").exists()
+    assert {*by_key(desk)} == {"a", "one", "two"}
+    desk.remove_clip("a")
+    slow_reading.set()
+    done(desk)
+    assert not (tmp_path / "a").exists()
+    assert {*by_key(desk)} == {"one", "two"}
+
+
+def test_a_clip_whose_video_is_being_read_is_not_edited(desk, clip, monkeypatch):
+    desk.open_clip("one")
+    monkeypatch.setattr(desk.adding, "has", lambda folder: folder.name == "one")
+    with pytest.raises(Busy, match="still being read"):
+        desk.give(0, clip[1][0])
+
+
+def test_stopping_one_clip_lets_the_tracking_of_another_go_on(desk, clip, turns):
+    go_on, _began = turns
+    desk.open_clip("one")
+    desk.give(0, clip[1][0])
+    desk.track()
+    job = desk.job
+    desk.open_clip("two")
+    desk.stop()
+    assert not job.stopping
+    desk.open_clip("one")
+    desk.stop()
+    assert job.stopping
+    go_on["one"].set()
+    done(desk)
+
+
+def test_a_video_that_is_opened_and_one_that_is_added_have_folders_of_their_own(desk, video, slow_reading):
+    desk.open_video(video, "same.mp4")
+    desk.open_video(video, "same.mp4", show=False)
+    slow_reading.set()
+    desk.job.join()
+    done(desk)
+    assert desk.job.error is None
+    assert {*by_key(desk)} == {"one", "two", "same", "same-2"}
+
+
+def test_a_video_for_the_list_is_refused_by_a_single_project(tmp_path, predictor, video):
+    desk = Desk(predictor, tmp_path / "work", keeps=True)
+    with pytest.raises(ValueError, match="a single project, and has one video"):
+        desk.open_video(video, "clip", show=False)
+    assert not (tmp_path / "work").exists()
+    desk.close()

@@ -8,7 +8,8 @@ import secrets
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -22,6 +23,7 @@ from emavos.io.spool import named_temporary
 from emavos.io.video import Damaged
 from emavos.predictor import Predictor
 from emavos.session.both_ways import Direction, check_direction
+from emavos.ui.adding import Added, Adding
 from emavos.ui.clicker import Clicker
 from emavos.ui.downloads import DOWNLOADS
 from emavos.ui.folder import Folder
@@ -88,7 +90,8 @@ class Desk:
         self.opened = 0  # number of projects opened so far
         self.key = ""  # unique to each opened project, so a page can tell projects apart
         self.shelf = None if keeps else Shelf(folder)
-        self.queue = Queue()  # of tracking, and of videos that are read in the background
+        self.queue = Queue()  # of tracking
+        self.adding = Adding()  # reads videos in the background, also while the queue is tracking
         self.again = again
         self.clicker = Clicker(predictor)
         self._temporary: Temporary | None = None
@@ -123,6 +126,11 @@ class Desk:
         project is not empty, or the file is not a video.
         """
         with self._lock:
+            if self.shelf is None and not show:
+                raise ValueError(
+                    f"{name} was not added: {self.folder} is a single project, and has one video; for more, "
+                    "start `emavos ui` without --project"
+                )
             if show:
                 self._check_free()
                 self.check_key(key)
@@ -139,30 +147,32 @@ class Desk:
                 source = open_frames(path, [] if mask is None else [mask], self.damaged)
                 masks = {} if mask is None else read_masks(mask, source)
             notes = [note.replace(f"{path.parent}/", "") for note in notes] if sent else notes
-            folder = self.folder if self.shelf is None else self.shelf.place(name, self.queue.has)
+            folder = self.folder if self.shelf is None else self.shelf.place(name, self._is_taken)
             check_free(folder)
             given = masks if isinstance(masks, Mapping) else {0: masks}
             origin = "" if sent else origin_of(path)
             reading = self._read(folder, source, name, origin, path if sent else None, notes)
+            end = partial(_discard, path) if sent else lambda: None
             if show:
                 self.notes = notes
-                self._start(Job("open", self._build(folder, reading, given), source.count))
+                self._start(Job("open", self._build(folder, reading, given), source.count, folder, end))
             else:
-                self.queue.add(Job("import", self._add(folder, reading, given), source.count, folder))
+                job = Job("import", self._add(folder, reading, given), source.count, folder, end)
+                self.adding.add(folder, Added(name, job, notes))
+
+    def _is_taken(self, folder: Path) -> bool:
+        """Whether a job works on a folder that need not exist yet, or an error is shown under its name."""
+        opening = self.job is not None and self.job.running and self.job.folder == folder
+        return opening or self.queue.has(folder) or folder in self.adding.listed()
 
     def _read(
         self, folder: Path, source: FrameSource, name: str, origin: str, sent: Path | None, notes: list[str]
     ) -> Iterator[int]:
         """Import a video into a folder; what is odd about the video is added to `notes`."""
-        try:
-            with noting() as more:
-                yield from import_video(folder, source, name, origin)
-            where = "" if sent is None else f"{sent.parent}/"  # which says nothing to a person at the page
-            notes += [note.replace(where, "") for note in more if note not in notes]
-        finally:
-            if sent is not None:
-                sent.unlink(missing_ok=True)
-                sent.parent.rmdir()
+        with noting() as more:
+            yield from import_video(folder, source, name, origin)
+        where = "" if sent is None else f"{sent.parent}/"  # which says nothing to a person at the page
+        notes += [note.replace(where, "") for note in more if note not in notes]
 
     def _build(self, folder: Path, reading: Iterator[int], masks: Mapping[int, IdMask]) -> Iterator[int]:
         yield from reading
@@ -191,7 +201,7 @@ class Desk:
             folder = self._shelf().path(name)
             if self.project is None or self.project.folder != folder:
                 self._take(folder)
-                self.notes = []
+                self.notes = self.adding.notes_of(folder)
 
     def has(self, path: Path) -> bool:
         """Whether a clip is of this video."""
@@ -208,10 +218,15 @@ class Desk:
     def remove_clip(self, name: str) -> None:
         """Delete a clip with all its masks; this cannot be undone.
 
+        A video that is being read, or waits to be, is no longer read. One that could not be read is no longer
+        listed.
+
         Raises ValueError if there is no such clip, or it is shown, tracked, or open in another process.
         """
         with self._lock:
             shelf = self._shelf()
+            if self.adding.dismiss(name):
+                return
             folder = shelf.path(name)
             if self.holding.get(folder) is not None or self.queue.of(folder) is not None:
                 raise Busy(f"{name} is open; open another clip first, and stop its tracking")
@@ -232,7 +247,8 @@ class Desk:
             added = 0
             for clip in self._shelf().clips(self.holding.get):
                 folder = self._shelf().folder / clip.key
-                if clip.left and not clip.problem and self.queue.of(folder) is None:
+                waits = self.queue.has(folder) or self.adding.has(folder)
+                if clip.left and not clip.problem and not waits:
                     self.queue.add(self._tracking(folder))
                     added += 1
             if not added:
@@ -361,6 +377,8 @@ class Desk:
             self._check_free()
             self.check_key(key)
             project = self.the_project()
+            if self.adding.has(project.folder):
+                raise Busy("this video is still being read; wait for it")
             if not self.queue.claim(project.folder):
                 raise Busy("this video is being tracked; wait for it, or stop it")
             try:
@@ -480,6 +498,7 @@ class Desk:
     def close(self) -> None:
         """Stop the running jobs, wait for their end, and release the folders."""
         self.queue.close()
+        self.adding.close()
         if self.job is not None and self.job.running:
             self.job.stop()
             self.job.join()
@@ -499,7 +518,9 @@ class Desk:
             return self.job
         if (queued := self.queue.of(folder)) is not None:
             return queued
-        return self.job if self.job is not None and self.job.folder in (None, folder) else None
+        if self.job is not None and (self.job.kind == "open" or self.job.folder == folder):
+            return self.job
+        return None
 
     def _check_free(self) -> None:
         """Raise Busy if a file is written or a video is read that will be shown."""
@@ -509,6 +530,13 @@ class Desk:
     def _start(self, job: Job, then: Callable[[], None] = lambda: None) -> None:
         self.job = job
         job.start(then)
+
+
+def _discard(sent: Path) -> None:
+    """Delete an uploaded video and its folder, which the end of this process deletes otherwise."""
+    with suppress(OSError):
+        sent.unlink(missing_ok=True)
+        sent.parent.rmdir()
 
 
 def _direction(name: str) -> Direction:

@@ -23,10 +23,16 @@ class Job:
     steps: iterator to run; yields the progress after each step, and is closed if the job is stopped.
     total: final progress, if known.
     folder: folder of the project that the job works on; None if the job changes no project.
+    end: called once, after the last step or if the job is dropped before the first.
     """
 
     def __init__(
-        self, kind: str, steps: Iterator[int], total: int | None, folder: Path | None = None
+        self,
+        kind: str,
+        steps: Iterator[int],
+        total: int | None,
+        folder: Path | None = None,
+        end: Callable[[], None] = lambda: None,
     ) -> None:
         self.kind = kind
         self.folder = folder
@@ -37,6 +43,7 @@ class Job:
         self.stopped = False
         self._began: tuple[int, float] | None = None  # progress and time after the first step
         self._steps = steps
+        self._end = end
         self._stop = threading.Event()
         self._then: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name=f"emavos-{kind}", daemon=True)
@@ -45,6 +52,11 @@ class Job:
         """Start the job; its thread calls `then` at the end."""
         self._then = then
         self._thread.start()
+
+    def drop(self) -> None:
+        """End the job, which was not started."""
+        self.stopped = True
+        self._end()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -104,7 +116,10 @@ class Job:
         except Exception as error:  # any error is shown on the page
             self.error = in_words(error)
         finally:
-            self._then()
+            try:
+                self._end()
+            finally:
+                self._then()
 
 
 def in_words(error: BaseException) -> str:

@@ -60,22 +60,35 @@ class Queue:
     def stop(self, folder: Path | None) -> None:
         """Stop the job of a folder after its current step, or drop the job if it has not begun."""
         with self._lock:
-            self.waiting = [job for job in self.waiting if job.folder != folder]
+            self._drop([job for job in self.waiting if job.folder == folder])
             if self.now is not None and self.now.folder == folder:
                 self.now.stop()
 
     def stop_all(self) -> None:
         """Stop the current job after its current step, and drop the waiting ones."""
         with self._lock:
-            self.waiting = []
+            self._drop(self.waiting)
             if self.now is not None:
                 self.now.stop()
 
     def close(self) -> None:
         """Stop all, and wait for the end of the current job."""
         self.stop_all()
-        if (job := self.now) is not None:
+        self.join()
+
+    def join(self) -> None:
+        """Wait until no job runs, and none waits but for the end of a claim."""
+        while (job := self._running()) is not None:
             job.join()
+
+    def _running(self) -> Job | None:
+        with self._lock:  # within it, a job is set and started
+            return self.now
+
+    def _drop(self, jobs: list[Job]) -> None:
+        self.waiting = [job for job in self.waiting if job not in jobs]
+        for job in jobs:
+            job.drop()
 
     def _advance(self) -> None:
         free = (job for job in self.waiting if job.folder is None or job.folder not in self._claims)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from emavos.predictor import Predictor
+from emavos.ui.adding import Adding
 from emavos.ui.clicker import Clicker
 from emavos.ui.holding import Holding
 from emavos.ui.job import Job
 from emavos.ui.project import Project
 from emavos.ui.queue import Queue
-from emavos.ui.shelf import Shelf, clip_of
+from emavos.ui.shelf import Shelf
 
 
 class Shown(Protocol):
@@ -30,6 +31,7 @@ class Shown(Protocol):
     clicker: Clicker
     holding: Holding
     queue: Queue
+    adding: Adding
     again: Callable[[Path], str]
 
     def shown_job(self) -> Job | None: ...
@@ -38,6 +40,7 @@ class Shown(Protocol):
 def state_of(desk: Shown) -> dict[str, Any]:
     """The state of a desk, except pictures, masks, confidence and the list of clips."""
     project, job, now = desk.project, desk.shown_job(), desk.queue.now
+    added = {folder.name for folder in desk.adding.listed()}
     return {
         "device": desk.predictor.device.type,
         "keeps": desk.keeps,
@@ -45,7 +48,8 @@ def state_of(desk: Shown) -> dict[str, Any]:
         "key": desk.key,
         "notes": desk.notes,
         "clicks": None if project is None else {"problem": desk.clicker.problem},
-        "clips": None if desk.shelf is None else len(desk.shelf.keys()),
+        "clips": None if desk.shelf is None else len({*desk.shelf.keys()} | added),
+        "failed": desk.adding.failed(),
         "queue": {
             "now": None if now is None or now.folder is None else now.facts | {"clip": now.folder.name},
             "waiting": len(desk.queue.waiting),
@@ -79,16 +83,22 @@ def _facts(project: Project, desk: Shown) -> dict[str, Any]:
 
 
 def clips_of(desk: Shown) -> list[dict[str, Any]]:
-    """The clips of a desk, the last changed first, with what the queue does to each of them."""
-    listed = []
-    for clip in [] if desk.shelf is None else desk.shelf.clips():
+    """The clips of a desk, the last changed first, with what the queue does to each of them.
+
+    Videos that are read, wait to be or could not be come before the clips.
+    """
+    listed = desk.adding.cards()
+    added = {card["key"] for card in listed}
+    for clip in [] if desk.shelf is None else desk.shelf.clips(desk.holding.get):
+        if clip.key in added:
+            continue
         folder = desk.folder / clip.key
-        project, job = desk.holding.get(folder), desk.queue.of(folder)
-        shown = clip if project is None else clip_of(project, clip.changed)
+        job = desk.queue.of(folder)
         listed.append(
-            asdict(shown)
+            asdict(clip)
             | {
                 "shown": desk.project is not None and desk.project.folder == folder,
+                "adding": False,
                 "job": None if job is None else job.facts,
                 "error": desk.queue.errors.get(folder),
             }

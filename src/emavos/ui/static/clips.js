@@ -19,14 +19,16 @@ export async function add(files) {
   await saveDraft();
   shown.sending = true;
   describe();
+  const errors = [];
   try {
     for (const [place, file] of files.entries())
-      await ask("PUT", `video?name=${encodeURIComponent(file.name)}${place ? "&add=1" : ""}`, file);
+      await ask("PUT", `video?name=${encodeURIComponent(file.name)}${place ? "&add=1" : ""}`, file).catch((error) => errors.push(error));
   } finally {
     shown.sending = false;
     describe();
   }
   await follow();
+  if (errors.length) throw errors[0];
   if (before && !shown.state.job?.error) say(`${before.name} is kept: find it under Clips`);
 }
 
@@ -39,7 +41,7 @@ export async function drawClips() { // the list is asked for only while it is se
   $("begun").hidden = !clips.length;
   for (const name of ["recent", "all-clips"]) renew(name, [fresh, busy, shown.lost], () => clips.map(card));
   $("track-all").disabled = !clips.some((clip) => clip.left && !clip.job && !clip.problem);
-  $("stop-all").disabled = !clips.some((clip) => clip.job);
+  $("stop-all").disabled = !clips.some((clip) => clip.job && !clip.adding);
 }
 
 export async function showClips() {
@@ -50,6 +52,7 @@ export async function showClips() {
 function words(clip) {
   const { job, count } = clip;
   if (clip.problem) return clip.problem;
+  if (clip.adding) return job?.running ? `being read: ${job.done ?? 0}${job.total ? ` of ${job.total}` : ""}` : "waits to be read";
   if (job?.running) return `tracking: ${job.done ?? 0}${job.total ? ` of ${job.total}` : ""}`;
   if (job) return "waits to be tracked";
   if (clip.error) return clip.error;
@@ -60,20 +63,20 @@ function words(clip) {
 function card(clip) {
   const box = made("li", "", "clip"), go = made("button"), picture = made("img");
   picture.alt = "";
-  if (!clip.problem) thumbnail(picture, clip);
+  if (!clip.problem && !clip.adding) thumbnail(picture, clip);
   const text = made("span"), bar = made("progress");
   text.append(made("b", clip.video), made("small", clip.problem ? "" : `${clip.count} frames`), made("small", words(clip), clip.problem || clip.error ? "bad" : ""));
-  Object.assign(bar, { max: Math.max(clip.count, 1), value: clip.job?.running ? clip.count - clip.left + (clip.job.done ?? 0) : clip.tracked });
-  bar.setAttribute("aria-label", "tracked");
+  Object.assign(bar, { max: Math.max(clip.count, 1), value: clip.adding ? clip.job?.done ?? 0 : clip.job?.running ? clip.count - clip.left + (clip.job.done ?? 0) : clip.tracked });
+  bar.setAttribute("aria-label", clip.adding ? "read" : "tracked");
   text.append(bar);
   go.append(picture, text);
-  go.disabled = Boolean(clip.problem) || shown.lost;
+  go.disabled = Boolean(clip.problem) || clip.adding || shown.lost;
   go.setAttribute("aria-current", String(clip.shown));
   go.onclick = () => act(() => open(clip.key));
   const away = made("button", "×", "quiet");
-  away.disabled = clip.shown || Boolean(clip.job) || shown.lost;
-  away.title = away.disabled ? "open another clip first" : `delete ${clip.video} with its masks`;
-  away.setAttribute("aria-label", `delete ${clip.video}`);
+  away.disabled = clip.shown || Boolean(clip.job) && !clip.adding || shown.lost;
+  away.title = away.disabled ? "open another clip first" : clip.adding ? `do not add ${clip.video}` : `delete ${clip.video} with its masks`;
+  away.setAttribute("aria-label", clip.adding ? away.title : `delete ${clip.video}`);
   away.onclick = () => act(() => remove(clip));
   box.append(go, away);
   return box;
@@ -99,7 +102,7 @@ async function open(key) {
 }
 
 async function remove(clip) {
-  if (!confirm(`Delete ${clip.video} and all its masks? This cannot be undone.`)) return;
+  if (!clip.adding && !confirm(`Delete ${clip.video} and all its masks? This cannot be undone.`)) return;
   await ask("DELETE", `clips/${encodeURIComponent(clip.key)}`);
   await refresh();
 }

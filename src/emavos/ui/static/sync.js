@@ -11,6 +11,7 @@ import { idle } from "./pointer.js";
 let known = 0, count = 0, edits = ""; // confidence is known of `count` frames, of all before `known`, after so many edits
 let tagged = ""; // stamp of the frame on the canvas
 let following = false, showing = 0, toldJob = 0;
+const toldFailed = new Set(); // numbers of jobs that could not read a video
 const places = new Map(); // the frame that was shown last of each project
 
 const stamp = (index) => `${edits} ${index in shown.sure}`; // differs once a frame has another mask
@@ -37,6 +38,10 @@ export async function refresh() {
     toldJob = job.number;
     say(job.error, "error");
   } else if (before?.running && job && !job.running && job.number === before.number) toldJob = job.number;
+  for (const { number, video, error } of state.failed) if (!toldFailed.has(number)) {
+    toldFailed.add(number);
+    say(`${video} was not added: ${error}`, "error");
+  }
   describe();
 }
 
