@@ -21,6 +21,24 @@ def given(project, clip):
     return project
 
 
+def test_the_name_of_a_removed_object_comes_back_only_with_the_object(given, clip):
+    given.rename(1, "horse")
+    given.rename(2, "rider")
+    given.remove(2)
+    assert Project.open(given.folder).labels == {1: "horse"}
+    given = Project.open(given.folder)
+    given.undo()
+    assert Project.open(given.folder).labels == {1: "horse", 2: "rider"}
+    given.redo()
+    assert Project.open(given.folder).labels == {1: "horse"}
+    given.undo()
+    assert given.labels[2] == "rider"
+    given.redo()
+    given.give(3, clip[1][3])  # another object of this id
+    assert given.ids == (1, 2)
+    assert 2 not in given.labels
+
+
 def test_names_of_objects_are_kept_and_taken_away(given):
     given.rename(1, "  grey \t horse ")
     given.rename(2, "rider/\n")

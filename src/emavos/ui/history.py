@@ -11,6 +11,7 @@ from emavos.ui.facts import (
     LARGEST_ID,
     fit_name,
     ids_by_frame,
+    labels_of,
     number_in,
     number_of,
     numbers_by_frame,
@@ -44,6 +45,7 @@ class Snapshot:
     settings: those that `track` was made with.
     what: the edit that followed this state, in words for the page; empty if none did.
     frame: the frame of that edit.
+    labels: {id: name} of the objects which that edit removed.
     """
 
     given: dict[int, tuple[int, ...]]
@@ -53,6 +55,7 @@ class Snapshot:
     settings: dict[str, Any] | None = None
     what: str = ""
     frame: int = 0
+    labels: dict[int, str] = field(default_factory=dict)
 
     def first_difference(self, other: Snapshot) -> int:
         """The first frame whose given mask differs; the tracked masks before it are equal."""
@@ -100,6 +103,7 @@ class History:
                 settings,
                 fit_name(str(facts["what"])),
                 whole_in(facts["frame"], 0, self._count - 1),
+                labels_of(facts.get("labels", {})),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError(

@@ -126,7 +126,9 @@ class Project:
             for name in (self._files / folder).names():
                 if re.fullmatch(r"\d+(-\d+)?\.png", name, re.ASCII) and name not in known:
                     (self._files / folder).remove(name)
-        self._files_of = _numbers(self._files / "masks", self.count)
+        files = self._files_of = _numbers(self._files / "masks", self.count)
+        areas = [*self._areas.items()]  # a copy, as other threads may add some
+        self._areas = {key: area for key, area in areas if key[1] in files.get(key[0], ())}
 
     @property
     def first(self) -> int | None:
@@ -293,13 +295,15 @@ class Project:
         self._commit("mask taken back", index, {i: ids for i, ids in self.given.items() if i != index}, {})
 
     def remove(self, id: int) -> None:
-        """Remove an object from all frames. Raises ValueError if the object was never given."""
+        """Remove an object and its name from all frames. Raises ValueError if it was never given."""
         named = [index for index, ids in self.given.items() if id in ids]
         if not named:
             raise ValueError(f"object {id} was given on no frame")
         left = {index: tuple(i for i in ids if i != id) for index, ids in self.given.items()}
         given = {index: ids for index, ids in left.items() if ids}
-        self._commit(f"object {id} removed", min(named), given, {})
+        self._commit(
+            f"object {id} removed", min(named), given, {}, {id: self.labels[id]} if id in self.labels else {}
+        )
 
     def rename(self, id: int, label: str) -> None:
         """Name an object, for the page and for downloads; an empty label removes the name.
@@ -315,7 +319,12 @@ class Project:
         self._write(labels=others | ({id: label} if label else {}))
 
     def _commit(
-        self, what: str, since: int, given: dict[int, tuple[int, ...]], masks: Mapping[int, IdMask]
+        self,
+        what: str,
+        since: int,
+        given: dict[int, tuple[int, ...]],
+        masks: Mapping[int, IdMask],
+        labels: Mapping[int, str] | None = None,
     ) -> None:
         """Replace the given objects; frames from `since` on become outdated. Can be undone.
 
@@ -323,11 +332,11 @@ class Project:
         since: first frame to track again.
         given: {frame: ids}. Objects absent from `given` are erased from all given masks.
         masks: {frame: newly painted mask}.
+        labels: {id: name} of names to remove.
 
         If the process is killed, the project is left either unchanged or fully changed.
         """
-        if self.step >= MOST_EDITS:
-            raise ValueError(f"this project has had {MOST_EDITS:,} edits, which is the limit; start another")
+        self._check_edits()
         painted = dict(masks)
         if gone := {*self.ids} - {id for ids in given.values() for id in ids}:
             for index in given.keys() - masks.keys():
@@ -345,7 +354,8 @@ class Project:
             for index in self.given.keys() - given.keys()
             if self._files_of.get(index)
         }
-        self._history.write(self.step, self._snapshot(what, since))
+        removed = dict(labels or {})
+        self._history.write(self.step, self._snapshot(what, since, removed))
         self._forget(since, withdrawn=since in self.given)
         self._write(
             given=given,
@@ -353,15 +363,22 @@ class Project:
             hidden=hidden,
             generation=self._next_generation(),
             step=self.step + 1,
+            labels={id: name for id, name in self.labels.items() if id not in removed},
         )
         if self._history.keep(self.step - MOST, self.step - 1):
             self._tidy()
 
-    def _snapshot(self, what: str = "", frame: int = 0) -> Snapshot:
+    def _check_edits(self) -> None:
+        if self.step >= MOST_EDITS:
+            raise ValueError(f"this project has had {MOST_EDITS:,} edits, which is the limit; start another")
+
+    def _snapshot(self, what: str = "", frame: int = 0, labels: Mapping[int, str] | None = None) -> Snapshot:
         track = {
             i: Tracked(sure, self._versions.get(i, 0), i in self._back) for i, sure in self.confidence.items()
         }
-        return Snapshot(self.given, self.revisions, self.hidden, track, self.settings, what, frame)
+        return Snapshot(
+            self.given, self.revisions, self.hidden, track, self.settings, what, frame, dict(labels or {})
+        )
 
     def _next_generation(self) -> int:
         """A version that no mask of the history has."""
@@ -399,7 +416,10 @@ class Project:
             name = _named(index, there.revisions.get(index, 0))
             if not (self._files / "given").has(name):
                 raise ValueError(f"{self.folder / 'given' / name} is missing, so this is not possible")
-        here = self._snapshot(said.what, said.frame)
+        removed = {id: self.labels.get(id, name) for id, name in said.labels.items()}
+        here = self._snapshot(said.what, said.frame, removed)
+        labels = {id: name for id, name in self.labels.items() if id not in removed}
+        labels = there.labels | self.labels if step < self.step else labels
         since = here.first_difference(there)
         track = {i: one for i, one in here.track.items() if i < since and not one.back}
         if there.settings == self.settings:
@@ -412,6 +432,7 @@ class Project:
             hidden=there.hidden,
             generation=self._next_generation(),
             step=step,
+            labels=labels,
         )
         self._restore(track)
         return edit.what, edit.frame
@@ -434,6 +455,7 @@ class Project:
         what: the edit, in words for the page.
         frame: the first frame that is replaced.
         """
+        self._check_edits()
         self._history.write(self.step, self._snapshot(what, frame))
         self.edits += 1
         self._write(generation=self._next_generation(), step=self.step + 1)
