@@ -1,5 +1,5 @@
 // The click tool: clicks and boxes become the mask of one object, a proposal until Enter keeps it.
-import { $, announce, say, shown } from "./state.js";
+import { $, announce, isSpared, say, shown } from "./state.js";
 import { ask, bytes } from "./server.js";
 import { change, painted } from "./painting.js";
 import { drawMarks } from "./view.js";
@@ -58,7 +58,10 @@ export async function click(point, label, box = null) {
 // The mask with the object as it was found. Pixels of other objects stay theirs unless they were clicked on.
 function merged({ base, id, points, labels }, found) {
   const across = $("canvas").width, open = new Set([0, id]);
-  points.forEach(([x, y], i) => labels[i] && !shown.locked.has(base[Math.floor(y) * across + Math.floor(x)]) && open.add(base[Math.floor(y) * across + Math.floor(x)]));
+  points.forEach(([x, y], i) => {
+    const there = base[Math.floor(y) * across + Math.floor(x)];
+    if (labels[i] && !isSpared(there)) open.add(there);
+  });
   return base.map((one, i) => (found[i] ? (open.has(one) ? id : one) : one === id ? 0 : one));
 }
 

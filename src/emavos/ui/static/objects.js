@@ -1,5 +1,5 @@
 // The list of objects: names, and which of them are hidden, shown alone or locked against painting.
-import { $, colour, say, shown } from "./state.js";
+import { $, colour, isHidden, say, shown } from "./state.js";
 import { ask } from "./server.js";
 import { act } from "./acting.js";
 import { describe, renew } from "./describe.js";
@@ -64,8 +64,6 @@ export function toggle(what, id = shown.id) {
   draw();
   describe();
 }
-
-export const isHidden = (id) => (shown.alone === null ? shown.hiddenIds.has(id) : shown.alone !== id);
 
 // Whether the chosen object cannot be edited now, and why.
 export function locked() {

@@ -1,5 +1,5 @@
 // Strokes of brush and lasso, their undo, and drafts: strokes that were not kept survive a reload.
-import { $, announce, say, shown } from "./state.js";
+import { $, announce, isSpared, say, shown } from "./state.js";
 import { ask } from "./server.js";
 import { draw, drawMarks, hints } from "./view.js";
 
@@ -9,14 +9,16 @@ export function change() { // what comes next can be undone
   shown.edited = true;
 }
 
+const sparing = () => Array.from({ length: 256 }, (_, id) => isSpared(id));
+
 export function stroke([x0, y0], [x1, y1], value) {
-  const { mask, locked } = shown, { width, height } = $("canvas"), r = $("size").value / 2;
+  const { mask } = shown, spared = sparing(), { width, height } = $("canvas"), r = $("size").value / 2;
   const steps = Math.max(1, Math.ceil(Math.hypot(x1 - x0, y1 - y0) / Math.max(r / 2, 1)));
   for (let s = 0; s <= steps; s++) {
     const x = x0 + (x1 - x0) * s / steps, y = y0 + (y1 - y0) * s / steps;
     for (let v = Math.max(0, Math.ceil(y - r)); v <= Math.min(height - 1, y + r); v++)
       for (let u = Math.max(0, Math.ceil(x - r)); u <= Math.min(width - 1, x + r); u++)
-        if ((u - x) ** 2 + (v - y) ** 2 <= r * r && !locked.has(mask[v * width + u])) mask[v * width + u] = value;
+        if ((u - x) ** 2 + (v - y) ** 2 <= r * r && !spared[mask[v * width + u]]) mask[v * width + u] = value;
   }
   const far = Math.ceil(r) + 2; // outlines change beside the stroke as well
   draw(Math.floor(Math.min(x0, x1)) - far, Math.floor(Math.min(y0, y1)) - far,
@@ -25,7 +27,7 @@ export function stroke([x0, y0], [x1, y1], value) {
 
 // Fill the inside of a polygon, by the even-odd rule, row by row.
 export function fill(corners, value) {
-  const { mask, locked } = shown, { width, height } = $("canvas"), ys = corners.map(([, y]) => y);
+  const { mask } = shown, spared = sparing(), { width, height } = $("canvas"), ys = corners.map(([, y]) => y);
   for (let v = Math.max(0, Math.floor(Math.min(...ys))); v <= Math.min(height - 1, Math.ceil(Math.max(...ys))); v++) {
     const middle = v + 0.5, crossed = [];
     corners.forEach(([x0, y0], i) => {
@@ -35,7 +37,7 @@ export function fill(corners, value) {
     crossed.sort((a, b) => a - b);
     for (let i = 0; i + 1 < crossed.length; i += 2)
       for (let u = Math.max(0, Math.ceil(crossed[i] - 0.5)); u + 0.5 < Math.min(width, crossed[i + 1]); u++)
-        if (!locked.has(mask[v * width + u])) mask[v * width + u] = value;
+        if (!spared[mask[v * width + u]]) mask[v * width + u] = value;
   }
   draw();
 }

@@ -1,6 +1,5 @@
 // The canvas: frame and mask, zoom and pan, and the marks above them.
-import { $, colour, shown } from "./state.js";
-import { isHidden } from "./objects.js";
+import { $, colour, isHidden, shown } from "./state.js";
 
 const canvas = $("canvas"), pen = canvas.getContext("2d"), layer = document.createElement("canvas");
 const stage = $("stage"), marks = $("marks");
