@@ -34,10 +34,15 @@ export async function add(files) {
 
 let clips = [];
 export async function drawClips() { // the list is asked for only while it is seen
-  if (!shown.state?.clips) return void $("recent").replaceChildren();
+  if (!shown.state?.clips) {
+    $("begun").hidden = true;
+    for (const name of ["recent", "all-clips"]) renew(name, [], () => []);
+    return;
+  }
   if (shown.lost || !$("clip-list").open && shown.project) return;
   clips = await (await ask("GET", "clips")).json();
-  const busy = shown.sending, fresh = clips.map(({ changed, ...clip }) => clip);
+  const busy = shown.sending, fresh = clips.map((clip) => ({ ...clip, changed: clip.job ? 0 : clip.changed }));
+  for (const key of pictures.keys()) if (!clips.some((clip) => clip.key === key)) forgetPicture(key);
   $("begun").hidden = !clips.length;
   for (const name of ["recent", "all-clips"]) renew(name, [fresh, busy, shown.lost], () => clips.map(card));
   $("track-all").disabled = !clips.some((clip) => clip.left && !clip.job && !clip.problem);
@@ -82,16 +87,24 @@ function card(clip) {
   return box;
 }
 
-const pictures = new Map(); // addresses of thumbnails that were fetched
-async function thumbnail(picture, clip) {
-  const key = `${clip.key} ${clip.given} ${clip.tracked}`;
+const pictures = new Map(); // {key of a clip: {changed: time of its last change, address: of its thumbnail, to come}}
+async function thumbnail(picture, { key, changed, job }) {
+  let there = pictures.get(key);
+  if (!there || there.changed !== changed && !job) { // while a clip is tracked, its picture stays
+    forgetPicture(key);
+    const address = ask("GET", `thumbnails/${encodeURIComponent(key)}`).then((answer) => answer.blob()).then((blob) => URL.createObjectURL(blob));
+    pictures.set(key, there = { changed, address });
+  }
   try {
-    if (!pictures.has(key)) {
-      const blob = await (await ask("GET", `thumbnails/${encodeURIComponent(clip.key)}`)).blob();
-      pictures.set(key, URL.createObjectURL(blob));
-    }
-    picture.src = pictures.get(key);
-  } catch { /* the clip has gone since */ }
+    picture.src = await there.address;
+  } catch { // the clip has gone since
+    if (pictures.get(key) === there) pictures.delete(key);
+  }
+}
+
+function forgetPicture(key) {
+  pictures.get(key)?.address.then((address) => URL.revokeObjectURL(address), () => { /* there is none */ });
+  pictures.delete(key);
 }
 
 async function open(key) {

@@ -46,6 +46,7 @@ export async function refresh() {
 }
 
 async function begin() { // another project is open
+  forgetTimer(); // strokes of the earlier project cannot be stored any more
   shown.key = shown.state.key;
   shown.playing = following = false;
   resizeCanvas(shown.project.width, shown.project.height);
