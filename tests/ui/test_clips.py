@@ -111,6 +111,28 @@ def test_a_video_is_known_again_by_its_path_size_and_time(tmp_path, predictor, v
     assert origin_of(file) != first
 
 
+def test_a_folder_with_other_frames_is_another_video(video):
+    first = origin_of(video)
+    assert origin_of(video) == first
+    frame = video / "shot3.png"
+    os.utime(frame, ns=(0, max(one.stat().st_mtime_ns for one in video.iterdir()) + 1))
+    second = origin_of(video)
+    frame.unlink()
+    assert len({first, second, origin_of(video)}) == 3
+
+
+def test_the_error_of_a_deleted_clip_is_not_told_of_the_next_of_its_name(desk, shelf, clip, monkeypatch):
+    desk.open_clip("one")
+    desk.give(0, clip[1][0])
+    desk.open_clip("two")
+    monkeypatch.setattr(Project, "_step", lambda *_: 1 / 0)
+    desk.track_all()
+    done(desk)
+    assert by_key(desk)["one"]["error"]
+    desk.remove_clip("one")
+    assert desk.queue.errors == {}
+
+
 def test_a_damaged_clip_is_listed_with_its_problem_and_the_others_work(desk, shelf):
     (shelf.folder / "one" / "project.json").write_text("{")
     (shelf.folder / "not-a-clip").mkdir()

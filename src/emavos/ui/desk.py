@@ -231,6 +231,7 @@ class Desk:
             if self.holding.get(folder) is not None or self.queue.of(folder) is not None:
                 raise Busy(f"{name} is open; open another clip first, and stop its tracking")
             shelf.remove(name)
+            self.queue.forget(folder)
 
     def clips(self) -> list[dict[str, Any]]:
         """The clips in JSON, the last changed first; empty for a single project."""

@@ -57,6 +57,11 @@ class Queue:
         """Whether a job of a folder runs or waits."""
         return self.of(folder) is not None
 
+    def forget(self, folder: Path) -> None:
+        """Forget the error of a folder, which has no clip any more."""
+        with self._lock:
+            self.errors.pop(folder, None)
+
     def stop(self, folder: Path | None) -> None:
         """Stop the job of a folder after its current step, or drop the job if it has not begun."""
         with self._lock:

@@ -165,12 +165,18 @@ def _stamp(file: Path) -> int:
 
 
 def origin_of(video: Path) -> str:
-    """Tells videos apart: a hash of the path and, for a file, of its size and its time."""
-    path, file = os.path.realpath(video), ""
+    """Tells videos apart: a hash of the path, and of its size and its time.
+
+    A folder has the number of its files as its size, and the time of its newest file.
+    """
+    path, facts = os.path.realpath(video), ""
     if os.path.isfile(path):
-        facts = os.stat(path)
-        file = f"{facts.st_size} {facts.st_mtime_ns}"
-    return hashlib.sha256(os.fsencode(path) + b"\0" + file.encode()).hexdigest()[:32]
+        file = os.stat(path)
+        facts = f"{file.st_size} {file.st_mtime_ns}"
+    elif os.path.isdir(path):
+        times = [one.stat().st_mtime_ns for one in os.scandir(path) if one.is_file()]
+        facts = f"{len(times)} {max(times, default=0)}"
+    return hashlib.sha256(os.fsencode(path) + b"\0" + facts.encode()).hexdigest()[:32]
 
 
 def projects_folder() -> Path:
