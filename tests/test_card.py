@@ -122,6 +122,12 @@ def test_the_hub_reads_data_sets_base_models_and_results_of_a_card(model):
     assert "| speed | 20 |" in card.text(model)
 
 
+@pytest.mark.parametrize("name", ["2017", "no", "1e3", "null", "0x10", "1_0.5"])
+def test_names_that_yaml_would_read_as_other_values_stay_names(model, name):
+    data = checked(ModelCard(datasets=[name], base_model=name).text(model))
+    assert (data.datasets, data.base_model) == ([name], [name])
+
+
 def test_a_card_without_facts_has_a_header_that_the_hub_reads(model):
     data = checked(ModelCard().text(model))
     assert data.eval_results is None

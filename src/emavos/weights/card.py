@@ -115,7 +115,7 @@ class ModelCard:
         for what, names in (("datasets", self.datasets), ("base_model", self._bases())):
             if names:
                 yield f"{what}:"
-                yield from (f"- {name}" for name in names)
+                yield from (f"- {_quoted(name)}" for name in names)  # YAML would read 2017 or no as no text
         yield from self._model_index()
 
     def _model_index(self) -> Iterator[str]:
