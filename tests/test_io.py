@@ -450,3 +450,22 @@ def test_a_video_may_be_closed_by_hand_and_leaves_no_file_open(tmp_path):
     video.close()
     assert len(os.listdir("/proc/self/fd")) == before
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_a_stream_that_breaks_off_is_an_error_with_its_address_and_frames(monkeypatch, tmp_path):
+    av = pytest.importorskip("av")
+    from contextlib import nullcontext
+
+    class Container(nullcontext):
+        def decode(self, video):
+            yield av.VideoFrame(16, 16, "rgb24")
+            raise av.error.TimeoutError(110, "Connection timed out")
+
+    monkeypatch.setattr(av, "open", lambda *_, **__: Container())
+    frames = iter(open_frames("rtsp://me:secret@host/live?key=secret"))
+    assert next(frames).shape == (16, 16, 3)
+    with pytest.raises(
+        ValueError, match="stream rtsp://host/live broke off after 1 frames: Connection"
+    ) as caught:
+        next(frames)
+    assert "secret" not in str(caught.value)

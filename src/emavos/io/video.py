@@ -279,8 +279,21 @@ class StreamSource(FrameSource):
         except (self._av.FFmpegError, ValueError, OSError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise ValueError(f"stream {without_secrets(self._address)} cannot be opened: {reason}") from error
+        read = 0
         with container:
-            yield from map(_upright, container.decode(video=0))
+            frames = container.decode(video=0)
+            while True:
+                try:
+                    frame = next(frames, None)
+                except self._av.FFmpegError as error:
+                    reason = error.strerror or type(error).__name__
+                    raise ValueError(
+                        f"stream {without_secrets(self._address)} broke off after {read} frames: {reason}"
+                    ) from error
+                if frame is None:
+                    return
+                yield _upright(frame)
+                read += 1
 
 
 def _is_cover(stream: Any) -> bool:
