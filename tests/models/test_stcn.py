@@ -143,7 +143,12 @@ def test_config_is_frozen():
         ({"skip_kernel": 2}, "odd"),
         ({"slots": 10**9}, "slots is a whole number from 1 to 4096"),
         ({"key_positions": 1}, "key_positions is true or false, not 1"),
-        ({"key_positions": True, "key_channels": 4}, "key_channels is 5 or more with key_positions, not 4"),
+        ({"key_positions": True, "key_channels": 4}, "key_channels is 5 or more with these parts, not 4"),
+        ({"fine_key_channels": True}, "fine_key_channels is a whole number from 0, not True"),
+        ({"vit_key_channels": -1}, "vit_key_channels is a whole number from 0, not -1"),
+        ({"fine_key_channels": 8}, "fine_key_channels needs unit_keys"),
+        ({"vit_key_channels": 8, "unit_keys": True}, "vit_key_channels needs a transformer"),
+        ({"fine_key_channels": 64, "unit_keys": True}, "key_channels is 65 or more with these parts, not 64"),
     ],
 )
 def test_a_wrong_config_says_which_field(fields, message):
@@ -213,6 +218,45 @@ def test_the_last_channels_of_a_key_are_the_positions_times_their_amplitude(dtyp
         assert torch.allclose(one[-4:], 3 * positions(3, 5), atol=1e-5)
     length = model.key_encoder.log_scale.exp()
     assert torch.allclose(key[:, :-4].norm(dim=1), length.expand(2, 3, 5), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_each_part_of_a_key_has_its_own_length(dtype):
+    torch.manual_seed(0)
+    model = STCN(dataclasses.replace(PRESETS["stcn-base-fine"], vit_depth=1)).eval()
+    encoder = model.key_encoder
+    lengths = (
+        (encoder.log_scale, 60, 5.0),
+        (encoder.log_fine_scale, 24, 7.0),
+        (encoder.log_vit_scale, 64, 3.0),
+    )
+    for log, _, length in lengths:
+        log.data.fill_(math.log(length))
+    network = folded(model, dtype)
+    frames = torch.rand(2, 3, 48, 80, dtype=next(network.parameters()).dtype)
+    with torch.no_grad():
+        key = network.encode_key(frames).key
+        assert key.shape == (2, 152, 3, 5)
+        for part, (_, channels, length) in zip(key.split([60, 24, 64, 4], dim=1), lengths, strict=False):
+            assert part.shape[1] == channels
+            assert torch.allclose(part.norm(dim=1), torch.full((2, 3, 5), length), rtol=1e-5)
+        for one in key:
+            assert torch.allclose(one[-4:], encoder.log_position.exp() * positions(3, 5), atol=1e-5)
+        network.key_encoder.vit_key.weight.mul_(1024)  # a part that is much longer does not drown the others
+        network.key_encoder.vit_key.bias.mul_(1024)
+        assert torch.allclose(network.encode_key(frames).key, key, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+def test_the_fine_part_of_a_key_sees_its_own_cell_alone():
+    torch.manual_seed(0)
+    encoder = STCN(PRESETS["stcn-tiny-fine"]).eval().key_encoder
+    f4, f16 = torch.randn(1, 24, 12, 20), torch.randn(1, 112, 3, 5)
+    changed = f4.clone()
+    changed[..., 4:8, 8:12] += 1
+    before, after = (encoder._key(x, f16, None)[0, 60:84] for x in (f4, changed))
+    differs = (before != after).any(dim=0)
+    assert differs.nonzero().tolist() == [[1, 2]]
 
 
 def test_of_two_equal_cells_the_nearer_is_read_more():

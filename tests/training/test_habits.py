@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from emavos.data import Clips
 from emavos.models import PRESETS, STCN
 from emavos.training import TrainConfig, train
 from emavos.training.sources import open_samples
-from emavos.training.start import add_positions, add_transformer
+from emavos.training.start import add_key_parts, add_positions, add_transformer
 from emavos.training.validation import validate
 from emavos.weights import load_model, save_model
 from trees import davis_tree, training_tree
@@ -268,6 +269,67 @@ def test_positions_are_added_to_the_model_that_lacks_only_them(root, old, preset
     config = TrainConfig(sampling="mixed", size=64, frames=2, batch=2, iterations=8, decay_from=8)
     with pytest.raises(ValueError, match=message):
         add_positions(STCN(PRESETS[old]), preset, open_samples(root, config), pictures=1)
+
+
+@pytest.fixture
+def miniature(monkeypatch):
+    """The presets with a transformer have one of a single block."""
+    for name in ("stcn-base-position", "stcn-base-fine"):
+        monkeypatch.setitem(PRESETS, name, dataclasses.replace(PRESETS[name], vit_depth=1))
+
+
+@pytest.mark.parametrize(
+    ("old", "preset", "parts"),
+    [
+        ("stcn-tiny-position", "stcn-tiny-fine", {"fine_key": 0.2}),
+        ("stcn-base-position", "stcn-base-fine", {"fine_key": 0.2, "vit_key": 0.2}),
+    ],
+)
+def test_parts_are_added_to_a_key_and_share_its_similarity(root, miniature, old, preset, parts):
+    torch.manual_seed(0)
+    config = TrainConfig(sampling="mixed", size=64, frames=2, batch=2, iterations=8, decay_from=8)
+    samples = open_samples(root, config)
+    model = STCN(PRESETS[old]).eval()
+    model.key_encoder.log_scale.data.fill_(math.log(12.0))
+    model.key_encoder.log_position.data.fill_(math.log(3.0))
+    if model.key_encoder.vit is not None:  # then the old key is that of the last map alone
+        model.key_encoder.vit_key.weight.data.zero_()
+        model.key_encoder.vit_key.bias.data.zero_()
+        model.key_encoder.vit_proj.weight.data.zero_()
+    grown = add_key_parts(model, preset, samples, pictures=3).eval()
+    frames = samples[5].frames[:1]
+    with torch.no_grad():
+        before, after = (x.encode_key(frames).key[0].flatten(1) for x in (model, grown))  # (Ck, P)
+
+    def similarity(one, whole):  # STCN's, without the norms, which are equal in all cells
+        return one.T @ one / len(whole) ** 0.5
+
+    own = 1 - sum(parts.values())
+    assert torch.allclose(similarity(after[:60], after), own * similarity(before[:60], before), rtol=1e-3)
+    assert torch.allclose(similarity(after[-4:], after), similarity(before[-4:], before), atol=1e-3)
+    at = 60
+    for name, share in parts.items():
+        matrix = getattr(grown.key_encoder, name).weight[:, :, 0, 0]
+        assert torch.allclose(matrix @ matrix.T, torch.eye(len(matrix)), atol=1e-4)
+        part = after[at : at + len(matrix)]
+        length = share * 12.0**2 / 64**0.5
+        assert similarity(part, after).diagonal().numpy() == pytest.approx(length, rel=1e-3)
+        at += len(matrix)
+    assert at + 4 == len(after)
+
+
+@pytest.mark.parametrize(
+    ("old", "preset", "message"),
+    [
+        ("stcn-tiny-position", "stcn-tiny-position", "parts of the key are added to a model without"),
+        ("stcn-tiny-fine", "stcn-tiny-fine", "parts of the key are added to a model without"),
+        ("stcn-tiny-unit", "stcn-tiny-fine", "differs from stcn-tiny-fine in more than parts of the key"),
+    ],
+)
+def test_parts_are_added_to_the_key_that_lacks_only_them(root, old, preset, message):
+    config = TrainConfig(sampling="mixed", size=64, frames=2, batch=2, iterations=8, decay_from=8)
+    with pytest.raises(ValueError, match=message):
+        add_key_parts(STCN(PRESETS[old]), preset, open_samples(root, config), pictures=1)
 
 
 @pytest.mark.parametrize("settings", [[], ['preset="stcn-tiny-unit"']])

@@ -203,7 +203,7 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
     from emavos.training import STAGES, start_from_imagenet
     from emavos.training.sources import open_held_out, open_samples
     from emavos.training.stages import BASE, TINY
-    from emavos.training.start import add_positions, add_transformer, grow
+    from emavos.training.start import add_key_parts, add_positions, add_transformer, grow
     from emavos.weights.load import load_model
 
     if args.stage not in STAGES:
@@ -235,6 +235,8 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
             raise ValueError(f"{config.preset} has a vision transformer and {args.init} has none; add --vit")
         if wanted.key_positions and not own.key_positions:
             return config, add_positions(model, config.preset, open_samples(args.data, config), config.seed)
+        if wanted.fine_key_channels and not own.fine_key_channels:
+            return config, add_key_parts(model, config.preset, open_samples(args.data, config), config.seed)
         if wanted.unit_keys and not own.unit_keys:
             return config, grow(model, config.preset, config.seed)
     names = [name for name, preset in PRESETS.items() if preset == model.config]

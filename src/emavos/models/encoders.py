@@ -31,6 +31,8 @@ class Features(NamedTuple):
 KEY_SCALE = 18.0  # length of unit keys before training: the best cell of a query gets about 0.4 of the weight
 POSITION_SCALE = 2.0  # amplitude of the positions in a key before training
 POSITION_CHANNELS = 4  # cosine and sine of a cell's row and column
+FINE_SHARE = 0.2  # of the squared length of a key before training, if the key has such a part
+VIT_SHARE = 0.2
 
 
 class KeyEncoder(nn.Module):
@@ -43,6 +45,10 @@ class KeyEncoder(nn.Module):
         `exp(log_position)`. Of two cells that look the same, the nearer one then gets more weight.
     vit: a vision transformer. Its tokens are added to the last map of the trunk, before the attention, and to
         the key.
+    fine_key_channels: channels of the key for the trunk's map at stride 4, averaged over each cell. They come
+        after those of the last map, which has lost colour and texture. 0: none.
+    vit_key_channels: channels of the key for the transformer alone, after these. 0: its part is added to that
+        of the last map. Each part has a learned length of its own, so none can drown another.
     """
 
     def __init__(
@@ -55,22 +61,30 @@ class KeyEncoder(nn.Module):
         unit_keys: bool = False,
         key_positions: bool = False,
         vit: DinoV2 | None = None,
+        fine_key_channels: int = 0,
+        vit_key_channels: int = 0,
     ) -> None:
         super().__init__()
         self.trunk = trunk
         self.attention = attention
         if key_positions:
             key_channels -= POSITION_CHANNELS
+        key_channels -= fine_key_channels + vit_key_channels
         self.key_proj = nn.Conv2d(trunk.channels[2], key_channels, 3, padding=1)
         self.context_proj = Conv2d(trunk.channels[2], context_channels, 3, padding=1)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(KEY_SCALE))) if unit_keys else None
+        fine, seen = FINE_SHARE * bool(fine_key_channels), VIT_SHARE * bool(vit_key_channels)
+        self.log_scale = _log_length(1 - fine - seen) if unit_keys else None
+        self.log_fine_scale = _log_length(fine) if fine_key_channels else None
+        self.log_vit_scale = _log_length(seen) if vit_key_channels else None
+        if fine_key_channels:
+            self.fine_key = nn.Conv2d(trunk.channels[0], fine_key_channels, 1)
         self.log_position = nn.Parameter(torch.tensor(math.log(POSITION_SCALE))) if key_positions else None
         # STCN, section 3.3: with an orthogonal start, keys spread over the space of the L2 similarity
         nn.init.orthogonal_(self.key_proj.weight)
         self.vit = vit
         if vit is not None:
             self.vit_proj = nn.Conv2d(vit.channels, trunk.channels[2], 1)
-            self.vit_key = nn.Conv2d(vit.channels, key_channels, 1)
+            self.vit_key = nn.Conv2d(vit.channels, vit_key_channels or key_channels, 1)
             nn.init.zeros_(self.vit_proj.weight)
             assert self.vit_proj.bias is not None
             nn.init.zeros_(self.vit_proj.bias)
@@ -78,25 +92,49 @@ class KeyEncoder(nn.Module):
 
     def forward(self, frames: Tensor) -> Features:
         f4, f8, f16 = self.trunk(frames)
-        if self.vit is None:
-            f16 = self.attention(f16)
-            key = _wide(self.key_proj, f16)
-        else:
-            tokens = self.vit(_centred(frames))
-            f16 = self.attention(f16 + self.vit_proj(tokens))
-            key = _wide(self.key_proj, f16) + _wide(self.vit_key, tokens)
-        return Features(self._key(key), self.context_proj(f16), f16, f8, f4)
+        tokens = None if self.vit is None else self.vit(_centred(frames))
+        f16 = self.attention(f16 if tokens is None else f16 + self.vit_proj(tokens))
+        return Features(self._key(f4, f16, tokens), self.context_proj(f16), f16, f8, f4)
 
-    def _key(self, key: Tensor) -> Tensor:
-        """The key (B, Ck, h, w) from the output of its projection."""
-        if self.log_scale is not None:
-            length = key.norm(dim=1, keepdim=True).clamp_min(1e-12)  # (B, 1, h, w)
-            length = length + (length - length)  # infinity becomes NaN, or the key would be 0 without error
-            key = key / length * self.log_scale.to(key.dtype).exp()
+    def _key(self, f4: Tensor, f16: Tensor, tokens: Tensor | None) -> Tensor:
+        """The key (B, Ck, h, w), of up to four parts: last map, stride 4, transformer and position."""
+        key = _wide(self.key_proj, f16)
+        seen = None if tokens is None else _wide(self.vit_key, tokens)
+        if seen is not None and self.log_vit_scale is None:
+            key = key + seen
+        parts = [_of_length(key, self.log_scale)]
+        if self.log_fine_scale is not None:
+            parts.append(_of_length(_wide(self.fine_key, self.fine_map(f4)), self.log_fine_scale))
+        if seen is not None and self.log_vit_scale is not None:
+            parts.append(_of_length(seen, self.log_vit_scale))
         if self.log_position is not None:
-            places = positions(key.shape[2], key.shape[3], key.device) * self.log_position.exp()  # (4, h, w)
-            key = torch.cat([key, places.to(key.dtype).expand(len(key), -1, -1, -1)], dim=1)
+            parts.append(self._places(key))
+        return torch.cat(parts, dim=1)
+
+    @staticmethod
+    def fine_map(f4: Tensor) -> Tensor:
+        """The trunk's map at stride 4, averaged over each cell: (B, C4, h, w)."""
+        return functional.avg_pool2d(f4, 4)
+
+    def _places(self, key: Tensor) -> Tensor:
+        """The positions of the cells of a key (B, C, h, w), times their amplitude: (B, 4, h, w)."""
+        assert self.log_position is not None
+        places = positions(key.shape[2], key.shape[3], key.device) * self.log_position.exp()  # (4, h, w)
+        return places.to(key.dtype).expand(len(key), -1, -1, -1)
+
+
+def _log_length(share: float) -> nn.Parameter:
+    """The logarithm of the length of a part with this share of the squared length of a key."""
+    return nn.Parameter(torch.tensor(math.log(KEY_SCALE) + math.log(share) / 2))
+
+
+def _of_length(key: Tensor, log_scale: Tensor | None) -> Tensor:
+    """A key (B, C, h, w) of length `exp(log_scale)` in every cell; None: as it is."""
+    if log_scale is None:
         return key
+    length = key.norm(dim=1, keepdim=True).clamp_min(1e-12)  # (B, 1, h, w)
+    length = length + (length - length)  # infinity becomes NaN, or the key would be 0 without error
+    return key / length * log_scale.to(key.dtype).exp()
 
 
 def positions(height: int, width: int, device: torch.device | None = None) -> Tensor:

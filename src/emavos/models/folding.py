@@ -27,7 +27,8 @@ def folded(model: STCN, dtype: torch.dtype | None = None) -> STCN:
         return model
     network = copy.deepcopy(model).eval().to(torch.promote_types(dtype, torch.float32))
     encoder = network.key_encoder
-    kept = {id(encoder.log_scale), id(encoder.log_position)}  # rounded, they would change all similarities
+    lengths = encoder.log_scale, encoder.log_fine_scale, encoder.log_vit_scale, encoder.log_position
+    kept = {id(x) for x in lengths}  # rounded, they would change all similarities
     for trunk in (network.key_encoder.trunk, network.value_encoder.trunk):
         if isinstance(trunk, EfficientNetLiteTrunk):
             trunk.fold(dtype)

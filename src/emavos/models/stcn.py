@@ -45,6 +45,8 @@ class STCNConfig:
     vit_depth: int = 8  # blocks of the transformer to keep; the tokens of block 8 match objects best
     unit_keys: bool = False  # keys of unit length times a learned scale, instead of the bare projection
     key_positions: bool = False  # the last four channels of a key say where in the frame its cell is
+    fine_key_channels: int = 0  # channels of a key for the trunk's map at stride 4
+    vit_key_channels: int = 0  # channels of a key for the transformer alone; 0: added to those of the trunk
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -66,10 +68,16 @@ class STCNConfig:
         for name in ("unit_keys", "key_positions"):
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"{name} is true or false, not {getattr(self, name)!r}")
-        if self.key_positions and self.key_channels <= POSITION_CHANNELS:
-            raise ValueError(
-                f"key_channels is {POSITION_CHANNELS + 1} or more with key_positions, not {self.key_channels}"
-            )
+        parts = {name: getattr(self, name) for name in ("fine_key_channels", "vit_key_channels")}
+        for name, value in parts.items():
+            if type(value) is not int or value < 0:
+                raise ValueError(f"{name} is a whole number from 0, not {value!r}")
+            if value and not self.unit_keys:
+                raise ValueError(f"{name} needs unit_keys")
+        if self.vit_key_channels and self.vit == "none":
+            raise ValueError("vit_key_channels needs a transformer; set vit")
+        if self.key_channels <= (taken := sum(parts.values()) + POSITION_CHANNELS * self.key_positions):
+            raise ValueError(f"key_channels is {taken + 1} or more with these parts, not {self.key_channels}")
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> STCNConfig:
@@ -113,6 +121,8 @@ _TINY_ATTENTION: Mapping[str, tuple[Attention, Attention]] = {  # of keys, of va
     "stcn-tiny-external-key": ("external", "none"),
     "stcn-tiny-external-value": ("none", "external"),
 }
+_NEAR = dataclasses.replace(_BOTH, unit_keys=True, key_positions=True)
+
 PRESETS: Mapping[str, STCNConfig] = {
     "stcn": STCNConfig(),
     "stcn-self-key": STCNConfig(key_attention="self"),
@@ -126,9 +136,13 @@ PRESETS: Mapping[str, STCNConfig] = {
         for name, (key, value) in _TINY_ATTENTION.items()
     },
     "stcn-tiny-unit": dataclasses.replace(_BOTH, unit_keys=True),
-    "stcn-tiny-position": dataclasses.replace(_BOTH, unit_keys=True, key_positions=True),
+    "stcn-tiny-position": _NEAR,
+    "stcn-tiny-fine": dataclasses.replace(_NEAR, key_channels=88, fine_key_channels=24),
     "stcn-base": dataclasses.replace(_BOTH, unit_keys=True, vit="dinov2-s"),
-    "stcn-base-position": dataclasses.replace(_BOTH, unit_keys=True, key_positions=True, vit="dinov2-s"),
+    "stcn-base-position": dataclasses.replace(_NEAR, vit="dinov2-s"),
+    "stcn-base-fine": dataclasses.replace(
+        _NEAR, vit="dinov2-s", key_channels=152, fine_key_channels=24, vit_key_channels=64
+    ),
 }
 
 
@@ -157,6 +171,8 @@ class STCN(nn.Module):
             unit_keys=config.unit_keys,
             key_positions=config.key_positions,
             vit=None if config.vit == "none" else DinoV2(config.vit_depth),
+            fine_key_channels=config.fine_key_channels,
+            vit_key_channels=config.vit_key_channels,
         )
         self.value_encoder = ValueEncoder(
             value_trunk,

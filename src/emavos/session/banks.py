@@ -12,7 +12,8 @@ from emavos.memory import Kind, MemoryBank, MemoryPolicy
 from emavos.memory.bank import Mark
 
 _LOOKED_AT = 256  # cells of a frame compared with the memory, about
-_UNLIKE = 0.2  # a cell resembles no other from this squared distance on, over its own squared length
+UNLIKE = 0.2  # a cell resembles no other from this squared distance on, over its own squared length
+UNLIKE_FINE = 0.26  # the same for keys with a part of stride 4 (docs/experiments.md, scene cuts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,15 +96,16 @@ class Banks:
             return readout
         return torch.stack([readout[grouped.index(id)] for id in self.ids])
 
-    def unmatched(self, key: Tensor) -> Tensor:
+    def unmatched(self, key: Tensor, unlike: float = UNLIKE) -> Tensor:
         """Share of a frame's cells that resemble no cell of the memory, a tensor without dimensions.
 
         key: (Ck, h, w) of the frame. Every few cells are looked at, 256 or a few more in all.
+        unlike: squared distance from which a cell resembles no other, over its own squared length.
         """
         cells = key.flatten(1)
         some = cells[:, :: max(cells.shape[1] // _LOOKED_AT, 1)]  # (Ck, P)
         near = torch.stack([group.bank.nearest(some) for group in self.groups]).amin(dim=0)
-        return (near > _UNLIKE * some.square().sum(dim=0)).float().mean()
+        return (near > unlike * some.square().sum(dim=0)).float().mean()
 
     @property
     def reference_index(self) -> int:

@@ -106,6 +106,7 @@ TINY: Mapping[str, TrainConfig] = {
     "tiny-4": _UNIT,
     "tiny-5": replace(_UNIT, iterations=350, **_LAST, seed=4),
     "tiny-6": replace(_UNIT, preset="stcn-tiny-position", iterations=350, **_LAST, seed=5),
+    "tiny-7": replace(_UNIT, preset="stcn-tiny-fine", iterations=350, **_LAST, seed=6),
 }
 
 _BASE = replace(
@@ -120,6 +121,7 @@ BASE: Mapping[str, TrainConfig] = {
     "base-1": _BASE,
     "base-2": replace(_BASE, preset="stcn-base-position", warmup=15, ema=0.99, seed=12),
     "base-3": replace(_BASE, preset="stcn-base-position", iterations=210, **_LAST, seed=13),
+    "base-4": replace(_BASE, preset="stcn-base-fine", iterations=350, **_LAST, seed=14),
 }
 
 # Cheng et al., NeurIPS 2021, whose recipe Kim and Hong keep. Each stage continues the last: 0, 1, 2 or 0, 3.
@@ -178,7 +180,7 @@ PAPER: Mapping[str, TrainConfig] = {
 
 OWN: Mapping[str, TrainConfig] = {
     "finetune": TrainConfig(  # from a trained model, on a few annotated clips
-        preset="stcn-tiny-position",  # that of the default model
+        preset="stcn-tiny-fine",  # that of the default model
         sources=("own",),
         sampling="videos",
         real=0.5,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from emavos.data import Sample
 from emavos.machine import how_to_install
 from emavos.models import PRESETS, STCN
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
+from emavos.models.encoders import FINE_SHARE, KEY_SCALE, VIT_SHARE
 from emavos.weights.convert import load_dinov2, load_efficientnet_lite, load_resnet
 
 
@@ -134,28 +136,81 @@ def add_positions(
     return grown
 
 
-def project_keys(model: STCN, frames: Iterable[Tensor]) -> None:
-    """Initialise the key projection of a model's transformer with the principal components of its tokens.
+def add_key_parts(
+    model: STCN, preset: str, samples: Dataset[Sample], seed: int = 0, pictures: int = 100
+) -> STCN:
+    """A model of a preset with parts of the key that `model` lacks, otherwise started from `model`.
 
-    model: model with a vision transformer, changed in place.
+    model: model to copy weights from.
+    preset: name of a preset with `fine_key_channels`, `vit_key_channels` or both.
+    samples: samples to start the new parts from, see `project_keys`.
+    seed: seed of the weights that `model` does not have.
+    pictures: number of samples to use.
+
+    The part of the last map keeps its projection. All parts grow with the number of channels, since
+    similarities are divided by its square root. Raises ValueError if the configs differ in something else.
+    """
+    grown = grow(model, preset, seed)
+    mine, wanted = model.config, grown.config
+    parts = {name: getattr(wanted, name) for name in ("fine_key_channels", "vit_key_channels")}
+    if not any(parts.values()) or mine.fine_key_channels or mine.vit_key_channels:
+        raise ValueError(
+            f"parts of the key are added to a model without, for a preset with them, not {preset}"
+        )
+    if replace(mine, key_channels=wanted.key_channels, **parts) != wanted:
+        raise ValueError(f"the model differs from {preset} in more than parts of the key")
+    old, new = model.key_encoder, grown.key_encoder
+    if old.key_proj.weight.shape != new.key_proj.weight.shape:
+        raise ValueError(
+            f"the model's key_channels leave another size to the last map than those of {preset}"
+        )
+    project_keys(grown, (samples[i].frames[:1] for i in range(pictures)))
+    longer = math.log(wanted.key_channels / mine.key_channels) / 4
+    assert old.log_scale is not None
+    with torch.no_grad():
+        before = old.log_scale - math.log(KEY_SCALE) + longer  # beyond the length of a new model
+        for length in (new.log_fine_scale, new.log_vit_scale):
+            if length is not None:
+                length.add_(before)
+        assert new.log_scale is not None
+        rest = 1 - FINE_SHARE * bool(wanted.fine_key_channels) - VIT_SHARE * bool(wanted.vit_key_channels)
+        new.log_scale.copy_(old.log_scale + longer + math.log(rest) / 2)
+        if new.log_position is not None:
+            new.log_position.add_(longer)
+    return grown
+
+
+def project_keys(model: STCN, frames: Iterable[Tensor]) -> None:
+    """Initialise the key's projections of the transformer and of stride 4 with the principal components.
+
+    model: model with a vision transformer or a part of the key for stride 4, changed in place.
     frames: tensors (B, 3, H, W), normalised; a hundred pictures are enough.
 
-    The convolutional part of the key starts at zero and is learned.
+    If the last map's part of the key is added to the transformer's, it starts at zero and is learned.
     """
-    encoder = model.key_encoder
-    if encoder.vit is None:
+    encoder, frames = model.key_encoder, list(frames)
+    if encoder.vit is None and encoder.log_fine_scale is None:
         raise ValueError("the model has no vision transformer whose tokens could be projected")
     with torch.no_grad():
-        tokens = torch.cat([encoder.vit(x).transpose(0, 1).flatten(1).T for x in frames])  # (n, C)
-        mean = tokens.mean(dim=0)
-        directions = torch.linalg.eigh((tokens - mean).T @ (tokens - mean)).eigenvectors  # by rising variance
-        matrix = directions.flip(1).T[: encoder.vit_key.out_channels]  # (Ck, C)
-        encoder.vit_key.weight.copy_(matrix[:, :, None, None])
-        assert encoder.vit_key.bias is not None
-        encoder.vit_key.bias.copy_(-matrix @ mean)
-        encoder.key_proj.weight.zero_()
-        assert encoder.key_proj.bias is not None
-        encoder.key_proj.bias.zero_()
+        if encoder.vit is not None:
+            _project(encoder.vit_key, (encoder.vit(x) for x in frames))
+        if encoder.log_fine_scale is not None:
+            _project(encoder.fine_key, (encoder.fine_map(encoder.trunk(x)[0]) for x in frames))
+        if encoder.vit is not None and encoder.log_vit_scale is None:
+            encoder.key_proj.weight.zero_()
+            assert encoder.key_proj.bias is not None
+            encoder.key_proj.bias.zero_()
+
+
+def _project(projection: nn.Conv2d, maps: Iterable[Tensor]) -> None:
+    """Make a projection (Ck, C, 1, 1) that of the principal components of maps (B, C, h, w)."""
+    cells = torch.cat([x.transpose(0, 1).flatten(1).T for x in maps])  # (n, C)
+    mean = cells.mean(dim=0)
+    directions = torch.linalg.eigh((cells - mean).T @ (cells - mean)).eigenvectors  # by rising variance
+    matrix = directions.flip(1).T[: projection.out_channels]  # (Ck, C)
+    projection.weight.copy_(matrix[:, :, None, None])
+    assert projection.bias is not None
+    projection.bias.copy_(-matrix @ mean)
 
 
 def _lite_weights() -> str:

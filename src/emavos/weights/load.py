@@ -41,7 +41,7 @@ class KnownModel:
 KNOWN: Mapping[str, KnownModel] = {
     "tiny": KnownModel(
         Path(__file__).parent / "tiny",
-        "5d49326f590a7e15d394c49a3878b50f20416c10a0eef3e135d4373df4951603",
+        "042c5cd50c0cb0f03f975d0ba70f30672f9d2ead6688ebfffefdb58922e2813f",
         "fff474a70144e0ed966a2e72fe838dafb690b2c176592c9f690e4760d30a1fcf",
     ),
     "base": KnownModel(
