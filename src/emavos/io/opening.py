@@ -100,17 +100,17 @@ def _open(
             return CameraSource(source.removeprefix("camera:"))
         if isinstance(source, str) and source.lower().startswith(("rtsp://", "rtsps://")):
             return StreamSource(source)
-        if is_address(source):
-            raise ValueError(
-                f"{without_secrets(os.fspath(source))} is not on this machine; copy it first, with "
-                "emavos.io.fetch(address, folder) or --remote"
-            )
         if not os.fspath(source):
             raise ValueError("the path of the frames is empty; name a folder of images or a video file")
         path = Path(source)
         if path.is_dir():
             return open_folder(path, but, window)
         if not path.exists():
+            if is_address(source):
+                raise ValueError(
+                    f"{without_secrets(os.fspath(source))} is not on this machine; copy it first, with "
+                    "emavos.io.fetch(address, folder) or --remote"
+                )
             if is_pattern(path):
                 return _of_files(natural_order(matching(path)), path.parent, but, window)
             raise _nothing_there(path)
