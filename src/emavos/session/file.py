@@ -69,6 +69,10 @@ def write_state(path: str | os.PathLike[str], state: SessionState, model: STCN) 
     write_tensors(path, tensors, {"session": json.dumps(facts)})
 
 
+class _OtherModelError(Exception):
+    """A session was saved with another model, so that its banks may have other sizes."""
+
+
 def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> SessionState:
     """Read a saved session. See `Session.load`."""
     device = next(network.parameters()).device
@@ -83,6 +87,8 @@ def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> Sess
             raise ValueError(f"its format is {facts['format']}; this version reads {_FORMAT}")
         settings = _settings({**facts["settings"], "cuts": facts.get("cuts", "ignore")}, network)
         _check_facts(facts)
+        if facts["weights"] != weights_sha256(model) or facts["settings"] != settings.facts():
+            raise _OtherModelError
         groups = []
         for number, group in enumerate(facts["groups"]):
             prefix = f"{number}."
@@ -102,16 +108,15 @@ def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> Sess
             {int(id): float(edge) for id, edge in facts.get("edges", {}).items()},
             {int(id): int(frames) for id, frames in facts.get("absent", {}).items()},
         )
-        weights, was = facts["weights"], facts["settings"]
+    except _OtherModelError:
+        raise ValueError(
+            f"{os.fspath(path)} was saved with another model, another dtype, or compiled differently; pass "
+            "the model and network it was saved with"
+        ) from None
     except KeyError as error:
         raise ValueError(f"{os.fspath(path)} is no saved session, or is damaged: it lacks {error}") from error
     except (SafetensorError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)} is no saved session, or is damaged: {error}") from error
-    if weights != weights_sha256(model) or was != settings.facts():
-        raise ValueError(
-            f"{os.fspath(path)} was saved with another model, another dtype, or compiled differently; pass "
-            "the model and network it was saved with"
-        )
     return state
 
 
