@@ -64,9 +64,7 @@ def test_a_bank_reads_by_the_backend_of_its_policy(monkeypatch):
 
 def test_asking_for_it_where_it_cannot_run_says_why(monkeypatch):
     query, keys, values = draw(3, 9)
-    with pytest.raises(
-        RuntimeError, match=r"native readout cannot run: keys is torch.float64; only float32"
-    ):
+    with pytest.raises(RuntimeError, match=r"native readout cannot run: keys is torch.float64; only float32"):
         topk_readout(query, keys.double(), values, backend="native")
     with pytest.raises(RuntimeError, match="it has no gradient and query requires one"):
         topk_readout(query.clone().requires_grad_(), keys, values, backend="native")
