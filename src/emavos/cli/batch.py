@@ -139,8 +139,8 @@ def _prepare_ray() -> None:
     Ray logs each step, and a paragraph for each worker that dies; the outcomes already report these. If Ray
     is started here, it requires a token, so that no other user of the machine can run code in it. The token
     is made for this run: Ray's own, in ~/.ray/auth_token, may be read by every user who can enter the folder.
-    And Ray then listens at 127.0.0.1 only: on Linux, Ray replaces that address by the machine's, and listens
-    at all of them, unless it is told to be of one machine, as it is on macOS and Windows.
+    Ray then listens at 127.0.0.1 only. On Linux, Ray would replace that address by the machine's and listen
+    on all of them. An environment variable makes Ray keep it, as on macOS and Windows.
     """
     if not os.environ.get("RAY_ADDRESS"):
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

@@ -18,7 +18,7 @@ def track_ways(
     predictor: Predictor,
     direction: Direction,
     frames: range,
-    told: Callable[[int], None] = lambda steps: None,
+    progress: Callable[[int], None] = lambda steps: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[int]:
     """Track in another direction than forward; yields the index of each frame once its mask is written.
@@ -29,7 +29,7 @@ def track_ways(
     project: the project; its masks of these frames are replaced.
     direction: "backward" replaces only the masks before the first given one; "both" those of all frames.
     frames: the frames to track, in steps of one.
-    told: called with the number of steps so far, out of `steps_of`.
+    progress: called with the number of steps so far, out of `steps_of`.
     stopping: whether to stop.
 
     Raises ValueError if no mask was given in these frames, an object was erased on one of them, or there is
@@ -39,7 +39,7 @@ def track_ways(
     project.check_settings(predictor)
     masks = {index - frames.start: project.given_objects(index) for index in given}
     most = steps_of(project, direction, frames)  # masks of later frames are read once more
-    reel = _Reel(project, frames, lambda read: told(min(read, most)), stopping)
+    reel = _Reel(project, frames, lambda read: progress(min(read, most)), stopping)
     until = given[0] if direction == "backward" else frames.stop
     begun = False
     try:
@@ -87,10 +87,10 @@ class _Reel(Sequence[Pixels]):
     """Frames of a project, which count how often they are read."""
 
     def __init__(
-        self, project: Project, frames: range, told: Callable[[int], None], stopping: Callable[[], bool]
+        self, project: Project, frames: range, progress: Callable[[int], None], stopping: Callable[[], bool]
     ) -> None:
         self._project, self._frames = project, frames
-        self._told, self._stopping = told, stopping
+        self._progress, self._stopping = progress, stopping
         self._read = 0
 
     def __len__(self) -> int:
@@ -99,6 +99,6 @@ class _Reel(Sequence[Pixels]):
     def __getitem__(self, index: Any) -> Any:
         if self._stopping():
             raise _Stopped
-        self._told(self._read)
+        self._progress(self._read)
         self._read += 1
         return self._project.frame(self._frames[index])
