@@ -8,6 +8,7 @@ from PIL import Image
 
 import readout
 from emavos.memory import topk_readout
+from emavos.weights import load_model
 
 
 def test_the_cost_of_a_readout_is_printed_written_and_drawn(tmp_path, capsys):
@@ -57,7 +58,9 @@ def test_a_readout_is_measured_on_the_keys_of_a_clip_too(monkeypatch):
     row = readout.measure(2, 1, 4, keys_of="clip", repeats=1)
     assert row["difference"] <= 1e-3  # similarities are differences of large numbers
     keys, query = readout.clip_keys(2)
-    assert (keys.shape, query.shape) == ((2 * readout.CELLS, 64), (64, readout.CELLS))
+    channels = load_model().config.key_channels
+    assert keys.shape == (2 * readout.CELLS, channels)
+    assert query.shape == (channels, readout.CELLS)
     assert 0 < (keys[: readout.CELLS] - keys[readout.CELLS :]).std() < 0.2
     with pytest.raises(SystemExit):
         readout.main(["--keys", "clip", "--cells", "40"])
