@@ -223,7 +223,8 @@ def test_the_last_channels_of_a_key_are_the_positions_times_their_amplitude(dtyp
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_each_part_of_a_key_has_its_own_length(dtype):
     torch.manual_seed(0)
-    model = STCN(dataclasses.replace(PRESETS["stcn-base-fine"], vit_depth=1)).eval()
+    four = {"vit_depth": 1, "key_channels": 152, "fine_key_channels": 24}
+    model = STCN(dataclasses.replace(PRESETS["stcn-base-parts"], **four)).eval()
     encoder = model.key_encoder
     lengths = (
         (encoder.log_scale, 60, 5.0),

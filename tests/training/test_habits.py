@@ -19,7 +19,7 @@ from emavos.data import Clips
 from emavos.models import PRESETS, STCN
 from emavos.training import TrainConfig, train
 from emavos.training.sources import open_samples
-from emavos.training.start import add_key_parts, add_positions, add_transformer
+from emavos.training.start import add_key_parts, add_positions, add_transformer, mean_of_weights
 from emavos.training.validation import validate
 from emavos.weights import load_model, save_model
 from trees import davis_tree, training_tree
@@ -271,10 +271,21 @@ def test_positions_are_added_to_the_model_that_lacks_only_them(root, old, preset
         add_positions(STCN(PRESETS[old]), preset, open_samples(root, config), pictures=1)
 
 
+def test_weights_of_models_of_one_config_have_a_mean():
+    models = [STCN(PRESETS["stcn-tiny-position"]) for _ in range(2)]
+    mean = mean_of_weights(models).state_dict()
+    for name, x in models[0].state_dict().items():
+        torch.testing.assert_close(2 * mean[name], x + models[1].state_dict()[name], msg=name)
+    with pytest.raises(ValueError, match="of one config"):
+        mean_of_weights([models[0], STCN(PRESETS["stcn-tiny"])])
+    with pytest.raises(ValueError, match="not none"):
+        mean_of_weights([])
+
+
 @pytest.fixture
 def miniature(monkeypatch):
     """The presets with a transformer have one of a single block."""
-    for name in ("stcn-base-position", "stcn-base-fine"):
+    for name in ("stcn-base-position", "stcn-base-parts"):
         monkeypatch.setitem(PRESETS, name, dataclasses.replace(PRESETS[name], vit_depth=1))
 
 
@@ -282,7 +293,7 @@ def miniature(monkeypatch):
     ("old", "preset", "parts"),
     [
         ("stcn-tiny-position", "stcn-tiny-fine", {"fine_key": 0.2}),
-        ("stcn-base-position", "stcn-base-fine", {"fine_key": 0.2, "vit_key": 0.2}),
+        ("stcn-base-position", "stcn-base-parts", {"vit_key": 0.3}),
     ],
 )
 def test_parts_are_added_to_a_key_and_share_its_similarity(root, miniature, old, preset, parts):

@@ -32,7 +32,7 @@ KEY_SCALE = 18.0  # length of unit keys before training: the best cell of a quer
 POSITION_SCALE = 2.0  # amplitude of the positions in a key before training
 POSITION_CHANNELS = 4  # cosine and sine of a cell's row and column
 FINE_SHARE = 0.2  # of the squared length of a key before training, if the key has such a part
-VIT_SHARE = 0.2
+VIT_SHARE = 0.3  # the same of the transformer's part
 
 
 class KeyEncoder(nn.Module):

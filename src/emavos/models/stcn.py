@@ -140,9 +140,7 @@ PRESETS: Mapping[str, STCNConfig] = {
     "stcn-tiny-fine": dataclasses.replace(_NEAR, key_channels=88, fine_key_channels=24),
     "stcn-base": dataclasses.replace(_BOTH, unit_keys=True, vit="dinov2-s"),
     "stcn-base-position": dataclasses.replace(_NEAR, vit="dinov2-s"),
-    "stcn-base-fine": dataclasses.replace(
-        _NEAR, vit="dinov2-s", key_channels=152, fine_key_channels=24, vit_key_channels=64
-    ),
+    "stcn-base-parts": dataclasses.replace(_NEAR, vit="dinov2-s", key_channels=128, vit_key_channels=64),
 }
 
 

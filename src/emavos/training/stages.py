@@ -121,7 +121,7 @@ BASE: Mapping[str, TrainConfig] = {
     "base-1": _BASE,
     "base-2": replace(_BASE, preset="stcn-base-position", warmup=15, ema=0.99, seed=12),
     "base-3": replace(_BASE, preset="stcn-base-position", iterations=210, **_LAST, seed=13),
-    "base-4": replace(_BASE, preset="stcn-base-fine", iterations=350, **_LAST, seed=14),
+    "base-4": replace(_BASE, preset="stcn-base-parts", iterations=350, **_LAST, seed=14),
 }
 
 # Cheng et al., NeurIPS 2021, whose recipe Kim and Hong keep. Each stage continues the last: 0, 1, 2 or 0, 3.

@@ -180,6 +180,28 @@ def add_key_parts(
     return grown
 
 
+def mean_of_weights(models: Sequence[STCN]) -> STCN:
+    """A new model whose weights are the means of those of `models`, which have one config.
+
+    Runs that start from the same weights may be averaged (model soups: Wortsman et al., ICML 2022). Raises
+    ValueError if there are no models, or if their configs differ.
+    """
+    if not models:
+        raise ValueError("models has one model or more, not none")
+    for model in models[1:]:
+        if model.config != models[0].config:
+            raise ValueError(f"models of one config have a mean, not {models[0].config} and {model.config}")
+    mean = STCN(models[0].config)
+    states = [model.state_dict() for model in models]
+    mean.load_state_dict(
+        {
+            name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(x.dtype)
+            for name, x in states[0].items()
+        }
+    )
+    return mean
+
+
 def project_keys(model: STCN, frames: Iterable[Tensor]) -> None:
     """Initialise the key's projections of the transformer and of stride 4 with the principal components.
 
