@@ -106,7 +106,14 @@ TINY: Mapping[str, TrainConfig] = {
     "tiny-4": _UNIT,
     "tiny-5": replace(_UNIT, iterations=350, **_LAST, seed=4),
     "tiny-6": replace(_UNIT, preset="stcn-tiny-position", iterations=350, **_LAST, seed=5),
-    "tiny-7": replace(_UNIT, preset="stcn-tiny-fine", iterations=350, **_LAST, seed=6),
+    "tiny-7": replace(  # the click head reads the maps of the frozen trunk
+        _UNIT,
+        preset="stcn-tiny-fine",
+        iterations=600,
+        **_LAST,
+        frozen=("key_encoder.trunk.", "key_encoder.attention.", *_FIRST_BLOCKS),
+        seed=41,
+    ),
 }
 
 _BASE = replace(
@@ -121,7 +128,7 @@ BASE: Mapping[str, TrainConfig] = {
     "base-1": _BASE,
     "base-2": replace(_BASE, preset="stcn-base-position", warmup=15, ema=0.99, seed=12),
     "base-3": replace(_BASE, preset="stcn-base-position", iterations=210, **_LAST, seed=13),
-    "base-4": replace(_BASE, preset="stcn-base-parts", iterations=350, **_LAST, seed=14),
+    "base-4": replace(_BASE, preset="stcn-base-parts", iterations=380, **_LAST, seed=43),
 }
 
 # Cheng et al., NeurIPS 2021, whose recipe Kim and Hong keep. Each stage continues the last: 0, 1, 2 or 0, 3.

@@ -41,7 +41,7 @@ class KnownModel:
 KNOWN: Mapping[str, KnownModel] = {
     "tiny": KnownModel(
         Path(__file__).parent / "tiny",
-        "042c5cd50c0cb0f03f975d0ba70f30672f9d2ead6688ebfffefdb58922e2813f",
+        "ff80347b0a1be22c902ff0ccaea3c571244a29cc5445cfd1bbd9b6371f33802f",
         "fff474a70144e0ed966a2e72fe838dafb690b2c176592c9f690e4760d30a1fcf",
     ),
     "base": KnownModel(
