@@ -15,6 +15,7 @@ from emavos.models import compiled, folded
 from emavos.settings import differences
 from emavos.ui.importing import import_video
 from emavos.ui.project import Project
+from emavos.ui.tracking import track_forward
 from emavos.weights import load_model
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3), dtype=np.uint8)
@@ -55,9 +56,9 @@ def test_all_that_goes_on_refuses_a_predictor_of_other_settings(model, tmp_path,
     list(import_video(tmp_path / "project", open_frames([*FRAMES]), "clip"))
     project = Project.open(tmp_path / "project")
     project.give(0, MASK)
-    list(project.track(begun, until=2))
+    list(track_forward(project, begun, until=2))
     with pytest.raises(ValueError, match="this project was begun with"):
-        next(project.track(other))
+        next(track_forward(project, other))
 
 
 def test_a_saved_session_brings_its_settings_and_refuses_another_arithmetic(model, tmp_path):

@@ -17,6 +17,7 @@ from emavos.io import open_frames, write_mask, write_video
 from emavos.ui import Desk, Project
 from emavos.ui.importing import import_video
 from emavos.ui.temporary import Temporary, sweep_temporary
+from emavos.ui.tracking import track_forward
 
 
 def test_a_folder_with_files_of_the_user_is_refused_and_left_as_it_is(tmp_path, predictor, video):
@@ -295,7 +296,7 @@ def test_a_project_on_a_read_only_disk_is_shown_and_refuses_edits_by_name(
         lambda: desk.remove(1),
         desk.undo,
         lambda: desk.save_draft(3, clip[1][3]),
-        lambda: [*shown.track(predictor)],
+        lambda: [*track_forward(shown, predictor)],
     ):
         with pytest.raises(OSError, match="Read-only file system") as told:
             edit()

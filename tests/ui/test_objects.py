@@ -13,6 +13,7 @@ from PIL import Image
 from emavos.bridges import CocoWriter
 from emavos.ui import Desk, Project
 from emavos.ui.downloads import DOWNLOADS
+from emavos.ui.tracking import track_forward
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_every_download_is_written_from_a_frame_with_a_given_mask(given, tmp_pat
 
 
 def test_mattes_of_tracked_frames_have_soft_edges(given, predictor, tmp_path):
-    list(given.track(predictor, 2))
+    list(track_forward(given, predictor, 2))
     hard, soft = given.matte(0), given.matte(1)
     assert {*np.unique(hard)} == {0, 1}
     assert ((soft > 0.02) & (soft < 0.98)).any()

@@ -9,11 +9,11 @@ import pytest
 
 from emavos import Predictor
 from emavos.io import open_frames
-from emavos.ui import Project
-from emavos.ui import project as module
+from emavos.ui import Project, tracking
 from emavos.ui.downloads import write_masks
 from emavos.ui.importing import import_video
 from emavos.ui.states import States
+from emavos.ui.tracking import track_forward
 
 
 def masks(project):
@@ -27,7 +27,7 @@ def expected(project, predictor, given):
 
 def test_tracking_is_what_the_predictor_gives(project, predictor, clip):
     assert project.give(0, clip[1][0]) == (1, 2)
-    assert list(project.track(predictor)) == [*range(8)]
+    assert list(track_forward(project, predictor)) == [*range(8)]
     np.testing.assert_array_equal(masks(project), expected(project, predictor, clip[1][0]))
     assert project.reached == 8
     assert all(0 <= x <= 1 for sure in project.confidence.values() for x in sure.values())
@@ -35,15 +35,15 @@ def test_tracking_is_what_the_predictor_gives(project, predictor, clip):
 
 
 def test_a_frame_that_is_mended_changes_those_after_it_alone(project, predictor, clip, monkeypatch):
-    monkeypatch.setattr(module, "_STATE_EVERY", 2)
+    monkeypatch.setattr(tracking, "_STATE_EVERY", 2)
     project.give(0, clip[1][0])
-    list(project.track(predictor))
+    list(track_forward(project, predictor))
     before = masks(project)
     mended = before[5].copy()
     mended[60:80, 100:130] = 1
     assert project.give(5, mended) == tuple(sorted({1, *np.unique(before[5][60:80, 100:130])} - {0}))
     assert [project.kind(i) for i in (4, 5, 6)] == ["tracked", "given", "outdated"]
-    assert list(project.track(predictor)) == [5, 6, 7]
+    assert list(track_forward(project, predictor)) == [5, 6, 7]
     np.testing.assert_array_equal(masks(project)[:5], before[:5])
     known = np.where(np.isin(mended, project.given[5]), mended, 0)
     np.testing.assert_array_equal(masks(project), expected(project, predictor, {0: clip[1][0], 5: known}))
@@ -51,11 +51,11 @@ def test_a_frame_that_is_mended_changes_those_after_it_alone(project, predictor,
 
 def test_going_back_needs_no_state_on_disk(project, predictor, clip):
     project.give(0, clip[1][0])
-    list(project.track(predictor))
+    list(track_forward(project, predictor))
     before = masks(project)
     shutil.rmtree(project.folder / "states")
     project.give(4, np.where(before[4] == 2, 0, before[4]))
-    assert list(project.track(predictor)) == [4, 5, 6, 7]
+    assert list(track_forward(project, predictor)) == [4, 5, 6, 7]
     np.testing.assert_array_equal(masks(project)[:4], before[:4])
     assert 2 not in project.mask(4)
 
@@ -63,7 +63,7 @@ def test_going_back_needs_no_state_on_disk(project, predictor, clip):
 def test_an_object_may_come_later_and_what_comes_first_is_not_tracked(project, predictor, clip):
     project.give(2, clip[1][2] * (clip[1][2] == 1))
     assert project.give(5, clip[1][5] * (clip[1][5] == 2)) == (2,)  # says nothing of object 1
-    assert list(project.track(predictor)) == [*range(2, 8)]
+    assert list(track_forward(project, predictor)) == [*range(2, 8)]
     assert [project.kind(i) for i in (0, 1, 2, 3)] == ["none", "none", "given", "tracked"]
     assert not project.mask(1).any()
     assert [sorted(project.confidence[i]) for i in (4, 5, 7)] == [[1], [1, 2], [1, 2]]
@@ -71,23 +71,23 @@ def test_an_object_may_come_later_and_what_comes_first_is_not_tracked(project, p
 
 def test_stopping_and_going_on_gives_the_same_masks(project, predictor, clip):
     project.give(0, clip[1][0])
-    with closing(project.track(predictor)) as tracked:
+    with closing(track_forward(project, predictor)) as tracked:
         assert [next(tracked), next(tracked), next(tracked)] == [0, 1, 2]
     assert project.reached == 3
     again = Project.open(project.folder)
-    assert list(again.track(predictor, until=5)) == [3, 4]
-    assert list(again.track(predictor)) == [5, 6, 7]
+    assert list(track_forward(again, predictor, until=5)) == [3, 4]
+    assert list(track_forward(again, predictor)) == [5, 6, 7]
     np.testing.assert_array_equal(masks(again), expected(again, predictor, clip[1][0]))
 
 
 def test_a_folder_opens_as_it_was_left_even_with_a_line_that_was_cut_off(project, predictor, clip):
     project.give(0, clip[1][0])
-    list(project.track(predictor))
+    list(track_forward(project, predictor))
     track = project.folder / "track.jsonl"
     track.write_text(track.read_text()[:-9])
     again = Project.open(project.folder)
     assert (again.given, again.reached, again.size) == ({0: (1, 2)}, 7, project.size)
-    assert list(again.track(predictor)) == [7]
+    assert list(track_forward(again, predictor)) == [7]
     assert Project.open(project.folder).confidence == project.confidence
 
 
@@ -132,13 +132,13 @@ def test_a_new_project_never_writes_into_a_folder_of_something_else(tmp_path, vi
 
 def test_what_was_given_can_be_taken_back(project, predictor, clip):
     project.give(0, clip[1][0])
-    list(project.track(predictor))
+    list(track_forward(project, predictor))
     before = masks(project)
     project.give(4, np.zeros_like(clip[1][4]))
     assert project.given[4] == (1, 2)  # they are known to be absent
     project.take_back(4)
     assert project.reached == 4
-    list(project.track(predictor))
+    list(track_forward(project, predictor))
     np.testing.assert_array_equal(masks(project), before)
     with pytest.raises(ValueError, match="no mask was given for frame 4"):
         project.take_back(4)
@@ -146,10 +146,10 @@ def test_what_was_given_can_be_taken_back(project, predictor, clip):
 
 def test_a_removed_object_is_on_no_frame(project, predictor, clip):
     project.give(0, clip[1][0])
-    list(project.track(predictor))
+    list(track_forward(project, predictor))
     project.remove(2)
     assert project.ids == (1,)
-    list(project.track(predictor))
+    list(track_forward(project, predictor))
     assert not any(2 in mask for mask in masks(project))
     project.remove(1)
     assert (project.given, project.first, project.kind(0)) == ({}, None, "none")
@@ -160,7 +160,7 @@ def test_a_removed_object_is_on_no_frame(project, predictor, clip):
 @pytest.mark.parametrize("way", ["remove", "take_back"])
 def test_an_object_that_is_gone_is_on_no_frame_that_was_given_for_another(project, predictor, clip, way):
     project.give(0, np.where(clip[1][0] == 2, 2, 0))
-    list(project.track(predictor))
+    list(track_forward(project, predictor))
     mended = project.mask(3)
     mended[:9, :9] = 1
     assert 2 in mended
@@ -174,11 +174,11 @@ def test_a_frame_that_was_mended_for_one_object_waits_for_the_others_to_be_track
     project, predictor, clip, tmp_path
 ):
     project.give(0, clip[1][0])
-    list(project.track(predictor))
+    list(track_forward(project, predictor))
     mended = project.mask(5)
     mended[:9, :9] = 1
     project.give(5, mended)
-    list(project.track(predictor))
+    list(track_forward(project, predictor))
     gone = project.mask(2)
     gone[gone == 2] = 0
     project.give(2, gone)  # so frame 5, whose mask shows it as it was tracked before, is outdated
@@ -186,14 +186,14 @@ def test_a_frame_that_was_mended_for_one_object_waits_for_the_others_to_be_track
     assert 2 in before
     assert [project.is_current(i) for i in range(8)] == [True] * 2 + [False] * 6
     assert list(write_masks(project, tmp_path / "masks.zip")) == [1, 2]
-    list(project.track(predictor))
+    list(track_forward(project, predictor))
     assert all(project.is_current(i) for i in range(8))
     assert not np.array_equal(project.mask(5) == 2, before == 2)
 
 
 def test_what_is_painted_as_it_was_says_nothing(project, predictor, clip):
     project.give(0, clip[1][0])
-    list(project.track(predictor))
+    list(track_forward(project, predictor))
     assert project.give(3, project.mask(3)) == ()
     assert (project.reached, list(project.given)) == (8, [0])
 
@@ -225,7 +225,7 @@ def test_ids_can_be_asked_for_while_another_thread_gives_a_mask(project):
 
 def test_there_must_be_something_to_track_and_frames_must_exist(project, predictor):
     with pytest.raises(ValueError, match="no frame has a mask yet"):
-        next(project.track(predictor))
+        next(track_forward(project, predictor))
     for index in (-1, 8):
         with pytest.raises(ValueError, match="there is no frame"):
             project.mask(index)
@@ -233,10 +233,10 @@ def test_there_must_be_something_to_track_and_frames_must_exist(project, predict
 
 def test_other_settings_are_refused_where_frames_are_tracked(project, predictor, clip):
     project.give(0, clip[1][0])
-    list(project.track(predictor, until=3))
+    list(track_forward(project, predictor, until=3))
     other = Predictor(predictor.model, predictor.policy, size=64)
     with pytest.raises(ValueError, match="begun with size 96"):
-        next(project.track(other))
+        next(track_forward(project, other))
     assert json.loads((project.folder / "project.json").read_text())["settings"]["size"] == 96
 
 

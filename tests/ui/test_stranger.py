@@ -229,7 +229,7 @@ def test_an_edit_that_is_killed_is_made_or_not_made(project, clip, tmp_path, mon
     project.give(5, clip[1][5])
 
     def facts(project):
-        return project.given, {i: project._given_mask(i).tobytes() for i in project.given}
+        return project.given, {i: project.given_mask(i).tobytes() for i in project.given}
 
     edit, before = edits(project, clip)[name], facts(project)
     shutil.copytree(project.folder, tmp_path / "whole")

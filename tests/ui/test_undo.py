@@ -10,6 +10,7 @@ import pytest
 from emavos.ui import Project, history
 from emavos.ui.downloads import write_masks
 from emavos.ui.importing import import_video
+from emavos.ui.tracking import track_forward
 
 
 def facts(project):
@@ -21,7 +22,7 @@ def facts(project):
 @pytest.fixture
 def tracked(project, predictor, clip):
     project.give(0, clip[1][0])
-    list(project.track(predictor))
+    list(track_forward(project, predictor))
     return project
 
 
@@ -56,7 +57,7 @@ def test_an_edit_is_undone_and_redone_with_all_tracking_also_after_a_restart(tra
     again.redo()
     assert facts(again) == edited
     if again.given:
-        list(again.track(predictor))
+        list(track_forward(again, predictor))
         retracked = facts(again)
         again.undo()
         assert facts(again) == before
@@ -68,7 +69,7 @@ def test_edits_are_undone_back_to_the_beginning_and_a_new_edit_forgets_those_und
     states = [facts(tracked)]
     for index in (6, 3, 5):
         mend(tracked, index)
-        list(tracked.track(predictor))
+        list(track_forward(tracked, predictor))
         states.append(facts(tracked))
     for state in states[-2::-1]:
         tracked.undo()
@@ -90,11 +91,11 @@ def test_edits_are_undone_back_to_the_beginning_and_a_new_edit_forgets_those_und
 def test_tracking_after_undo_equals_tracking_that_was_never_interrupted(tracked, predictor):
     before = facts(tracked)
     mend(tracked, 4)
-    list(tracked.track(predictor, until=6))
+    list(track_forward(tracked, predictor, until=6))
     tracked.undo()
     assert facts(tracked) == before
     mend(tracked, 4)
-    list(tracked.track(predictor))
+    list(track_forward(tracked, predictor))
     expected = facts(tracked)
     tracked.undo()
     tracked.redo()
@@ -134,7 +135,7 @@ def test_strokes_that_were_not_kept_survive_a_restart_and_changes_of_the_mask_be
     again.sweep()
     np.testing.assert_array_equal(again.draft(5), draft)
     mend(again, 3)
-    list(again.track(predictor))
+    list(track_forward(again, predictor))
     expected = again.mask(5)
     expected[:10, :10] = 7
     np.testing.assert_array_equal(again.draft(5), expected)

@@ -9,7 +9,7 @@ import pytest
 
 from emavos.ui import Desk, Project
 from emavos.ui.reviewing import suggestions
-from emavos.ui.ways import steps_of, track_ways
+from emavos.ui.tracking import steps_of, track_forward, track_ways
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def desk(middle, predictor):
 
 
 def test_frames_before_the_first_mask_are_tracked_backward(middle, predictor, clip):
-    list(middle.track(predictor))
+    list(track_forward(middle, predictor))
     after = [middle.mask(i) for i in range(4, 8)]
     assert list(track_ways(middle, predictor, "backward", range(8))) == [0, 1, 2, 3]
     assert [middle.kind(i) for i in range(5)] == ["tracked"] * 4 + ["given"]
@@ -65,7 +65,7 @@ def test_a_later_mask_that_is_changed_takes_back_what_was_tracked_backward_from_
 
 def test_both_ways_equals_the_library_and_covers_the_range_only(middle, predictor, clip):
     middle.give(6, clip[1][6])
-    list(middle.track(predictor))
+    list(track_forward(middle, predictor))
     before = middle.mask(7)
     told = []
     asked = range(2, 7)
@@ -124,10 +124,10 @@ def test_undo_brings_back_masks_of_both_ways_that_tracking_forward_replaced(midd
     for index in (6, 7):
         middle.store(index, clip[1][index], clip[1][index] > 0, {1: 0.9, 2: 0.9}, back=True)
     before, step = [middle.mask(index) for index in range(8)], middle.step
-    list(middle.track(predictor, until=6))  # replaces none
+    list(track_forward(middle, predictor, until=6))  # replaces none
     assert (middle.step, middle.reached) == (step, 8)
     middle.confidence.pop(5)
-    list(middle.track(predictor))
+    list(track_forward(middle, predictor))
     assert (middle.step, middle.reached) == (step + 1, 8)
     assert any((middle.mask(index) != before[index]).any() for index in (6, 7))
     assert middle.undo() == ("tracked forward", 5)
@@ -179,7 +179,7 @@ def test_some_frames_are_tracked_and_the_rest_later(desk):
 def test_the_next_frame_to_fix_comes_with_its_reason(middle, predictor):
     with pytest.raises(ValueError, match="no frame is tracked yet"):
         suggestions(middle)
-    list(middle.track(predictor))
+    list(track_forward(middle, predictor))
     for index in range(4, 8):
         middle.confidence[index] = {1: 0.9, 2: 0.2 if index == 6 else 0.9}
     first = suggestions(middle)[0]

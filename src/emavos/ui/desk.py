@@ -37,7 +37,7 @@ from emavos.ui.reviewing import suggestions
 from emavos.ui.shelf import Shelf, origin_of
 from emavos.ui.telling import clips_of, state_of
 from emavos.ui.temporary import Temporary
-from emavos.ui.ways import steps_of, track_ways
+from emavos.ui.tracking import steps_of, track_forward, track_ways
 
 # First bytes of accepted uploads: containers that cannot refer to other files.
 _VIDEOS = re.compile(
@@ -441,7 +441,7 @@ class Desk:
                         yield job.done or 0
                     return
                 job.total = len(asked)
-                with closing(project.track(self.predictor, asked.stop)) as tracked:
+                with closing(track_forward(project, self.predictor, asked.stop)) as tracked:
                     for index in tracked:
                         yield index - asked.start + 1
 

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -20,7 +20,6 @@ from emavos.io import IdMask, Pixels
 from emavos.io.ids import ids_of_picture
 from emavos.io.images import decode_image, encode_mask, pixels_of
 from emavos.predictor import Predictor
-from emavos.session import Result, Session
 from emavos.settings import differences
 from emavos.ui.facts import (
     FILE,
@@ -37,8 +36,6 @@ from emavos.ui.folder import Folder
 from emavos.ui.history import MOST, History, Snapshot, Tracked, tracked_of
 from emavos.ui.importing import UNFINISHED
 from emavos.ui.states import States
-
-_STATE_EVERY = 20  # frames between two saved states of the session
 
 
 class Project:
@@ -202,7 +199,7 @@ class Project:
             return self._read_mask("masks", _named(index, self._versions.get(index, 0)), self.size)
         kind = self.kind(index)
         if kind == "given":
-            mask = self._given_mask(index)
+            mask = self.given_mask(index)
         elif kind == "outdated":
             mask = self._read_mask("masks", _named(index, self._outdated(index) or 0), self.size)
         else:
@@ -236,12 +233,13 @@ class Project:
     def _given_name(self, index: int) -> str:
         return _named(index, self.revisions.get(index, 0))
 
-    def _given_mask(self, index: int) -> IdMask:
+    def given_mask(self, index: int) -> IdMask:
+        """The mask painted for a frame, (H, W), with the tracked objects around those that were given."""
         return self._read_mask("given", self._given_name(index), self.size)
 
     def given_objects(self, index: int) -> IdMask:
         """The mask given for a frame, (H, W): only the ids given there, not those that were tracked."""
-        mask = self._given_mask(index)
+        mask = self.given_mask(index)
         return np.where(np.isin(mask, self.given[index]), mask, 0).astype(np.int32)
 
     def _read_mask(self, folder: str, name: str, size: tuple[int, int]) -> IdMask:
@@ -340,7 +338,7 @@ class Project:
         painted = dict(masks)
         if gone := {*self.ids} - {id for ids in given.values() for id in ids}:
             for index in given.keys() - masks.keys():
-                mask = self._given_mask(index)
+                mask = self.given_mask(index)
                 if np.isin(mask, [*gone]).any():
                     painted[index] = np.where(np.isin(mask, [*gone]), 0, mask)
         revisions = {index: self.revisions.get(index, 0) for index in given}
@@ -524,57 +522,6 @@ class Project:
         Image.fromarray(planes, "LA").save(picture, "PNG", compress_level=1)
         (self._files / "drafts").write(f"{index:05d}.png", picture.getvalue())
         self.drafts.add(index)
-
-    def track(self, predictor: Predictor, until: int | None = None) -> Generator[int, None, None]:
-        """Track from the end of the masks; yields the index of each frame once its mask is written.
-
-        predictor: tracks the objects.
-        until: frame to stop before; None tracks to the last frame.
-
-        Frames tracked again from the last saved state are not yielded. If you close the iterator, the masks
-        so far are kept. If later frames are tracked already, in both directions, their masks are replaced;
-        this can be undone.
-
-        Raises ValueError if no mask was given, no frame is left to track, or the project was tracked with
-        other weights or settings.
-        """
-        if self.first is None:
-            raise ValueError("no frame has a mask yet: paint the objects of one, or load a mask")
-        begin, end = max(self.reached, self.first), self.count if until is None else min(until, self.count)
-        if begin >= end:
-            raise ValueError("there is nothing left to track: all these frames have their masks")
-        self.check_settings(predictor)
-        session = self.states.latest(begin, predictor)
-        if session is None:
-            session = predictor.session(start=self.first)  # earlier frames have no objects
-        try:
-            for index in range(session.index, end):
-                result = self._step(session, index)
-                if index >= begin:
-                    if index == begin and any(later in self.confidence for later in range(begin, end)):
-                        self.begin_ways("tracked forward", index)
-                    sure = {id: round(state.confidence, 4) for id, state in result.objects.items()}
-                    self.store(index, result.mask, result.matte(), sure)
-                    if session.index % _STATE_EVERY == 0 and session.index < end:
-                        self.states.save(session)
-                    yield index
-        except GeneratorExit:  # stopped by the user, who may continue from here
-            self.states.save(session)
-            raise
-        self.states.save(session)
-
-    def _step(self, session: Session, index: int) -> Result:
-        """Track the next frame, and apply the mask given for the frame."""
-        result = session.step(self.frame(index))
-        if index not in self.given:
-            return result
-        mask = self._given_mask(index)
-        planes = {id: mask == id for id in self.given[index]}
-        if new := {id: plane for id, plane in planes.items() if id not in session.ids and plane.any()}:
-            result = session.add(new)
-        if known := {id: plane for id, plane in planes.items() if id in session.ids and id not in new}:
-            result = session.correct(known)
-        return result
 
     def _forget(self, index: int, withdrawn: bool = False) -> None:
         """Mark frames from `index` on as not tracked, in an order of writes safe against kills.

@@ -1,16 +1,76 @@
-"""Tracking backward and in both directions on the page."""
+"""Tracking of a project: forward, backward, and in both directions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from emavos.io import Pixels
 from emavos.predictor import Predictor
+from emavos.session import Result, Session
 from emavos.session.both_ways import Direction
 from emavos.ui.project import Project
+
+_STATE_EVERY = 20  # frames between two saved states of the session
+
+
+def track_forward(
+    project: Project, predictor: Predictor, until: int | None = None
+) -> Generator[int, None, None]:
+    """Track from the end of the masks; yields the index of each frame once its mask is written.
+
+    project: the project; the masks are written to it.
+    predictor: tracks the objects.
+    until: frame to stop before; None tracks to the last frame.
+
+    Frames tracked again from the last saved state are not yielded. If you close the iterator, the masks
+    so far are kept. If later frames are tracked already, in both directions, their masks are replaced;
+    this can be undone.
+
+    Raises ValueError if no mask was given, no frame is left to track, or the project was tracked with
+    other weights or settings.
+    """
+    if project.first is None:
+        raise ValueError("no frame has a mask yet: paint the objects of one, or load a mask")
+    begin = max(project.reached, project.first)
+    end = project.count if until is None else min(until, project.count)
+    if begin >= end:
+        raise ValueError("there is nothing left to track: all these frames have their masks")
+    project.check_settings(predictor)
+    session = project.states.latest(begin, predictor)
+    if session is None:
+        session = predictor.session(start=project.first)  # earlier frames have no objects
+    try:
+        for index in range(session.index, end):
+            result = _step(project, session, index)
+            if index >= begin:
+                if index == begin and any(later in project.confidence for later in range(begin, end)):
+                    project.begin_ways("tracked forward", index)
+                sure = {id: round(state.confidence, 4) for id, state in result.objects.items()}
+                project.store(index, result.mask, result.matte(), sure)
+                if session.index % _STATE_EVERY == 0 and session.index < end:
+                    project.states.save(session)
+                yield index
+    except GeneratorExit:  # stopped by the user, who may continue from here
+        project.states.save(session)
+        raise
+    project.states.save(session)
+
+
+def _step(project: Project, session: Session, index: int) -> Result:
+    """Track the next frame, and apply the mask given for the frame."""
+    result = session.step(project.frame(index))
+    if index not in project.given:
+        return result
+    mask = project.given_mask(index)
+    planes = {id: mask == id for id in project.given[index]}
+    if new := {id: plane for id, plane in planes.items() if id not in session.ids and plane.any()}:
+        result = session.add(new)
+    if known := {id: plane for id, plane in planes.items() if id in session.ids and id not in new}:
+        result = session.correct(known)
+    return result
 
 
 def track_ways(
