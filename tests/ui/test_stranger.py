@@ -18,7 +18,7 @@ from emavos.io import write_mask
 from emavos.ui import Project
 from emavos.ui.downloads import write_masks
 from emavos.ui.folder import Folder
-from emavos.ui.project import _named
+from emavos.ui.image_files import mask_name
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of POSIX")
 
@@ -261,7 +261,7 @@ def test_an_edit_that_is_killed_is_made_or_not_made(project, clip, tmp_path, mon
         assert facts(again) in (before, after), at
         left = {path.name for path in (tmp_path / "killed" / "given").iterdir()}
         states = [again._snapshot(), *again._history.all()]
-        known = {_named(i, one.revisions.get(i, 0)) for one in states for i in one.given}
+        known = {mask_name(i, one.revisions.get(i, 0)) for one in states for i in one.given}
         assert left == known, at  # those of earlier states too, for undo
         assert not [path for path in (tmp_path / "killed").rglob("*") if "partial" in path.name]
         if ended:

@@ -112,7 +112,7 @@ def test_a_damaged_or_missing_file_of_the_history_stops_undo_and_changes_nothing
 
 
 def test_old_states_are_forgotten_with_their_masks(project, clip, monkeypatch):
-    monkeypatch.setattr("emavos.ui.project.MOST", 3)
+    monkeypatch.setattr("emavos.ui.record.MOST", 3)
     assert history.MOST > 3
     for edit in range(8):
         mask = np.zeros(project.size, np.int32)
