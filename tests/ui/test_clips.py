@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from emavos.io import open_frames, write_video
-from emavos.ui import Busy, Desk, Outdated, Project
-from emavos.ui import desk as desk_module
+from emavos.ui import Busy, Desk, Outdated, Project, opening, tracking, working
 from emavos.ui.downloads import DOWNLOADS
 from emavos.ui.importing import import_video
 from emavos.ui.job import Job
@@ -125,7 +124,7 @@ def test_the_error_of_a_deleted_clip_is_not_told_of_the_next_of_its_name(desk, s
     desk.open_clip("one")
     desk.give(0, clip[1][0])
     desk.open_clip("two")
-    monkeypatch.setattr(Project, "_step", lambda *_: 1 / 0)
+    monkeypatch.setattr(tracking, "_step", lambda *_: 1 / 0)
     desk.track_all()
     done(desk)
     assert by_key(desk)["one"]["error"]
@@ -201,14 +200,14 @@ def test_all_clips_with_masks_are_tracked_one_after_another(desk, shelf, clip):
 
 def test_another_clip_can_be_worked_on_while_one_is_tracked(desk, clip, monkeypatch):
     going, go_on = threading.Event(), threading.Event()
-    step = Project._step
+    step = tracking._step
 
-    def slow(self, session, index):
+    def slow(project, session, index):
         going.set()
         assert go_on.wait(60)
-        return step(self, session, index)
+        return step(project, session, index)
 
-    monkeypatch.setattr(Project, "_step", slow)
+    monkeypatch.setattr(tracking, "_step", slow)
     desk.open_clip("one")
     desk.give(0, clip[1][0])
     desk.track()
@@ -232,14 +231,14 @@ def test_a_clip_that_cannot_be_tracked_says_why_and_the_next_is_tracked(desk, sh
     for name in ("one", "two"):
         desk.open_clip(name)
         desk.give(0, clip[1][0])
-    step = Project._step
+    step = tracking._step
 
-    def fails(self, session, index):
-        if self.folder.name == "one":
+    def fails(project, session, index):
+        if project.folder.name == "one":
             raise ValueError("no such luck")
-        return step(self, session, index)
+        return step(project, session, index)
 
-    monkeypatch.setattr(Project, "_step", fails)
+    monkeypatch.setattr(tracking, "_step", fails)
     desk.track_all()
     done(desk)
     clips = by_key(desk)
@@ -312,12 +311,12 @@ def turns(monkeypatch):
     """Each clip's tracking waits for its event; names of the clips whose tracking has begun."""
     go_on, began = {"one": threading.Event(), "two": threading.Event()}, []
 
-    def track(self, predictor, until=None):
-        began.append(self.folder.name)
-        assert go_on[self.folder.name].wait(60)
-        yield from range(self.count)
+    def track(project, predictor, until=None):
+        began.append(project.folder.name)
+        assert go_on[project.folder.name].wait(60)
+        yield from range(project.count)
 
-    monkeypatch.setattr(Project, "track", track)
+    monkeypatch.setattr(working, "track_forward", track)
     return go_on, began
 
 
@@ -388,13 +387,13 @@ def test_a_download_ends_before_the_tracking_that_waits_begins(desk, clip, turns
 def slow_reading(monkeypatch):
     """Videos are read once the event is set."""
     go_on = threading.Event()
-    read = desk_module.import_video
+    read = opening.import_video
 
     def slow(folder, source, name, origin=""):
         assert go_on.wait(60)
         yield from read(folder, source, name, origin)
 
-    monkeypatch.setattr(desk_module, "import_video", slow)
+    monkeypatch.setattr(opening, "import_video", slow)
     return go_on
 
 

@@ -24,11 +24,12 @@ from emavos.io import IdMask
 from emavos.io.ids import ids_of_picture
 from emavos.io.images import FORMATS, decode_image
 from emavos.io.spool import named_temporary
-from emavos.ui.desk import Busy, Desk, Outdated, tag_of
+from emavos.ui.desk import Desk
 from emavos.ui.facts import LARGEST_ID
 from emavos.ui.guard import Guard
 from emavos.ui.job import in_words
 from emavos.ui.project import Project
+from emavos.ui.table import Busy, Outdated, tag_of
 
 MASK_FILE_LIMIT = 32 << 20  # largest mask file to load, in bytes; ids compress well
 _SCRIPTS = (

@@ -1,0 +1,87 @@
+"""Edits of the open project, which refuse what an old page asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from emavos.clicks import Clicked
+from emavos.io import IdMask
+from emavos.ui.table import Table
+
+
+class Editing(Table):
+    """The part of the desk that changes masks, objects and strokes."""
+
+    def give(
+        self, index: int, mask: IdMask, key: str | None = None, tag: str | None = None
+    ) -> tuple[int, ...]:
+        """Like `Project.give`. Raises Busy and Outdated.
+
+        index: number of the frame.
+        mask: (H, W) of ids.
+        key: key of the project shown by the page.
+        tag: tag of the mask before painting.
+        """
+        with self._changing(index, key, tag) as project:
+            return project.give(index, mask)
+
+    def take_back(self, index: int, key: str | None = None, tag: str | None = None) -> None:
+        """Like `Project.take_back`. Raises Busy and Outdated."""
+        with self._changing(index, key, tag) as project:
+            project.take_back(index)
+
+    def remove(self, id: int, key: str | None = None, edits: int | None = None) -> None:
+        """Like `Project.remove`. Raises Busy and Outdated.
+
+        id: id of the object.
+        key: key of the project shown by the page.
+        edits: value of `edits` in the `state` shown by the page.
+        """
+        with self._changing(None, key, None, edits) as project:
+            project.remove(id)
+
+    def rename(self, id: int, label: str, key: str | None = None) -> None:
+        """Like `Project.rename`. Raises Busy and Outdated.
+
+        key: key of the project shown by the page.
+        """
+        with self._changing(None, key, None) as project:
+            project.rename(id, label)
+
+    def undo(self, key: str | None = None, edits: int | None = None) -> tuple[str, int]:
+        """Like `Project.undo`. Raises Busy and Outdated; arguments as for `remove`."""
+        with self._changing(None, key, None, edits) as project:
+            return project.undo()
+
+    def redo(self, key: str | None = None, edits: int | None = None) -> tuple[str, int]:
+        """Like `Project.redo`. Raises Busy and Outdated; arguments as for `remove`."""
+        with self._changing(None, key, None, edits) as project:
+            return project.redo()
+
+    def save_draft(
+        self, index: int, mask: IdMask | None, key: str | None = None, tag: str | None = None
+    ) -> None:
+        """Like `Project.save_draft`. Raises Busy and Outdated; other arguments as for `give`."""
+        with self._changing(index, key, tag) as project:
+            project.save_draft(index, mask)
+
+    def look(self, index: int) -> None:
+        """Encode a frame ahead of the first click. Raises ValueError if clicks do not work."""
+        project = self.the_project()
+        self.clicker.look((project.folder, index), lambda: project.frame(index))
+
+    def click(
+        self,
+        index: int,
+        points: Sequence[tuple[float, float]],
+        labels: Sequence[int],
+        box: Sequence[float] | None = None,
+        before: IdMask | None = None,
+    ) -> Clicked:
+        """The mask of one object of a frame, as `Clicker.click` finds it; nothing is stored."""
+        project = self.the_project()
+        if self.clicker.problem is not None:
+            raise ValueError(self.clicker.problem)
+        return self.clicker.click(
+            (project.folder, index), lambda: project.frame(index), points, labels, box, before
+        )
