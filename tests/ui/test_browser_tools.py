@@ -53,6 +53,9 @@ def test_objects_are_named_hidden_and_locked_and_tracked_backward_and_both_ways(
     page.press("h")
     page.click_at(*middle(clip[1][4]))
     page.until("told", "is hidden")
+    page.browser.refresh()
+    hidden = "#objects [aria-label^='hide, object 1'][aria-pressed='true']"
+    page.wait.until(lambda browser: browser.find_elements("css selector", hidden), "it is shown again")
     page.press("h")
 
     page["way"].send_keys("backward")

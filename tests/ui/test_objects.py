@@ -13,7 +13,10 @@ from PIL import Image
 from emavos.bridges import CocoWriter
 from emavos.ui import Desk, Project
 from emavos.ui.downloads import DOWNLOADS
+from emavos.ui.switches import Switches
 from emavos.ui.tracking import track_forward
+
+NO_SWITCHES = {"hidden": [], "locked": [], "alone": None}
 
 
 @pytest.fixture
@@ -131,6 +134,37 @@ def test_a_name_is_given_through_the_page(given, predictor):
     assert "at most 60" in client.put("/api/objects/1", content=b"x" * 61).json()["error"]
     assert client.put("/api/objects/1", content=b"x" * 1001).status_code == 413
     desk.close()
+
+
+def test_hidden_and_locked_objects_are_so_again_after_a_restart(given, predictor):
+    pytest.importorskip("starlette")
+    pytest.importorskip("httpx")
+    from starlette.testclient import TestClient
+
+    from emavos.ui.server import make_app
+
+    asked = {"hidden": [2], "locked": [1, 2], "alone": 1}
+    desk = Desk(predictor, given.folder, keeps=True)
+    client = TestClient(make_app(desk, "secret"), base_url="http://127.0.0.1:8321")
+    client.get("/?token=secret")
+    assert client.get("/api/state").json()["project"]["switches"] == NO_SWITCHES
+    assert client.put("/api/switches", json=asked).status_code == 428
+    client.headers["x-project"] = desk.key
+    with desk.holding.using(given.folder):  # as a job that tracks
+        assert client.put("/api/switches", json=asked).status_code == 200
+    odd = ({"hidden": [0]}, {"alone": "1"}, {"locked": [256]}, {"locked": 1}, {"hidden": [[1]]})
+    for wrong in ([], {}, "", None, *(asked | one for one in odd)):
+        refused = client.put("/api/switches", json=wrong)
+        assert (refused.status_code, "no switches" in refused.json()["error"]) == (400, True), wrong
+    assert client.put("/api/switches", content=b"[" * 9000).status_code == 400
+    client.headers["x-project"] = "another"
+    assert client.put("/api/switches", json=asked).status_code == 409
+    desk.close()
+    again = Desk(predictor, given.folder, keeps=True)
+    assert again.state()["project"]["switches"] == {"hidden": (2,), "locked": (1, 2), "alone": 1}
+    again.close()
+    (given.folder / "switches.json").write_bytes(b'{"hidden": [999]')
+    assert Project.open(given.folder).switches == Switches()
 
 
 def test_a_draft_of_another_size_is_refused_as_such_and_stores_nothing(given):

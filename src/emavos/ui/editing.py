@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from emavos.clicks import Clicked
 from emavos.io import IdMask
+from emavos.ui.switches import Switches
 from emavos.ui.table import Table
 
 
@@ -47,6 +48,15 @@ class Editing(Table):
         """
         with self._changing(None, key, None) as project:
             project.rename(id, label)
+
+    def switch(self, switches: Switches, key: str | None = None) -> None:
+        """Like `Project.switch`, also while a job works on the project. Raises Outdated.
+
+        key: key of the project shown by the page.
+        """
+        with self._lock:
+            self.check_key(key)
+            self.the_project().switch(switches)
 
     def undo(self, key: str | None = None, edits: int | None = None) -> tuple[str, int]:
         """Like `Project.undo`. Raises Busy and Outdated; arguments as for `remove`."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from emavos.io import IdMask, Pixels
 from emavos.ui.facts import LARGEST_ID, LONGEST_LABEL, Facts, fit_name
 from emavos.ui.record import Record, areas_of
+from emavos.ui.switches import Switches, read_switches, write_switches
 
 
 class Project(Record):
@@ -26,6 +27,7 @@ class Project(Record):
         masks/           the masks of all frames, palette PNGs; 00000-3.png was tracked after further edits
         soft/            the opacity of all objects on tracked frames, gray PNGs, named as in masks/
         track.jsonl      one line per tracked frame: the confidence of its objects
+        switches.json    which objects are hidden, shown alone, or locked
         states/          the session before some frames
         history/         earlier states, to undo edits; the masks they name stay in given/ and masks/
 
@@ -35,11 +37,13 @@ class Project(Record):
     labels: {id: name of the object}, as far as the user gave names.
     given: {frame: ids given on the frame}.
     confidence: {frame: {id: confidence in [0, 1]}}.
+    switches: which objects the page hides, shows alone, or locks.
     """
 
     def __init__(self, folder: Path, facts: Facts) -> None:
         super().__init__(folder, facts)
         self.drafts = {*self._images.versions("drafts")}
+        self.switches = read_switches(self._files)
 
     @property
     def made(self) -> int:
@@ -205,6 +209,11 @@ class Project(Record):
             return
         self._images.write_strokes(index, mask, painted)
         self.drafts.add(index)
+
+    def switch(self, switches: Switches) -> None:
+        """Hide, show alone and lock objects, for the page. Masks and downloads do not depend on these."""
+        write_switches(self._files, switches)
+        self.switches = switches
 
     def _check(self, index: int) -> None:
         if not 0 <= index < self.count:

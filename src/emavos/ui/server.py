@@ -29,6 +29,7 @@ from emavos.ui.facts import LARGEST_ID
 from emavos.ui.guard import Guard
 from emavos.ui.job import in_words
 from emavos.ui.project import Project
+from emavos.ui.switches import parse_switches
 from emavos.ui.table import Busy, Outdated, tag_of
 
 MASK_FILE_LIMIT = 32 << 20  # largest mask file to load, in bytes; ids compress well
@@ -92,6 +93,7 @@ def make_app(desk: Desk, token: str, host: str = "127.0.0.1", upload_limit: int 
         ("/api/mask-file", page.read_mask, post),
         ("/api/objects/{id:int}", page.remove, delete),
         ("/api/objects/{id:int}", page.rename, put),
+        ("/api/switches", page.switch, put),
         ("/api/video", page.open_video, put),
         ("/api/track", page.track, post),
         ("/api/review", page.review, get),
@@ -254,6 +256,12 @@ class _Page:
         """Name an object: the body is its name in UTF-8, or empty."""
         key, label = _key_of_change(request), (await _body(request, 1000)).decode("utf-8", "replace")
         await run_in_threadpool(self.desk.rename, request.path_params["id"], label, key)
+        return _Json({})
+
+    async def switch(self, request: Request) -> Response:
+        """Hide, show alone and lock objects: the body is JSON of all switches."""
+        key, switches = _key_of_change(request), parse_switches(await _body(request, 10_000))
+        await run_in_threadpool(self.desk.switch, switches, key)
         return _Json({})
 
     async def read_mask(self, request: Request) -> Response:

@@ -68,6 +68,7 @@ def _facts(project: Project, desk: Shown) -> dict[str, Any]:
         "count": project.count,
         "ids": project.ids,
         "labels": project.labels,
+        "switches": asdict(project.switches),
         "given": dict(sorted(project.given.items())),
         "first": project.first,
         "reached": project.reached,

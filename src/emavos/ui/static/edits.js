@@ -3,6 +3,7 @@ import { $, say, shown } from "./state.js";
 import { ask, bytes } from "./server.js";
 import { blocked, change, forgetTimer, painted, redoStroke, undoDraft, undoStroke } from "./painting.js";
 import { settle } from "./clicks.js";
+import { forgetSwitches } from "./objects.js";
 import { outdated, refresh, show } from "./sync.js";
 
 export async function keep() {
@@ -54,6 +55,7 @@ export async function remove() {
     say(`object ${id} is removed from all frames; Undo brings it back`);
   }
   shown.listed.delete(id);
+  forgetSwitches(id);
   [shown.id] = shown.listed.size ? shown.listed : [1];
   shown.listed.add(shown.id);
   await refresh();

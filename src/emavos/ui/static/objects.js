@@ -1,7 +1,7 @@
 // The list of objects: names, and which of them are hidden, shown alone or locked against painting.
 import { $, colour, isHidden, say, shown } from "./state.js";
 import { ask } from "./server.js";
-import { act } from "./acting.js";
+import { act, quietly } from "./acting.js";
 import { describe, renew } from "./describe.js";
 import { draw } from "./view.js";
 import { choose } from "./tools.js";
@@ -58,11 +58,28 @@ function row(id) {
 }
 
 export function toggle(what, id = shown.id) {
+  if (!shown.project) return;
   const set = { hide: shown.hiddenIds, lock: shown.locked }[what];
   if (what === "alone") shown.alone = shown.alone === id ? null : id;
   else if (!set.delete(id)) set.add(id);
   draw();
   describe();
+  saveSwitches();
+}
+
+// The project keeps its switches, so that they are the same after a reload.
+let saving = Promise.resolve();
+function saveSwitches() {
+  const body = JSON.stringify({ hidden: [...shown.hiddenIds], locked: [...shown.locked], alone: shown.alone });
+  saving = saving.then(() => quietly(() => ask("PUT", "switches", body)));
+}
+
+export function forgetSwitches(id) { // of an object that was removed
+  const switched = Object.values(is).some((on) => on(id));
+  shown.hiddenIds.delete(id);
+  shown.locked.delete(id);
+  if (shown.alone === id) shown.alone = null;
+  if (switched) saveSwitches();
 }
 
 // Whether the chosen object cannot be edited now, and why.

@@ -52,7 +52,8 @@ async function begin() { // another project is open
   resizeCanvas(shown.project.width, shown.project.height);
   $("canvas").hidden = false;
   $("empty").hidden = true;
-  Object.assign(shown, { picture: null, mask: null, id: 1, listed: new Set([1]), range: null, hiddenIds: new Set(), alone: null, locked: new Set(), edited: false, clicks: null, past: [], future: [] });
+  const { hidden, locked, alone } = shown.project.switches;
+  Object.assign(shown, { picture: null, mask: null, id: 1, listed: new Set([1]), range: null, hiddenIds: new Set(hidden), alone: shown.project.ids.includes(alone) ? alone : null, locked: new Set(locked), edited: false, clicks: null, past: [], future: [] });
   shown.tool = shown.project.first === null && !shown.state.clicks?.problem ? "click" : "brush";
   edits = "";
   await show(places.get(shown.project.folder) ?? shown.project.drafts[0] ?? 0);
