@@ -2,7 +2,7 @@
 import { $, say, shown } from "./state.js";
 import { ask } from "./server.js";
 import { act } from "./acting.js";
-import { describe, renew } from "./describe.js";
+import { describe } from "./describe.js";
 import { saveDraft } from "./painting.js";
 import { follow, refresh } from "./sync.js";
 
@@ -36,15 +36,14 @@ let clips = [];
 export async function drawClips() { // the list is asked for only while it is seen
   if (!shown.state?.clips) {
     $("begun").hidden = true;
-    for (const name of ["recent", "all-clips"]) renew(name, [], () => []);
-    return;
+    clips = [];
+    return drawLists();
   }
   if (shown.lost || !$("clip-list").open && shown.project) return;
   clips = await (await ask("GET", "clips")).json();
-  const busy = shown.sending, fresh = clips.map((clip) => ({ ...clip, changed: clip.job ? 0 : clip.changed }));
   for (const key of pictures.keys()) if (!clips.some((clip) => clip.key === key)) forgetPicture(key);
   $("begun").hidden = !clips.length;
-  for (const name of ["recent", "all-clips"]) renew(name, [fresh, busy, shown.lost], () => clips.map(card));
+  drawLists();
   $("track-all").disabled = !clips.some((clip) => clip.left && !clip.job && !clip.problem);
   $("stop-all").disabled = !clips.some((clip) => clip.job && !clip.adding);
 }
@@ -65,26 +64,44 @@ function words(clip) {
   return clip.tracked === count ? "tracked" : `${clip.tracked} of ${count} tracked`;
 }
 
-function card(clip) {
-  const box = made("li", "", "clip"), go = made("button"), picture = made("img");
+// A card stays the same element while its clip is tracked, so that a click or the keyboard's focus is not lost.
+function drawLists() {
+  for (const list of [$("recent"), $("all-clips")]) {
+    const cards = new Map([...list.children].map((one) => [one.dataset.key, one]));
+    const wanted = clips.map((clip) => cards.get(clip.key) ?? card());
+    clips.forEach((clip, i) => fill(wanted[i], clip));
+    if (list.children.length !== wanted.length || wanted.some((one, i) => list.children[i] !== one)) list.replaceChildren(...wanted);
+  }
+}
+
+function card() {
+  const box = made("li", "", "clip"), go = made("button"), picture = made("img"), text = made("span"), away = made("button", "×", "quiet");
   picture.alt = "";
-  if (!clip.problem && !clip.adding) thumbnail(picture, clip);
-  const text = made("span"), bar = made("progress");
-  text.append(made("b", clip.video), made("small", clip.problem ? "" : `${clip.count} frames`), made("small", words(clip), clip.problem || clip.error ? "bad" : ""));
-  Object.assign(bar, { max: Math.max(clip.count, 1), value: clip.adding ? clip.job?.done ?? 0 : clip.job?.running ? clip.count - clip.left + (clip.job.done ?? 0) : clip.tracked });
-  bar.setAttribute("aria-label", clip.adding ? "read" : "tracked");
-  text.append(bar);
+  text.append(made("b"), made("small"), made("small"), made("progress"));
   go.append(picture, text);
+  box.append(go, away);
+  return box;
+}
+
+function fill(box, clip) {
+  const [go, away] = box.children, [picture, text] = go.children, [name, size, said, bar] = text.children;
+  const write = (one, words) => { if (one.textContent !== words) one.textContent = words; };
+  box.dataset.key = clip.key;
+  if (!clip.problem && !clip.adding) thumbnail(picture, clip);
+  write(name, clip.video);
+  write(size, clip.problem ? "" : `${clip.count} frames`);
+  write(said, words(clip));
+  name.title = clip.video;
+  said.className = clip.problem || clip.error ? "bad" : "";
+  Object.assign(bar, { max: Math.max(clip.count, 1), value: clip.adding ? clip.job?.done ?? 0 : clip.tracked });
+  bar.setAttribute("aria-label", clip.adding ? "read" : "tracked");
   go.disabled = Boolean(clip.problem) || clip.adding || shown.lost;
   go.setAttribute("aria-current", String(clip.shown));
   go.onclick = () => act(() => open(clip.key));
-  const away = made("button", "×", "quiet");
   away.disabled = clip.shown || Boolean(clip.job) && !clip.adding || shown.lost;
-  away.title = away.disabled ? "open another clip first" : clip.adding ? `do not add ${clip.video}` : `delete ${clip.video} with its masks`;
+  away.title = clip.shown ? "open another clip first" : clip.job && !clip.adding ? "stop its tracking first" : clip.adding ? `do not add ${clip.video}` : `delete ${clip.video} with its masks`;
   away.setAttribute("aria-label", clip.adding ? away.title : `delete ${clip.video}`);
   away.onclick = () => act(() => remove(clip));
-  box.append(go, away);
-  return box;
 }
 
 const pictures = new Map(); // {key of a clip: {changed: time of its last change, address: of its thumbnail, to come}}
@@ -96,7 +113,8 @@ async function thumbnail(picture, { key, changed, job }) {
     pictures.set(key, there = { changed, address });
   }
   try {
-    picture.src = await there.address;
+    const address = await there.address;
+    if (pictures.get(key) === there && picture.src !== address) picture.src = address;
   } catch { // the clip has gone since
     if (pictures.get(key) === there) pictures.delete(key);
   }
