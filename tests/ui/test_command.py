@@ -97,6 +97,15 @@ def test_the_documented_command_goes_on_the_second_time(served, video, tmp_path,
     assert "is the project of clip" in capsys.readouterr().err
 
 
+def test_a_new_project_may_lie_among_the_clips(served, video, data_home, capsys):
+    folder = data_home / "emavos" / "projects" / "new"
+    code, seen = served(video, "--project", folder)
+    assert (code, seen[-1].project.folder) == (0, folder)
+    code, seen = served("--project", folder)
+    assert (code, seen[-1].project.folder) == (0, folder)
+    assert seen[-1].shelf is not None  # it is a clip of the list now
+
+
 def test_another_tool_for_clicks_is_loaded_at_the_start(served, video, tmp_path, monkeypatch, capsys):
     (tmp_path / "my_tool.py").write_text("def click(frame, prompt):\n    return frame[..., 0] > 0\n")
     monkeypatch.syspath_prepend(str(tmp_path))

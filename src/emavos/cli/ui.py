@@ -89,6 +89,7 @@ def _ui(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
         raise ImportError(f"the page needs starlette and uvicorn: {how_to_install('ui')}") from error
     from emavos.ui import Desk
+    from emavos.ui.facts import FILE
     from emavos.ui.guard import is_loopback
     from emavos.ui.shelf import projects_folder
     from emavos.ui.temporary import sweep_temporary
@@ -108,7 +109,11 @@ def _ui(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         predictor.prompter = prompter
         earlier = sweep_temporary()
         shelf, again = projects_folder(), partial(_again, parser, args)
-        of_shelf = args.project is not None and args.project.resolve().parent == shelf.resolve()
+        of_shelf = (
+            args.project is not None
+            and args.project.resolve().parent == shelf.resolve()
+            and (args.project / FILE).is_file()  # a new name there is a single project, a clip from then on
+        )
         keeps = args.project is not None and not of_shelf
         desk = Desk(predictor, args.project if keeps else shelf, keeps, args.damaged, again)
         try:
