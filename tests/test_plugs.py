@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -103,6 +105,26 @@ def test_label_studio_gets_the_boxes_after_the_drawn_one(tmp_path, monkeypatch):
         assert _overlap(sides * [1.6, 0.96, 1.6, 0.96], box_of(MASKS[box["frame"] - 1] == 1)) > 0.4
     (nothing,) = backend.predict([task])
     assert nothing["result"] == []
+
+
+def test_a_turned_box_of_label_studio_is_turned_around_its_upper_left_corner(monkeypatch):
+    for name, content in (("label_studio_ml", {}), ("label_studio_ml.model", {"LabelStudioMLBase": object})):
+        stand_in = ModuleType(name)
+        vars(stand_in).update(content)
+        monkeypatch.setitem(sys.modules, name, stand_in)
+    module = plug("label_studio_backend")
+    drawn = {"frame": 1, "x": 50, "y": 25, "width": 20, "height": 10}  # percent of 80x200: 40 x 8 pixels
+    upright = module._drawn_plane(drawn, (80, 200))
+    assert box_of(upright) == (100, 20, 140, 28)
+    assert upright.sum() == 40 * 8
+    turned = module._drawn_plane(drawn | {"rotation": 90}, (80, 200))  # clockwise: it hangs down
+    assert box_of(turned) == (93, 20, 101, 60)
+    tilted = module._drawn_plane(drawn | {"rotation": 45}, (80, 200))
+    assert 0.8 < tilted.sum() / upright.sum() < 1.2
+    assert tilted[30, 110]
+    assert not tilted[20, 130]
+    with pytest.raises(ValueError, match="outside of its frame"):
+        module._drawn_plane(drawn | {"x": 120}, (80, 200))
 
 
 def test_trackers_follow_masks_of_tracklets_that_come_and_go(predictor):

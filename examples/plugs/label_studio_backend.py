@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 from label_studio_ml.model import LabelStudioMLBase
+from numpy.typing import NDArray
 
 from emavos import Predictor
-from emavos.bridges import box_of
+from emavos.bridges import box_of, first_mask
 from emavos.io import open_frames
 
 Box = dict[str, Any]  # of a frame, counted from 1, with sides in percent
@@ -79,13 +80,12 @@ def _boxes(predictor: Predictor, path: str, drawn: Box) -> Iterator[Box]:
         height, width = frame.shape[:2]
         scale = np.array([width, height, width, height]) / 100
         if index == begin:
-            x, y, w, h = (drawn[side] for side in ("x", "y", "width", "height"))
-            box = np.array([x, y, x + w, y + h]) * scale
-            plane = predictor.click(frame, box=box).mask
-            if not plane.any():  # nothing stands out: track all of the box
-                left, top, right, bottom = np.rint(box).astype(int)
-                plane[top:bottom, left:right] = True
-            session.step(frame, plane.astype(np.int32))
+            inside = _drawn_plane(drawn, (height, width))
+            plane = predictor.click(frame, box=box_of(inside)).mask
+            if drawn.get("rotation"):
+                plane &= inside  # the upright box around a turned one shows more than the object
+            # if nothing stands out, track all of the box
+            session.step(frame, (plane if plane.any() else inside).astype(np.int32))
             continue
         plane = session.step(frame).mask == 1
         time = (index / source.fps) if source.fps else None
@@ -95,6 +95,22 @@ def _boxes(predictor: Predictor, path: str, drawn: Box) -> Iterator[Box]:
             continue
         left, top, right, bottom = (float(side) for side in np.array(box_of(plane)) / scale)
         yield {**found, "enabled": True, "x": left, "y": top, "width": right - left, "height": bottom - top}
+
+
+def _drawn_plane(drawn: Box, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The inside of a drawn box, (H, W), which may be turned clockwise around its upper left corner."""
+    height, width = size
+    angle = np.deg2rad(drawn.get("rotation", 0))
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    begin = np.array([drawn["x"] * width, drawn["y"] * height]) / 100
+    sides = np.array([drawn["width"] * width, drawn["height"] * height]) / 100 - 1  # to the last pixel
+    corners = begin + np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * sides.clip(0) @ turn
+    try:
+        return first_mask([corners], size=size) == 1
+    except ValueError as error:
+        raise ValueError(
+            f"the box of frame {drawn['frame']} lies outside of its frame; draw it again"
+        ) from error
 
 
 def _score(regions: Sequence[Mapping[str, Any]]) -> float:
