@@ -452,20 +452,31 @@ def test_a_video_may_be_closed_by_hand_and_leaves_no_file_open(tmp_path):
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
-def test_a_stream_that_breaks_off_is_an_error_with_its_address_and_frames(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("rtsp://me:secret@host/live?key=secret", "stream rtsp://host/live"), ("camera:0", "camera 0")],
+)
+def test_a_live_source_that_breaks_off_is_an_error_with_its_name_and_frames(monkeypatch, source, name):
     av = pytest.importorskip("av")
     from contextlib import nullcontext
+    from types import SimpleNamespace
+
+    errors = av.error.TimeoutError(110, "Connection timed out"), OSError(19, "No such device")
 
     class Container(nullcontext):
+        streams = SimpleNamespace(video=[1])
+
         def decode(self, video):
             yield av.VideoFrame(16, 16, "rgb24")
-            raise av.error.TimeoutError(110, "Connection timed out")
+            raise broken
 
     monkeypatch.setattr(av, "open", lambda *_, **__: Container())
-    frames = iter(open_frames("rtsp://me:secret@host/live?key=secret"))
-    assert next(frames).shape == (16, 16, 3)
-    with pytest.raises(
-        ValueError, match="stream rtsp://host/live broke off after 1 frames: Connection"
-    ) as caught:
-        next(frames)
-    assert "secret" not in str(caught.value)
+    for broken in errors:
+        frames = iter(open_frames(source))
+        assert next(frames).shape == (16, 16, 3)
+        with pytest.raises(ValueError, match=f"{name} broke off after 1 frames: {broken.strerror}") as caught:
+            next(frames)
+        assert "secret" not in str(caught.value)
+    Container.streams.video.clear()  # a microphone
+    with pytest.raises(ValueError, match=f"{name} has no picture"):
+        next(iter(open_frames(source)))

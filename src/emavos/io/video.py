@@ -259,8 +259,7 @@ class CameraSource(FrameSource):
         # ValueError: this PyAV was built without the device
         except (self._av.FFmpegError, ValueError) as error:
             raise ValueError(f"camera {self._name} cannot be opened as {kind} {device}: {error}") from error
-        with container:
-            yield from map(_upright, container.decode(video=0))
+        yield from _decoded(self._av, container, f"camera {self._name}")
 
 
 class StreamSource(FrameSource):
@@ -279,21 +278,27 @@ class StreamSource(FrameSource):
         except (self._av.FFmpegError, ValueError, OSError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise ValueError(f"stream {without_secrets(self._address)} cannot be opened: {reason}") from error
-        read = 0
-        with container:
-            frames = container.decode(video=0)
-            while True:
-                try:
-                    frame = next(frames, None)
-                except self._av.FFmpegError as error:
-                    reason = error.strerror or type(error).__name__
-                    raise ValueError(
-                        f"stream {without_secrets(self._address)} broke off after {read} frames: {reason}"
-                    ) from error
-                if frame is None:
-                    return
-                yield _upright(frame)
-                read += 1
+        yield from _decoded(self._av, container, f"stream {without_secrets(self._address)}")
+
+
+def _decoded(av: Any, container: Any, what: str) -> Iterator[Pixels]:
+    """The frames of a live source. Raises ValueError that names the source if it breaks off."""
+    read = 0
+    with container:
+        if not container.streams.video:
+            raise ValueError(f"{what} has no picture")
+        frames = container.decode(video=0)
+        while True:
+            try:
+                frame = next(frames, None)
+                pixels = None if frame is None else _upright(frame)
+            except (av.FFmpegError, OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                raise ValueError(f"{what} broke off after {read} frames: {reason}") from error
+            if pixels is None:
+                return
+            yield pixels
+            read += 1
 
 
 def _is_cover(stream: Any) -> bool:
