@@ -23,6 +23,7 @@ from emavos.io import (
     write_mask,
     write_video,
 )
+from emavos.io.fingerprint import fingerprint
 from emavos.visualize import colour
 
 
@@ -480,3 +481,19 @@ def test_a_live_source_that_breaks_off_is_an_error_with_its_name_and_frames(monk
     Container.streams.video.clear()  # a microphone
     with pytest.raises(ValueError, match=f"{name} has no picture"):
         next(iter(open_frames(source)))
+
+
+def test_another_file_of_the_same_name_and_size_is_noticed(tmp_path):
+    path = tmp_path / "clip.mp4"
+    for size in (0, 1, 10_000, 16_384, 40_000, 1_000_000):
+        content = bytearray(size)
+        path.write_bytes(content)
+        before = fingerprint(path)
+        assert fingerprint(path) == before
+        for place in {0, size // 2, size - 1} if size else ():
+            changed = content.copy()
+            changed[place] = 1
+            path.write_bytes(changed)
+            assert fingerprint(path) != before, (size, place)
+        path.write_bytes(content + b"0")
+        assert fingerprint(path) != before

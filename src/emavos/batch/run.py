@@ -18,6 +18,7 @@ from emavos.batch.tracking import FPS, track
 from emavos.bridges import CocoWriter
 from emavos.frames.mask_files import mask_files, read_masks
 from emavos.io import VideoWriter, list_images, open_frames, read_frame, read_mask, write_mask
+from emavos.io.fingerprint import fingerprint
 from emavos.io.images import PathLike
 from emavos.io.source import noting
 from emavos.io.text import read_json
@@ -278,7 +279,7 @@ def run_batch(
 
 
 def inputs_sha256(videos: Sequence[Path], masks: Path | Mapping[str, Path]) -> str:
-    """Hash of the inputs of a video: masks by name and content, frames by name and file size.
+    """Hash of the inputs of a video: masks by name and content, frames as `fingerprint` does.
 
     videos: a file, a folder of frames, or several images.
     masks: a file, a folder, or files by frame name.
@@ -296,7 +297,7 @@ def inputs_sha256(videos: Sequence[Path], masks: Path | Mapping[str, Path]) -> s
         if not video.exists():
             raise FileNotFoundError(f"{video} does not exist")
         for path in list_images(video) if video.is_dir() else [video]:
-            digest.update(os.fsencode(f"{path.name} {path.stat().st_size} "))
+            digest.update(fingerprint(path))
     return digest.hexdigest()
 
 

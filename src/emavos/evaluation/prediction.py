@@ -17,6 +17,7 @@ import numpy as np
 
 from emavos.evaluation.layouts import Video, some
 from emavos.io import IdMask, Pixels, ahead, behind, davis_palette, read_frame, write_mask
+from emavos.io.fingerprint import fingerprint
 from emavos.io.text import read_json
 from emavos.io.whole import partial_folder, replacing, sweep
 
@@ -160,12 +161,12 @@ def predict(
 
 
 def data_sha256(video: Video) -> str:
-    """Hash of a video's inputs: given masks by content, frames by name and file size."""
+    """Hash of a video's inputs: given masks by content, frames as `fingerprint` does."""
     digest = hashlib.sha256()
     for index, path in video.given().items():
         digest.update(os.fsencode(f"{index} {path.name} ") + path.read_bytes())
     for path in video.images:
-        digest.update(os.fsencode(f"{path.name} {path.stat().st_size} "))
+        digest.update(fingerprint(path))
     return digest.hexdigest()
 
 
