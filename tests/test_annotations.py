@@ -8,11 +8,12 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from emavos import Predictor
 from emavos.annotations import read_annotations, read_arrays, read_labels
 from emavos.annotations.labelstudio import decode_brush
+from emavos.annotations.shapes import pasted, polygons
 from emavos.bridges import CocoWriter, encode_rle, read_coco
 from emavos.cli import main
 from emavos.frames.mask_files import read_masks
@@ -319,6 +320,28 @@ def test_polygons_of_coco_are_read_by_the_bridge_too(tmp_path):
     ((name, mask),) = read_coco(a_coco_of_polygons(tmp_path))
     assert name == "00000"
     assert np.array_equal(mask, drawn())
+
+
+def test_polygons_cover_the_pixels_that_pillow_fills_wherever_they_lie():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        size = tuple(rng.integers(1, 60, 2).tolist())
+        parts = [rng.uniform(-20, 80, (rng.integers(3, 8), 2)) for _ in range(rng.integers(0, 3))]
+        parts = [part.round(int(rng.integers(0, 3))) for part in parts]
+        image = Image.new("1", size[::-1])
+        for part in parts:
+            ImageDraw.Draw(image).polygon([(float(x), float(y)) for x, y in part], fill=1)
+        assert np.array_equal(polygons(parts)(size).whole(size), np.array(image))
+
+
+def test_many_small_polygons_of_a_huge_picture_are_drawn_one_by_one(monkeypatch):
+    small = polygons([np.array([[9000.0, 9000.0], [9020.0, 9000.0], [9020.0, 9010.0]])])((10_000, 10_000))
+    assert small.plane.size < 30 * 20
+    plane = np.ones((4, 5), np.bool_)
+    for left, top, inside in ((-2, -1, (3, 3)), (98, 97, (3, 2)), (100, 0, (4, 0)), (-9, -9, (0, 0))):
+        there = pasted(plane, left, top)((100, 100))
+        assert there.plane.shape == inside
+        assert there.whole((100, 100)).sum() == np.prod(inside)
 
 
 def test_a_small_mask_of_labelme_lies_where_its_points_say(tmp_path):

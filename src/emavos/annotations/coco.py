@@ -7,8 +7,8 @@ from typing import Any
 
 from emavos.annotations.rle import decode_rle
 from emavos.annotations.shapes import (
+    Drawn,
     Picture,
-    Plane,
     Shape,
     Size,
     frame_name,
@@ -56,7 +56,7 @@ def read_coco(content: Mapping[str, Any]) -> tuple[list[Picture], dict[int, str]
     return pictures, categories
 
 
-def plane_of(segmentation: Any) -> Callable[[Size], Plane]:
+def plane_of(segmentation: Any) -> Callable[[Size], Drawn]:
     """Draws a segmentation of COCO: runs, or a list of polygons."""
     if isinstance(segmentation, list):
         return polygons([points_of(part) for part in segmentation])

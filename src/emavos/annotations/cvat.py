@@ -11,8 +11,8 @@ import numpy as np
 
 from emavos.annotations.shapes import (
     FARTHEST,
+    Drawn,
     Picture,
-    Plane,
     Shape,
     Size,
     ellipse,
@@ -143,7 +143,7 @@ class _Reader:
         ]
 
 
-def _drawing(kind: str, shape: Mapping[str, str]) -> Callable[[Size], Plane] | None:
+def _drawing(kind: str, shape: Mapping[str, str]) -> Callable[[Size], Drawn] | None:
     """Draws a shape; None if it encloses nothing."""
     if kind == "polygon":
         pairs = [pair.split(",") for pair in shape["points"].split(";")]

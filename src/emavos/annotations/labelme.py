@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from emavos.annotations.shapes import (
+    Drawn,
     Picture,
-    Plane,
     Points,
     Shape,
     Size,
@@ -46,7 +46,7 @@ def read_labelme(content: Mapping[str, Any], name: str) -> Picture:
     )
 
 
-def _drawing(kind: str, points: Points, shape: Mapping[str, Any]) -> Callable[[Size], Plane] | None:
+def _drawing(kind: str, points: Points, shape: Mapping[str, Any]) -> Callable[[Size], Drawn] | None:
     """Draws a shape; None if it encloses nothing."""
     if kind == "polygon":
         return polygons([points])

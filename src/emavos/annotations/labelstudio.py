@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from emavos.annotations.shapes import (
+    Drawn,
     Picture,
     Plane,
     Shape,
@@ -64,7 +65,7 @@ def _path_of(address: str) -> str:
     return unquote(query.removeprefix("d=") if query.startswith("d=") else before)
 
 
-def _drawing(kind: str, value: Mapping[str, Any], size: Size) -> Callable[[Size], Plane] | None:
+def _drawing(kind: str, value: Mapping[str, Any], size: Size) -> Callable[[Size], Drawn] | None:
     """Draws a region; None if it encloses nothing."""
     if kind == "polygonlabels":
         return polygons([points_of(value["points"]) / 100], relative=True)

@@ -78,7 +78,7 @@ class Annotations:
         with _of_stranger(self.path, f"{_WHAT} that can be read ({picture.name})"):
             mask = np.zeros(known, np.int32)
             for id, shape in sorted(zip(ids, picture.shapes, strict=True), key=lambda one: one[1].height):
-                mask[shape.draw(known)] = id
+                shape.draw(known).put(mask, id)
             return mask
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,19 +21,42 @@ MOST_POINTS = 100_000  # of one polygon: filling takes a step for each point and
 FARTHEST = 2.0**20  # of a coordinate, in pixels
 
 
+class Drawn(NamedTuple):
+    """The pixels of a shape, within a rectangle of its frame, so that many small shapes are drawn quickly.
+
+    plane: (h, w) of bool.
+    top, left: the row and the column of the frame where the plane begins; it lies within the frame.
+    """
+
+    plane: Plane
+    top: int = 0
+    left: int = 0
+
+    def put(self, target: NDArray[Any], value: Any) -> None:
+        """Set these pixels of a frame, (H, W)."""
+        height, width = self.plane.shape
+        target[self.top : self.top + height, self.left : self.left + width][self.plane] = value
+
+    def whole(self, size: Size) -> Plane:
+        """The plane of the whole frame, (H, W)."""
+        plane = np.zeros(size, np.bool_)
+        self.put(plane, True)
+        return plane
+
+
 @dataclass(frozen=True)
 class Shape:
     """One outline or plane of an annotated frame.
 
     label: the name of its class, "" if it has none.
-    draw: returns its pixels, (H, W) of bool, for the size of the frame.
+    draw: returns its pixels for the size of the frame.
     group: shapes of equal label and group are parts of one object; "" if the tool does not say.
     id: the number that the tool gives the object through the whole video, if it does.
     height: of two shapes that cover a pixel the higher has it, or the later of equal ones.
     """
 
     label: str
-    draw: Callable[[Size], Plane]
+    draw: Callable[[Size], Drawn]
     group: str = ""
     id: int | None = None
     height: int = 0
@@ -57,7 +80,7 @@ class Picture:
     left_out: tuple[str, ...] = ()
 
 
-def polygons(parts: Sequence[Points], relative: bool = False) -> Callable[[Size], Plane]:
+def polygons(parts: Sequence[Points], relative: bool = False) -> Callable[[Size], Drawn]:
     """What several polygons enclose together, their outlines included.
 
     relative: whether coordinates are fractions of width and height.
@@ -65,14 +88,28 @@ def polygons(parts: Sequence[Points], relative: bool = False) -> Callable[[Size]
     for points in parts:
         check_polygon(points)
 
-    def draw(size: Size) -> Plane:
-        image = Image.new("1", (size[1], size[0]))
-        for points in parts:
-            scaled = points * (size[1], size[0]) if relative else points
-            ImageDraw.Draw(image).polygon([(float(x), float(y)) for x, y in scaled], fill=1)
-        return np.array(image)
+    def draw(size: Size) -> Drawn:
+        scaled = [points * (size[1], size[0]) if relative else points for points in parts]
+        (left, top), (right, bottom) = _around(scaled, size)
+        image = Image.new("L", (max(right - left, 1), max(bottom - top, 1)))
+        for points in scaled:
+            # Pillow cuts off fractions, so a shift by whole numbers changes no pixel
+            corners = [(float(x), float(y)) for x, y in points - (left, top)]
+            ImageDraw.Draw(image).polygon(corners, fill=1)
+        return Drawn(np.asarray(image)[: bottom - top, : right - left] > 0, top, left)
 
     return draw
+
+
+def _around(parts: Sequence[Points], size: Size) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The part of a frame where polygons lie: its first column and row, and one past its last."""
+    if not parts:
+        return (0, 0), (0, 0)
+    first = np.floor(np.min([points.min(axis=0) for points in parts], axis=0)) - 1
+    last = np.ceil(np.max([points.max(axis=0) for points in parts], axis=0)) + 2
+    most = size[1], size[0]
+    (left, top), (right, bottom) = (np.clip(corner, 0, most).astype(int).tolist() for corner in (first, last))
+    return (left, top), (right, bottom)
 
 
 def check_polygon(points: Points) -> None:
@@ -87,7 +124,7 @@ def check_polygon(points: Points) -> None:
 
 def ellipse(
     x: float, y: float, radii: tuple[float, float], angle: float = 0.0, relative: bool = False
-) -> Callable[[Size], Plane]:
+) -> Callable[[Size], Drawn]:
     """An ellipse around (x, y), turned clockwise by an angle in radians.
 
     relative: whether the centre and the radii are fractions of width and height.
@@ -100,31 +137,27 @@ def ellipse(
     return polygons([np.stack([x + around[0], y + around[1]], axis=1)], relative)
 
 
-def pasted(plane: Plane, left: int, top: int) -> Callable[[Size], Plane]:
+def pasted(plane: Plane, left: int, top: int) -> Callable[[Size], Drawn]:
     """A small plane whose upper left corner lies at (left, top) of the frame; what hangs over is cut off."""
     if max(abs(left), abs(top)) > FARTHEST:
         raise ValueError(f"a mask begins within {FARTHEST:.0f} pixels of the frame, not at ({left}, {top})")
 
-    def draw(size: Size) -> Plane:
-        whole = np.zeros(size, np.bool_)
-        inside = plane[max(-top, 0) :, max(-left, 0) :]
-        begin = max(top, 0), max(left, 0)
-        target = whole[begin[0] : begin[0] + inside.shape[0], begin[1] : begin[1] + inside.shape[1]]
-        target[:] = inside[: target.shape[0], : target.shape[1]]
-        return whole
+    def draw(size: Size) -> Drawn:
+        inside = plane[max(-top, 0) : max(size[0] - top, 0), max(-left, 0) : max(size[1] - left, 0)]
+        return Drawn(inside, max(top, 0), max(left, 0))
 
     return draw
 
 
-def whole(plane: Callable[[], Plane]) -> Callable[[Size], Plane]:
+def whole(plane: Callable[[], Plane]) -> Callable[[Size], Drawn]:
     """A plane of the whole frame, which `plane` unpacks when it is wanted."""
 
-    def draw(size: Size) -> Plane:
+    def draw(size: Size) -> Drawn:
         unpacked = plane()
         if unpacked.shape != size:
             have, want = ("x".join(map(str, s)) for s in (unpacked.shape, size))
             raise ValueError(f"a mask is {have} in a frame of {want} (height x width)")
-        return unpacked
+        return Drawn(unpacked)
 
     return draw
 

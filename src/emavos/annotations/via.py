@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from emavos.annotations.shapes import Picture, Plane, Shape, Size, ellipse, frame_name, number, polygons
+from emavos.annotations.shapes import Drawn, Picture, Shape, Size, ellipse, frame_name, number, polygons
 
 _NAMES = ("label", "name", "class", "category", "type", "object")
 
@@ -38,7 +38,7 @@ def _label(attributes: Mapping[str, Any]) -> str:
     return str(value)
 
 
-def _drawing(shape: Mapping[str, Any]) -> Callable[[Size], Plane] | None:
+def _drawing(shape: Mapping[str, Any]) -> Callable[[Size], Drawn] | None:
     """Draws a shape; None if it encloses nothing."""
     kind = shape["name"]
     if kind == "polygon":

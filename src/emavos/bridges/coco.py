@@ -120,7 +120,7 @@ def read_coco(path: PathLike) -> Iterator[tuple[str, IdMask]]:
             size, name = check_size([int(image["height"]), int(image["width"])]), str(image["file_name"])
             mask = np.zeros(size, np.int32)
             for annotation in found[number]:
-                mask[plane_of(annotation["segmentation"])(size)] = _id_of(annotation)
+                plane_of(annotation["segmentation"])(size).put(mask, _id_of(annotation))
         except KeyError as error:
             raise ValueError(f"{path}, image {number}: there is no {error}") from error
         except (ValueError, TypeError, AttributeError, OverflowError) as error:

@@ -137,7 +137,7 @@ def _fill(parts: Sequence[NDArray[Any]], size: tuple[int, int] | None) -> Plane:
     """The area of polygons, including their outlines, as (H, W) of bool."""
     if size is None:
         raise ValueError("a polygon does not say how large its frame is: give size=(height, width)")
-    return polygons(parts)(size)
+    return polygons(parts)(size).whole(size)
 
 
 def _scores(items: Sequence[Any], scores: Sequence[float] | None) -> list[float]:
