@@ -4,7 +4,7 @@ import asyncio
 import io
 import socket
 import threading
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -221,7 +221,9 @@ def test_a_change_that_does_not_say_what_it_was_made_on_is_refused(client, desk)
     assert not desk.project.given
 
 
-def test_connections_that_ask_for_nothing_do_not_stop_the_page(desk):
+@contextmanager
+def listening(desk, **patience):
+    """A page that other programs reach; yields a function that connects and sends."""
     uvicorn = pytest.importorskip("uvicorn")
     from emavos.ui.patience import impatient
 
@@ -231,11 +233,9 @@ def test_connections_that_ask_for_nothing_do_not_stop_the_page(desk):
         listener.listen()
         port = listener.getsockname()[1]
         app = make_app(desk, "secret")
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app, http=impatient(seconds=4, most=3), lifespan="off", log_level="error", ws="none"
-            )
-        )
+        protocol = impatient(**patience)
+        config = uvicorn.Config(app, http=protocol, lifespan="off", ws="none", log_config=None)
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         stack.callback(thread.join)
@@ -246,21 +246,40 @@ def test_connections_that_ask_for_nothing_do_not_stop_the_page(desk):
             line.sendall(sent)
             return line
 
-        def ended(line):
-            with suppress(ConnectionResetError):
-                return line.recv(9) == b""
-            return True
+        yield connect
 
+
+def test_connections_that_ask_for_nothing_do_not_stop_the_page(desk):
+    def ended(line):
+        with suppress(ConnectionResetError):
+            return line.recv(9) == b""
+        return True
+
+    with listening(desk, seconds=4, most=3) as connect:
         idle = [connect(b"GET / HTTP/1.1\r\nHost:") for _ in range(8)]
         assert ended(idle[0])  # more than three wait: the first was ended
-        head = f"GET /api/state HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nx-emavos-token: secret\r\n\r\n"
-        ours = connect(head.encode())
+        head = b"GET /api/state HTTP/1.1\r\nHost: 127.0.0.1\r\nx-emavos-token: secret\r\n\r\n"
+        ours = connect(head)
         for _ in range(2):  # and again on the same connection
             assert ours.recv(12) == b"HTTP/1.1 200"
             while b'"upload_limit"' not in ours.recv(1 << 16):
                 pass
-            ours.sendall(head.encode())
+            ours.sendall(head)
         assert all(map(ended, idle))  # those that are left after four seconds
+
+
+@pytest.mark.parametrize("key", ["x-project: other\r\n", ""], ids=["refused", "unsaid"])
+def test_a_body_that_is_no_http_is_refused_once_and_leaves_no_traceback(desk, caplog, key):
+    head = f"PUT /api/masks/0 HTTP/1.1\r\nHost: 127.0.0.1\r\nx-emavos-token: secret\r\n{key}"
+    with listening(desk) as connect:
+        for coding, body in (("Transfer-Encoding: chunked", "no chunk\r\n"), ("Content-Length: 5", "1")):
+            line = connect(f"{head}{coding}\r\n\r\n{body}".encode())
+            line.shutdown(socket.SHUT_WR)
+            with suppress(ConnectionResetError):
+                assert line.recv(12) in (b"HTTP/1.1 400", b"HTTP/1.1 409", b"HTTP/1.1 428", b"")
+        asked = connect(b"GET /favicon.svg HTTP/1.1\r\nHost: 127.0.0.1\r\nx-emavos-token: secret\r\n\r\n")
+        assert asked.recv(12) == b"HTTP/1.1 200"
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_the_page_loads_nothing_from_elsewhere(client):
