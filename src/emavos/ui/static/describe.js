@@ -45,7 +45,8 @@ export function describe() {
   enable("downloads", idle && project.made);
   for (const button of document.querySelectorAll("[data-download]")) button.disabled = !idle || !project.made;
   $("outdated").hidden = !project || !outdatedFrames(project);
-  const queue = state?.queue, others = queue?.now && job?.number !== queue.now.number ? 1 + queue.waiting : queue?.waiting ?? 0;
+  const queue = state?.queue, queued = (queue?.now ? 1 : 0) + (queue?.waiting ?? 0);
+  const others = queued - (waiting || queue?.now && job?.number === queue.now.number ? 1 : 0);
   $("clips").hidden = !state?.clips;
   $("clips").textContent = `Clips (${state?.clips ?? 0})`;
   $("queue").hidden = !others;

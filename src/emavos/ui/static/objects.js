@@ -13,6 +13,11 @@ export const titleOf = (id) => (nameOf(id) ? `${id} · ${nameOf(id)}` : String(i
 const icons = {
   hide: '<path d="M1 8s2.5-4.5 7-4.5S15 8 15 8s-2.5 4.5-7 4.5S1 8 1 8z"/><circle cx="8" cy="8" r="2"/>',
   alone: '<circle cx="8" cy="8" r="2.5"/><path d="M8 1v2.5M8 12.5V15M1 8h2.5M12.5 8H15"/>',
+  lock: '<rect x="3" y="7" width="10" height="7" rx="1.5"/><path d="M5.2 7V4.8a2.8 2.8 0 0 1 5.4-1"/>',
+};
+const pressed = { // crossed out, and closed
+  hide: `${icons.hide}<path d="M2.5 14 13.5 2"/>`,
+  alone: icons.alone,
   lock: '<rect x="3" y="7" width="10" height="7" rx="1.5"/><path d="M5.2 7V4.8a2.8 2.8 0 0 1 5.6 0V7"/>',
 };
 const words = { hide: "hide (H)", alone: "show only this object (S)", lock: "lock: brush, lasso and clicks leave its pixels alone (K)" };
@@ -46,7 +51,7 @@ function row(id) {
   const switches = Object.keys(icons).map((what) => {
     const button = document.createElement("button");
     button.className = "icon";
-    button.innerHTML = `<svg viewBox="0 0 16 16" aria-hidden="true">${icons[what]}</svg>`;
+    button.innerHTML = `<svg viewBox="0 0 16 16" aria-hidden="true">${(is[what](id) ? pressed : icons)[what]}</svg>`;
     button.title = words[what];
     button.setAttribute("aria-label", `${words[what].split(/[:(]/)[0].trim()}, object ${titleOf(id)}`);
     button.setAttribute("aria-pressed", String(is[what](id)));
