@@ -13,9 +13,11 @@ def test_each_wait_of_a_person_at_the_page_is_measured(tmp_path, capsys):
         pytest.importorskip(package)
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
         pytest.skip("there is no chromium with chromedriver")
-    waiting.main(["--frame", "96x160", "--repeats", "1", "--json", str(tmp_path / "x.json")])
+    waiting.main(["--frame", "96x160", "--repeats", "1", "--size", "96", "--json", str(tmp_path / "x.json")])
     (waits,) = json.loads((tmp_path / "x.json").read_text())["ms"].values()
     assert {name: len(ms) for name, ms in waits.items() if name != "move"} == {
+        "first": 1,
+        "click": 1,
         "up": 2,
         "keep": 1,
         "jump": 2,
@@ -23,7 +25,7 @@ def test_each_wait_of_a_person_at_the_page_is_measured(tmp_path, capsys):
     }
     assert waits["move"]  # the browser joins moves that come close together
     assert all(ms > 0 for each in waits.values() for ms in each)
-    assert [line.count("|") for line in capsys.readouterr().out.splitlines()[2:]] == [3] * 7
+    assert [line.count("|") for line in capsys.readouterr().out.splitlines()[2:]] == [3] * 9
 
 
 def test_a_browser_that_is_not_there_is_named(tmp_path, monkeypatch):

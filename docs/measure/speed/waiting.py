@@ -1,8 +1,9 @@
 """Measure the waiting times at `emavos ui`: `python docs/measure/speed/waiting.py` (chromium; extra: dev).
 
-The script paints, keeps masks and jumps between frames in a headless browser, on a drawn and tracked clip. A
-wait lasts from a mouse or key event until the browser begins the picture after the one that shows the result,
-so at most 17 ms longer than the eye waits. Jumps go to frames new to the browser, while the network is idle.
+The script tracks a drawn clip in a headless browser, then paints, keeps masks, jumps between frames, and
+clicks on an object. A wait lasts from a mouse or key event until the browser begins the picture after the one
+that shows the result, so at most 17 ms longer than the eye waits. Jumps go to frames new to the browser,
+while the network is idle; clicks go to a frame that the network has encoded before.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from selenium.webdriver.remote.webelement import WebElement
 
 WAITS = {
+    "first": "Track shows the first tracked mask",
+    "click": "a click on an object shows its mask",
     "move": "the brush moves",
     "up": "the mouse is let go",
     "keep": "Enter keeps the mask",
@@ -41,20 +44,31 @@ WAITS = {
 }
 _WATCH = """
 window.waits = [];
-const names = ["canvas", "timeline", "frame", "kind"];
-const [canvas, line, frame, kind] = names.map((id) => document.getElementById(id));
+const names = ["canvas", "timeline", "frame", "kind", "guide", "track"];
+const [canvas, line, frame, kind, guide, track] = names.map((id) => document.getElementById(id));
 let asked = null; // [what, when, the frame then]
 const shown = (name, since) => requestAnimationFrame(() => requestAnimationFrame(
     () => waits.push([name, performance.now() - since])));
 canvas.addEventListener("pointermove", (event) => event.buttons && shown("move", event.timeStamp));
-canvas.addEventListener("pointerup", (event) => shown("up", event.timeStamp));
-document.addEventListener("keydown", (event) => { asked = ["keep", event.timeStamp]; }, true);
+canvas.addEventListener("pointerup", (event) => {
+  if (canvas.dataset.tool === "click") asked = ["click", event.timeStamp];
+  else shown("up", event.timeStamp);
+}, true);
+track.addEventListener("click", (event) => { asked = ["first", event.timeStamp]; }, true);
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter") asked = ["keep", event.timeStamp];
+}, true);
 line.addEventListener("pointerdown", (event) => {
   const edited = kind.textContent.startsWith("edited");
   asked = [edited ? "keep and jump" : "jump", event.timeStamp, frame.textContent];
 }, true);
+const done = {
+  keep: () => kind.textContent === "given by you",
+  first: () => kind.textContent === "tracked",
+  click: () => guide.textContent.includes("match about"),
+};
 new MutationObserver(() => {
-  if (!asked || (asked[2] ? frame.textContent === asked[2] : kind.textContent !== "given by you")) return;
+  if (!asked || (asked[2] ? frame.textContent === asked[2] : !done[asked[0]]())) return;
   shown(...asked);
   asked = null;
 }).observe(document.body, { subtree: true, childList: true });
@@ -99,7 +113,7 @@ def browser_at(project: Path, *options: str, window: str = "1280,800") -> Iterat
             server.send_signal(signal.SIGINT)  # the usual way to stop
 
 
-def measure(height: int, width: int, repeats: int, brush: int) -> dict[str, list[float]]:
+def measure(height: int, width: int, repeats: int, brush: int, size: int) -> dict[str, list[float]]:
     """Milliseconds of each of `WAITS`, in order of measurement."""
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.support.wait import WebDriverWait
@@ -109,7 +123,7 @@ def measure(height: int, width: int, repeats: int, brush: int) -> dict[str, list
         frames, truth = synthetic_clip(count, (height, width))
         write_video(Path(place, "clip.mp4"), frames, fps=25)
         write_mask(Path(place, "first.png"), truth[0])
-        with browser_at(Path(place, "work"), f"{place}/clip.mp4", "--size", "96") as (browser, address):
+        with browser_at(Path(place, "work"), f"{place}/clip.mp4", "--size", str(size)) as (browser, address):
             wait = WebDriverWait(browser, 60, poll_frequency=0.02)
 
             def element(name: str) -> WebElement:
@@ -136,10 +150,17 @@ def measure(height: int, width: int, repeats: int, brush: int) -> dict[str, list
                 at = round(line.size["width"] * ((index + 0.5) / count - 0.5))
                 ActionChains(browser, 0).move_to_element_with_offset(line, at, 0).click().perform()
 
+            def click(across: float, down: float) -> None:
+                """A click on a part of the canvas, in sides of the frame from its middle."""
+                scale = min(canvas.size["width"] / width, canvas.size["height"] / height)
+                x, y = round(across * width * scale), round(down * height * scale)
+                ActionChains(browser, 0).move_to_element_with_offset(canvas, x, y).click().perform()
+
             browser.get(address)
             wait.until(lambda _: f"of {count - 1}" in element("frame").text)
             element("mask").send_keys(f"{place}/first.png")
             wait.until(lambda _: element("keep").is_enabled())
+            browser.execute_script(_WATCH)
             element("track").click()
             body, canvas, line = (
                 browser.find_element("tag name", "body"),
@@ -153,7 +174,6 @@ def measure(height: int, width: int, repeats: int, brush: int) -> dict[str, list
             element("tool-brush").click()
             browser.execute_script("document.getElementById('size').value = arguments[0]", brush)
             browser.execute_cdp_cmd("Network.clearBrowserCache", {})
-            browser.execute_script(_WATCH)
             for index in range(0, count - 1, 3):
                 until("jump", partial(jump, index))
                 until("up", paint)
@@ -161,7 +181,15 @@ def measure(height: int, width: int, repeats: int, brush: int) -> dict[str, list
                 until("jump", partial(jump, index + 1))
                 until("up", paint)
                 until("keep and jump", partial(jump, index + 2))
-            return seen()
+            element("tool-click").click()
+            rows, columns = (truth[count - 2] == 1).nonzero()  # of the frame that is shown now
+            for place_of in range(repeats + 1):
+                at = len(rows) * (place_of + 1) // (repeats + 2)
+                until("click", partial(click, columns[at] / width - 0.5, rows[at] / height - 0.5))
+                body.send_keys("\ue00c")
+            waits = seen()
+            del waits["click"][0]  # it also encoded the frame
+            return waits
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -170,13 +198,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--frame", nargs="+", default=["480x854", "1080x1920"], metavar="HxW", help="of the clip (two sizes)"
     )
     parser.add_argument("--brush", type=int, default=12, help="its size, in pixels of the video (12)")
+    parser.add_argument("--size", type=int, default=480, help="short side for the network (480)")
     parser.add_argument("--repeats", type=int, default=10, help="of each, and twice of some (10)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     args = parser.parse_args(argv)
     rows = {}
     for frame in args.frame:
         height, width = map(int, frame.split("x"))
-        rows[frame] = measure(height, width, args.repeats, args.brush)
+        rows[frame] = measure(height, width, args.repeats, args.brush, args.size)
     machine = describe(torch.device("cpu"))
     print(f"{machine}; a brush of {args.brush} pixels; ms, the median and the longest\n")
     print(f"| | {' | '.join(rows)} |\n|{' --- |' * (1 + len(rows))}")
