@@ -11,6 +11,9 @@ import local_hub
 
 _HUB = local_hub.install()
 
+# No cache: a build in the user's cache would decide which readout "auto" is, in subprocesses too.
+os.environ["EMAVOS_CACHE"] = ""
+
 with suppress(ImportError):  # .ci/gpu needs no hypothesis
     from hypothesis import Phase, settings
 

@@ -9,6 +9,7 @@ import torch
 
 from emavos import doctor
 from emavos.cli import main
+from emavos.memory import native_readout
 
 # Of this library, as an installer writes it; and of a package that it may need.
 OURS = """\
@@ -108,6 +109,7 @@ def test_the_report_is_json_for_programs(declared, capsys):
 
 def test_what_is_not_needed_is_told_as_such(monkeypatch, capsys):
     monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(native_readout, "_loaded", [])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["doctor"]) == 0
     lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
@@ -120,6 +122,7 @@ def test_what_is_not_needed_is_told_as_such(monkeypatch, capsys):
 def test_a_machine_without_extras_is_well(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(native_readout, "_loaded", [])
     report = doctor.examine()
     assert report.ok
     assert report.video == "folders of images alone"

@@ -15,7 +15,7 @@ import torch
 from packaging.requirements import Requirement
 
 from emavos.machine import INSTALL, describe
-from emavos.memory import topk_readout
+from emavos.memory import choose_backend, native_readout, topk_readout
 from emavos.memory.readout import Backend
 from emavos.weights.load import KNOWN, load_model
 
@@ -42,6 +42,8 @@ class Report:
     environment: dict[str, str]  # set variables that affect threads or the Hub
     bfloat16: bool | None  # whether this device has native bfloat16 products; None: unknown
     readouts: dict[str, str | None]  # per backend of topk_readout: why it cannot run here
+    auto: str  # the backend that sessions use if none is asked for
+    prepared: str | None  # why "auto" is not "native" on a CPU; None if it is, and on other devices
     weights: str | None  # why the embedded models cannot be used
     video: str  # the reader of video files
     extras: tuple[Extra, ...]
@@ -54,8 +56,9 @@ class Report:
 
 
 def examine() -> Report:
-    """Report on this machine. Downloads nothing; may compile a C++ function, which takes a second."""
+    """Report on this machine. Downloads and keeps nothing; may compile a C++ function, in a second."""
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    auto, prepared = _auto(found)
     return Report(
         versions=_versions(),
         device=describe(torch.device("cpu") if found is None else found),
@@ -64,6 +67,8 @@ def examine() -> Report:
         environment={name: os.environ[name] for name in _VARIABLES if name in os.environ},
         bfloat16=_has_bfloat16(found),
         readouts={name: _readout(name) for name in get_args(Backend) if name != "auto"},
+        auto=auto,
+        prepared=prepared,
         weights=_weights(),
         video=_video(),
         extras=extras(),
@@ -177,6 +182,15 @@ def _has_bfloat16(accelerator: torch.device | None) -> bool | None:
     return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
+def _auto(accelerator: torch.device | None) -> tuple[str, str | None]:
+    """The backend that "auto" is on the device that "auto" selects; and why that is not the native one."""
+    if accelerator is not None and accelerator.type != "mps":  # as `choose_device`
+        runs = accelerator.type == "cuda" and _readout("triton") is None
+        return "triton" if runs else "blocks", None
+    backend = choose_backend("auto", torch.device("cpu"), torch.float32)
+    return backend, None if backend == "native" else native_readout.unprepared()
+
+
 def _readout(backend: Backend) -> str | None:
     """The reason why a readout cannot run here; None if it runs and agrees with the definition."""
     if backend == "triton" and not torch.cuda.is_available():
@@ -186,6 +200,8 @@ def _readout(backend: Backend) -> str | None:
     query, keys = torch.rand(16, 40, generator=generator), torch.rand(500, 16, generator=generator)
     values = torch.rand(500, 2, 8, generator=generator)
     try:
+        if backend == "native":
+            native_readout.load(keep=False)  # a look at the machine does not change what "auto" is
         out = topk_readout(query.to(device), keys.to(device), values.to(device), backend=backend).cpu()
     except RuntimeError as error:
         reason = str(error).splitlines()[0]

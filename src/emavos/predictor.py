@@ -22,10 +22,11 @@ from emavos.io import FrameSource, ahead, open_frames, read_ahead, read_mask
 from emavos.io.ahead import has_spare_core
 from emavos.machine import one_thread_after_fork
 from emavos.memory import MemoryPolicy
+from emavos.memory.readout import Backend
 from emavos.models import PRESETS, STCN, Features, compiled, folded, weights_sha256
 from emavos.session import Result, Session
 from emavos.session.both_ways import Direction, check_direction, propagate_backward, propagate_both
-from emavos.settings import Settings, Shortcuts, check_network
+from emavos.settings import Settings, Shortcuts, check_network, decided_policy
 from emavos.weights.card import ModelCard
 from emavos.weights.click_head import LazyHead
 from emavos.weights.load import (
@@ -86,6 +87,7 @@ class Predictor:
         self.model = model
         self.network = compiled(folded(model, dtype)) if compile else folded(model, dtype)
         self.settings = Settings.of(self.network, policy, size, shortcuts, resize_ahead)
+        self._backend: Backend = "auto" if policy is None else policy.backend  # as asked, for `to`
         self.prompter = prompter
         self._head: Callable[[], ClickHead] | None = None if clicks is None else partial(_itself, clicks)
 
@@ -172,6 +174,7 @@ class Predictor:
         _check_half(place, self.dtype)
         self.model.to(place)
         self.network.to(place)
+        self.settings = self._decided(replace(self.policy, backend=self._backend))
         return self
 
     def __repr__(self) -> str:
@@ -226,7 +229,13 @@ class Predictor:
             raise ValueError(f"{min(fixed)} takes another network; make a new Predictor")
         other = copy.copy(self)
         other.settings = replace(self.settings, **changes)
+        if "policy" in changes:
+            other._backend = other.policy.backend
+            other.settings = other._decided(other.policy)
         return other
+
+    def _decided(self, policy: MemoryPolicy) -> Settings:
+        return replace(self.settings, policy=decided_policy(policy, self.network))
 
     def save_pretrained(
         self,

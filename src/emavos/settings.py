@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
 
 from emavos.frames.preprocess import check_short_side
-from emavos.memory import MemoryPolicy
+from emavos.memory import MemoryPolicy, choose_backend
 from emavos.memory.bank import check_policy
 from emavos.models import STCN, is_compiled
 
@@ -91,14 +91,17 @@ class Settings:
     ) -> Settings:
         """Settings with the dtype of this network, compiled if the network is.
 
-        network: to take dtype and compile from.
+        network: to take dtype and compile from, and to decide what backend="auto" means: see
+            `decided_policy`.
         policy, size, shortcuts, resize_ahead: as for `Settings`; None is the default of each, except for
             `size`.
+
+        Raises RuntimeError if the policy's backend is "native" and the backend cannot run.
         """
         check_policy(policy)
         check_network(network)
         return cls(
-            MemoryPolicy() if policy is None else policy,
+            decided_policy(MemoryPolicy() if policy is None else policy, network),
             size,
             Shortcuts() if shortcuts is None else shortcuts,
             network.decoder.pred.weight.dtype,
@@ -121,6 +124,12 @@ class Settings:
         }
 
 
+def decided_policy(policy: MemoryPolicy, network: STCN) -> MemoryPolicy:
+    """The policy with the backend that sessions of this network use: see `emavos.memory.choose_backend`."""
+    weight = network.decoder.pred.weight
+    return replace(policy, backend=choose_backend(policy.backend, weight.device, weight.dtype))
+
+
 def check_network(model: object) -> None:
     """Raise ValueError unless `model` is an `STCN`."""
     if not isinstance(model, STCN):
@@ -132,4 +141,10 @@ def check_network(model: object) -> None:
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Sorted names of the facts that differ."""
+    was, now = comparable(was), comparable(now)
     return sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
+
+
+def comparable(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts with backend "blocks" for "auto", which older facts of a CPU have, and those of a GPU."""
+    return {**facts, "backend": "blocks"} if facts.get("backend") == "auto" else {**facts}

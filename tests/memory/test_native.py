@@ -71,6 +71,7 @@ def test_asking_for_it_where_it_cannot_run_says_why(monkeypatch):
     with pytest.raises(RuntimeError, match="query is on meta, not on the CPU"):
         topk_readout(query.to("meta"), keys, values, backend="native")
     monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(native_readout, "_loaded", [])
     with pytest.raises(RuntimeError, match="no C\\+\\+ compiler is found"):
         topk_readout(query, keys, values, backend="native")
 
@@ -81,28 +82,23 @@ def test_asking_for_it_where_it_cannot_run_says_why(monkeypatch):
 )
 def test_a_compiler_that_fails_is_heard(monkeypatch, compiler, message):
     monkeypatch.setenv("CXX", compiler)
-    native_readout._function.cache_clear()
-    try:
-        with pytest.raises(RuntimeError, match=f"the native readout .*{message}"):
-            topk_readout(*draw(3, 9), backend="native")
-    finally:
-        native_readout._function.cache_clear()
+    monkeypatch.setattr(native_readout, "_loaded", [])
+    with pytest.raises(RuntimeError, match=f"the native readout .*{message}"):
+        topk_readout(*draw(3, 9), backend="native")
 
 
 def test_a_quote_without_its_other_names_no_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "g++ '")
+    monkeypatch.setattr(native_readout, "_loaded", [])
     with pytest.raises(RuntimeError, match=r"no C\+\+ compiler is found"):
         topk_readout(*draw(3, 9), backend="native")
 
 
 def test_a_compiler_may_be_named_with_options(monkeypatch):
     monkeypatch.setenv("CXX", f"{shutil.which('c++') or pytest.skip('there is no C++ compiler here')} -g0")
-    native_readout._function.cache_clear()
-    try:
-        tensors = draw(3, 50)
-        torch.testing.assert_close(topk_readout(*tensors, 20, "native"), topk_readout(*tensors, 20, "dense"))
-    finally:
-        native_readout._function.cache_clear()
+    monkeypatch.setattr(native_readout, "_loaded", [])
+    tensors = draw(3, 50)
+    torch.testing.assert_close(topk_readout(*tensors, 20, "native"), topk_readout(*tensors, 20, "dense"))
 
 
 def test_a_policy_names_a_backend_that_exists():

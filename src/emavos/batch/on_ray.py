@@ -24,7 +24,10 @@ class _Worker:
         import torch
 
         torch.set_num_threads(threads)
-        self._predictor = load()
+        predictor = load()
+        # as decided where the run began: the cache of this machine may hold another build, or none
+        policy = replace(predictor.policy, backend=batch.settings["backend"])
+        self._predictor = predictor.with_settings(policy=policy)
         self._batch = batch
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -108,8 +108,8 @@ class Batch:
             sweep(folder)
         for job in jobs:
             status, settings = self._status(job), self._settings(job)
-            if not force and status.get("state") == "done" and status.get("settings") != settings:
-                differ = differences(status.get("settings") or {}, settings)
+            differ = differences(status.get("settings") or {}, settings)
+            if not force and status.get("state") == "done" and differ:
                 raise ValueError(
                     f"{self.out} holds {job.name!r} made with other settings ({', '.join(differ)}); "
                     "choose another folder, or --force to make it anew"
@@ -153,7 +153,7 @@ class Batch:
 
     def _track(self, predictor: Predictor, job: Job, stage: Path) -> tuple[int, list[int]]:
         """Track a video and fill a folder with its outputs; returns the number of frames and the ids."""
-        policy = dict(job.options)
+        policy = _options(job)
         size = policy.pop("size", predictor.size)
         predictor = predictor.with_settings(
             policy=replace(predictor.policy, **policy),
@@ -208,8 +208,9 @@ class Batch:
                 os.rename(stage / made, place)
 
     def _is_done(self, job: Job, status: Mapping[str, Any], inputs: str) -> bool:
-        wanted = {"state": "done", "inputs": inputs, "settings": self._settings(job)}
-        if any(status.get(key) != value for key, value in wanted.items()):
+        if status.get("state") != "done" or status.get("inputs") != inputs:
+            return False
+        if differences(status.get("settings") or {}, self._settings(job)):
             return False
         places = self._places(job)
         masks = places["masks"]
@@ -221,7 +222,7 @@ class Batch:
         )
 
     def _settings(self, job: Job) -> dict[str, Any]:
-        return {**self.settings, **job.options}
+        return {**self.settings, **_options(job)}
 
     def _status_path(self, job: Job) -> Path:
         return self.out / "status" / f"{job.name}.json"
@@ -299,6 +300,11 @@ def inputs_sha256(videos: Sequence[Path], masks: Path | Mapping[str, Path]) -> s
         for path in list_images(video) if video.is_dir() else [video]:
             digest.update(fingerprint(path))
     return digest.hexdigest()
+
+
+def _options(job: Job) -> dict[str, Any]:
+    """The options of a video. A backend "auto" is the run's, which is decided already."""
+    return {name: value for name, value in job.options.items() if (name, value) != ("backend", "auto")}
 
 
 def _reason(error: Exception) -> str:

@@ -30,6 +30,7 @@ from emavos.cli import (
     evaluate,
     export,
     masks,
+    prepare,
     review,
     segment,
     train,
@@ -160,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (
         segment,
         batch,
+        prepare,
         review,
         ui,
         demo,

@@ -137,9 +137,10 @@ def add_shortcut_arguments(parser: argparse.ArgumentParser) -> None:
     )
     shortcuts.add_argument(
         "--backend",
-        choices=("auto", "native"),
+        choices=("auto", "blocks", "native"),
         default="auto",
-        help="backend of the readout; native: C++ on the CPU, compiled in a second (auto)",
+        help="backend of the readout; blocks: PyTorch; native: faster, C++ on the CPU, compiled in a second; "
+        "auto: native after `emavos prepare`, otherwise blocks, and triton on CUDA (auto)",
     )
 
 

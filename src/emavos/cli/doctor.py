@@ -46,6 +46,7 @@ def _print(report: Report) -> None:
     lines.append(("threads", " ".join([str(report.threads), *_settings(report)])))
     lines.append(("model", f"embedded, {_state(report.weights)}"))
     lines += [(f"readout {name}", _readout(name, reason)) for name, reason in report.readouts.items()]
+    lines.append(("readout auto", _auto(report)))
     lines.append(("video", report.video))
     for extra in report.extras:
         lacks = f"lacks {', '.join(extra.missing)}: {extra.install}" if extra.missing else "installed"
@@ -65,6 +66,14 @@ def _readout(name: str, reason: str | None) -> str:
     from emavos.doctor import NEEDED
 
     return _state(reason) if reason is None or name in NEEDED else f"not here, and not needed: {reason}"
+
+
+def _auto(report: Report) -> str:
+    if report.prepared is None:
+        return report.auto
+    runs = report.readouts["native"] is None
+    advice = "; `emavos prepare` makes it native, which is faster" if runs else ""
+    return f"{report.auto}; native is not used: {report.prepared}{advice}"
 
 
 def _settings(report: Report) -> list[str]:

@@ -1,26 +1,18 @@
-"""Top-k of a readout on a CPU, in a small C++ function that is compiled on first use.
+"""Top-k of a readout on a CPU, in a small C++ function that is compiled once and kept in the user's cache.
 
-Optional: the function needs a C++ compiler, and the other backends return the same readout.
+Optional: compiling needs a C++ compiler, and the other backends return the same readout.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
-import shlex
-import shutil
-import subprocess
 import sys
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 
-_SOURCE = Path(__file__).with_suffix(".cpp")
-_FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
+from emavos.memory import native_build
+from emavos.memory.native_build import NO_COMPILER, Build, NotReadyError
+
 _BLOCK = 8192  # cells per block, so that the intermediate results stay in the cache
 _SPAN = 20.0  # 128 cells this far below the best weigh 3e-7 together
 
@@ -34,9 +26,67 @@ def obstacle(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> str | N
             return f"{name} is {x.dtype}; only float32 can be read"
         if torch.is_grad_enabled() and x.requires_grad:
             return f"it has no gradient and {name} requires one"
-    if sys.platform == "win32" or _compiler() is None:
-        return "no C++ compiler is found: install g++ or clang, or name one by the environment variable CXX"
+    lacks_compiler = sys.platform == "win32" or native_build.compiler() is None
+    if lacks_compiler and not _loaded and unprepared() is not None:
+        return NO_COMPILER
     return None
+
+
+_loaded: list[Build] = []  # of this process: one at most
+
+
+def load(keep: bool = True) -> Build:
+    """The build that this process uses: the prepared one; if there is none, one that is compiled now.
+
+    keep: whether to keep a new build in the user's cache, if the cache can be used.
+
+    Raises RuntimeError if the function does not compile or load.
+    """
+    if not _loaded:
+        _loaded.append(_found(keep))
+    return _loaded[0]
+
+
+def unprepared() -> str | None:
+    """The reason why no prepared build can be used; None if one is ready, and loaded. Compiles nothing."""
+    try:
+        build = native_build.prepared()
+    except NotReadyError as reason:
+        return str(reason)
+    if not _loaded:  # now, so that nothing is compiled in the middle of a video if the folder is removed
+        _loaded.append(build)
+    return None
+
+
+def prepare() -> Build:
+    """Compile the native readout into the user's cache, unless this compiler's build is there already.
+
+    After that, `backend="auto"` uses the native readout in new sessions on the CPU.
+
+    Raises RuntimeError if the function does not compile or load, and if the cache cannot be used.
+    """
+    if sys.platform == "win32":
+        raise RuntimeError("the native readout is not built on Windows; the others need no preparation")
+    try:
+        build = native_build.prepared()
+        if native_build.compiler() is None or build.compiler == native_build.version():
+            return build
+    except NotReadyError:
+        pass
+    return native_build.build()
+
+
+def _found(keep: bool) -> Build:
+    try:
+        return native_build.prepared()
+    except NotReadyError:
+        pass
+    if keep:
+        try:
+            return native_build.build()
+        except RuntimeError:  # no cache, or no compiler: then the next line raises as well
+            pass
+    return native_build.build_here()
 
 
 def native_topk(query: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
@@ -51,7 +101,7 @@ def native_topk(query: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor
 
     Raises RuntimeError if the function does not compile or load.
     """
-    scan = _function()
+    scan = load().scan
     (cells, channels), queries = keys.shape, query.shape[1]
     lead = -(-channels // 4)
     centre, axes = _axes(query)
@@ -84,40 +134,3 @@ def _axes(query: Tensor) -> tuple[Tensor, Tensor]:
         return query.new_zeros(len(query)), torch.eye(len(query), dtype=query.dtype, device=query.device)
     rows = query.T - centre
     return centre, torch.linalg.eigh(rows.T @ rows)[1].flip(1)  # largest variance first
-
-
-def _compiler() -> list[str] | None:
-    """The compiler command, including options in CXX; None if there is no compiler."""
-    whole = os.environ.get("CXX", "")
-    try:
-        named = [whole] if shutil.which(whole) else shlex.split(whole)
-    except ValueError:  # an unclosed quote
-        return None
-    return next(
-        (x for x in ([named] if named else [["c++"], ["g++"], ["clang++"]]) if shutil.which(x[0])), None
-    )
-
-
-@cache
-def _function() -> Callable[..., None]:
-    compiler = _compiler()
-    assert compiler is not None
-    with TemporaryDirectory() as folder:
-        library = Path(folder, "readout.so")
-        for threads in (["-fopenmp"], []):  # some compilers lack OpenMP; then one thread is used
-            command = [*compiler, *_FLAGS, *threads, str(_SOURCE), "-o", str(library)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode == 0:
-                break
-        else:
-            raise RuntimeError(f"the native readout does not compile: {' '.join(command)}\n{done.stderr}")
-        try:
-            scan = ctypes.CDLL(str(library)).scan  # stays loaded after the file is deleted
-        except OSError as error:  # for example a folder mounted noexec
-            raise RuntimeError(
-                f"the native readout is compiled but not loaded: {error}; name another folder by TMPDIR"
-            ) from error
-    pointer, size = ctypes.c_void_p, ctypes.c_int64
-    scan.argtypes = [*[pointer] * 5, *[size] * 5, ctypes.c_float, size, size, pointer, pointer]
-    scan.restype = None
-    return scan

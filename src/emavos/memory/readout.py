@@ -44,9 +44,11 @@ def topk_readout(
 
     * "dense": the definition; writes the affinity (N, P) out.
     * "blocks": PyTorch on any device, in blocks of cells, so the extra memory does not grow with N.
-    * "native": a C++ function on the CPU, compiled on first use in about a second; float32, no gradient.
+    * "native": a C++ function on the CPU, compiled on first use in about a second and kept in your cache;
+      float32, no gradient.
     * "triton": a fused kernel on CUDA; top_k up to 128, float32, float16 and bfloat16, no gradient.
-    * "auto": "triton" on CUDA if the kernel can run, otherwise "blocks".
+    * "auto": "triton" on CUDA if the kernel can run, otherwise "blocks". A session also considers "native",
+      before its first frame: see `choose_backend`.
 
     norms: (N,), |k|^2 of the keys, if you have them. The values are not checked.
     received: (N,) float32. The weight of each memory cell is added in place, P in total, without gradient.
@@ -76,6 +78,26 @@ def topk_readout(
             return _weighted_sum(top, index, values, received)
         norms = squared_norms(keys) if norms is None else norms
         return triton_readout.triton_readout(query, keys, values, top_k, norms, received)
+
+
+def choose_backend(backend: Backend, device: torch.device, dtype: torch.dtype) -> Backend:
+    """The backend for a whole session, decided before the first frame, so equal runs are equal to the bit.
+
+    backend: as asked for. On a CPU, "auto" becomes "native" if a build is prepared (`prepare`), otherwise
+        "blocks". Nothing is compiled. On other devices "auto" stays, because `topk_readout` decides by the
+        limits of the kernels.
+    device, dtype: of the network.
+
+    Raises RuntimeError if the backend is "native", on a CPU, and does not compile or load.
+    """
+    if device.type != "cpu":
+        return backend
+    if backend == "native":
+        native_readout.load()
+    if backend != "auto":
+        return backend
+    keys = torch.promote_types(dtype, torch.float32)
+    return "native" if keys == torch.float32 and native_readout.unprepared() is None else "blocks"
 
 
 def dense_readout(

@@ -22,7 +22,7 @@ from emavos.memory.bank import Kind
 from emavos.models import STCN, weights_sha256
 from emavos.models.stcn import STRIDE
 from emavos.session.banks import Banks, Group
-from emavos.settings import Settings, Shortcuts
+from emavos.settings import Settings, Shortcuts, differences
 
 _FORMAT = 3
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # dtypes of networks
@@ -69,8 +69,8 @@ def write_state(path: str | os.PathLike[str], state: SessionState, model: STCN) 
     write_tensors(path, tensors, {"session": json.dumps(facts)})
 
 
-class _OtherModelError(Exception):
-    """A session was saved with another model, so that its banks may have other sizes."""
+class _ElsewhereError(Exception):
+    """A session is not damaged, but cannot be continued here. The message follows the path of the file."""
 
 
 def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> SessionState:
@@ -87,8 +87,15 @@ def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> Sess
             raise ValueError(f"its format is {facts['format']}; this version reads {_FORMAT}")
         settings = _settings({**facts["settings"], "cuts": facts.get("cuts", "ignore")}, network)
         _check_facts(facts)
-        if facts["weights"] != weights_sha256(model) or facts["settings"] != settings.facts():
-            raise _OtherModelError
+        if facts["weights"] != weights_sha256(model) or differences(facts["settings"], settings.facts()):
+            raise _ElsewhereError(
+                "was saved with another model, another dtype, or compiled differently; pass the model and "
+                "network it was saved with"
+            )
+        if device.type != "cpu" and settings.policy.backend == "native":
+            settings = dataclasses.replace(
+                settings, policy=dataclasses.replace(settings.policy, backend="auto")
+            )
         groups = []
         for number, group in enumerate(facts["groups"]):
             prefix = f"{number}."
@@ -108,11 +115,8 @@ def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> Sess
             {int(id): float(edge) for id, edge in facts.get("edges", {}).items()},
             {int(id): int(frames) for id, frames in facts.get("absent", {}).items()},
         )
-    except _OtherModelError:
-        raise ValueError(
-            f"{os.fspath(path)} was saved with another model, another dtype, or compiled differently; pass "
-            "the model and network it was saved with"
-        ) from None
+    except _ElsewhereError as error:
+        raise ValueError(f"{os.fspath(path)} {error}") from error.__cause__
     except KeyError as error:
         raise ValueError(f"{os.fspath(path)} is no saved session, or is damaged: it lacks {error}") from error
     except (SafetensorError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
@@ -126,7 +130,14 @@ def _settings(facts: Mapping[str, Any], network: STCN) -> Settings:
         {field.name: facts[field.name] for field in dataclasses.fields(kind)}
         for kind in (MemoryPolicy, Shortcuts)
     )
-    settings = Settings.of(network, MemoryPolicy(**policy), facts["size"], Shortcuts(**shortcuts))
+    saved = MemoryPolicy(**policy)
+    on_cpu = next(network.parameters()).device.type == "cpu"
+    if on_cpu and saved.backend == "auto":  # by a GPU or an older version; not decided anew within a video
+        saved = dataclasses.replace(saved, backend="blocks")
+    try:
+        settings = Settings.of(network, saved, facts["size"], Shortcuts(**shortcuts))
+    except RuntimeError as error:
+        raise _ElsewhereError(f"was tracked with the native readout: {error}") from error
     rare = {name: facts[name] for name in ("cuts", "drop_absent") if name in facts}
     return dataclasses.replace(settings, **rare)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from emavos.io import IdMask
 from emavos.predictor import Predictor
-from emavos.settings import differences
+from emavos.settings import comparable, differences
 from emavos.ui.facts import FILE, MOST_EDITS, Facts, read_facts, write_facts
 from emavos.ui.folder import Folder
 from emavos.ui.history import MOST, History, Snapshot, Tracked
@@ -295,13 +295,12 @@ class Record:
     def check_settings(self, predictor: Predictor) -> None:
         """Store the predictor's settings. Raises ValueError if frames were tracked with other settings."""
         now = predictor.facts()
-        if self.settings is not None and self.confidence and now != self.settings:
-            names = {"weights": "other weights"}
-            began = [
-                names.get(key, f"{key} {self.settings.get(key)}") for key in differences(self.settings, now)
-            ]
-            raise ValueError(f"this project was begun with {', '.join(began)}; start the page with these")
-        if now != self.settings:
+        differ = differences(self.settings or {}, now)
+        if self.settings is not None and self.confidence and differ:
+            names, began = {"weights": "other weights"}, comparable(self.settings)
+            words = [names.get(key, f"{key} {began.get(key)}") for key in differ]
+            raise ValueError(f"this project was begun with {', '.join(words)}; start the page with these")
+        if differ:
             self.states.forget(-1)
             self._write(settings=now)
 

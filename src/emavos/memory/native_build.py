@@ -1,0 +1,240 @@
+"""The compiled native readout in the user's cache: built once per machine, checked before it is loaded.
+
+A build is a library and a JSON file with its sha256 and its compiler. Their names contain a digest of the
+source, the flags and the processor, so a folder that several machines share holds a build for each of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import platform
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+SOURCE = Path(__file__).with_name("native_readout.cpp")
+_FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
+NO_COMPILER = "no C++ compiler is found: install g++ or clang, or name one by the environment variable CXX"
+_PARTIAL = ".build-"
+_ABANDONED = 24 * 3600  # seconds after which a partial build is one of a killed process
+_FEATURES = ("model name", "flags", "Features", "CPU implementer", "CPU part")  # in /proc/cpuinfo
+
+
+@dataclass(frozen=True)
+class Build:
+    """A loaded build."""
+
+    scan: Callable[..., None]  # the function of native_readout.cpp
+    path: Path | None  # in the cache; None: compiled for this process only
+    compiler: str  # command and version
+
+
+class NotReadyError(Exception):
+    """The cache has no build that may be loaded. The message is a reason, to follow a colon."""
+
+
+def compiler() -> list[str] | None:
+    """The compiler command, including options in CXX; None if there is no compiler."""
+    whole = os.environ.get("CXX", "")
+    try:
+        named = [whole] if shutil.which(whole) else shlex.split(whole)
+    except ValueError:  # an unclosed quote
+        return None
+    return next(
+        (x for x in ([named] if named else [["c++"], ["g++"], ["clang++"]]) if shutil.which(x[0])), None
+    )
+
+
+def cache_folder() -> Path | None:
+    """The folder of builds: EMAVOS_CACHE, or `emavos` in the user's cache. None if EMAVOS_CACHE is empty."""
+    if (named := os.environ.get("EMAVOS_CACHE")) is not None:
+        return Path(named) if os.path.isabs(named) else None
+    if os.path.isabs(shared := os.environ.get("XDG_CACHE_HOME", "")):
+        return Path(shared, "emavos")
+    home = os.path.expanduser("~")
+    if not os.path.isabs(home):  # a user without a home
+        return None
+    return Path(home, *(("Library", "Caches") if sys.platform == "darwin" else (".cache",)), "emavos")
+
+
+def prepared() -> Build:
+    """The build of this machine in the cache, loaded.
+
+    Raises NotReadyError if there is none, if it is of another compiler than CXX names, if it is damaged, or
+    if others may write to it.
+    """
+    folder = cache_folder()
+    if folder is None:
+        raise NotReadyError("there is no cache folder: EMAVOS_CACHE is empty or no absolute path")
+    if not folder.exists():
+        raise NotReadyError("it is not prepared")
+    if (reason := _unsafe(folder)) is not None:
+        raise NotReadyError(reason)
+    try:
+        facts = _facts(folder)
+        path = folder / _library_name(facts["sha256"])
+        for one in (path, folder / _facts_name()):
+            if (reason := _unsafe(one)) is not None:
+                raise NotReadyError(reason)
+        if hashlib.sha256(path.read_bytes()).hexdigest() != facts["sha256"]:
+            raise NotReadyError(f"{path} is damaged")
+        if os.environ.get("CXX") and facts["command"] != _found_command():
+            raise NotReadyError("it is prepared with another compiler than CXX names")
+        return Build(_open(path), path, str(facts["compiler"]))
+    except FileNotFoundError:
+        raise NotReadyError("it is not prepared for this processor and this version of emavos") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:  # such as a folder mounted noexec
+        raise NotReadyError(f"the build in {folder} cannot be loaded: {error}") from error
+
+
+def build() -> Build:
+    """Compile the library into the cache, and load it. The build appears complete or not at all.
+
+    Raises RuntimeError if the library does not compile or load, and if the cache cannot be used.
+    """
+    folder = cache_folder()
+    if folder is None:
+        raise RuntimeError("EMAVOS_CACHE is empty or no absolute path; name a folder of your own by it")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (reason := _unsafe(folder)) is not None:
+            raise RuntimeError(f"{reason}; name a folder of your own by EMAVOS_CACHE")
+        _sweep(folder)
+        with TemporaryDirectory(prefix=_PARTIAL, dir=folder) as partial:
+            library, made_by = _compile(Path(partial), "EMAVOS_CACHE")
+            content = library.read_bytes()
+            sha256 = hashlib.sha256(content).hexdigest()
+            facts = {"sha256": sha256, "compiler": made_by, "command": _command()}
+            library.chmod(0o600)
+            described = Path(partial, "facts.json")
+            described.write_text(json.dumps(facts), encoding="utf-8")
+            described.chmod(0o600)
+            path = folder / _library_name(sha256)
+            os.replace(library, path)
+            os.replace(described, folder / _facts_name())
+    except OSError as error:
+        raise RuntimeError(f"the native readout cannot be kept in {folder}: {error}") from error
+    for old in folder.glob(_library_name("*")):
+        if old != path:
+            old.unlink(missing_ok=True)
+    return Build(_open(path), path, made_by)
+
+
+def build_here() -> Build:
+    """Compile the library for this process only, and load it. Raises RuntimeError as `build` does."""
+    with TemporaryDirectory() as folder:
+        library, made_by = _compile(Path(folder), "TMPDIR")
+        return Build(_open(library), None, made_by)  # stays loaded after the file is deleted
+
+
+def version() -> str:
+    """The compiler's command and the first line of its version."""
+    command = _command()
+    shown = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False).stdout
+    return f"{shlex.join(command)}: {shown.partition(chr(10))[0]}"
+
+
+def _compile(folder: Path, variable: str) -> tuple[Path, str]:
+    """The library, compiled in a folder and loaded once to see that it loads; and its compiler.
+
+    variable: the environment variable that names another folder.
+    """
+    library = folder / "readout.so"
+    for threads in (["-fopenmp"], []):  # some compilers lack OpenMP; then one thread is used
+        command = [*_command(), *_FLAGS, *threads, str(SOURCE), "-o", str(library)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            break
+    else:
+        raise RuntimeError(f"the native readout does not compile: {' '.join(command)}\n{done.stderr}")
+    try:
+        _open(library)
+    except OSError as error:  # for example a folder mounted noexec
+        raise RuntimeError(
+            f"the native readout is compiled but not loaded: {error}; name another folder by {variable}"
+        ) from error
+    return library, version()
+
+
+def _open(library: Path) -> Callable[..., None]:
+    scan = ctypes.CDLL(str(library)).scan
+    pointer, size = ctypes.c_void_p, ctypes.c_int64
+    scan.argtypes = [*[pointer] * 5, *[size] * 5, ctypes.c_float, size, size, pointer, pointer]
+    scan.restype = None
+    function: Callable[..., None] = scan
+    return function
+
+
+def _found_command() -> list[str] | None:
+    """The compiler with its path and options; None if there is none."""
+    found = compiler()
+    return None if found is None else [str(shutil.which(found[0])), *found[1:]]
+
+
+def _command() -> list[str]:
+    if (found := _found_command()) is None:
+        raise RuntimeError(NO_COMPILER)
+    return found
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    facts = json.loads((folder / _facts_name()).read_text(encoding="utf-8"))
+    if not isinstance(facts["sha256"], str) or len(facts["sha256"]) != 64 or not facts["sha256"].isalnum():
+        raise ValueError("its facts are damaged")
+    return dict(facts)
+
+
+def _facts_name() -> str:
+    return f"readout-{_digest()}.json"
+
+
+def _library_name(sha256: str) -> str:
+    return f"readout-{_digest()}-{sha256[:16]}.so"
+
+
+def _digest() -> str:
+    """A digest of everything a build depends on, except its compiler."""
+    parts = [SOURCE.read_bytes(), repr(_FLAGS).encode(), _processor().encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _processor() -> str:
+    """The system, and the instructions of the processor, which `-march=native` compiles for."""
+    system = f"{sys.platform} {platform.machine()} {platform.libc_ver()[0]}"
+    try:
+        first = Path("/proc/cpuinfo").read_text(errors="replace").partition("\n\n")[0]
+    except OSError:
+        return f"{system} {platform.processor()}"
+    return "\n".join([system, *(line for line in first.splitlines() if line.startswith(_FEATURES))])
+
+
+def _unsafe(path: Path) -> str | None:
+    """The reason why somebody else may have written this file or folder; None if nobody may."""
+    facts = path.lstat()
+    if stat.S_ISLNK(facts.st_mode):
+        return f"{path} is a link"
+    if hasattr(os, "geteuid") and facts.st_uid != os.geteuid():
+        return f"{path} belongs to another user"
+    if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"others may write to {path}"
+    return None
+
+
+def _sweep(folder: Path) -> None:
+    """Remove partial builds of killed processes."""
+    for partial in folder.glob(f"{_PARTIAL}*"):
+        with suppress(OSError):
+            if time.time() - partial.lstat().st_mtime > _ABANDONED:
+                shutil.rmtree(partial)
