@@ -273,7 +273,9 @@ def test_positions_are_added_to_the_model_that_lacks_only_them(root, old, preset
 
 def test_weights_of_models_of_one_config_have_a_mean():
     models = [STCN(PRESETS["stcn-tiny-position"]) for _ in range(2)]
-    mean = mean_of_weights(models).state_dict()
+    model = mean_of_weights(models)
+    assert not model.training
+    mean = model.state_dict()
     for name, x in models[0].state_dict().items():
         torch.testing.assert_close(2 * mean[name], x + models[1].state_dict()[name], msg=name)
     with pytest.raises(ValueError, match="of one config"):

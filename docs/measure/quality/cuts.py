@@ -24,7 +24,7 @@ from emavos.data import Clips
 from emavos.frames.preprocess import normalize, to_frame
 from emavos.memory import MemoryPolicy
 from emavos.models import STCN, folded
-from emavos.session.banks import UNLIKE, UNLIKE_FINE, Banks
+from emavos.session.banks import UNLIKE, Banks, unlike
 from emavos.session.result import CUT
 from emavos.weights import load_model
 
@@ -41,18 +41,18 @@ def keys_of(network: STCN, paths: Sequence[Path], size: tuple[int, int]) -> Tens
     return torch.stack(keys).half()
 
 
-def unmatched(keys: Tensor, policy: MemoryPolicy, unlike: float = UNLIKE) -> list[float]:
+def unmatched(keys: Tensor, policy: MemoryPolicy, distance: float = UNLIKE) -> list[float]:
     """The share of each frame after the first that resembles nothing in the memory.
 
     keys: (T, Ck, h, w).
-    unlike: see `Banks.unmatched`.
+    distance: see `Banks.unmatched`.
     """
     banks = Banks(policy)
     banks.introduce((1,))
     shares = []
     for index, key in enumerate(keys.float()):
         if index:
-            shares.append(float(banks.unmatched(key, unlike)))
+            shares.append(float(banks.unmatched(key, distance)))
         if index % policy.every == 0:
             value = torch.zeros(1, 1, *key.shape[1:])
             banks.adding(key, value, index, given=() if index else (1,), scheduled=True)()
@@ -66,11 +66,11 @@ def splices(clips: Sequence[Tensor], before: int, after: int) -> Iterator[Tensor
             yield torch.cat([one[:before], other[:after]])
 
 
-def measure(clips: Sequence[Tensor], before: int, after: int, unlike: float = UNLIKE) -> dict[str, object]:
+def measure(clips: Sequence[Tensor], before: int, after: int, distance: float = UNLIKE) -> dict[str, object]:
     """Shares on uncut clips and on splices, and precision and recall for each threshold."""
     policy = MemoryPolicy()
-    whole = [unmatched(clip, policy, unlike) for clip in clips]
-    spliced = [unmatched(clip, policy, unlike) for clip in splices(clips, before, after)]
+    whole = [unmatched(clip, policy, distance) for clip in clips]
+    spliced = [unmatched(clip, policy, distance) for clip in splices(clips, before, after)]
     uncut = [share for clip in whole for share in clip]
     at_cuts = [shares[before - 1] for shares in spliced]
     elsewhere = [share for shares in spliced for share in shares[: before - 1]]
@@ -128,8 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
             np.savez(kept, keys=clips[-1].numpy())
-    unlike = UNLIKE_FINE if network.config.fine_key_channels else UNLIKE
-    figures = measure(clips, args.before, args.after, unlike)
+    figures = measure(clips, args.before, args.after, unlike(network.config))
     print(f"{figures['clips']} clips, {figures['uncut_frames']} uncut frames, {figures['splices']} splices")
     print(f"share of new cells: at most {figures['highest_uncut']:.2f} uncut, ", end="")
     print(f"at least {figures['lowest_cut']:.2f} at a cut\n")

@@ -10,10 +10,17 @@ from torch import Tensor
 
 from emavos.memory import Kind, MemoryBank, MemoryPolicy
 from emavos.memory.bank import Mark
+from emavos.models import STCNConfig
 
 _LOOKED_AT = 256  # cells of a frame compared with the memory, about
 UNLIKE = 0.2  # a cell resembles no other from this squared distance on, over its own squared length
-UNLIKE_FINE = 0.26  # the same for keys with a part of stride 4 (docs/experiments.md, scene cuts)
+
+
+def unlike(config: STCNConfig) -> float:
+    """`UNLIKE` for the keys of a model. Keys of more parts differ more (docs/experiments.md, scene cuts)."""
+    if config.vit_key_channels:
+        return 0.35
+    return 0.26 if config.fine_key_channels else UNLIKE
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from torch import Tensor
 from emavos.confidence.expected import Sureness
 from emavos.frames.preprocess import Crop, WorkingFrame, pad_to_stride, resize, to_working
 from emavos.models import STCN, Features, aggregate
-from emavos.session.banks import UNLIKE, UNLIKE_FINE, Banks
+from emavos.session.banks import Banks, unlike
 from emavos.session.result import CUT, Result
 from emavos.session.shortcuts import cells_near, coverage, encode_near
 from emavos.settings import Settings, Shortcuts
@@ -84,8 +84,7 @@ class Tracker:
         key = features.key[0].float()  # (Ck, h, w)
         unmatched = None
         if banks.groups and counts and cuts != "ignore":
-            unlike = UNLIKE_FINE if network.config.fine_key_channels else UNLIKE
-            unmatched = float(banks.unmatched(key, unlike))
+            unmatched = float(banks.unmatched(key, unlike(network.config)))
         without = unmatched is not None and unmatched >= CUT and cuts == "stop"
         if without or not banks.groups:
             prob = only_background(len(banks.ids), frame)

@@ -183,19 +183,19 @@ def add_key_parts(
 def mean_of_weights(models: Sequence[STCN]) -> STCN:
     """A new model whose weights are the means of those of `models`, which have one config.
 
-    Runs that start from the same weights may be averaged (model soups: Wortsman et al., ICML 2022). Raises
-    ValueError if there are no models, or if their configs differ.
+    Runs that start from the same weights may be averaged (model soups: Wortsman et al., ICML 2022). The mean
+    is in evaluation mode, in float32 on the CPU. Raises ValueError without models and for other configs.
     """
     if not models:
         raise ValueError("models has one model or more, not none")
     for model in models[1:]:
         if model.config != models[0].config:
             raise ValueError(f"models of one config have a mean, not {models[0].config} and {model.config}")
-    mean = STCN(models[0].config)
+    mean = STCN(models[0].config).eval()
     states = [model.state_dict() for model in models]
     mean.load_state_dict(
         {
-            name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(x.dtype)
+            name: torch.stack([state[name].cpu().double() for state in states]).mean(dim=0).to(x.dtype)
             for name, x in states[0].items()
         }
     )
