@@ -14,6 +14,20 @@ from emavos.io import open_frames, write_mask, write_video
 from emavos.ui import Project
 from emavos.visualize import colour
 
+# Each answer of the page's server takes two seconds.
+SLOW = """
+window.quickly = window.fetch;
+window.pending = 0;
+window.fetch = async (...asked) => {
+  if (asked[1].method === "GET") {
+    window.pending++;
+    await new Promise((done) => setTimeout(done, 2000));
+    window.pending--;
+  }
+  return window.quickly(...asked);
+};
+"""
+
 
 @pytest.fixture
 def address(tmp_path):
@@ -170,8 +184,11 @@ def test_the_work_of_two_tabs_and_of_two_videos_is_kept(browser, clip, tmp_path)
         assert Project.open(project).given == {0: (1, 2)}
         browser.close()
         browser.switch_to.window(tab)
+        browser.execute_script(SLOW)  # so that the page looks for news while it mends this
         first.press(ENTER)  # on the mask as it was
         first.until("told", "under your strokes: keep it again")
+        browser.execute_script("window.fetch = window.quickly")
+        first.wait.until(lambda _: browser.execute_script("return window.pending") == 0)
         first.until("kind", "edited")
         first.click("keep")
         first.until("kind", "given by you")

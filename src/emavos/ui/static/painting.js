@@ -80,6 +80,8 @@ function saveSoon() {
   timer = setTimeout(() => saveDraft().catch(() => { /* told when the strokes are kept */ }), 300);
 }
 
+export const unsaved = () => Boolean(timer);
+
 // Store the strokes now, before the page shows something else.
 export function saveDraft() {
   if (!timer) return saving;

@@ -4,13 +4,13 @@ import { ask, bytes } from "./server.js";
 import { quietly } from "./acting.js";
 import { describe } from "./describe.js";
 import { draw, drawMarks, resizeCanvas } from "./view.js";
-import { change, forgetTimer, painted, saveDraft } from "./painting.js";
+import { change, forgetTimer, painted, saveDraft, unsaved } from "./painting.js";
 import { lookSoon } from "./clicks.js";
 import { idle } from "./pointer.js";
 
 let known = 0, count = 0, edits = ""; // confidence is known of `count` frames, of all before `known`, after so many edits
 let tagged = ""; // stamp of the frame on the canvas
-let following = false, showing = 0, toldJob = 0;
+let following = false, showing = 0, mending = 0, toldJob = 0;
 const toldFailed = new Set(); // numbers of jobs that could not read a video
 const places = new Map(); // the frame that was shown last of each project
 
@@ -69,6 +69,7 @@ export async function show(next) {
   const ids = await bytes(answer), edited = answer.headers.get("x-draft") === "1";
   const mask = edited ? await bytes(await ask("GET", `drafts/${index}`)) : ids.slice();
   if (turn !== showing) return; // another frame was asked for meanwhile
+  if (unsaved()) return show(index); // strokes were made meanwhile: they are stored first
   shown.picture?.close();
   const moved = index !== shown.index;
   places.set(project.folder, index);
@@ -90,9 +91,14 @@ export async function outdated(action) {
     const { key, index, base, mask, edited } = shown;
     shown.edited = false;
     forgetTimer();
-    await refresh();
-    if (shown.key === key) await show(index);
-    if (shown.key === key && edited) {
+    mending++; // until the strokes are back, nothing else shows the frame again
+    try {
+      await refresh();
+      if (shown.key === key) await show(index);
+    } finally {
+      mending--;
+    }
+    if (shown.key === key && shown.index === index && edited) {
       change();
       shown.mask = shown.mask.map((one, i) => (mask[i] === base[i] ? one : mask[i]));
       painted();
@@ -134,7 +140,7 @@ export async function watch() {
     if (document.hidden || shown.sending || running() && following || !idle()) continue;
     await quietly(async () => {
       await refresh();
-      if (shown.project && tagged !== stamp(shown.index) && !shown.edited && !shown.playing) await show(shown.index);
+      if (shown.project && tagged !== stamp(shown.index) && !shown.edited && !shown.playing && !mending && idle()) await show(shown.index);
     });
   }
 }
