@@ -46,7 +46,7 @@ KNOWN: Mapping[str, KnownModel] = {
     ),
     "base": KnownModel(
         Path(__file__).parent / "base",
-        "07c4dfb2bd51b978fde85d26701b332cbda346183d36582352c1478832947a71",
+        "9bc3f8ecb781255cc8a0908331f296924f036641d05d714bbe29ebd35b2008a9",
     ),
 }
 
