@@ -212,6 +212,12 @@ def test_settings_say_which_readout_auto_is(cache, monkeypatch, tmp_path):
         Predictor(model, MemoryPolicy(backend="native"))
 
 
+def test_auto_is_decided_again_on_another_device(cache):
+    assert Predictor(load_model()).to("meta").policy.backend == "auto"
+    asked = Predictor(load_model(), MemoryPolicy(backend="blocks"))
+    assert asked.to("meta").policy.backend == "blocks"
+
+
 def test_a_session_that_was_saved_with_auto_goes_on_with_blocks(cache, tmp_path, monkeypatch):
     predictor = Predictor(load_model(), MemoryPolicy(backend="blocks"))
     session = predictor.session()
