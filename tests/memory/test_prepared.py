@@ -248,7 +248,7 @@ def test_doctor_prepares_nothing_and_says_how_to(empty, capsys, monkeypatch):
     assert main(["doctor"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("readout auto")]
     assert line.split(maxsplit=2)[2] == (
-        "blocks; native is not used: it is not prepared; `emavos prepare` makes it native, which is faster"
+        "blocks; native is not used: it is not prepared; `emavos prepare` makes it native"
     )
     assert not empty.exists()
 

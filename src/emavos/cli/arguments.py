@@ -139,7 +139,7 @@ def add_shortcut_arguments(parser: argparse.ArgumentParser) -> None:
         "--backend",
         choices=("auto", "blocks", "native"),
         default="auto",
-        help="backend of the readout; blocks: PyTorch; native: faster, C++ on the CPU, compiled in a second; "
+        help="backend of the readout; blocks: PyTorch; native: C++ on the CPU, compiled in a second; "
         "auto: native after `emavos prepare`, otherwise blocks, and triton on CUDA (auto)",
     )
 

@@ -72,7 +72,7 @@ def _auto(report: Report) -> str:
     if report.prepared is None:
         return report.auto
     runs = report.readouts["native"] is None
-    advice = "; `emavos prepare` makes it native, which is faster" if runs else ""
+    advice = "; `emavos prepare` makes it native" if runs else ""
     return f"{report.auto}; native is not used: {report.prepared}{advice}"
 
 

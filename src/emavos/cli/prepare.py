@@ -1,4 +1,4 @@
-"""`emavos prepare`: compile the fast readout ahead, so that videos use it by default."""
+"""`emavos prepare`: compile the native readout ahead, so that videos use it by default."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from emavos.cli.arguments import Commands
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "prepare",
-        help="compile the fast readout for this machine, once",
+        help="compile the native readout for this machine, once",
         description="Compile the native readout into your cache: EMAVOS_CACHE, or emavos in "
         "XDG_CACHE_HOME or ~/.cache. It takes a second and a C++ compiler (g++, clang, or the one that CXX "
         "names). From then on, --backend auto is native on the CPU. Continue a run that you began before "
