@@ -497,3 +497,20 @@ def test_another_file_of_the_same_name_and_size_is_noticed(tmp_path):
             assert fingerprint(path) != before, (size, place)
         path.write_bytes(content + b"0")
         assert fingerprint(path) != before
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "words"),
+    [
+        (os.mkfifo if hasattr(os, "mkfifo") else None, ValueError, "is a pipe or a device"),
+        (Path.mkdir, ValueError, "is a folder"),
+        (lambda path: None, FileNotFoundError, "does not exist"),
+    ],
+    ids=["a pipe", "a folder", "nothing"],
+)
+def test_what_is_no_file_has_no_fingerprint_and_is_not_waited_for(tmp_path, make, kind, words):
+    if make is None:
+        pytest.skip("no pipes in folders here")
+    make(tmp_path / "bad.mp4")
+    with pytest.raises(kind, match=rf"bad\.mp4 {words}"):
+        fingerprint(tmp_path / "bad.mp4")

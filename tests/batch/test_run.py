@@ -84,6 +84,20 @@ def test_a_job_takes_paths_as_text_and_frames_as_numbers(here, predictor):
         Job("cat", "data/clip0", read_mask("data/clip0.png"))
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders here")
+def test_a_pipe_among_the_inputs_fails_its_video_and_is_not_waited_for(here, predictor):
+    os.mkfifo("pipe.png")
+    jobs = [
+        Job("video", "pipe.png", "data/clip0.png"),
+        Job("mask", "data/clip0", "pipe.png"),
+        Job("reference", "data/clip0", None, references=[("pipe.png", "data/clip0.png")]),
+        Job("whole", "data/clip1", "data/clip1.png"),
+    ]
+    *failed, whole = run_batch(jobs, predictor, "out")
+    assert all("pipe.png is a pipe or a device, not a" in outcome.error for outcome in failed)
+    assert (whole.error, whole.frames) == ("", 4)
+
+
 @pytest.mark.parametrize("named", ["first.png", {"00000": "first.png"}])
 def test_a_mask_among_the_frames_is_none_and_is_told_as_by_segment(here, capsys, named):
     (here / "data" / "clip0.png").rename(here / "data" / "clip0" / "first.png")

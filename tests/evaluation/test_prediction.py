@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,6 +84,16 @@ def test_a_video_that_lost_a_mask_is_followed_again(videos, tmp_path):
     (tmp_path / "out/two/00001.png").unlink()
     assert len(run(videos, tmp_path / "out")[0]) == 1
     assert (tmp_path / "out/two/00001.png").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders here")
+@pytest.mark.parametrize("folder", ["JPEGImages", "Annotations"])
+def test_a_pipe_among_the_data_is_refused_by_name_and_not_waited_for(videos, tmp_path, folder):
+    (path,) = (tmp_path / "data" / folder).glob("*/one/00000.*")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=rf"{path.name} is a pipe or a device, not a"):
+        run(videos, tmp_path / "out")
 
 
 def test_a_run_that_stops_leaves_no_half_of_a_video(videos, tmp_path):

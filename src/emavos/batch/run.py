@@ -19,7 +19,7 @@ from emavos.bridges import CocoWriter
 from emavos.frames.mask_files import mask_files, read_masks
 from emavos.io import VideoWriter, list_images, open_frames, read_frame, read_mask, write_mask
 from emavos.io.fingerprint import fingerprint
-from emavos.io.images import PathLike
+from emavos.io.images import PathLike, check_file
 from emavos.io.source import noting
 from emavos.io.text import read_json
 from emavos.io.video import Damaged
@@ -284,6 +284,8 @@ def inputs_sha256(videos: Sequence[Path], masks: Path | Mapping[str, Path]) -> s
 
     videos: a file, a folder of frames, or several images.
     masks: a file, a folder, or files by frame name.
+
+    Raises ValueError for pipes and devices, and FileNotFoundError for what does not exist.
     """
     digest = hashlib.sha256()
     if not isinstance(masks, Mapping):
@@ -291,8 +293,7 @@ def inputs_sha256(videos: Sequence[Path], masks: Path | Mapping[str, Path]) -> s
             digest.update(hashlib.sha256(listed.read_bytes()).digest())
         masks = {path.stem: path for path in mask_files(masks)} if masks.is_dir() else {"": masks}
     for name, path in masks.items():
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist")
+        check_file(path, "a file")
         digest.update(os.fsencode(f"{name} ") + hashlib.sha256(path.read_bytes()).digest())
     for video in videos:
         if not video.exists():

@@ -18,6 +18,7 @@ import numpy as np
 from emavos.evaluation.layouts import Video, some
 from emavos.io import IdMask, Pixels, ahead, behind, davis_palette, read_frame, write_mask
 from emavos.io.fingerprint import fingerprint
+from emavos.io.images import check_file
 from emavos.io.text import read_json
 from emavos.io.whole import partial_folder, replacing, sweep
 
@@ -164,6 +165,7 @@ def data_sha256(video: Video) -> str:
     """Hash of a video's inputs: given masks by content, frames as `fingerprint` does."""
     digest = hashlib.sha256()
     for index, path in video.given().items():
+        check_file(path, "a mask")
         digest.update(os.fsencode(f"{index} {path.name} ") + path.read_bytes())
     for path in video.images:
         digest.update(fingerprint(path))

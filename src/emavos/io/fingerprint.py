@@ -6,6 +6,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from emavos.io.images import check_file
+
 _PART = 1 << 14  # bytes
 
 
@@ -14,7 +16,10 @@ def fingerprint(path: Path) -> bytes:
 
     Compressed files that differ anywhere nearly always differ in these: in tables, check sums, or in all that
     follows. A change in place of a few bytes of an uncompressed file may be missed.
+
+    Raises ValueError for anything but a regular file: a pipe that nobody writes to would be waited for.
     """
+    check_file(path, "a video or an image")
     size = path.stat().st_size
     digest = hashlib.sha256(os.fsencode(f"{path.name} {size} "))
     with path.open("rb") as file:
