@@ -334,9 +334,27 @@ def test_polygons_cover_the_pixels_that_pillow_fills_wherever_they_lie():
         assert np.array_equal(polygons(parts)(size).whole(size), np.array(image))
 
 
-def test_many_small_polygons_of_a_huge_picture_are_drawn_one_by_one(monkeypatch):
-    small = polygons([np.array([[9000.0, 9000.0], [9020.0, 9000.0], [9020.0, 9010.0]])])((10_000, 10_000))
-    assert small.plane.size < 30 * 20
+def test_many_small_polygons_of_a_huge_picture_are_drawn_each_in_a_box_of_its_own(tmp_path, monkeypatch):
+    corners = [(x, y) for x in range(0, 3000, 300) for y in range(5, 3000, 300)]
+    shapes = [
+        {"label": f"cell {x} {y}", "points": [[x, y], [x + 20, y], [x + 20, y + 10], [x, y + 10]]}
+        for x, y in corners
+    ]
+    (tmp_path / "a.json").write_text(
+        json.dumps({"shapes": shapes, "imagePath": "a.jpg", "imageHeight": 3000, "imageWidth": 3000})
+    )
+    drawn_on, new = [], Image.new
+    monkeypatch.setattr(Image, "new", lambda mode, size: drawn_on.append(size) or new(mode, size))
+    mask = read_annotations(tmp_path / "a.json").mask(0)
+    assert len(drawn_on) == len(corners)
+    assert max(width * height for width, height in drawn_on) < 30 * 20
+    boxes = [mask[y : y + 11, x : x + 21] for x, y in corners]
+    assert all(box.min() == box.max() for box in boxes)
+    assert {int(box[0, 0]) for box in boxes} == {*range(1, len(corners) + 1)}
+    assert np.count_nonzero(mask) == len(corners) * 11 * 21
+
+
+def test_a_plane_that_hangs_over_the_frame_is_cut_off():
     plane = np.ones((4, 5), np.bool_)
     for left, top, inside in ((-2, -1, (3, 3)), (98, 97, (3, 2)), (100, 0, (4, 0)), (-9, -9, (0, 0))):
         there = pasted(plane, left, top)((100, 100))

@@ -24,8 +24,8 @@ FARTHEST = 2.0**20  # of a coordinate, in pixels
 class Drawn(NamedTuple):
     """The pixels of a shape, within a rectangle of its frame, so that many small shapes are drawn quickly.
 
-    plane: (h, w) of bool.
-    top, left: the row and the column of the frame where the plane begins; it lies within the frame.
+    plane: (h, w) of bool, cut off where the shape hangs over the frame.
+    top, left: the row and the column of the frame where the plane begins.
     """
 
     plane: Plane

@@ -1,4 +1,4 @@
-"""Edits of the open project, which refuse what an old page asks for."""
+"""Edits of the open project. An edit raises Outdated if the page shows an earlier state."""
 
 from __future__ import annotations
 
