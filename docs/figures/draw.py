@@ -93,7 +93,7 @@ def affinity() -> Pixels:
         heat = weights.view(keys[0].shape[1:]).numpy()
         rows.append([_marked(frames[6], y, x), _heated(frames[0], heat / heat.max())])
     columns = list(zip(*rows, strict=True))
-    return comparison_grid(columns, ["asks", "is told by"], ["starfish", "ball", "fish"])
+    return comparison_grid(columns, ["asks", "reads from"], ["starfish", "ball", "fish"])
 
 
 def bank() -> Pixels:
