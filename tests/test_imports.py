@@ -286,3 +286,34 @@ def test_a_part_loads_no_more_than_it_needs(code, absent):
     code = f"import sys; {code}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not absent & set(done.stdout.split())
+
+
+NEWER_NAMES = {  # of the standard library, than the oldest Python that the library runs on
+    "asyncio": "Barrier Runner TaskGroup timeout",
+    "collections.abc": "Buffer",
+    "contextlib": "chdir",
+    "datetime": "UTC",
+    "enum": "ReprEnum StrEnum member nonmember verify",
+    "hashlib": "file_digest",
+    "itertools": "batched",
+    "math": "cbrt exp2 fma sumprod",
+    "typing": "LiteralString Never NotRequired Required Self TypeAliasType TypeVarTuple Unpack assert_never "
+    "assert_type dataclass_transform override reveal_type",
+    "warnings": "deprecated",
+}
+
+
+def test_nothing_needs_a_newer_python_than_the_oldest():
+    newer = {f"{module}.{name}" for module, names in NEWER_NAMES.items() for name in names.split()}
+    for _, path in files():
+        tree, modules = ast.parse(path.read_text(), feature_version=(3, 10)), {}
+        used = []
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                modules |= {alias.asname or alias.name: alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                used += [f"{node.module}.{alias.name}" for alias in node.names]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and (value := ast.unparse(node.value)) in modules:
+                used.append(f"{modules[value]}.{node.attr}")
+        assert not newer.intersection(used), path

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from emavos.ui.image_files import ImageFiles, mask_name
 from emavos.ui.importing import UNFINISHED
 from emavos.ui.states import States
 from emavos.ui.track import Track
+
+
+_Opened = TypeVar("_Opened", bound="Record")
 
 
 class Record:
@@ -47,7 +50,7 @@ class Record:
         self._history = History(self._files / "history", facts.count)
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls: type[_Opened], folder: Path) -> _Opened:
         """Open the project of a folder; writes nothing, so you may read a folder that another process holds.
 
         Raises ValueError if the folder has no project or a damaged one.
