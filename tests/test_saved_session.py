@@ -105,7 +105,7 @@ def test_the_order_of_objects_in_a_file_is_one_of_them_or_that_of_older_files(pr
 def test_a_session_that_saw_nothing_can_be_saved(predictor, tmp_path):
     predictor.session().save(tmp_path / "empty")
     session = predictor.session(tmp_path / "empty")
-    assert (session.index, session.ids, session.policy) == (0, (), predictor.policy)
+    assert (session.index, session.ids, session.policy) == (0, (), predictor.session().policy)
     assert session.step(FRAMES[0], TRUTH[0]).ids == (1, 2, 3)
 
 

@@ -21,12 +21,11 @@ from emavos.frames.preprocess import WorkingFrame, denormalize, to_frame, to_wor
 from emavos.io import FrameSource, ahead, open_frames, read_ahead, read_mask
 from emavos.io.ahead import has_spare_core
 from emavos.machine import one_thread_after_fork
-from emavos.memory import MemoryPolicy
-from emavos.memory.readout import Backend
+from emavos.memory import MemoryPolicy, choose_backend
 from emavos.models import PRESETS, STCN, Features, compiled, folded, weights_sha256
 from emavos.session import Result, Session
 from emavos.session.both_ways import Direction, check_direction, propagate_backward, propagate_both
-from emavos.settings import Settings, Shortcuts, check_network, decided_policy
+from emavos.settings import Settings, Shortcuts, check_network
 from emavos.weights.card import ModelCard
 from emavos.weights.click_head import LazyHead
 from emavos.weights.load import (
@@ -87,7 +86,8 @@ class Predictor:
         self.model = model
         self.network = compiled(folded(model, dtype)) if compile else folded(model, dtype)
         self.settings = Settings.of(self.network, policy, size, shortcuts, resize_ahead)
-        self._backend: Backend = "auto" if policy is None else policy.backend  # as asked, for `to`
+        self._decided: dict[torch.device, Settings] = {}
+        self._now()  # raises before the first frame if the backend cannot run
         self.prompter = prompter
         self._head: Callable[[], ClickHead] | None = None if clicks is None else partial(_itself, clicks)
 
@@ -166,15 +166,17 @@ class Predictor:
         Running sessions use the same network, so begin new sessions afterwards.
 
         Raises ValueError if torch cannot use the device, or for a dtype, because a dtype needs another
-        network.
+        network, and RuntimeError if the policy's backend cannot run on the device. Then nothing is moved.
         """
         if isinstance(device, torch.dtype):
             raise ValueError(f"dtype takes another network; from_pretrained(..., dtype={str(device)[6:]!r})")
         place = choose_device(device)
         _check_half(place, self.dtype)
+        settings = self.settings.asked()
+        choose_backend(settings.policy.backend, place, self.dtype)
         self.model.to(place)
         self.network.to(place)
-        self.settings = self._decided(replace(self.policy, backend=self._backend))
+        self.settings, self._decided = settings, {}
         return self
 
     def __repr__(self) -> str:
@@ -200,7 +202,7 @@ class Predictor:
 
     @property
     def policy(self) -> MemoryPolicy:
-        """Which frames the memory stores and evicts."""
+        """Which frames the memory stores and evicts, and the backend of the readout, as asked for."""
         return self.settings.policy
 
     @property
@@ -214,28 +216,52 @@ class Predictor:
         return self.settings.shortcuts
 
     def facts(self) -> dict[str, Any]:
-        """Digest of the weights, and the settings, as JSON values. Equal facts mean equal masks."""
-        return {"weights": weights_sha256(self.model), **self.settings.facts()}
+        """Digest of the weights, and the settings of a session that begins now, as JSON values.
+
+        A backend "auto" is replaced by the choice for this device (see `emavos.memory.choose_backend`), which
+        a predictor makes once.
+        On one machine, with one build of the native readout, equal facts mean equal masks.
+        """
+        return {"weights": weights_sha256(self.model), **self._now().facts()}
 
     def with_settings(self, **changes: Any) -> Predictor:
         """A predictor with the same network and other settings: `predictor.with_settings(size=None)`.
 
         changes: fields of `Settings`.
 
-        Raises ValueError for dtype and compile, which need another network, and for invalid values, and
-        TypeError if a field does not exist.
+        Raises ValueError for dtype and compile, which need another network, and for invalid values,
+        TypeError if a field does not exist, and RuntimeError if the policy's backend cannot run here.
         """
         if fixed := {"dtype", "compile"} & changes.keys():
             raise ValueError(f"{min(fixed)} takes another network; make a new Predictor")
         other = copy.copy(self)
         other.settings = replace(self.settings, **changes)
-        if "policy" in changes:
-            other._backend = other.policy.backend
-            other.settings = other._decided(other.policy)
+        if other.policy.backend != self.policy.backend:
+            other.settings = replace(other.settings, auto_backend=False)
+        other._decided = {}
+        other._now()
         return other
 
-    def _decided(self, policy: MemoryPolicy) -> Settings:
-        return replace(self.settings, policy=decided_policy(policy, self.network))
+    def continuing(self, facts: Mapping[str, Any] | None) -> Predictor:
+        """A predictor for a run that may have begun before, whose "auto" is the backend of that run.
+
+        facts: of the begun run, from `facts`; None if it begins now. See
+            `emavos.settings.Settings.continuing`.
+
+        Raises ValueError if the run was begun with "native", and "native" cannot run on this CPU.
+        """
+        other = copy.copy(self)
+        begun = self.settings.continuing(facts or {}, self.network)
+        other.settings = self._now() if begun is self.settings else begun
+        other._decided = {}
+        return other
+
+    def _now(self) -> Settings:
+        """The settings of sessions, with a backend that is decided once for each device of the network."""
+        device = self.device
+        if device not in self._decided:
+            self._decided[device] = self.settings.decided(self.network)
+        return self._decided[device]
 
     def save_pretrained(
         self,
@@ -284,7 +310,7 @@ class Predictor:
         return Session(
             self.model,
             network=self.network,
-            settings=self.settings,
+            settings=self._now(),
             start=start,
             order=order,
             look=self._look_again,

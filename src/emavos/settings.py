@@ -11,6 +11,7 @@ import torch
 from emavos.frames.preprocess import check_short_side
 from emavos.memory import MemoryPolicy, choose_backend
 from emavos.memory.bank import check_policy
+from emavos.memory.readout import Backend
 from emavos.models import STCN, is_compiled
 
 
@@ -53,6 +54,7 @@ class Settings:
         "stop" also skips the masks of such a frame and does not store the frame; "ignore" compares nothing.
     drop_absent: stop tracking an object that had no pixel in this many frames in a row; None: never. Frames
         without masks (cuts="stop") do not count.
+    auto_backend: whether "auto" was asked for and `decided` has replaced it. Not a fact.
     """
 
     policy: MemoryPolicy = field(default_factory=MemoryPolicy)
@@ -63,6 +65,7 @@ class Settings:
     resize_ahead: bool | None = None
     cuts: Cuts = "ignore"
     drop_absent: int | None = None
+    auto_backend: bool = field(default=False, repr=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         check_short_side(self.size)
@@ -91,17 +94,14 @@ class Settings:
     ) -> Settings:
         """Settings with the dtype of this network, compiled if the network is.
 
-        network: to take dtype and compile from, and to decide what backend="auto" means: see
-            `decided_policy`.
+        network: to take dtype and compile from.
         policy, size, shortcuts, resize_ahead: as for `Settings`; None is the default of each, except for
             `size`.
-
-        Raises RuntimeError if the policy's backend is "native" and the backend cannot run.
         """
         check_policy(policy)
         check_network(network)
         return cls(
-            decided_policy(MemoryPolicy() if policy is None else policy, network),
+            MemoryPolicy() if policy is None else policy,
             size,
             Shortcuts() if shortcuts is None else shortcuts,
             network.decoder.pred.weight.dtype,
@@ -109,8 +109,50 @@ class Settings:
             resize_ahead,
         )
 
+    def decided(self, network: STCN) -> Settings:
+        """The settings of sessions that begin now: a backend "auto" is replaced by `choose_backend`'s choice.
+
+        Raises RuntimeError if the backend cannot run on the device of the network.
+        """
+        weight = network.decoder.pred.weight
+        backend = choose_backend(self.policy.backend, weight.device, weight.dtype)
+        auto = self.auto_backend or self.policy.backend == "auto"
+        return replace(self, policy=replace(self.policy, backend=backend), auto_backend=auto)
+
+    def asked(self) -> Settings:
+        """The settings before a backend "auto" was replaced."""
+        return replace(self, policy=replace(self.policy, backend="auto")) if self.auto_backend else self
+
+    def continuing(self, facts: Mapping[str, Any], network: STCN) -> Settings:
+        """The settings to continue a run with: a backend "auto" is replaced by the backend of the run.
+
+        facts: of the begun run. On a device that cannot run its backend, such as "native" on a GPU, "auto"
+            stays. "auto" of a GPU or of an older version continues with "blocks" on a CPU.
+
+        Raises ValueError if the run was begun with "native", and "native" cannot run on this CPU.
+        """
+        before: Any = facts.get("backend")
+        asked = self.asked()
+        on_cpu = network.decoder.pred.weight.device.type == "cpu"
+        runs = on_cpu and before in ("auto", "dense", "blocks", "native")
+        if asked.policy.backend != "auto" or not runs:
+            return self
+        backend: Backend = "blocks" if before == "auto" else before
+        policy = replace(asked.policy, backend=backend)
+        try:
+            return replace(asked, policy=policy, auto_backend=True).decided(network)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the run to continue was begun with backend {backend!r}; "
+                + str(error).replace("use backend='auto'", "install a compiler, or begin elsewhere")
+            ) from error
+
     def facts(self) -> dict[str, Any]:
-        """Plain values for JSON, one level deep. Runs with equal facts and weights produce the same masks."""
+        """Plain values for JSON, one level deep.
+
+        Runs of one machine with equal weights and equal facts of their `decided` settings produce the same
+        masks.
+        """
         rare: dict[str, Any] = {"cuts": "stop"} if self.cuts == "stop" else {}
         if self.drop_absent is not None:
             rare["drop_absent"] = self.drop_absent
@@ -124,12 +166,6 @@ class Settings:
         }
 
 
-def decided_policy(policy: MemoryPolicy, network: STCN) -> MemoryPolicy:
-    """The policy with the backend that sessions of this network use: see `emavos.memory.choose_backend`."""
-    weight = network.decoder.pred.weight
-    return replace(policy, backend=choose_backend(policy.backend, weight.device, weight.dtype))
-
-
 def check_network(model: object) -> None:
     """Raise ValueError unless `model` is an `STCN`."""
     if not isinstance(model, STCN):
@@ -139,10 +175,14 @@ def check_network(model: object) -> None:
         )
 
 
-def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Sorted names of the facts that differ."""
+def differences(was: Mapping[str, Any], now: Mapping[str, Any], any_backend: bool = False) -> list[str]:
+    """Sorted names of the facts that differ.
+
+    any_backend: whether the backends may differ, because "auto" is asked for now.
+    """
     was, now = comparable(was), comparable(now)
-    return sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
+    differ = {name for name in {*was, *now} if was.get(name) != now.get(name)}
+    return sorted(differ - {"backend"} if any_backend else differ)
 
 
 def comparable(facts: Mapping[str, Any]) -> dict[str, Any]:

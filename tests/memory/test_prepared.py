@@ -7,18 +7,29 @@ import os
 import shutil
 import stat
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from emavos import MemoryPolicy, Predictor, doctor
-from emavos.batch import Job
-from emavos.batch.run import Batch
-from emavos.cli import main
+from emavos.batch import find_jobs, run_batch
+from emavos.cli import main, resuming
+from emavos.cli.resuming import Progress, facts_of_stopped
+from emavos.evaluation import PROTOCOLS
+from emavos.evaluation.comparison import Model, compare
+from emavos.io import open_frames, write_mask
 from emavos.memory import choose_backend, native_build, native_readout, prepare, topk_readout
+from emavos.session.file import _settings
 from emavos.settings import Settings, differences
+from emavos.ui.importing import import_video
+from emavos.ui.project import Project
+from emavos.ui.tracking import track_forward
 from emavos.weights import load_model
+from trees import davis_tree
 
 pytestmark = pytest.mark.skipif(
     shutil.which("c++") is None or sys.platform == "win32", reason="there is no C++ compiler here"
@@ -193,17 +204,13 @@ def test_what_was_decided_stays_if_the_cache_goes(cache, compiles_nothing):
 def test_settings_say_which_readout_auto_is(cache, monkeypatch, tmp_path):
     model = load_model()
     predictor = Predictor(model, MemoryPolicy(every=2))
-    assert predictor.facts()["backend"] == predictor.session().policy.backend == "native"
+    session = predictor.session()
+    assert predictor.facts()["backend"] == session.policy.backend == "native"
     monkeypatch.setenv("EMAVOS_CACHE", "")
     later = Predictor(model, MemoryPolicy(every=2))
-    assert later.settings.facts()["backend"] == "blocks"
-    assert predictor.with_settings(size=96).policy.backend == "native"  # it was decided
-    assert predictor.with_settings(policy=MemoryPolicy()).policy.backend == "blocks"
-    session = predictor.session()
+    assert later.facts()["backend"] == later.session().policy.backend == "blocks"
     session.save(tmp_path / "saved")
     assert later.session(tmp_path / "saved").policy.backend == "native"
-    job = Job("one", tmp_path, tmp_path, options={"backend": "auto"})
-    assert Batch.of(predictor, tmp_path)._settings(job)["backend"] == "native"
     monkeypatch.setattr(native_readout, "_loaded", [])
     monkeypatch.setenv("CXX", "false")
     with pytest.raises(ValueError, match=r"saved was tracked with the native readout: .* does not compile"):
@@ -212,23 +219,178 @@ def test_settings_say_which_readout_auto_is(cache, monkeypatch, tmp_path):
         Predictor(model, MemoryPolicy(backend="native"))
 
 
-def test_auto_is_decided_again_on_another_device(cache):
-    assert Predictor(load_model()).to("meta").policy.backend == "auto"
-    asked = Predictor(load_model(), MemoryPolicy(backend="blocks"))
-    assert asked.to("meta").policy.backend == "blocks"
+def test_a_predictor_keeps_the_backend_that_was_asked_for(cache):
+    predictor = Predictor(load_model())
+    rarer = predictor.with_settings(policy=replace(predictor.policy, every=3))
+    for one in (predictor, rarer, predictor.continuing(None)):
+        assert (one.facts()["backend"], one.session().policy.backend) == ("native", "native")
+    pinned = rarer.continuing({"backend": "blocks"})
+    for one in (predictor, rarer, pinned.to("meta")):  # all of one network
+        assert one.policy.backend == "auto"
+        assert one.settings.decided(one.network).facts()["backend"] == "auto"
+    blocks = Predictor(load_model(), MemoryPolicy(backend="blocks")).continuing({"backend": "native"})
+    assert blocks.to("meta").policy.backend == "blocks"
+
+
+@pytest.mark.parametrize("backend", ["native", "triton"])
+def test_a_backend_that_cannot_run_on_a_device_is_refused_before_the_first_frame(cache, backend, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    model, policy = load_model(), MemoryPolicy(backend=backend)
+    with pytest.raises(RuntimeError, match=f"the {backend} readout cannot run: "):
+        Predictor(load_model().to("meta"), policy)
+    if backend == "native":
+        predictor = Predictor(model, policy)
+        with pytest.raises(RuntimeError, match="the native readout cannot run: query is on meta"):
+            predictor.to("meta")
+        assert predictor.device.type == "cpu"  # nothing was moved
+    predictor = Predictor(model)
+    with pytest.raises(RuntimeError, match=f"the {backend} readout cannot run: "):
+        predictor.to("meta").with_settings(policy=policy)
+
+
+@pytest.mark.parametrize(("backend", "loaded"), [("auto", "auto"), ("blocks", "blocks"), ("native", "auto")])
+def test_a_session_saved_on_a_cpu_decides_on_another_device_what_auto_is(cache, tmp_path, backend, loaded):
+    predictor = Predictor(load_model(), MemoryPolicy(backend=backend))
+    for number in range(2):  # saved again after loading
+        predictor.session(tmp_path / "0" if number else None).save(tmp_path / str(number))
+    pinned = predictor.continuing({"backend": "blocks"})
+    pinned.session().save(tmp_path / "2")
+    network = load_model().to("meta")
+    for path in sorted(tmp_path.glob("?")):
+        with safe_open(path, "pt") as file:
+            facts = json.loads(file.metadata()["session"])
+        extra = {name: facts[name] for name in ("auto_backend",) if name in facts}
+        assert _settings(facts["settings"] | extra, network).policy.backend == loaded
+
+
+VIDEO = np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3), dtype=np.uint8)
+
+
+def mask_of_one():
+    mask = np.zeros((32, 48), np.uint8)
+    mask[8:24, 10:30] = 1
+    return mask
+
+
+def unprepare(monkeypatch):
+    monkeypatch.setenv("EMAVOS_CACHE", "")
+
+
+def backends(out, jobs):
+    return [
+        json.loads((out / "status" / f"{job.name}.json").read_text())["settings"]["backend"] for job in jobs
+    ]
+
+
+@pytest.mark.parametrize("prepared_first", [True, False])
+def test_a_begun_batch_continues_with_its_backend_and_repeats_nothing(
+    cache, monkeypatch, tmp_path, prepared_first
+):
+    jobs = find_jobs(davis_tree(tmp_path / "data", dict.fromkeys("abc", 3), size=(32, 48)))
+    model, places = load_model(), (str(cache), "") if prepared_first else ("", str(cache))
+    begun = "native" if prepared_first else "blocks"
+    monkeypatch.setenv("EMAVOS_CACHE", places[0])
+    run_batch(jobs[:1], Predictor(model, size=None), tmp_path / "out")
+    monkeypatch.setenv("EMAVOS_CACHE", places[1])
+    predictor = Predictor(model, size=None)
+    made = [one.made for one in run_batch(jobs[:2], predictor, tmp_path / "out")]
+    assert (made, backends(tmp_path / "out", jobs[:2])) == ([False, True], [begun, begun])
+    other = predictor.with_settings(policy=MemoryPolicy(backend="dense"))
+    with pytest.raises(ValueError, match=r"other settings \(backend\)"):
+        run_batch(jobs, other, tmp_path / "out")
+    run_batch(jobs[2:], other, tmp_path / "out")  # another shard, with another option
+    made = [one.made for one in run_batch(jobs, predictor, tmp_path / "out", force=True)]
+    assert made == [False, False, False]
+
+
+def test_a_batch_keeps_its_backend_while_the_cache_changes(cache, monkeypatch, tmp_path):
+    jobs = find_jobs(davis_tree(tmp_path / "data", dict.fromkeys("ab", 3), size=(32, 48)))
+    run_batch(
+        jobs, Predictor(load_model(), size=None), tmp_path / "out", each=lambda _: unprepare(monkeypatch)
+    )
+    assert backends(tmp_path / "out", jobs) == ["native", "native"]
+
+
+def test_a_video_with_a_backend_of_its_own_is_compared_by_it(cache, tmp_path):
+    (job,) = find_jobs(davis_tree(tmp_path / "data", {"a": 3}, size=(32, 48)))
+    predictor = Predictor(load_model(), size=None)
+    run_batch([job], predictor, tmp_path / "out")
+    asked = replace(job, options={"backend": "auto"})
+    assert not run_batch([asked], predictor, tmp_path / "out")[0].made
+    with pytest.raises(ValueError, match=r"other settings \(backend\)"):
+        run_batch([replace(job, options={"backend": "blocks"})], predictor, tmp_path / "out")
+
+
+def test_a_page_continues_a_project_with_the_backend_it_was_begun_with(cache, monkeypatch, tmp_path):
+    model = load_model()
+    list(import_video(tmp_path / "project", open_frames([*VIDEO]), "clip"))
+    project = Project.open(tmp_path / "project")
+    project.give(0, mask_of_one())
+    assert project.continuing(Predictor(model, size=None)).policy.backend == "native"
+    unprepare(monkeypatch)
+    assert project.continuing(Predictor(model, size=None)).policy.backend == "blocks"  # none is tracked
+    list(track_forward(project, Predictor(model, size=None), until=2))
+    monkeypatch.setenv("EMAVOS_CACHE", str(cache))
+    predictor = Predictor(model, size=None)
+    list(track_forward(project, predictor))
+    assert project.settings["backend"] == project.continuing(predictor).policy.backend == "blocks"
+    assert project.states.latest(3, predictor).policy.backend == "blocks"
+    with pytest.raises(ValueError, match="begun with backend blocks"):
+        project.continuing(predictor.with_settings(policy=MemoryPolicy(backend="native")))
+
+
+def test_an_evaluation_continues_with_the_backend_it_was_begun_with(cache, monkeypatch, tmp_path):
+    data = davis_tree(tmp_path / "data", dict.fromkeys("ab", 3), size=(32, 48))
+    models = {"tiny": Model(lambda: Predictor(load_model(), size=None), "tiny")}
+    for sequences in (["a"], ["a", "b"]):
+        compare(data, PROTOCOLS["davis-like"], tmp_path / "out", models=models, sequences=sequences)
+        unprepare(monkeypatch)
+    record = json.loads((tmp_path / "out" / "masks" / "tiny" / "run.json").read_text())
+    assert (record["settings"]["backend"], {*record["timings"]}) == ("native", {"a", "b"})
+
+
+def test_a_stopped_run_continues_with_the_backend_it_was_begun_with(cache, monkeypatch, tmp_path):
+    predictor, out = Predictor(load_model(), size=None), tmp_path / "out"
+    assert facts_of_stopped(out) is None
+    progress = Progress(out, predictor.facts(), force=False)
+    monkeypatch.setattr(resuming, "SECONDS", -1.0)
+    session = predictor.session()
+    result = session.step(VIDEO[0], mask_of_one())
+    (tmp_path / "masks").mkdir()
+    write_mask(tmp_path / "masks" / "0.png", result.mask)
+    progress.note("0", result, states=False)
+    progress.save_if_due(session, tmp_path / "masks")()
+    unprepare(monkeypatch)
+    later = Predictor(load_model(), size=None)
+    again = later.continuing(facts_of_stopped(out))
+    assert again.policy.backend == again.session(progress.session).policy.backend == "native"
+    assert Progress(out, again.facts(), force=False).done == 1
+    with pytest.raises(ValueError, match="other backend"):
+        Progress(out, later.facts(), force=False)
+
+
+def test_a_run_that_was_begun_with_native_says_so_if_it_cannot_continue(cache, monkeypatch):
+    predictor = Predictor(load_model())
+    unprepare(monkeypatch)
+    assert (predictor.facts()["backend"], predictor.session().policy.backend) == ("native", "native")
+    monkeypatch.setattr(native_readout, "_loaded", [])
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ValueError, match=r"begun with backend 'native'.* or begin elsewhere"):
+        predictor.continuing({"backend": "native"})
 
 
 def test_a_session_that_was_saved_with_auto_goes_on_with_blocks(cache, tmp_path, monkeypatch):
     predictor = Predictor(load_model(), MemoryPolicy(backend="blocks"))
     session = predictor.session()
-    policy = MemoryPolicy()  # as on a GPU, or as older versions wrote it
-    monkeypatch.setattr(session, "settings", Settings(policy))
+    # as on a GPU, or as older versions wrote it
+    monkeypatch.setattr(session, "settings", Settings(MemoryPolicy()))
     session.save(tmp_path / "saved")
     assert predictor.session(tmp_path / "saved").policy.backend == "blocks"
 
 
-def test_auto_of_older_facts_is_blocks():
+def test_auto_of_older_facts_is_blocks(cache):
     one = Settings().facts()
+    assert Predictor(load_model()).continuing(one).policy.backend == "blocks"
     assert one["backend"] == "auto"
     assert differences(one, one | {"backend": "blocks"}) == []
     assert differences(one, one | {"backend": "native"}) == ["backend"]

@@ -88,7 +88,10 @@ def recorder():
         calls.append(masks)
         return iter(())
 
-    return SimpleNamespace(facts=dict, propagate=propagate), calls
+    settings = SimpleNamespace(auto_backend=False)
+    predictor = SimpleNamespace(facts=dict, propagate=propagate, settings=settings)
+    predictor.continuing = lambda facts: predictor
+    return predictor, calls
 
 
 @pytest.mark.parametrize("direction", ["backward", "both"])

@@ -24,11 +24,7 @@ class _Worker:
         import torch
 
         torch.set_num_threads(threads)
-        predictor = load()
-        # as decided where the run began: the cache of this machine may hold another build, or none
-        policy = replace(predictor.policy, backend=batch.settings["backend"])
-        self._predictor = predictor.with_settings(policy=policy)
-        self._batch = batch
+        self._predictor, self._batch = load(), batch
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         job = Job.from_json(row["job"], row["home"])

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class Batch:
     overlay: whether to write overlay videos.
     rle: whether to write COCO runs.
     damaged: treatment of a damaged or truncated video, see `emavos.io.open_frames`.
+    any_backend: whether finished videos may be of another backend, because "auto" is asked for.
     retries: name of the run, if killed processes are started again. A video is given up after two kills, as
         it may be the cause.
     """
@@ -65,6 +66,7 @@ class Batch:
     rle: bool = False
     retries: str = ""
     damaged: Damaged = "refuse"
+    any_backend: bool = False
 
     @classmethod
     def of(
@@ -76,11 +78,16 @@ class Batch:
         rle: bool = False,
         damaged: Damaged = "refuse",
     ) -> Batch:
-        """The batch for the masks of a predictor."""
+        """The batch for the masks of a predictor. A backend "auto" is that of the videos in the folder.
+
+        Raises ValueError if these were made with the native readout, which cannot run on this CPU.
+        """
+        predictor = predictor.continuing(_settings_in(Path(out)))
         settings = {**predictor.facts(), "overlay": overlay, "rle": rle}
         if damaged != "refuse":  # only if changed, to match the settings of older runs
             settings["damaged"] = damaged
-        return cls(Path(out), settings, overlay, rle, damaged=damaged)
+        any_backend = predictor.settings.auto_backend
+        return cls(Path(out), settings, overlay, rle, damaged=damaged, any_backend=any_backend)
 
     def begin(self, jobs: Sequence[Job], force: bool = False) -> None:
         """Create the folder, or check that a run can continue there.
@@ -107,8 +114,8 @@ class Batch:
         for folder in (self.out, self.out / "status"):
             sweep(folder)
         for job in jobs:
-            status, settings = self._status(job), self._settings(job)
-            differ = differences(status.get("settings") or {}, settings)
+            status = self._status(job)
+            differ = self._differences(job, status)
             if not force and status.get("state") == "done" and differ:
                 raise ValueError(
                     f"{self.out} holds {job.name!r} made with other settings ({', '.join(differ)}); "
@@ -155,6 +162,8 @@ class Batch:
         """Track a video and fill a folder with its outputs; returns the number of frames and the ids."""
         policy = _options(job)
         size = policy.pop("size", predictor.size)
+        # with the backend of the run: the cache may hold another build by now, or on this machine
+        predictor = predictor.continuing(self.settings)
         predictor = predictor.with_settings(
             policy=replace(predictor.policy, **policy),
             size=size,
@@ -210,7 +219,7 @@ class Batch:
     def _is_done(self, job: Job, status: Mapping[str, Any], inputs: str) -> bool:
         if status.get("state") != "done" or status.get("inputs") != inputs:
             return False
-        if differences(status.get("settings") or {}, self._settings(job)):
+        if self._differences(job, status):
             return False
         places = self._places(job)
         masks = places["masks"]
@@ -220,6 +229,11 @@ class Batch:
             and (not self.overlay or places["overlays.mp4"].is_file())
             and (not self.rle or places["rle.json"].is_file())
         )
+
+    def _differences(self, job: Job, status: Mapping[str, Any]) -> list[str]:
+        """Names of the settings that differ from those of a stored status."""
+        settings, any_backend = self._settings(job), self.any_backend and "backend" not in _options(job)
+        return differences(status.get("settings") or {}, settings, any_backend)
 
     def _settings(self, job: Job) -> dict[str, Any]:
         return {**self.settings, **_options(job)}
@@ -301,6 +315,16 @@ def inputs_sha256(videos: Sequence[Path], masks: Path | Mapping[str, Path]) -> s
         for path in list_images(video) if video.is_dir() else [video]:
             digest.update(fingerprint(path))
     return digest.hexdigest()
+
+
+def _settings_in(out: Path) -> Mapping[str, Any] | None:
+    """The settings of a video in the folder of a run, the first by name; None if there is none."""
+    for path in sorted((out / "status").glob("*.json")):
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            settings = read_json(path, "the status of a video")["settings"]
+            if isinstance(settings, dict) and "backend" in settings:
+                return settings
+    return None
 
 
 def _options(job: Job) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def measure(
     whole = STCN(PRESETS[name]).eval().to(device)
     policy = MemoryPolicy(max_frames=memory_frames)
     predictor = Predictor(whole, policy, size=None, dtype=dtype, compile=compile)
-    model, policy = predictor.network, predictor.policy  # with the readout that sessions use
+    model, policy = predictor.network, predictor.session().policy  # with the readout that sessions use
 
     def timed(run: Callable[[], object]) -> float:
         run()  # warm-up

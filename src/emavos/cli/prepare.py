@@ -13,8 +13,8 @@ def add(commands: Commands) -> None:
         help="compile the native readout for this machine, once",
         description="Compile the native readout into your cache: EMAVOS_CACHE, or emavos in "
         "XDG_CACHE_HOME or ~/.cache. It takes a second and a C++ compiler (g++, clang, or the one that CXX "
-        "names). From then on, --backend auto is native on the CPU. Continue a run that you began before "
-        "with --backend blocks.",
+        "names). From then on, --backend auto is native on the CPU. Runs that you began before continue with "
+        "the readout they began with.",
     )
     parser.set_defaults(run=_prepare)
     parser.add_argument("--quiet", action="store_true", help="print only errors")

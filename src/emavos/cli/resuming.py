@@ -35,11 +35,12 @@ class Progress:
     out: folder of the masks.
     facts: plain values for JSON that decide the masks: inputs, model and settings.
     force: whether to remove the progress of a run with other facts.
+    any_backend: whether the finished frames may be of another backend, because "auto" is asked for.
 
     Raises ValueError if the folder is of a run with other facts, or damaged.
     """
 
-    def __init__(self, out: Path, facts: Mapping[str, Any], force: bool) -> None:
+    def __init__(self, out: Path, facts: Mapping[str, Any], force: bool, any_backend: bool = False) -> None:
         self.folder = _folder(out)
         self.facts = json.loads(json.dumps(facts))
         self.done = 0  # finished frames that are saved
@@ -48,7 +49,7 @@ class Progress:
         self.states: list[dict[int, ObjectState]] = []  # of the finished frames, if they are noted
         self._names: list[str] = []  # of the finished frames that are not saved yet
         self._saved_at = time.monotonic()
-        self._read(force)
+        self._read(force, any_backend)
 
     @property
     def session(self) -> Path | None:
@@ -128,7 +129,7 @@ class Progress:
             if int(path.stem.removeprefix("session-")) < self.done:
                 path.unlink(missing_ok=True)
 
-    def _read(self, force: bool) -> None:
+    def _read(self, force: bool, any_backend: bool) -> None:
         from emavos.confidence.expected import ObjectState
 
         sweep(self.folder)
@@ -151,7 +152,7 @@ class Progress:
                 raise ValueError(f"it has {done} frames, and what is said of {len(states)}")
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"{self.folder} is damaged; remove this folder to start over") from error
-        if differ := differences(facts, self.facts):
+        if differ := differences(facts, self.facts, any_backend):
             if not force:
                 raise ValueError(
                     f"{self.folder} has {done} frames of a stopped run with other {', '.join(differ)}; "
@@ -160,6 +161,14 @@ class Progress:
             self.remove()
             return
         self.done, self.ids, self.cuts, self.states = done, ids, cuts, states
+
+
+def facts_of_stopped(out: Path) -> dict[str, Any] | None:
+    """The facts of the stopped run whose progress is kept for these outputs; None if there is none."""
+    try:
+        return dict(read_json(_folder(out) / "progress.json", "the progress of a run")["facts"])
+    except (OSError, ValueError, KeyError, TypeError):  # `Progress` tells what is damaged
+        return None
 
 
 def _folder(out: Path) -> Path:

@@ -198,7 +198,7 @@ def _at_hand(args: argparse.Namespace) -> Iterator[None]:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from emavos.cli.resuming import Progress  # loads torch
+    from emavos.cli.resuming import Progress, facts_of_stopped  # loads torch
 
     frames, mask, references = _inputs(args)
     prompter = load_prompter(args.prompter)
@@ -209,7 +209,9 @@ def _run(args: argparse.Namespace) -> None:
         predictor = load_predictor(args, shortcuts_of(args), **policy(args))
         predictor = predictor.with_settings(cuts=args.cuts, drop_absent=args.drop_absent)
         predictor.prompter = prompter
-        progress = Progress(args.out, _facts(args, predictor, frames), args.force)
+        predictor = predictor.continuing(facts_of_stopped(args.out))
+        any_backend = predictor.settings.auto_backend
+        progress = Progress(args.out, _facts(args, predictor, frames), args.force, any_backend)
         session = _session(args, predictor, progress, references)
         if clicked(args):
             mask = mask_by_clicks(args, predictor, frames)

@@ -192,7 +192,10 @@ def _run(
     before = Run.read(folder)
     predictor = None if model.load is None else model.load()
     begin: Callable[[], Stepper] = CopyFirstMask
+    any_backend = False
     if predictor is not None:
+        predictor = predictor.continuing(None if before is None else before.settings)
+        any_backend = predictor.settings.auto_backend
         begin = _stepper(predictor, model)
         settings |= _settings(predictor, model)
         peak = PeakMemory(predictor.device)
@@ -201,7 +204,14 @@ def _run(
     done = 0 if before is None else sum(len(v.images) for v in videos if v.name in before.timings)
     with progress(name, done, total) as bar:
         try:
-            run = predict(videos, begin, folder, settings, each_frame=lambda video, index: bar.update())
+            run = predict(
+                videos,
+                begin,
+                folder,
+                settings,
+                any_backend=any_backend,
+                each_frame=lambda video, index: bar.update(),
+            )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -21,6 +21,7 @@ from emavos.io.fingerprint import fingerprint
 from emavos.io.images import check_file
 from emavos.io.text import read_json
 from emavos.io.whole import partial_folder, replacing, sweep
+from emavos.settings import differences
 
 RUN_NAME = "run.json"
 
@@ -119,6 +120,7 @@ def predict(
     out: str | PathLike[str],
     settings: Mapping[str, Any],
     *,
+    any_backend: bool = False,
     each_frame: Callable[[Video, int], None] = lambda video, done: None,
 ) -> Run:
     """Write `out/<sequence>/<frame>.png` for the wanted frames of each video.
@@ -129,6 +131,7 @@ def predict(
         stop a run at any time.
     settings: plain values for JSON that decide the masks. Videos finished by an earlier run with equal
         settings and unchanged inputs are skipped.
+    any_backend: whether masks of an earlier run may be of another `backend` of the readout.
     each_frame: called with the video and the number of frames done.
 
     Raises ValueError if `out` holds a run with other settings.
@@ -138,8 +141,7 @@ def predict(
     out = Path(out)
     settings = json.loads(json.dumps(settings))
     run = Run.read(out) or Run(settings)
-    if run.settings != settings:
-        differ = sorted(k for k in {*run.settings, *settings} if run.settings.get(k) != settings.get(k))
+    if differ := differences(run.settings, settings, any_backend):
         raise ValueError(
             f"{out} holds masks made otherwise ({some(differ)} differ); choose another folder, or delete it"
         )

@@ -38,7 +38,7 @@ class MemoryPolicy:
     eviction: Eviction = "least-used"  # which frame a full memory evicts. "least-used": the frame
     # with the least readout weight per frame since it was stored; "oldest"; "consolidate": the oldest, but
     # its most used cells are kept as prototypes. All prototypes together take the space of one frame
-    backend: Backend = "auto"  # back end of topk_readout; "auto" is decided when the settings are made, see
+    backend: Backend = "auto"  # back end of topk_readout; "auto" is decided before a session begins, see
     # `choose_backend`
 
     def __post_init__(self) -> None:

@@ -65,9 +65,7 @@ def topk_readout(
         suits = query.is_cuda and triton_readout.obstacle(query, keys, values, top_k) is None
         backend = "triton" if suits else "blocks"
     elif backend in ("native", "triton"):
-        asked = native_readout if backend == "native" else triton_readout
-        if (reason := asked.obstacle(query, keys, values, top_k)) is not None:
-            raise RuntimeError(f"the {backend} readout cannot run: {reason}; use backend='auto'")
+        _check_runs(backend, query, keys, values, top_k)
     with torch.autocast(query.device.type, enabled=False):  # half precision would select other cells
         if backend == "dense":
             return dense_readout(query, keys, values, top_k, received)
@@ -88,16 +86,24 @@ def choose_backend(backend: Backend, device: torch.device, dtype: torch.dtype) -
         limits of the kernels.
     device, dtype: of the network.
 
-    Raises RuntimeError if the backend is "native", on a CPU, and does not compile or load.
+    Raises RuntimeError if the backend is "native" or "triton" and cannot run on the device.
     """
-    if device.type != "cpu":
+    if backend in ("native", "triton"):
+        keys = torch.empty(1, 1, dtype=torch.promote_types(dtype, torch.float32), device=device)
+        _check_runs(backend, keys, keys, keys[None], 1)
+        if backend == "native":
+            native_readout.load()  # compiled now, not in the middle of the first frame
+    if backend != "auto" or device.type != "cpu":
         return backend
-    if backend == "native":
-        native_readout.load()
-    if backend != "auto":
-        return backend
-    keys = torch.promote_types(dtype, torch.float32)
-    return "native" if keys == torch.float32 and native_readout.unprepared() is None else "blocks"
+    wide = torch.promote_types(dtype, torch.float32) != torch.float32
+    return "blocks" if wide or native_readout.unprepared() is not None else "native"
+
+
+def _check_runs(backend: Backend, query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> None:
+    """Raise RuntimeError if the backend, "native" or "triton", cannot read these tensors."""
+    asked = native_readout if backend == "native" else triton_readout
+    if (reason := asked.obstacle(query, keys, values, top_k)) is not None:
+        raise RuntimeError(f"the {backend} readout cannot run: {reason}; use backend='auto'")
 
 
 def dense_readout(

@@ -61,6 +61,7 @@ def write_state(path: str | os.PathLike[str], state: SessionState, model: STCN) 
         "edges": state.edges,
         **({"absent": state.absent} if state.absent else {}),
         **({"cuts": settings.cuts} if settings.cuts != "ignore" else {}),
+        **({"auto_backend": True} if settings.auto_backend else {}),
     }
     path = Path(path)
     if path.is_dir() or not path.parent.is_dir():
@@ -85,16 +86,15 @@ def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> Sess
             tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
         if facts["format"] != _FORMAT:
             raise ValueError(f"its format is {facts['format']}; this version reads {_FORMAT}")
-        settings = _settings({**facts["settings"], "cuts": facts.get("cuts", "ignore")}, network)
+        rare = {name: facts[name] for name in ("cuts", "auto_backend") if name in facts}
+        settings = _settings({**facts["settings"], **rare}, network)
         _check_facts(facts)
-        if facts["weights"] != weights_sha256(model) or differences(facts["settings"], settings.facts()):
+        if facts["weights"] != weights_sha256(model) or differences(
+            facts["settings"], settings.facts(), any_backend=True
+        ):
             raise _ElsewhereError(
                 "was saved with another model, another dtype, or compiled differently; pass the model and "
                 "network it was saved with"
-            )
-        if device.type != "cpu" and settings.policy.backend == "native":
-            settings = dataclasses.replace(
-                settings, policy=dataclasses.replace(settings.policy, backend="auto")
             )
         groups = []
         for number, group in enumerate(facts["groups"]):
@@ -130,16 +130,19 @@ def _settings(facts: Mapping[str, Any], network: STCN) -> Settings:
         {field.name: facts[field.name] for field in dataclasses.fields(kind)}
         for kind in (MemoryPolicy, Shortcuts)
     )
-    saved = MemoryPolicy(**policy)
-    on_cpu = next(network.parameters()).device.type == "cpu"
-    if on_cpu and saved.backend == "auto":  # by a GPU or an older version; not decided anew within a video
-        saved = dataclasses.replace(saved, backend="blocks")
-    try:
-        settings = Settings.of(network, saved, facts["size"], Shortcuts(**shortcuts))
-    except RuntimeError as error:
-        raise _ElsewhereError(f"was tracked with the native readout: {error}") from error
+    saved, auto = MemoryPolicy(**policy), bool(facts.get("auto_backend"))
+    if next(network.parameters()).device.type == "cpu":
+        if saved.backend == "auto":  # by a GPU or an older version; not decided anew within a video
+            saved = dataclasses.replace(saved, backend="blocks")
+    elif auto or saved.backend == "native":  # rounding differs there anyway
+        saved = dataclasses.replace(saved, backend="auto")
+    settings = Settings.of(network, saved, facts["size"], Shortcuts(**shortcuts))
     rare = {name: facts[name] for name in ("cuts", "drop_absent") if name in facts}
-    return dataclasses.replace(settings, **rare)
+    try:
+        return dataclasses.replace(settings, **rare, auto_backend=auto).decided(network)
+    except RuntimeError as error:
+        reason = str(error).removesuffix("; use backend='auto'")
+        raise _ElsewhereError(f"was tracked with the {saved.backend} readout: {reason}") from error
 
 
 def _check_facts(facts: Mapping[str, Any]) -> None:

@@ -50,7 +50,7 @@ class Session:
     size: short side of the working frame, in pixels; None keeps the size of the frames.
     shortcuts: work to skip; None skips nothing.
     network: runs instead of `model`, such as its `emavos.models.folded` copy.
-    settings: policy, size and shortcuts in one, instead of these arguments.
+    settings: policy, size and shortcuts in one, instead of these arguments, as `Settings.decided` returns.
     start: index of the first frame.
     order: indices of the video's frames in the order of the steps, for errors; None: in turn.
     look: makes a frame to click on, for `click`; None: there is no click head.
@@ -76,7 +76,7 @@ class Session:
     ) -> None:
         self.model = model
         self.network = model if network is None else network
-        self.settings = settings or Settings.of(self.network, policy, size, shortcuts)
+        self.settings = settings or Settings.of(self.network, policy, size, shortcuts).decided(self.network)
         self.index = _index("start", start)  # of the next frame
         self.frame_size: tuple[int, int] | None = None  # (H, W), set by the first step
         self._order = order
@@ -390,7 +390,10 @@ class Session:
         model, network: of the saved session; weights and dtype are compared.
         look: as for a new session.
 
-        Raises ValueError if weights or dtype differ, and if the file is damaged or no saved session.
+        The session continues with the backend that it began with. On a GPU, "auto" decides anew.
+
+        Raises ValueError if weights or dtype differ, if the session was tracked with the native readout and
+        this CPU cannot run it, and if the file is damaged or no saved session.
         """
         network = model if network is None else network
         state = read_state(path, model, network)

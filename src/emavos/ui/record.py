@@ -22,7 +22,6 @@ from emavos.ui.importing import UNFINISHED
 from emavos.ui.states import States
 from emavos.ui.track import Track
 
-
 _Opened = TypeVar("_Opened", bound="Record")
 
 
@@ -295,10 +294,15 @@ class Record:
         self.states.forget(index)
         self._track.forget(index, withdrawn)
 
-    def check_settings(self, predictor: Predictor) -> None:
-        """Store the predictor's settings. Raises ValueError if frames were tracked with other settings."""
+    def continuing(self, predictor: Predictor) -> Predictor:
+        """The predictor to track with; stores its settings. A backend "auto" is that of the tracked frames.
+
+        Raises ValueError if frames were tracked with other settings.
+        """
+        predictor = predictor.continuing(self.settings if self.confidence else None)
         now = predictor.facts()
-        differ = differences(self.settings or {}, now)
+        any_backend = bool(self.confidence) and predictor.settings.auto_backend
+        differ = differences(self.settings or {}, now, any_backend)
         if self.settings is not None and self.confidence and differ:
             names, began = {"weights": "other weights"}, comparable(self.settings)
             words = [names.get(key, f"{key} {began.get(key)}") for key in differ]
@@ -306,6 +310,7 @@ class Record:
         if differ:
             self.states.forget(-1)
             self._write(settings=now)
+        return predictor
 
     def _write(self, **changes: Any) -> None:
         """Write project.json with changed attributes, then set the attributes."""

@@ -38,7 +38,7 @@ def track_forward(
     end = project.count if until is None else min(until, project.count)
     if begin >= end:
         raise ValueError("there is nothing left to track: all these frames have their masks")
-    project.check_settings(predictor)
+    predictor = project.continuing(predictor)
     session = project.states.latest(begin, predictor)
     if session is None:
         session = predictor.session(start=project.first)  # earlier frames have no objects
@@ -96,7 +96,7 @@ def track_ways(
     nothing to track.
     """
     given = _given(project, direction, frames)
-    project.check_settings(predictor)
+    predictor = project.continuing(predictor)
     masks = {index - frames.start: project.given_objects(index) for index in given}
     most = steps_of(project, direction, frames)  # masks of later frames are read once more
     reel = _Reel(project, frames, lambda read: progress(min(read, most)), stopping)
