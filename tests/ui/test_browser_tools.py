@@ -10,6 +10,7 @@ import pytest
 from browsing import Page, middle, serving, started
 from emavos.io import write_mask, write_video
 from emavos.ui import Project
+from emavos.ui.switches import Switches
 
 AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"  # npm install --no-save axe-core
 pytestmark = pytest.mark.slow
@@ -72,6 +73,51 @@ def test_objects_are_named_hidden_and_locked_and_tracked_backward_and_both_ways(
     page.wait.until(lambda _: "to fix" in page["told"].text or "no frame looks wrong" in page["told"].text)
     page.control("z")
     page.until("told", "undone: tracked both ways")
+
+
+# Switches reach the server only when `release` is called.
+HELD = """
+const quickly = window.fetch, held = new Promise((done) => { window.release = done; });
+window.answers = [];
+window.fetch = async (...asked) => {
+  if (asked[0] !== "/api/switches") return quickly(...asked);
+  await held;
+  const answer = await quickly(...asked);
+  window.answers.push(answer.status);
+  return answer;
+};
+"""
+
+
+def test_switches_that_wait_are_not_those_of_the_project_that_was_opened_meanwhile(page, clip, tmp_path):
+    write_video(tmp_path / "two.mp4", clip[0], fps=10)
+    page.browser.execute_script(HELD)
+    page.press("h")
+    page.press("k")  # waits until the first was answered
+    page["video"].send_keys(str(tmp_path / "two.mp4"))
+    page.until("name", "two.mp4")
+    page.until("told", "clip.mp4 is kept")
+    page.browser.execute_script("release()")
+    page.wait.until(lambda browser: browser.execute_script("return answers") == [409, 409])
+    page.until("told", "another video was opened")
+    assert Project.open(tmp_path / "home" / "emavos" / "projects" / "two").switches == Switches()
+
+
+def test_switches_of_an_object_that_an_undo_took_are_off_after_a_reload(page, tmp_path):
+    folder = tmp_path / "home" / "emavos" / "projects" / "clip"
+    page.press("3")
+    page.paint(60, 20)
+    page.click("keep")
+    page.until("kind", "given by you")
+    page.press("h")
+    page.press("k")
+    page.wait.until(lambda _: Project.open(folder).switches == Switches((3,), (3,)))
+    page.control("z")
+    page.until("told", "undone")
+    page.browser.refresh()
+    page.until("frame", "frame 0 of 7")
+    page.press("h")  # object 1
+    page.wait.until(lambda _: Project.open(folder).switches == Switches(hidden=(1,)))
 
 
 @pytest.mark.skipif(not AXE.exists(), reason="npm install --no-save axe-core brings what this needs")

@@ -167,6 +167,15 @@ def test_hidden_and_locked_objects_are_so_again_after_a_restart(given, predictor
     assert Project.open(given.folder).switches == Switches()
 
 
+def test_the_switches_of_a_removed_object_are_off_and_those_of_others_stay(given):
+    given.switch(Switches(hidden=(1, 2), locked=(2,), alone=2))
+    given.remove(2)
+    assert given.switches == Project.open(given.folder).switches == Switches(hidden=(1,))
+    given.undo()  # the object is seen, and can be painted
+    assert given.ids == (1, 2)
+    assert Project.open(given.folder).switches == Switches(hidden=(1,))
+
+
 def test_a_draft_of_another_size_is_refused_as_such_and_stores_nothing(given):
     for wrong, words in ((np.ones((4, 4), np.int32), "mask is 4x4"), (np.full(given.size, 256), "not 256")):
         with pytest.raises(ValueError, match=words):

@@ -159,7 +159,10 @@ class Project(Record):
         self._commit("mask taken back", index, {i: ids for i, ids in self.given.items() if i != index}, {})
 
     def remove(self, id: int) -> None:
-        """Remove an object and its name from all frames. Raises ValueError if it was never given."""
+        """Remove an object and its name from all frames, and turn its switches off.
+
+        Raises ValueError if it was never given.
+        """
         named = [index for index, ids in self.given.items() if id in ids]
         if not named:
             raise ValueError(f"object {id} was given on no frame")
@@ -168,6 +171,8 @@ class Project(Record):
         self._commit(
             f"object {id} removed", min(named), given, {}, {id: self.labels[id]} if id in self.labels else {}
         )
+        if (switches := self.switches.without(id)) != self.switches:
+            self.switch(switches)
 
     def rename(self, id: int, label: str) -> None:
         """Name an object, for the page and for downloads; an empty label removes the name.

@@ -24,6 +24,11 @@ class Switches:
     locked: tuple[int, ...] = ()
     alone: int | None = None
 
+    def without(self, id: int) -> Switches:
+        """The same switches, with all of one object off."""
+        hidden, locked = (tuple(one for one in ids if one != id) for ids in (self.hidden, self.locked))
+        return Switches(hidden, locked, None if self.alone == id else self.alone)
+
 
 def parse_switches(text: bytes) -> Switches:
     """The switches in JSON, as `write_switches` writes them. Raises ValueError if they are invalid."""

@@ -49,11 +49,12 @@ export async function load(file) {
 }
 
 export async function remove() {
-  const { id, project } = shown;
+  const { id, project, key } = shown;
   if (project.ids.includes(id)) {
     await outdated(() => ask("DELETE", `objects/${id}`, undefined, { "if-match": String(project.edits) }));
     say(`object ${id} is removed from all frames; Undo brings it back`);
   }
+  if (shown.key !== key) return; // another project was opened meanwhile, whose objects are others
   shown.listed.delete(id);
   forgetSwitches(id);
   [shown.id] = shown.listed.size ? shown.listed : [1];

@@ -76,7 +76,8 @@ export function toggle(what, id = shown.id) {
 let saving = Promise.resolve();
 function saveSwitches() {
   const body = JSON.stringify({ hidden: [...shown.hiddenIds], locked: [...shown.locked], alone: shown.alone });
-  saving = saving.then(() => quietly(() => ask("PUT", "switches", body)));
+  const of = { "x-project": shown.key }; // another project may be shown when it is their turn
+  saving = saving.then(() => quietly(() => ask("PUT", "switches", body, of)));
 }
 
 export function forgetSwitches(id) { // of an object that was removed

@@ -52,8 +52,8 @@ async function begin() { // another project is open
   resizeCanvas(shown.project.width, shown.project.height);
   $("canvas").hidden = false;
   $("empty").hidden = true;
-  const { hidden, locked, alone } = shown.project.switches;
-  Object.assign(shown, { picture: null, mask: null, id: 1, listed: new Set([1]), range: null, hiddenIds: new Set(hidden), alone: shown.project.ids.includes(alone) ? alone : null, locked: new Set(locked), edited: false, clicks: null, past: [], future: [] });
+  const { ids, switches } = shown.project, has = (id) => ids.includes(id); // an object may be gone, by an undo
+  Object.assign(shown, { picture: null, mask: null, id: 1, listed: new Set([1]), range: null, hiddenIds: new Set(switches.hidden.filter(has)), alone: has(switches.alone) ? switches.alone : null, locked: new Set(switches.locked.filter(has)), edited: false, clicks: null, past: [], future: [] });
   shown.tool = shown.project.first === null && !shown.state.clicks?.problem ? "click" : "brush";
   edits = "";
   await show(places.get(shown.project.folder) ?? shown.project.drafts[0] ?? 0);
