@@ -201,7 +201,7 @@ def _readout(backend: Backend) -> str | None:
     values = torch.rand(500, 2, 8, generator=generator)
     try:
         if backend == "native":
-            native_readout.load(keep=False)  # a look at the machine does not change what "auto" is
+            native_readout.load()
         out = topk_readout(query.to(device), keys.to(device), values.to(device), backend=backend).cpu()
     except RuntimeError as error:
         reason = str(error).splitlines()[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -90,11 +91,82 @@ def test_auto_is_blocks_while_nothing_is_prepared(empty, compiles_nothing):
     assert not empty.exists()
 
 
-def test_asking_for_native_prepares_it(empty, monkeypatch):
+def test_only_prepare_writes_to_the_cache(empty, tmp_path, monkeypatch):
     topk_readout(*draw(), backend="native")
-    monkeypatch.setattr(native_readout, "_loaded", [])
+    predictor = Predictor(load_model(), MemoryPolicy(backend="native"))
+    predictor.session().save(tmp_path / "saved")
+    assert Predictor(load_model()).session(tmp_path / "saved").policy.backend == "native"
+    assert not empty.exists()
+    assert auto() == "blocks"
+    prepare()
     assert auto() == "native"
     assert stat.S_IMODE(empty.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("error", [PermissionError, OSError])
+@pytest.mark.parametrize("place", ["exists", "lstat"])
+def test_a_cache_that_cannot_be_looked_at_is_not_used(cache, monkeypatch, error, place):
+    def refused(path, **_):
+        raise error(13, "refused", str(path))
+
+    monkeypatch.setattr(native_build.Path, place, refused)
+    assert "cannot be loaded" in native_readout.unprepared()
+    assert Predictor(load_model()).facts()["backend"] == "blocks"
+
+
+def test_a_cache_of_an_impossible_name_is_not_used(monkeypatch, tmp_path):
+    monkeypatch.setenv("EMAVOS_CACHE", str(tmp_path / ("x" * 300)))
+    monkeypatch.setattr(native_readout, "_loaded", [])
+    assert auto() == "blocks"
+    with pytest.raises(RuntimeError, match="cannot be kept"):
+        prepare()
+
+
+def another_build(cache, content=b"x"):
+    """A library of the same name by another compiler, as a second process leaves it."""
+    path = native_build.prepared().path
+    other = path.with_name(f"{path.stem[:-16]}{hashlib.sha256(content).hexdigest()[:16]}.so")
+    other.write_bytes(content)
+    other.chmod(0o600)
+    return other
+
+
+def test_builds_of_two_processes_do_not_remove_each_other(cache):
+    other = another_build(cache)
+    assert native_build.build().path != other
+    assert other.exists()
+    os.utime(other, (0, 0))  # nobody is about to load it any more
+    native_build.build()
+    assert not other.exists()
+    assert auto() == "native"
+
+
+def test_a_build_that_is_replaced_at_once_is_loaded_all_the_same(cache, monkeypatch):
+    replaced = os.replace
+
+    def replace_and_remove(source, target):
+        replaced(source, target)
+        if target.suffix == ".so":
+            target.unlink()
+
+    monkeypatch.setattr(os, "replace", replace_and_remove)
+    assert callable(native_build.build().scan)
+
+
+def test_a_build_that_is_replaced_while_it_is_read_is_read_again(cache, monkeypatch):
+    whole, reads = library(cache), []
+    away = whole.rename(whole.with_suffix(".away"))
+    loads = json.loads
+
+    def slow(text):
+        reads.append(text)
+        if len(reads) == 2:
+            away.rename(whole)
+        return loads(text)
+
+    monkeypatch.setattr(native_build.json, "loads", slow)
+    assert native_build.prepared().path == whole
+    assert len(reads) == 2
 
 
 def test_without_a_cache_native_still_runs_and_auto_is_blocks(monkeypatch):

@@ -22,13 +22,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 SOURCE = Path(__file__).with_name("native_readout.cpp")
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
 NO_COMPILER = "no C++ compiler is found: install g++ or clang, or name one by the environment variable CXX"
 _PARTIAL = ".build-"
 _ABANDONED = 24 * 3600  # seconds after which a partial build is one of a killed process
+_READABLE = 3600  # seconds for which an older library stays, as another process may be about to load it
 _FEATURES = ("model name", "flags", "Features", "CPU implementer", "CPU part")  # in /proc/cpuinfo
 
 
@@ -78,25 +78,38 @@ def prepared() -> Build:
     folder = cache_folder()
     if folder is None:
         raise NotReadyError("there is no cache folder: EMAVOS_CACHE is empty or no absolute path")
-    if not folder.exists():
-        raise NotReadyError("it is not prepared")
-    if (reason := _unsafe(folder)) is not None:
-        raise NotReadyError(reason)
     try:
-        facts = _facts(folder)
-        path = folder / _library_name(facts["sha256"])
-        for one in (path, folder / _facts_name()):
-            if (reason := _unsafe(one)) is not None:
-                raise NotReadyError(reason)
-        if hashlib.sha256(path.read_bytes()).hexdigest() != facts["sha256"]:
-            raise NotReadyError(f"{path} is damaged")
-        if os.environ.get("CXX") and facts["command"] != _found_command():
-            raise NotReadyError("it is prepared with another compiler than CXX names")
-        return Build(_open(path), path, str(facts["compiler"]))
+        if not folder.exists():
+            raise NotReadyError("it is not prepared")
+        if (reason := _unsafe(folder)) is not None:
+            raise NotReadyError(reason)
+        name = _name()
+        try:
+            return _loaded(folder, name)
+        except FileNotFoundError:  # perhaps another process has replaced the build just now
+            return _loaded(folder, name)
     except FileNotFoundError:
         raise NotReadyError("it is not prepared for this processor and this version of emavos") from None
     except (OSError, ValueError, KeyError, TypeError) as error:  # such as a folder mounted noexec
         raise NotReadyError(f"the build in {folder} cannot be loaded: {error}") from error
+
+
+def _loaded(folder: Path, name: str) -> Build:
+    """The build of this name in a folder. Raises NotReadyError and the errors of a damaged build."""
+    described = folder / f"{name}.json"
+    facts = json.loads(described.read_text(encoding="utf-8"))
+    sha256 = facts["sha256"]
+    if not isinstance(sha256, str) or len(sha256) != 64 or not sha256.isalnum():
+        raise ValueError("its facts are damaged")
+    path = folder / f"{name}-{sha256[:16]}.so"
+    for one in (path, described):
+        if (reason := _unsafe(one)) is not None:
+            raise NotReadyError(reason)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        raise NotReadyError(f"{path} is damaged")
+    if os.environ.get("CXX") and facts["command"] != _found_command():
+        raise NotReadyError("it is prepared with another compiler than CXX names")
+    return Build(_open(path), path, str(facts["compiler"]))
 
 
 def build() -> Build:
@@ -111,9 +124,10 @@ def build() -> Build:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if (reason := _unsafe(folder)) is not None:
             raise RuntimeError(f"{reason}; name a folder of your own by EMAVOS_CACHE")
-        _sweep(folder)
+        name = _name()
+        _sweep(folder, name)
         with TemporaryDirectory(prefix=_PARTIAL, dir=folder) as partial:
-            library, made_by = _compile(Path(partial), "EMAVOS_CACHE")
+            library, scan, made_by = _compile(Path(partial), "EMAVOS_CACHE")
             content = library.read_bytes()
             sha256 = hashlib.sha256(content).hexdigest()
             facts = {"sha256": sha256, "compiler": made_by, "command": _command()}
@@ -121,22 +135,19 @@ def build() -> Build:
             described = Path(partial, "facts.json")
             described.write_text(json.dumps(facts), encoding="utf-8")
             described.chmod(0o600)
-            path = folder / _library_name(sha256)
+            path = folder / f"{name}-{sha256[:16]}.so"
             os.replace(library, path)
-            os.replace(described, folder / _facts_name())
+            os.replace(described, folder / f"{name}.json")
     except OSError as error:
         raise RuntimeError(f"the native readout cannot be kept in {folder}: {error}") from error
-    for old in folder.glob(_library_name("*")):
-        if old != path:
-            old.unlink(missing_ok=True)
-    return Build(_open(path), path, made_by)
+    return Build(scan, path, made_by)  # loaded already: the file may be another's by now
 
 
 def build_here() -> Build:
     """Compile the library for this process only, and load it. Raises RuntimeError as `build` does."""
     with TemporaryDirectory() as folder:
-        library, made_by = _compile(Path(folder), "TMPDIR")
-        return Build(_open(library), None, made_by)  # stays loaded after the file is deleted
+        _, scan, made_by = _compile(Path(folder), "TMPDIR")
+        return Build(scan, None, made_by)  # stays loaded after the file is deleted
 
 
 def version() -> str:
@@ -146,8 +157,8 @@ def version() -> str:
     return f"{shlex.join(command)}: {shown.partition(chr(10))[0]}"
 
 
-def _compile(folder: Path, variable: str) -> tuple[Path, str]:
-    """The library, compiled in a folder and loaded once to see that it loads; and its compiler.
+def _compile(folder: Path, variable: str) -> tuple[Path, Callable[..., None], str]:
+    """The library, compiled in a folder; its function, loaded; and its compiler.
 
     variable: the environment variable that names another folder.
     """
@@ -160,12 +171,11 @@ def _compile(folder: Path, variable: str) -> tuple[Path, str]:
     else:
         raise RuntimeError(f"the native readout does not compile: {' '.join(command)}\n{done.stderr}")
     try:
-        _open(library)
+        return library, _open(library), version()
     except OSError as error:  # for example a folder mounted noexec
         raise RuntimeError(
             f"the native readout is compiled but not loaded: {error}; name another folder by {variable}"
         ) from error
-    return library, version()
 
 
 def _open(library: Path) -> Callable[..., None]:
@@ -189,25 +199,10 @@ def _command() -> list[str]:
     return found
 
 
-def _facts(folder: Path) -> dict[str, Any]:
-    facts = json.loads((folder / _facts_name()).read_text(encoding="utf-8"))
-    if not isinstance(facts["sha256"], str) or len(facts["sha256"]) != 64 or not facts["sha256"].isalnum():
-        raise ValueError("its facts are damaged")
-    return dict(facts)
-
-
-def _facts_name() -> str:
-    return f"readout-{_digest()}.json"
-
-
-def _library_name(sha256: str) -> str:
-    return f"readout-{_digest()}-{sha256[:16]}.so"
-
-
-def _digest() -> str:
-    """A digest of everything a build depends on, except its compiler."""
+def _name() -> str:
+    """The name of a build: a digest of everything the build depends on, except its compiler."""
     parts = [SOURCE.read_bytes(), repr(_FLAGS).encode(), _processor().encode()]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    return f"readout-{hashlib.sha256(b'/'.join(parts)).hexdigest()[:16]}"
 
 
 def _processor() -> str:
@@ -232,9 +227,17 @@ def _unsafe(path: Path) -> str | None:
     return None
 
 
-def _sweep(folder: Path) -> None:
-    """Remove partial builds of killed processes."""
+def _sweep(folder: Path, name: str) -> None:
+    """Remove partial builds of killed processes, and older libraries of this name, if no process needs them.
+
+    The newest library of this name stays until it is replaced.
+    """
     for partial in folder.glob(f"{_PARTIAL}*"):
         with suppress(OSError):
             if time.time() - partial.lstat().st_mtime > _ABANDONED:
                 shutil.rmtree(partial)
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        present = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["sha256"][:16]
+        for old in folder.glob(f"{name}-*.so"):
+            if old.stem != f"{name}-{present}" and time.time() - old.lstat().st_mtime > _READABLE:
+                old.unlink()

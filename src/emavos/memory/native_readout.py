@@ -1,4 +1,4 @@
-"""Top-k of a readout on a CPU, in a small C++ function that is compiled once and kept in the user's cache.
+"""Top-k of a readout on a CPU, in a small C++ function; `prepare` compiles it once into the user's cache.
 
 Optional: compiling needs a C++ compiler, and the other backends return the same readout.
 """
@@ -35,15 +35,15 @@ def obstacle(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> str | N
 _loaded: list[Build] = []  # of this process: one at most
 
 
-def load(keep: bool = True) -> Build:
+def load() -> Build:
     """The build that this process uses: the prepared one; if there is none, one that is compiled now.
 
-    keep: whether to keep a new build in the user's cache, if the cache can be used.
+    Writes nothing to the user's cache, as that would change what "auto" is: only `prepare` does.
 
     Raises RuntimeError if the function does not compile or load.
     """
-    if not _loaded:
-        _loaded.append(_found(keep))
+    if not _loaded and unprepared() is not None:
+        _loaded.append(native_build.build_here())
     return _loaded[0]
 
 
@@ -74,19 +74,6 @@ def prepare() -> Build:
     except NotReadyError:
         pass
     return native_build.build()
-
-
-def _found(keep: bool) -> Build:
-    try:
-        return native_build.prepared()
-    except NotReadyError:
-        pass
-    if keep:
-        try:
-            return native_build.build()
-        except RuntimeError:  # no cache, or no compiler: then the next line raises as well
-            pass
-    return native_build.build_here()
 
 
 def native_topk(query: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor]:

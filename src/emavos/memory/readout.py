@@ -44,7 +44,7 @@ def topk_readout(
 
     * "dense": the definition; writes the affinity (N, P) out.
     * "blocks": PyTorch on any device, in blocks of cells, so the extra memory does not grow with N.
-    * "native": a C++ function on the CPU, compiled on first use in about a second and kept in your cache;
+    * "native": a C++ function on the CPU, compiled in about a second by each process, or once by `prepare`;
       float32, no gradient.
     * "triton": a fused kernel on CUDA; top_k up to 128, float32, float16 and bfloat16, no gradient.
     * "auto": "triton" on CUDA if the kernel can run, otherwise "blocks". A session also considers "native",
