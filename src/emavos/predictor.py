@@ -87,7 +87,7 @@ class Predictor:
         self.network = compiled(folded(model, dtype)) if compile else folded(model, dtype)
         self.settings = Settings.of(self.network, policy, size, shortcuts, resize_ahead)
         self._decided: dict[torch.device, Settings] = {}
-        self._now()  # raises before the first frame if the backend cannot run
+        self._settled()  # raises before the first frame if the backend cannot run
         self.prompter = prompter
         self._head: Callable[[], ClickHead] | None = None if clicks is None else partial(_itself, clicks)
 
@@ -222,7 +222,7 @@ class Predictor:
         a predictor makes once.
         On one machine, with one build of the native readout, equal facts mean equal masks.
         """
-        return {"weights": weights_sha256(self.model), **self._now().facts()}
+        return {"weights": weights_sha256(self.model), **self._settled().facts()}
 
     def with_settings(self, **changes: Any) -> Predictor:
         """A predictor with the same network and other settings: `predictor.with_settings(size=None)`.
@@ -239,7 +239,7 @@ class Predictor:
         if other.policy.backend != self.policy.backend:
             other.settings = replace(other.settings, auto_backend=False)
         other._decided = {}
-        other._now()
+        other._settled()
         return other
 
     def continuing(self, facts: Mapping[str, Any] | None) -> Predictor:
@@ -252,11 +252,11 @@ class Predictor:
         """
         other = copy.copy(self)
         begun = self.settings.continuing(facts or {}, self.network)
-        other.settings = self._now() if begun is self.settings else begun
+        other.settings = self._settled() if begun is self.settings else begun
         other._decided = {}
         return other
 
-    def _now(self) -> Settings:
+    def _settled(self) -> Settings:
         """The settings of sessions, with a backend that is decided once for each device of the network."""
         device = self.device
         if device not in self._decided:
@@ -310,7 +310,7 @@ class Predictor:
         return Session(
             self.model,
             network=self.network,
-            settings=self._now(),
+            settings=self._settled(),
             start=start,
             order=order,
             look=self._look_again,
