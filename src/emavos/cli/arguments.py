@@ -51,6 +51,23 @@ def add_labels_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_reference_argument(parser: argparse.ArgumentParser, objects: str, then: str) -> None:
+    """Add --reference to a parser.
+
+    objects: whose pictures references are, for the help.
+    then: the consequence of a reference, for the help.
+    """
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("IMAGE", "PNG"),
+        help=f"another picture of {objects}, of any size, and its mask; may be repeated. {then}",
+    )
+
+
 def add_frame_arguments(parser: argparse.ArgumentParser) -> None:
     frames = parser.add_argument_group("frames", "all by default; frames keep their names and numbers")
     frames.add_argument(

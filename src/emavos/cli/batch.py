@@ -21,6 +21,7 @@ from emavos.cli.arguments import (
     add_memory_arguments,
     add_model_arguments,
     add_output_arguments,
+    add_reference_argument,
     load_predictor,
     policy,
     shortcuts_of,
@@ -52,16 +53,7 @@ def add(commands: Commands) -> None:
         "folder: JPEGImages/ and Annotations/ "
         "as in DAVIS, or videos beside their masks, NAME.mp4 and NAME.png",
     )
-    parser.add_argument(
-        "--reference",
-        type=Path,
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("IMAGE", "PNG"),
-        help="another picture of the objects of all videos, of any size, and its mask; repeatable. Videos "
-        "then need no mask",
-    )
+    add_reference_argument(parser, "the objects of all videos", "Videos then need no mask")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="masks/NAME/, status/, ...")
     parser.add_argument(
         "--overlay", action="store_true", help="also write coloured videos, overlays/NAME.mp4 (extra: video)"

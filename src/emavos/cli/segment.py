@@ -19,6 +19,7 @@ from emavos.cli.arguments import (
     add_memory_arguments,
     add_model_arguments,
     add_output_arguments,
+    add_reference_argument,
     frame_options,
     load_predictor,
     policy,
@@ -74,16 +75,7 @@ def add(commands: Commands) -> None:
         "Labelme, CVAT, COCO, Label Studio, VIA, YOLO or NumPy (see `emavos masks info`)",
     )
     add_labels_argument(parser)
-    parser.add_argument(
-        "--reference",
-        type=Path,
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("IMAGE", "PNG"),
-        help="another picture of the objects, of any size, and its mask; may be repeated. The video then "
-        "needs no mask",
-    )
+    add_reference_argument(parser, "the objects", "The video then needs no mask")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder of the masks, new or empty"
     )
