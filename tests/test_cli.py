@@ -17,6 +17,7 @@ from PIL import Image
 from emavos import MemoryPolicy, Predictor, Result, Shortcuts, __version__, visualize
 from emavos.cli import _parser, main
 from emavos.io import list_images, open_frames, read_frame, read_mask, write_mask, write_video
+from emavos.memory import native_readout
 from emavos.models import PRESETS, STCN
 from emavos.training import STAGES
 from emavos.weights import load_model, save_model
@@ -87,6 +88,7 @@ def test_quiet_is_quiet(here, capsys):
 
 def test_a_readout_that_this_machine_cannot_compile_is_refused_in_one_line(here, monkeypatch, capsys):
     monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(native_readout, "_loaded", [])
     assert segment("--backend", "native") == 1
     refused(capsys, here, "no C++ compiler is found", "CXX")
     davis_tree(here / "data", {"a": 2})
