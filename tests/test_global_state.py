@@ -52,8 +52,9 @@ def changed():
 IMPORTS = """
 import importlib, pkgutil
 import emavos
-left_out = {"emavos.__main__", "emavos.memory.triton_kernels", "emavos.ui.server"}  # a command; extras
+left_out = {"emavos.__main__", "emavos.memory.triton_kernels"}  # a command; an extra
 modules = {module.name for module in pkgutil.walk_packages(emavos.__path__, "emavos.")} - left_out
+modules = {name for name in modules if not name.startswith("emavos.ui.server.")}  # another extra
 for name in sorted(modules):
     importlib.import_module(name)
     if what := changed():

@@ -85,7 +85,7 @@ def test_another_tool_is_asked_for_the_masks(predictor, clip):
 def client(project, predictor):
     pytest.importorskip("httpx")
     testclient = pytest.importorskip("starlette.testclient")
-    from emavos.ui.server import make_app
+    from emavos.ui.server.app import make_app
 
     desk = Desk(predictor, project.folder, keeps=True)
     client = testclient.TestClient(make_app(desk, "secret"), base_url="http://127.0.0.1:8321")

@@ -122,7 +122,7 @@ def test_a_name_is_given_through_the_page(given, predictor):
     pytest.importorskip("httpx")
     from starlette.testclient import TestClient
 
-    from emavos.ui.server import make_app
+    from emavos.ui.server.app import make_app
 
     desk = Desk(predictor, given.folder, keeps=True)
     client = TestClient(make_app(desk, "secret"), base_url="http://127.0.0.1:8321")
@@ -141,7 +141,7 @@ def test_hidden_and_locked_objects_are_so_again_after_a_restart(given, predictor
     pytest.importorskip("httpx")
     from starlette.testclient import TestClient
 
-    from emavos.ui.server import make_app
+    from emavos.ui.server.app import make_app
 
     asked = {"hidden": [2], "locked": [1, 2], "alone": 1}
     desk = Desk(predictor, given.folder, keeps=True)

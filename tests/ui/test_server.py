@@ -18,7 +18,7 @@ pytest.importorskip("httpx")
 from starlette.testclient import TestClient
 
 from emavos.ui import Desk
-from emavos.ui.server import make_app
+from emavos.ui.server.app import make_app
 
 HOME = "http://127.0.0.1:8321"
 

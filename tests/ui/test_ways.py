@@ -197,7 +197,7 @@ def test_ways_and_the_review_work_through_the_page(desk):
     pytest.importorskip("httpx")
     from starlette.testclient import TestClient
 
-    from emavos.ui.server import make_app
+    from emavos.ui.server.app import make_app
 
     client = TestClient(make_app(desk, "secret"), base_url="http://127.0.0.1:8321")
     client.get("/?token=secret")

@@ -81,7 +81,7 @@ def _ui(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         import uvicorn
 
         from emavos.ui.patience import impatient
-        from emavos.ui.server import make_app
+        from emavos.ui.server.app import make_app
     except ImportError as error:
         if (error.name or "").split(".")[0] == "emavos":
             raise

@@ -1,0 +1,48 @@
+"""What the server answers: JSON, files in pieces, and errors as one line of JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, BinaryIO
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from emavos.ui.job import in_words
+from emavos.ui.server.requests import TooLarge, Unsaid
+from emavos.ui.table import Busy, Outdated
+
+FRESH = {"cache-control": "no-store"}
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Json(JSONResponse):
+    """JSON in ASCII: names of files that are no UTF-8 have letters that UTF-8 lacks."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False).encode("ascii")
+
+
+def telling_errors(handler: Handler) -> Handler:
+    """Wrap a handler so that errors become one-line JSON responses, never tracebacks."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except ClientDisconnect:  # the tab was closed during an upload; nobody reads the answer
+            return Response(status_code=400)
+        except Exception as error:
+            foreseen = isinstance(error, (ValueError, OSError, ImportError))
+            statuses: dict[type[Exception], int] = {TooLarge: 413, Busy: 409, Outdated: 409, Unsaid: 428}
+            status = statuses.get(type(error), 400) if foreseen else 500
+            return Json({"error": in_words(error), "outdated": isinstance(error, Outdated)}, status)
+
+    return answer
+
+
+def pieces_of(file: BinaryIO) -> Iterator[bytes]:
+    """Yield a file in pieces of one MiB, and close it."""
+    with file:
+        while piece := file.read(1 << 20):
+            yield piece
