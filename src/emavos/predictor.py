@@ -89,7 +89,10 @@ class Predictor:
         self._decided: dict[torch.device, Settings] = {}
         self._settled()  # raises before the first frame if the backend cannot run
         self.prompter = prompter
-        self._head: Callable[[], ClickHead] | None = None if clicks is None else partial(_itself, clicks)
+        # returns the click head, and the network whose features the head reads
+        self._clicks: Callable[[], tuple[ClickHead, STCN]] | None = None
+        if clicks is not None:
+            self._clicks = partial(_pair, clicks, self.network)
 
     @classmethod
     def from_pretrained(
@@ -116,7 +119,8 @@ class Predictor:
 
         name_or_path: "tiny" (also None) or "base", the models in this package; a folder with `config.json`
             and `model.safetensors`; or a repository of the Hugging Face Hub, "user/name". If your folder is
-            called tiny, pass "./tiny".
+            called tiny, pass "./tiny". Clicks with "base" use the head and the encoder of "tiny", which a
+            warning says once.
         device: "auto" uses an accelerator if torch has one, otherwise the CPU.
         dtype: of the network, torch.bfloat16 or "bfloat16"; affinity and probabilities are always float32.
             "auto" picks the fastest dtype that does not change the masks, as measured; `predictor.dtype`
@@ -145,7 +149,7 @@ class Predictor:
         predictor = cls(
             model, policy, size, shortcuts, chosen, compile, resize_ahead=resize_ahead, prompter=prompter
         )
-        predictor._head = LazyHead(
+        predictor._clicks = LazyHead(
             predictor.network,
             name_or_path,
             revision=revision,
@@ -328,15 +332,12 @@ class Predictor:
         if self.prompter is not None:
             pixels = to_frame(frame).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
             return SeenFrame.by_prompter(self.prompter, pixels, working.size)
-        self._click_head()  # raises before the frame is encoded
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            features = self.network.encode_key(working.pixels.to(self.dtype))
-        return self._look_again(working, features)
+        return self._look_by_head(working)
 
     def _look_again(self, working: WorkingFrame, features: Features) -> SeenFrame:
         """A frame to click on, from its features. `prompter` gets the frame at working size."""
         if self.prompter is None:
-            return SeenFrame.by_head(self._click_head(), working, features)
+            return self._look_by_head(working, features)
         pixels = denormalize(working.pixels[working.crop][0]).mul(255).round().clamp(0, 255)
         return SeenFrame.by_prompter(
             self.prompter, pixels.to(torch.uint8).permute(1, 2, 0).cpu().numpy(), working.size
@@ -365,13 +366,22 @@ class Predictor:
             points, labels, box=box, scribbles=scribbles, scribble_labels=scribble_labels, mask=mask
         )
 
-    def _click_head(self) -> ClickHead:
-        if self._head is None:
+    def _look_by_head(self, working: WorkingFrame, features: Features | None = None) -> SeenFrame:
+        """A frame whose masks the click head predicts.
+
+        features: of the frame, from `self.network`; None: not computed yet.
+        """
+        if self._clicks is None:
             raise ValueError(
                 "this predictor has no click head: make it with Predictor.from_pretrained, or pass clicks or "
                 "prompter"
             )
-        return self._head().to(self.device)
+        device = self.device
+        head, network = self._clicks()
+        if features is None or network is not self.network:
+            with torch.no_grad(), torch.autocast(device.type, enabled=False):
+                features = network.to(device).encode_key(working.pixels.to(self.dtype))
+        return SeenFrame.by_head(head.to(device), working, features)
 
     def propagate(
         self,
@@ -457,8 +467,8 @@ class Predictor:
             )
 
 
-def _itself(head: ClickHead) -> ClickHead:
-    return head
+def _pair(head: ClickHead, network: STCN) -> tuple[ClickHead, STCN]:
+    return head, network
 
 
 def _check_half(place: torch.device, dtype: torch.dtype) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from emavos.clicks.planes import PLANES, Prompts, planes_of
 from emavos.clicks.prompt import make_prompt
 from emavos.clicks.seen import near_clicks
 from emavos.demo import synthetic_clip
+from emavos.io import InputWarning
 from emavos.weights import load_clicks, load_model, save_clicks
 from emavos.weights.load import KNOWN
 
@@ -157,9 +160,23 @@ def test_a_predictor_without_a_head_says_so(model, tmp_path):
         Predictor.from_pretrained(tmp_path / "own", size=64).click(FRAMES[0], [(5, 5)])
 
 
+def test_clicks_with_base_are_answered_by_tiny_which_is_told_once():
+    base = Predictor.from_pretrained("base", size=64)
+    with pytest.warns(InputWarning, match="base has no click head: tiny finds the masks of clicks"):
+        first = base.click(FRAMES[0], [(50, 30)])
+    tiny = Predictor.from_pretrained(size=64)
+    torch.testing.assert_close(first.prob, tiny.click(FRAMES[0], [(50, 30)]).prob)
+    video, other = base.session(), pickle.loads(pickle.dumps(base)).session()
+    for session in (video, other):
+        session.step(FRAMES[0])
+        result = session.click([(50, 30)], id=3)
+        np.testing.assert_array_equal(result.mask == 3, first.mask)
+        assert session.step(FRAMES[1]).ids == (3,)
+
+
 def test_a_head_comes_back_from_its_file_and_a_wrong_one_is_refused(model, predictor, tmp_path):
     path = tmp_path / "clicks.safetensors"
-    save_clicks(predictor._click_head(), path, torch.float32)
+    save_clicks(predictor._clicks()[0], path, torch.float32)
     state = torch.random.get_rng_state()
     head = load_clicks(model, path)
     assert torch.equal(torch.random.get_rng_state(), state)

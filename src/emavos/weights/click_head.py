@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -12,10 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from emavos.clicks.model import ClickHead
+from emavos.io.source import InputWarning
 from emavos.io.whole import write_tensors
-from emavos.models import STCN
+from emavos.models import STCN, folded
 from emavos.weights.hub import check_sha256
-from emavos.weights.load import find_files, load_strictly
+from emavos.weights.load import KNOWN, find_files, load_model, load_strictly
 
 CLICKS_NAME = "clicks.safetensors"
 
@@ -64,11 +66,18 @@ def empty_head(network: STCN) -> ClickHead:
 
 
 class LazyHead:
-    """The click head of a model, loaded at the first call. Safe to call from several threads."""
+    """The click head of a model, loaded at the first call. Safe to call from several threads.
+
+    A call returns the head and the network whose features the head reads. The network is `network`, unless
+    the model has no head and another known model answers its clicks.
+
+    network: tracks the objects.
+    name_or_path, hub: of the model, as for `load_clicks`.
+    """
 
     def __init__(self, network: STCN, name_or_path: str | os.PathLike[str] | None, **hub: Any) -> None:
         self._network, self._place, self._hub = network, name_or_path, hub
-        self._head: ClickHead | None = None
+        self._loaded: tuple[ClickHead, STCN] | None = None
         self._lock = Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -78,8 +87,23 @@ class LazyHead:
         vars(self).update(state)
         self._lock = Lock()
 
-    def __call__(self) -> ClickHead:
+    def __call__(self) -> tuple[ClickHead, STCN]:
         with self._lock:
-            if self._head is None:
-                self._head = load_clicks(self._network, self._place, **self._hub)
-            return self._head
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded
+
+    def _load(self) -> tuple[ClickHead, STCN]:
+        name = self._place if isinstance(self._place, str) else ""
+        other = KNOWN[name].clicks_of if name in KNOWN else None
+        if other is None:
+            return load_clicks(self._network, self._place, **self._hub), self._network
+        weight = next(self._network.parameters())
+        network = folded(load_model(other, device=weight.device), weight.dtype)
+        head = load_clicks(network, other)
+        warnings.warn(
+            f"{name} has no click head: {other} finds the masks of clicks, and {name} tracks them",
+            InputWarning,
+            stacklevel=2,
+        )
+        return head, network

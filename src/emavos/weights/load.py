@@ -36,6 +36,7 @@ class KnownModel:
     place: Path | str
     sha256: str | None = None  # of its model.safetensors, checked at each load; None: not known
     clicks_sha256: str | None = None  # the same of its clicks.safetensors
+    clicks_of: str | None = None  # known model that answers clicks, if this one has no click head
 
 
 KNOWN: Mapping[str, KnownModel] = {
@@ -47,6 +48,7 @@ KNOWN: Mapping[str, KnownModel] = {
     "base": KnownModel(
         Path(__file__).parent / "base",
         "9bc3f8ecb781255cc8a0908331f296924f036641d05d714bbe29ebd35b2008a9",
+        clicks_of="tiny",
     ),
 }
 
