@@ -77,6 +77,7 @@ class Page:
 
     def __init__(self, browser, address, name="no video yet"):
         self.browser = browser
+        self.address = address
         self.wait = WebDriverWait(browser, 120, poll_frequency=0.05)
         browser.get(address)
         self.until("name", name)

@@ -89,17 +89,48 @@ window.fetch = async (...asked) => {
 """
 
 
-def test_switches_that_wait_are_not_those_of_the_project_that_was_opened_meanwhile(page, clip, tmp_path):
+def test_a_video_is_opened_after_the_switches_that_wait_are_stored(page, clip, tmp_path):
+    projects = tmp_path / "home" / "emavos" / "projects"
     write_video(tmp_path / "two.mp4", clip[0], fps=10)
     page.browser.execute_script(HELD)
     page.press("h")
     page.press("k")  # waits until the first was answered
     page["video"].send_keys(str(tmp_path / "two.mp4"))
+    page.browser.execute_script("release()")
     page.until("name", "two.mp4")
     page.until("told", "clip.mp4 is kept")
+    assert page.browser.execute_script("return answers") == [200, 200]
+    assert Project.open(projects / "clip").switches == Switches((1,), (1,))
+    assert Project.open(projects / "two").switches == Switches()
+
+    page.browser.execute_script(HELD)
+    page.press("k")
+    page.click("clips")
+    page.open_clip("clip.mp4")
     page.browser.execute_script("release()")
+    page.until("name", "clip.mp4")
+    assert Project.open(projects / "two").switches == Switches(locked=(1,))
+    assert page["told"].text == ""
+
+
+def test_switches_refused_because_another_window_opened_a_video_are_named(page, clip, tmp_path):
+    write_video(tmp_path / "two.mp4", clip[0], fps=10)
+    browser, first = page.browser, page.browser.current_window_handle
+    browser.execute_script(HELD)
+    page.press("h")
+    page.press("k")
+    browser.switch_to.new_window("tab")
+    try:
+        other = Page(browser, page.address, "clip.mp4")
+        other["video"].send_keys(str(tmp_path / "two.mp4"))
+        other.until("name", "two.mp4")
+    finally:
+        browser.close()
+        browser.switch_to.window(first)
+    browser.execute_script("release()")
     page.wait.until(lambda browser: browser.execute_script("return answers") == [409, 409])
-    page.until("told", "another video was opened")
+    page.until("told", "object 1 of clip.mp4 was not locked, because another video was opened")
+    page.until("name", "two.mp4")
     assert Project.open(tmp_path / "home" / "emavos" / "projects" / "two").switches == Switches()
 
 

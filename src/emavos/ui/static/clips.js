@@ -4,6 +4,7 @@ import { ask } from "./server.js";
 import { act } from "./acting.js";
 import { describe } from "./describe.js";
 import { saveDraft } from "./painting.js";
+import { objectsSaved } from "./objects.js";
 import { follow, refresh } from "./sync.js";
 
 const made = (kind, text = "", name = "") => {
@@ -16,7 +17,7 @@ const made = (kind, text = "", name = "") => {
 // Send videos: the first is shown, the others are read one after another and wait in the list.
 export async function add(files) {
   const before = shown.project;
-  await saveDraft();
+  await allSaved();
   shown.sending = true;
   describe();
   const errors = [];
@@ -125,8 +126,11 @@ function forgetPicture(key) {
   pictures.delete(key);
 }
 
+// What waits to be sent belongs to the project that is shown, so it is sent before another is.
+const allSaved = () => Promise.all([saveDraft(), objectsSaved()]);
+
 async function open(key) {
-  await saveDraft();
+  await allSaved();
   await ask("POST", `clips/${encodeURIComponent(key)}`);
   $("clip-list").close();
   await refresh();

@@ -21,6 +21,8 @@ const pressed = { // crossed out, and closed
   lock: '<rect x="3" y="7" width="10" height="7" rx="1.5"/><path d="M5.2 7V4.8a2.8 2.8 0 0 1 5.6 0V7"/>',
 };
 const words = { hide: "hide (H)", alone: "show only this object (S)", lock: "lock: brush, lasso and clicks leave its pixels alone (K)" };
+const on = { hide: "hidden", alone: "shown alone", lock: "locked" }; // what a press does
+const off = { hide: "shown", alone: "shown with the others", lock: "unlocked" };
 const is = { hide: (id) => shown.hiddenIds.has(id), alone: (id) => shown.alone === id, lock: (id) => shown.locked.has(id) };
 
 export function drawObjects() {
@@ -69,23 +71,35 @@ export function toggle(what, id = shown.id) {
   else if (!set.delete(id)) set.add(id);
   draw();
   describe();
-  saveSwitches();
+  saveSwitches(id, (is[what](id) ? on : off)[what]);
+}
+
+// Names and switches are sent one after another. The page waits for them before it opens another video.
+let saving = Promise.resolve();
+export const objectsSaved = () => saving;
+
+function save(id, done, path, body) {
+  const { key, project: { name } } = shown; // another project may be shown when it is their turn
+  const saved = saving.then(() => ask("PUT", path, body, { "x-project": key })).catch((error) => {
+    if (error.outdated) error.message = `object ${id} of ${name} was not ${done}, because another video was opened`;
+    throw error;
+  });
+  saving = saved.catch(() => { /* told by the caller */ });
+  return saved;
 }
 
 // The project keeps its switches, so that they are the same after a reload.
-let saving = Promise.resolve();
-function saveSwitches() {
+function saveSwitches(id, done) {
   const body = JSON.stringify({ hidden: [...shown.hiddenIds], locked: [...shown.locked], alone: shown.alone });
-  const of = { "x-project": shown.key }; // another project may be shown when it is their turn
-  saving = saving.then(() => quietly(() => ask("PUT", "switches", body, of)));
+  quietly(() => save(id, done, "switches", body));
 }
 
 export function forgetSwitches(id) { // of an object that was removed
-  const switched = Object.values(is).some((on) => on(id));
+  const switched = Object.values(is).some((isOn) => isOn(id));
   shown.hiddenIds.delete(id);
   shown.locked.delete(id);
   if (shown.alone === id) shown.alone = null;
-  if (switched) saveSwitches();
+  if (switched) saveSwitches(id, "switched off");
 }
 
 // Whether the chosen object cannot be edited now, and why.
@@ -99,7 +113,7 @@ export function locked() {
 async function rename() {
   const { id } = shown, label = $("label").value.trim();
   if (label === nameOf(id)) return;
-  await ask("PUT", `objects/${id}`, label);
+  await save(id, "renamed", `objects/${id}`, label);
   await refresh();
 }
 $("label").onchange = () => act(rename);
