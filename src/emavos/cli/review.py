@@ -24,9 +24,9 @@ from emavos.cli.arguments import (
     whole,
 )
 from emavos.cli.confidences import read_confidences, rounded
-from emavos.cli.segment import check_apart
 from emavos.cli.staging import staged
 from emavos.cli.words import plain
+from emavos.cli.written import check_apart
 
 if TYPE_CHECKING:
     from emavos.confidence.expected import ObjectState

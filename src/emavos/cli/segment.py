@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -28,19 +27,16 @@ from emavos.cli.arguments import (
 )
 from emavos.cli.clicking import add_click_arguments, clicked, load_prompter, mask_by_clicks
 from emavos.cli.confidences import write_confidences
-from emavos.cli.staging import Outputs, staged_together
+from emavos.cli.staging import staged_together
 from emavos.cli.words import counted
+from emavos.cli.written import KINDS, Written, check_apart, check_kind, picture_places
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from emavos.cli.resuming import Progress
-    from emavos.io import FrameSource, IdMask, Pixels, Sound
+    from emavos.io import FrameSource, IdMask, Pixels
     from emavos.predictor import Predictor
-    from emavos.session import Result, Session
+    from emavos.session import Session
 
-    Matte = NDArray[np.float32]  # (H, W) in [0, 1]
     _Reference = tuple[Path, Pixels, IdMask]  # file of the image, the image (H, W, 3), its mask (H, W)
 
 
@@ -196,7 +192,7 @@ def _run(args: argparse.Namespace) -> None:
     prompter = load_prompter(args.prompter)
     start = time.monotonic()
     with staged_together(args.force) as outputs, ExitStack() as stack:
-        written = _Written(args, frames, outputs, stack)
+        written = Written(args, frames, outputs, stack)
         table = None if args.confidence is None else outputs.file(args.confidence, "--confidence")
         predictor = load_predictor(args, shortcuts_of(args), **policy(args))
         predictor = predictor.with_settings(cuts=args.cuts, drop_absent=args.drop_absent)
@@ -248,7 +244,7 @@ def _check_options(args: argparse.Namespace) -> None:
     clicked(args)
     if args.reference and args.direction != "forward":
         raise ValueError(f"--reference tracks forward; leave out --direction {args.direction}")
-    places = _places(args)
+    places = picture_places(args)
     check_apart(
         args.video[0], args.mask, args.out, {**places, "--rle": args.rle, "--confidence": args.confidence}
     )
@@ -256,7 +252,7 @@ def _check_options(args: argparse.Namespace) -> None:
         check_kind(option, path)
     if args.matte_of is not None and args.matte is args.cutout is None:
         raise ValueError("--matte-of changes nothing without --matte or --cutout")
-    if args.matte_bits != 8 and (args.matte is None or args.matte.suffix.lower() in _KINDS["--matte"]):
+    if args.matte_bits != 8 and (args.matte is None or args.matte.suffix.lower() in KINDS["--matte"]):
         raise ValueError("--matte-bits changes nothing without --matte DIR; it is about PNGs")
     if args.confidence is not None and args.confidence.suffix.lower() != ".csv":
         raise ValueError(f"--confidence {args.confidence} is written as .csv")
@@ -298,11 +294,6 @@ def _live(args: argparse.Namespace, frames: FrameSource) -> FrameSource:
     return Live()
 
 
-def _places(args: argparse.Namespace) -> dict[str, Path | None]:
-    """The outputs that are pictures, by their options."""
-    return {"--overlay": args.overlay, "--matte": args.matte, "--cutout": args.cutout}
-
-
 def _track(
     args: argparse.Namespace,
     predictor: Predictor,
@@ -310,7 +301,7 @@ def _track(
     masks: IdMask | dict[int, IdMask] | None,
     session: Session | None,
     progress: Progress,
-    written: _Written,
+    written: Written,
 ) -> tuple[int, BaseException | None]:
     """Write the outputs of all frames. Returns how many, and the error that stopped the run if they stay."""
     from emavos.batch.tracking import track
@@ -348,100 +339,6 @@ def _track(
         if stopped is not None and not written.count:
             raise stopped
     return written.count, stopped
-
-
-class _Written:
-    """All outputs of a frame, at the places of the command line.
-
-    If a frame cannot be written, later frames are skipped, so the outputs have no gaps.
-
-    stack: closes the files.
-    """
-
-    def __init__(
-        self, args: argparse.Namespace, frames: FrameSource, outputs: Outputs, stack: ExitStack
-    ) -> None:
-        from emavos.batch.tracking import FPS
-        from emavos.bridges import CocoWriter
-
-        self.count = 0  # frames with all of their outputs
-        self.folder = outputs.folder(args.out)
-        self._outputs = outputs
-        self._failed = False
-        self._frames = frames
-        self._clean: int = args.clean
-        self._ids: Sequence[int] | None = args.matte_of
-        fps, bits = frames.fps or FPS, args.matte_bits
-        self._draw = {
-            option: stack.enter_context(_writer(path, option, outputs, fps, frames.sound, bits))
-            for option, path in _places(args).items()
-            if path is not None
-        }
-        self._coco = None
-        if args.rle is not None:
-            self._coco = stack.enter_context(CocoWriter(outputs.file(args.rle, "--rle")))
-        self.wants_matte = "--matte" in self._draw or "--cutout" in self._draw
-
-    def matte_of(self, result: Result) -> Matte | None:
-        """The opacity to write, if any."""
-        tracked = None if self._ids is None else {*self._ids} & {*result.ids}
-        return result.matte(tracked) if self.wants_matte else None
-
-    def write(self, name: str, frame: Pixels, raw: IdMask, matte: Matte | None) -> None:
-        """Write a frame; `raw` is its mask (H, W) before specks are removed."""
-        if self._failed:
-            return
-        try:
-            self._write(name, frame, raw, matte)
-        except BaseException:
-            self._failed = True
-            for folder in self._outputs.folders:
-                with suppress(OSError):
-                    (folder / f"{name}.png").unlink()
-            raise
-        self.count += 1
-
-    def after(self, commit: Callable[[], None]) -> None:
-        """Call a function, unless a frame could not be written."""
-        if not self._failed:
-            commit()
-
-    def _write(self, name: str, frame: Pixels, raw: IdMask, matte: Matte | None) -> None:
-        import numpy as np
-
-        from emavos.frames import clean_mask
-        from emavos.io import write_mask
-        from emavos.visualize import cut_out
-
-        mask = clean_mask(raw, self._clean) if self._clean else raw
-        write_mask(self.folder / f"{name}.png", mask)
-        if matte is not None and self._clean:
-            shown = mask != 0 if self._ids is None else np.isin(mask, self._ids)
-            matte = np.where(mask == raw, matte, shown.astype(np.float32))
-        if matte is not None and "--matte" in self._draw:
-            self._draw["--matte"](name, matte)
-        if matte is not None and "--cutout" in self._draw:
-            self._draw["--cutout"](name, cut_out(frame, matte))
-        self._tell(name, frame, mask)
-
-    def repeat(self, progress: Progress) -> None:
-        """Write the frames of a stopped run."""
-        from emavos.cli.resuming import link
-        from emavos.io import read_mask
-
-        for index, frame in zip(range(progress.done), self._frames, strict=False):
-            name = self._frames.name(index)
-            link(progress.mask(name), self.folder / f"{name}.png")
-            self._tell(name, frame, read_mask(progress.mask(name)))
-        self.count = progress.done
-
-    def _tell(self, name: str, frame: Pixels, mask: IdMask) -> None:
-        from emavos.visualize import overlay
-
-        if "--overlay" in self._draw:
-            self._draw["--overlay"](name, overlay(frame, mask))
-        if self._coco is not None:
-            self._coco.write(name, mask)
 
 
 def _facts(args: argparse.Namespace, predictor: Predictor, frames: FrameSource) -> dict[str, Any]:
@@ -526,38 +423,6 @@ def _fail_partly(error: BaseException, count: int, out: Path) -> NoReturn:
     raise ValueError(f"{text}; {out} has the {counted(count, 'frame')} before") from error
 
 
-def check_apart(
-    video: str, mask: Path | None, out: Path, others: Mapping[str, Path | None] | None = None
-) -> None:
-    """Raise ValueError if an output would be written over an input or another output.
-
-    others: outputs beside `out`, by their options.
-    """
-    if not video:
-        raise ValueError("VIDEO is empty; name a folder of images or a video file")
-    taken = {_place(video): "the video"}
-    if mask is not None:
-        taken[_place(mask)] = "the mask"
-    if mask is not None and mask.is_file():
-        taken.setdefault(os.path.dirname(_place(mask)), "the folder of the mask")
-    for name, path in {"--out": out, **(others or {})}.items():
-        if path is not None and (other := taken.setdefault(_place(path), name)) != name:
-            raise ValueError(f"{name} {path} is also {other}; choose another place")
-
-
-_place = os.path.realpath  # Path.resolve raises where links lead in a circle
-# kinds of files of each option, beside a folder of PNGs
-_KINDS = {"--overlay": (".mp4", ".gif", ".webp"), "--matte": (".mp4", ".mov"), "--cutout": (".mov",)}
-_OTHERS = ("avi", "gif", "jpeg", "jpg", "mkv", "mov", "mp4", "png", "tif", "tiff", "webm", "webp")
-
-
-def check_kind(option: str, path: Path | None) -> None:
-    """Raise ValueError if the name of an output is that of a file that the option does not write."""
-    kind = "" if path is None else path.suffix.lower()
-    if kind[1:] in _OTHERS and kind not in _KINDS[option]:
-        raise ValueError(f"{option} {path} is written as {', '.join(_KINDS[option])}, or as a folder of PNGs")
-
-
 def check_ids(
     ids: Sequence[int] | None, masks: IdMask | dict[int, IdMask] | None, references: Sequence[_Reference]
 ) -> None:
@@ -583,37 +448,3 @@ def _ids(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r:.40} is no list of ids such as 1,3") from error
-
-
-@contextmanager
-def _writer(
-    path: Path, option: str, outputs: Outputs, fps: float, sound: Sound | None, bits: int
-) -> Iterator[Callable[[str, NDArray[Any]], None]]:
-    """A function that writes a picture or a matte by the name of its frame, to a file or a folder."""
-    from emavos.io import AnimationWriter, VideoWriter, write_image, write_matte
-
-    kind = path.suffix.lower()
-    if kind not in _KINDS[option]:
-        folder = outputs.folder(path)
-        if option == "--matte":
-            yield lambda name, matte: write_matte(folder / f"{name}.png", matte, bits)
-        else:
-            yield lambda name, frame: write_image(folder / f"{name}.png", frame)
-        return
-    place = outputs.file(path, option)
-    if kind in (".gif", ".webp"):
-        with AnimationWriter(place, fps) as preview:
-            yield lambda name, frame: preview.write(frame)
-        return
-    with VideoWriter(place, fps, sound if option == "--overlay" else None) as video:
-        if option == "--matte":
-            yield lambda name, matte: video.write(_gray(matte))
-        else:
-            yield lambda name, frame: video.write(frame)
-
-
-def _gray(matte: Matte) -> Pixels:
-    """A matte (H, W) as a picture (H, W, 3)."""
-    import numpy as np
-
-    return np.rint(matte * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
