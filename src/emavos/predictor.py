@@ -310,14 +310,14 @@ class Predictor:
         Raises ValueError as `Session.load` does.
         """
         if saved is not None:
-            return Session.load(saved, self.model, self.network, self._look_again)
+            return Session.load(saved, self.model, self.network, self._look_with_features)
         return Session(
             self.model,
             network=self.network,
             settings=self._settled(),
             start=start,
             order=order,
-            look=self._look_again,
+            look=self._look_with_features,
         )
 
     def look(self, frame: Any) -> SeenFrame:
@@ -334,7 +334,7 @@ class Predictor:
             return SeenFrame.by_prompter(self.prompter, pixels, working.size)
         return self._look_by_head(working)
 
-    def _look_again(self, working: WorkingFrame, features: Features) -> SeenFrame:
+    def _look_with_features(self, working: WorkingFrame, features: Features) -> SeenFrame:
         """A frame to click on, from its features. `prompter` gets the frame at working size."""
         if self.prompter is None:
             return self._look_by_head(working, features)
@@ -426,19 +426,19 @@ class Predictor:
         if isinstance(mask, (str, os.PathLike)) and names_its_frames(mask):
             frames = open_frames(frames)
             mask = read_masks(mask, frames)
-        given = mask if isinstance(mask, Mapping) else {0: mask}
+        masks = mask if isinstance(mask, Mapping) else {0: mask}
         if session is not None and mask is None:
-            given = {}
-        wrong = [index for index in given if not isinstance(index, (int, np.integer)) or index < 0]
-        if wrong or not (given or session is not None):
-            problem = f"a mask is given for frame {wrong[0]!r}" if wrong else "no mask is given"
+            masks = {}
+        no_index = [index for index in masks if not isinstance(index, (int, np.integer)) or index < 0]
+        if no_index or not (masks or session is not None):
+            problem = f"a mask is given for frame {no_index[0]!r}" if no_index else "no mask is given"
             raise ValueError(f"{problem}; give one or more, by the index of their frame, counted from 0")
-        known = {int(index): _check(m) for index, m in given.items()}
-        source = open_frames(frames, but=[m for m in known.values() if isinstance(m, (str, os.PathLike))])
-        _check_later(known, source)
+        by_frame = {int(index): _existing(m) for index, m in masks.items()}
+        source = open_frames(frames, but=[m for m in by_frame.values() if isinstance(m, (str, os.PathLike))])
+        _check_sizes(by_frame, source)
         if direction == "forward":
-            return self._propagate_forward(source, known, session)
-        arrays = {index: _read(m) for index, m in known.items()}
+            return self._propagate_forward(source, by_frame, session)
+        arrays = {index: _read(m) for index, m in by_frame.items()}
 
         def begin(order: Sequence[int]) -> Session:
             return self.session(order=order)
@@ -450,6 +450,7 @@ class Predictor:
     def _propagate_forward(
         self, frames: FrameSource, masks: dict[int, Any], session: Session | None
     ) -> Iterator[Result]:
+        """Step through the frames. masks: by frame, taken out as their frames are reached."""
         session = self.session() if session is None else session
         resize_ahead = self.settings.resize_ahead
         if resize_ahead is None:  # a GPU resizes by itself
@@ -461,9 +462,9 @@ class Predictor:
             ready = islice(read_ahead(frames), first, None)
         for index, frame in enumerate(ready, first):
             yield session.step(frame, _read(masks.pop(index, None)))
-        if late := [index for index in masks if index >= first]:
+        if unused := [index for index in masks if index >= first]:
             raise ValueError(
-                f"a mask is given for frame {min(late)} but the video has {session.index} frames"
+                f"a mask is given for frame {min(unused)} but the video has {session.index} frames"
             )
 
 
@@ -490,8 +491,8 @@ def _check_session(session: Session | None, model: STCN, direction: Direction) -
         raise ValueError("the session is of another predictor; make it with the session() of this one")
 
 
-def _check_later(masks: Mapping[int, Any], source: FrameSource) -> None:
-    """Raise ValueError now for errors in masks that would otherwise appear hours later."""
+def _check_sizes(masks: Mapping[int, Any], source: FrameSource) -> None:
+    """Raise ValueError if a mask does not fit the frames, before the first step rather than at its frame."""
     if not any(masks):
         return
     size = source.size()
@@ -502,10 +503,12 @@ def _check_later(masks: Mapping[int, Any], source: FrameSource) -> None:
 
 
 def _read(mask: Any) -> Any:
+    """The ids of a mask that is a file; any other mask unchanged."""
     return read_mask(mask) if isinstance(mask, (str, os.PathLike)) else mask
 
 
-def _check(mask: Any) -> Any:
+def _existing(mask: Any) -> Any:
+    """The mask. Raises ValueError if it is None, and FileNotFoundError if its file does not exist."""
     if mask is None:
         raise ValueError("mask is None; give the mask of the first frame, or a dict {frame index: mask}")
     if isinstance(mask, (str, os.PathLike)) and not os.path.exists(mask):
