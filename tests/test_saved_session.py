@@ -70,6 +70,18 @@ def test_a_loaded_session_evicts_as_the_one_that_was_saved(predictor, tmp_path, 
     assert ("prototypes.keys" in held) == (eviction == "consolidate")
 
 
+def test_a_loaded_session_shares_the_keys_of_objects_that_began_apart(predictor, tmp_path):
+    session = begun(predictor, 5)
+    session.save(tmp_path / "saved")
+    loaded = predictor.session(tmp_path / "saved")
+    assert len(loaded.groups) == 2
+    keys = [group.bank.frame_keys for group in loaded.groups]
+    assert any(keys[0][frame] is keys[1][frame] for frame in {*keys[0]} & {*keys[1]})
+    assert loaded.nbytes <= session.nbytes
+    for frame in FRAMES[5:]:
+        assert torch.equal(session.step(frame).prob, loaded.step(frame).prob)
+
+
 def divided(predictor, path):
     session = predictor.session()
     session.step(FRAMES[0], TRUTH[0])

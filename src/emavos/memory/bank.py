@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from emavos.memory.prototypes import Prototypes, consolidate, merge
-from emavos.memory.readout import Backend, squared_norms, topk_readout
+from emavos.memory.readout import Backend, TopCells, squared_norms, topk_readout, weighted_sum
 
 Kind = Literal["given", "kept", "temporary"]
 Eviction = Literal["oldest", "least-used", "consolidate"]
@@ -73,10 +73,30 @@ def check_policy(policy: object) -> None:
         raise ValueError(f"policy is a MemoryPolicy, as MemoryPolicy(every=5), not {policy!r:.60}")
 
 
+@dataclass(frozen=True, eq=False)
+class FrameKeys:
+    """The keys of one frame. Never overwritten, so the banks that store the frame share them."""
+
+    keys: Tensor  # (h * w, Ck)
+    norms: Tensor  # (h * w,), |k|^2
+
+    @classmethod
+    def of(cls, key: Tensor) -> FrameKeys:
+        """A copy of a key (Ck, h, w)."""
+        keys = key.flatten(1).T.clone(memory_format=torch.contiguous_format)
+        return cls(keys, squared_norms(keys))  # of the stored layout: the same bits after loading
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors."""
+        return self.keys.nbytes + self.norms.nbytes
+
+
 @dataclass(frozen=True)
 class _Slot:
     kind: Kind
     frame: int  # index in the video
+    keys: FrameKeys
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +104,12 @@ class Mark:
     """The contents of a bank at the time of `mark`."""
 
     slots: list[_Slot]
-    cells: tuple[Tensor, Tensor, Tensor]  # buffers of keys, norms and values; may still be in use
+    values: Tensor  # the buffer; may still be in use
     received: Tensor
     last: tuple[int, Tensor] | None
     prototype_frames: Tensor
-    replaced: dict[tuple[int, int], Tensor] = field(default_factory=dict)  # {(buffer, slot): old cells}
+    prototype_keys: FrameKeys | None
+    replaced: dict[int, Tensor] = field(default_factory=dict)  # {slot: old values}
 
 
 class MemoryBank:
@@ -96,9 +117,10 @@ class MemoryBank:
 
     A frame takes one slot of h * w cells. There are three kinds of slots: *given* (annotated; never evicted),
     *kept* (every few frames; the policy decides which one a full bank evicts) and *temporary* (the previous
-    frame; dropped at the next addition). Cells are rows of one buffer. The buffer doubles when full, up to
+    frame; dropped at the next addition). Values are rows of one buffer. The buffer doubles when full, up to
     the bound of the policy. An addition therefore copies only its own cells, and a readout gathers whole
-    rows.
+    rows. Keys are one tensor per frame, which banks of the same video share; a readout joins them, which
+    takes less than a hundredth of its time.
 
     If evicted frames leave prototypes, the first slot of the buffer is reserved for prototypes. The slot is
     filled from its end, so that the cells to read are contiguous.
@@ -109,14 +131,13 @@ class MemoryBank:
     def __init__(self, policy: MemoryPolicy | None = None) -> None:
         self.policy = MemoryPolicy() if policy is None else policy
         self._slots: list[_Slot] = []
-        self._keys = torch.empty(0)  # (capacity, h * w, Ck)
-        self._norms = torch.empty(0)  # (capacity, h * w), |k|^2
         self._values = torch.empty(0)  # (capacity, h * w, O, Cv)
         self._received = torch.empty(0)  # (capacity, h * w), readout weight since the frame was stored
         self._last: tuple[int, Tensor] | None = None  # last readout: frame, weights (N,)
         self._counts = self.policy.bounded and self.policy.eviction != "oldest"
         self._base = int(self.policy.bounded and self.policy.eviction == "consolidate")  # prototype slots
         self._prototype_frames = torch.empty(0, dtype=torch.long)  # frame of each prototype
+        self._prototype_keys: FrameKeys | None = None  # (h * w, Ck), filled from the end
         self._marks: list[Mark] = []
 
     def __len__(self) -> int:
@@ -125,8 +146,27 @@ class MemoryBank:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the buffers, including space for future frames."""
-        return sum(buffer.nbytes for buffer in self._buffers)
+        """Bytes of the bank, including space for values of future frames, and keys that others share."""
+        return self.own_nbytes + sum(slot.keys.nbytes for slot in self._slots)
+
+    @property
+    def own_nbytes(self) -> int:
+        """Same as `nbytes`, without the keys of frames, which other banks may share."""
+        held = 0 if self._prototype_keys is None else self._prototype_keys.nbytes
+        return held + sum(buffer.nbytes for buffer in self._buffers)
+
+    @property
+    def frame_keys(self) -> dict[int, FrameKeys]:
+        """The keys of each stored frame, by index."""
+        return {slot.frame: slot.keys for slot in self._slots}
+
+    def share(self, known: Mapping[int, Sequence[FrameKeys]]) -> None:
+        """Replace the keys of frames by equal ones of the same frame in `known`, and free the memory."""
+        for place, slot in enumerate(self._slots):
+            for keys in known.get(slot.frame, ()):
+                if torch.equal(keys.keys, slot.keys.keys):
+                    self._slots[place] = replace(slot, keys=keys)
+                    break
 
     def add(self, key: Tensor, values: Tensor, kind: Kind = "kept", frame: int | None = None) -> None:
         """Store a frame. Replaces the slot of the same frame, if there is one.
@@ -140,7 +180,7 @@ class MemoryBank:
 
     def adding(
         self,
-        key: Tensor,
+        key: Tensor | FrameKeys,
         values: Tensor,
         kind: Kind = "kept",
         frame: int | None = None,
@@ -148,7 +188,7 @@ class MemoryBank:
     ) -> Callable[[], None]:
         """First half of `add`: does every allocation, and returns a callable that commits without failing.
 
-        key, values, kind, frame: as for `add`.
+        key, values, kind, frame: as for `add`. Pass `FrameKeys` to share the keys with other banks.
         now: index of the video's next frame. Pass `now` if the stored frame is not the current one; a
             temporary frame is then still the previous frame and stays.
         """
@@ -161,10 +201,9 @@ class MemoryBank:
         passed = [slot.kind == "temporary" and now is None for slot in self._slots]
         dropped = [gone or slot.frame == frame for gone, slot in zip(passed, self._slots, strict=True)]
         staying = [place for place, drop in enumerate(dropped) if not drop]
-        keys = key.flatten(1).T.contiguous()  # (h * w, Ck), as stored: norms after loading are the same bits
-        norms = squared_norms(keys)
+        keys = key if isinstance(key, FrameKeys) else FrameKeys.of(key)
         rows = values.flatten(2).permute(2, 0, 1)  # (h * w, O, Cv)
-        bound = self._bound(len(keys))
+        bound = self._bound(len(rows))
         time = frame if now is None else now
         evicted = None if kind == "temporary" else self._to_evict(staying, bound, time)
         prototypes = None if evicted is None or not self._base else self._consolidated(evicted, time)
@@ -174,12 +213,12 @@ class MemoryBank:
         def commit() -> None:
             self._drop(dropped)
             if prototypes is not None:
-                self._put(prototypes)
+                self._put(*prototypes)
             slot = self._base + place
             self._set_aside(slot)
-            self._keys[slot], self._norms[slot], self._values[slot] = keys, norms, rows
+            self._values[slot] = rows
             self._received[slot] = 0
-            self._slots[place : place + 1] = [_Slot(kind, frame)]
+            self._slots[place : place + 1] = [_Slot(kind, frame, keys)]
 
         return commit
 
@@ -198,7 +237,7 @@ class MemoryBank:
 
     def latest_key(self, until: int) -> Tensor:
         """Keys (h * w, Ck) of the frame `latest(until)`."""
-        return self._keys[self._base + [slot.frame for slot in self._slots].index(self.latest(until))]
+        return self.frame_keys[self.latest(until)].keys
 
     def values_of(self, frame: int) -> Tensor:
         """Values (O, Cv, h * w) of a stored frame."""
@@ -209,7 +248,8 @@ class MemoryBank:
         """Drop the frames from index `since` on, and their prototypes. Annotated frames stay."""
         self._drop([slot.kind != "given" and slot.frame >= since for slot in self._slots])
         if (held := self._prototypes()) is not None:
-            self._put(Prototypes(*(x[held.frames < since] for x in held)))
+            left = Prototypes(*(x[held.frames < since] for x in held))
+            self._put(left, self._kept_free(left.keys))
 
     def select(self, objects: Sequence[int]) -> None:
         """Keep only the objects at these positions, and free the memory of the others."""
@@ -218,16 +258,16 @@ class MemoryBank:
     def part(self, objects: Sequence[int]) -> MemoryBank:
         """A copy of the bank with only the objects at these positions."""
         bank = MemoryBank(self.policy)
-        bank._slots, bank._last, bank._prototype_frames = [*self._slots], self._last, self._prototype_frames
-        bank._keys, bank._norms = self._keys.clone(), self._norms.clone()
+        bank._slots, bank._last = [*self._slots], self._last
+        bank._prototype_frames, bank._prototype_keys = self._prototype_frames, self._prototype_keys
         bank._values = self._values[:, :, list(objects)] if len(self._values) else self._values
         bank._received = self._received.clone()
         return bank
 
     def mark(self) -> Mark:
-        """A state for `rewind`. Until `unmark`, slots are saved before they are overwritten."""
-        cells = self._keys, self._norms, self._values
-        mark = Mark([*self._slots], cells, self._received.clone(), self._last, self._prototype_frames)
+        """A state for `rewind`. Until `unmark`, values are saved before they are overwritten."""
+        prototypes = self._prototype_frames, self._prototype_keys
+        mark = Mark([*self._slots], self._values, self._received.clone(), self._last, *prototypes)
         self._marks.append(mark)
         return mark
 
@@ -235,46 +275,52 @@ class MemoryBank:
         """Restore a marked state, bit for bit. Discards this mark and all later ones. Cannot fail."""
         while self._marks.pop() is not mark:
             pass
-        for (buffer, slot), cells in mark.replaced.items():
-            mark.cells[buffer][slot] = cells
-        self._keys, self._norms, self._values = mark.cells
-        self._slots, self._received, self._last = mark.slots, mark.received, mark.last
-        self._prototype_frames = mark.prototype_frames
+        for slot, values in mark.replaced.items():
+            mark.values[slot] = values
+        self._slots, self._values = mark.slots, mark.values
+        self._received, self._last = mark.received, mark.last
+        self._prototype_frames, self._prototype_keys = mark.prototype_frames, mark.prototype_keys
 
     def unmark(self) -> None:
         """Discard all marks, and free the saved slots."""
         self._marks.clear()
 
-    def read(self, query: Tensor, frame: int | None = None) -> Tensor:
+    def read(self, query: Tensor, frame: int | None = None, top: TopCells | None = None) -> Tensor:
         """The readout (O, Cv, h, w) of a frame.
 
         query: (Ck, h, w), key of the frame.
         frame: index in the video. If the policy evicts by use, the readout counts as use. Only the last
             readout of each index counts, and readouts without an index do not count.
+        top: the most similar cells, if known: see `shared_top`.
 
         Raises ValueError if the memory is empty.
         """
         if not self._slots and not len(self._prototype_frames):
             raise ValueError("the memory is empty: there is nothing to read")
-        keys, norms, values, _ = (self._cells(buffer) for buffer in self._buffers)
+        values = self._cells(self._values)
         used = frame if self._counts else None
-        received = None if used is None else keys.new_zeros(len(keys), dtype=torch.float32)
+        received = None if used is None else values.new_zeros(len(values), dtype=torch.float32)
         policy = self.policy
-        readout = topk_readout(
-            query.flatten(1), keys, values, policy.top_k, policy.backend, norms=norms, received=received
-        )
+        if top is None:
+            keys, norms = joined(self.parts())
+            readout = topk_readout(
+                query.flatten(1), keys, values, policy.top_k, policy.backend, norms=norms, received=received
+            )
+        else:
+            readout = weighted_sum(*top, values, received)
         if received is not None and used is not None:
             if self._last is not None and self._last[0] != used:
                 self._settle()
             self._last = (used, received)
         return readout.unflatten(2, query.shape[1:])
 
-    def nearest(self, query: Tensor) -> Tensor:
-        """Squared distance of each query cell (Ck, P) to the nearest cell of the memory: (P,) float32."""
-        keys, norms = self._cells(self._keys), self._cells(self._norms)
-        query = query.to(norms.dtype)
-        similarity = (2 * keys.to(norms.dtype) @ query - norms[:, None]).amax(dim=0)  # (P,)
-        return (query.square().sum(dim=0) - similarity).clamp(min=0)
+    def parts(self) -> list[FrameKeys]:
+        """The keys of the memory, in the order of its cells: prototypes, if there are any, then frames."""
+        frames = [slot.keys for slot in self._slots]
+        if self._prototype_keys is None or not (held := len(self._prototype_frames)):
+            return frames
+        own = self._prototype_keys
+        return [FrameKeys(own.keys[-held:], own.norms[-held:]), *frames]
 
     def first_index(self) -> int:
         """Lowest index of a stored frame; 0 if there is none below."""
@@ -292,7 +338,9 @@ class MemoryBank:
             prototypes, the fields of `Prototypes` too, with "prototypes." before their names.
         """
         held = slice(self._base, self._base + len(self._slots))
-        tensors = {"keys": self._keys[held].clone(), "values": self._values[held].clone()}
+        keys = [slot.keys.keys for slot in self._slots]
+        tensors = {"keys": torch.stack(keys) if keys else self._values.new_empty(0)}
+        tensors["values"] = self._values[held].clone()
         tensors["received"] = self._used()[held]
         if (prototypes := self._prototypes()) is not None:
             for name, x in prototypes._asdict().items():
@@ -303,33 +351,33 @@ class MemoryBank:
     def from_state(
         cls, policy: MemoryPolicy, tensors: Mapping[str, Tensor], slots: Sequence[tuple[Kind, int]]
     ) -> MemoryBank:
-        """The bank with this `state`. The bank keeps the tensors without a copy."""
+        """The bank with this `state`. The bank keeps the values without a copy."""
         bank = cls(policy)
-        bank._slots = [_Slot(kind, frame) for kind, frame in slots]
         if not len(tensors["keys"]):
             return bank
-        keys, values, received = (tensors[name] for name in ("keys", "values", "received"))
+        keys = (FrameKeys(x.clone(), squared_norms(x)) for x in tensors["keys"])  # each is freed on its own
+        bank._slots = [_Slot(kind, frame, own) for (kind, frame), own in zip(slots, keys, strict=True)]
+        values, received = tensors["values"], tensors["received"]
         if bank._base:  # a slot for prototypes before the frames
-            keys, values, received = (torch.cat([x[:1], x]) for x in (keys, values, received))
-        bank._keys, bank._values, bank._received = keys, values, received
-        bank._norms = squared_norms(keys)
+            values, received = (torch.cat([x[:1], x]) for x in (values, received))
+        bank._values, bank._received = values, received
         if "prototypes.keys" in tensors:
-            bank._put(Prototypes(*(tensors[f"prototypes.{name}"] for name in Prototypes._fields)))
+            held = Prototypes(*(tensors[f"prototypes.{name}"] for name in Prototypes._fields))
+            bank._put(held, bank._kept_free(held.keys))
         return bank
 
     @property
-    def _buffers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self._keys, self._norms, self._values, self._received
+    def _buffers(self) -> tuple[Tensor, Tensor]:
+        return self._values, self._received
 
     def _set_aside(self, slot: int) -> None:
-        """Save a slot for the marks that need it, before the slot is overwritten."""
+        """Save the values of a slot for the marks that need them, before they are overwritten."""
         holding = [mark for mark in self._marks if slot < self._base + len(mark.slots)]
-        for buffer, now in enumerate(self._buffers[:3]):
-            lacking = [m for m in holding if m.cells[buffer] is now and (buffer, slot) not in m.replaced]
-            if lacking:
-                cells = now[slot].clone()  # not overwritten since the first of these marks
-                for mark in lacking:
-                    mark.replaced[buffer, slot] = cells
+        lacking = [m for m in holding if m.values is self._values and slot not in m.replaced]
+        if lacking:
+            values = self._values[slot].clone()  # not overwritten since the first of these marks
+            for mark in lacking:
+                mark.replaced[slot] = values
 
     def _cells(self, buffer: Tensor) -> Tensor:
         """The rows of a buffer to read: prototypes, then frames. (N, ...)"""
@@ -378,27 +426,33 @@ class MemoryBank:
 
     def _prototypes(self) -> Prototypes | None:
         """The prototypes of evicted frames; None if there are none."""
-        if not (held := len(self._prototype_frames)):
+        if self._prototype_keys is None or not (held := len(self._prototype_frames)):
             return None
-        keys, _, values, received = (buffer[0, -held:] for buffer in (*self._buffers[:3], self._used()))
-        return Prototypes(keys, values, received, self._prototype_frames)
+        keys = self._prototype_keys.keys[-held:]
+        return Prototypes(keys, self._values[0, -held:], self._used()[0, -held:], self._prototype_frames)
 
-    def _consolidated(self, place: int, now: int) -> Prototypes:
-        """The prototypes after eviction of the slot at this position."""
-        slot, frame, cells = self._base + place, self._slots[place].frame, self._keys.shape[1]
-        keys, values, received = self._keys[slot], self._values[slot], self._used()[slot]
-        count, policy = max(cells // _SHARE, 1), self.policy
-        new = consolidate(keys, values, received, frame, count, policy.top_k, policy.backend)
-        return merge(self._prototypes(), new, cells, now)
+    def _consolidated(self, place: int, now: int) -> tuple[Prototypes, FrameKeys]:
+        """The prototypes after eviction of the slot at this position, and their keys as stored."""
+        slot, evicted = self._base + place, self._slots[place]
+        keys, values, received = evicted.keys.keys, self._values[slot], self._used()[slot]
+        count, policy = max(len(keys) // _SHARE, 1), self.policy
+        new = consolidate(keys, values, received, evicted.frame, count, policy.top_k, policy.backend)
+        merged = merge(self._prototypes(), new, len(keys), now)
+        return merged, self._kept_free(merged.keys)
 
-    def _put(self, prototypes: Prototypes) -> None:
-        """Replace the prototypes."""
+    def _kept_free(self, keys: Tensor) -> FrameKeys:
+        """Keys (n, Ck) of prototypes in the space of a frame, at its end."""
+        space = keys.new_zeros(self._values.shape[1], keys.shape[1])
+        space[len(space) - len(keys) :] = keys
+        return FrameKeys(space, squared_norms(space))
+
+    def _put(self, prototypes: Prototypes, keys: FrameKeys) -> None:
+        """Replace the prototypes. `keys` are theirs, as stored."""
         self._settle()
-        self._prototype_frames = prototypes.frames
+        self._prototype_frames, self._prototype_keys = prototypes.frames, keys
         if held := len(prototypes.frames):
             self._set_aside(0)
-            self._keys[0, -held:], self._values[0, -held:] = prototypes.keys, prototypes.values
-            self._norms[0, -held:] = squared_norms(prototypes.keys)
+            self._values[0, -held:] = prototypes.values
             self._received[0, -held:] = prototypes.received
 
     def _drop(self, dropped: Sequence[bool]) -> None:
@@ -412,13 +466,13 @@ class MemoryBank:
                 buffer[self._base + place] = buffer[self._base + old]
         self._slots = [self._slots[place] for place in staying]
 
-    def _reserve(self, frames: int, bound: int | None, keys: Tensor, rows: Tensor) -> None:
+    def _reserve(self, frames: int, bound: int | None, keys: FrameKeys, rows: Tensor) -> None:
         """Grow the buffers to `frames` frames, without losing the contents.
 
         bound: largest number of frames; None: no bound.
         keys, rows: cells of one frame, for shape and dtype.
         """
-        capacity = len(self._keys) - self._base
+        capacity = len(self._values) - self._base
         if frames <= capacity:
             return
         if bound is None:
@@ -427,10 +481,16 @@ class MemoryBank:
             capacity = min(max(frames, 2 * capacity, 4), bound)
         else:  # annotated frames, or the previous one, exceed the bound: double the excess
             capacity = frames + (frames - bound - 1)
-        norms = squared_norms(keys)
-        shapes = (keys, norms, rows, norms)
-        grown = [x.new_empty(self._base + capacity, *x.shape) for x in shapes]
+        values = rows.new_empty(self._base + capacity, *rows.shape)
+        received = keys.norms.new_empty(values.shape[:2])
         if held := len(self._slots):
-            for new, old in zip(grown, self._buffers, strict=True):
+            for new, old in zip((values, received), self._buffers, strict=True):
                 new[: self._base + held] = old[: self._base + held]
-        self._keys, self._norms, self._values, self._received = grown
+        self._values, self._received = values, received
+
+
+def joined(parts: Sequence[FrameKeys]) -> tuple[Tensor, Tensor]:
+    """Keys (N, Ck) and norms (N,) of several frames."""
+    if len(parts) == 1:
+        return parts[0].keys, parts[0].norms
+    return torch.cat([part.keys for part in parts]), torch.cat([part.norms for part in parts])

@@ -9,6 +9,7 @@ Similarity is STCN's negative squared distance (Cheng et al., NeurIPS 2021, eq. 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional
 from emavos.memory import native_readout, triton_readout
 
 Backend = Literal["auto", "dense", "blocks", "native", "triton"]
+TopCells = tuple[Tensor, Tensor]  # similarities and cells of a memory, both (P, at most top_k), unordered
 
 _GROUP = 8  # cells per group: groups are compared by their largest similarity, then cells
 _CPU_BLOCK = (128, 32768)  # query cells, memory cells: 16 MB of similarities fit the last cache of a CPU
@@ -69,13 +71,45 @@ def topk_readout(
     with torch.autocast(query.device.type, enabled=False):  # half precision would select other cells
         if backend == "dense":
             return dense_readout(query, keys, values, top_k, received)
-        if backend == "blocks":
-            return _weighted_sum(*_block_topk(query, keys, norms, top_k), values, received)
-        if backend == "native":
-            top, index = native_readout.native_topk(query, keys, min(top_k, len(keys)))
-            return _weighted_sum(top, index, values, received)
+        if backend == "blocks" or backend == "native":
+            return weighted_sum(*top_cells(query, keys, top_k, backend, norms), values, received)
         norms = squared_norms(keys) if norms is None else norms
         return triton_readout.triton_readout(query, keys, values, top_k, norms, received)
+
+
+def top_cells(
+    query: Tensor, keys: Tensor, top_k: int, backend: Literal["blocks", "native"], norms: Tensor | None = None
+) -> TopCells:
+    """The cells of `topk_readout`, and their similarities. "native" finds them up to a constant per query."""
+    with torch.autocast(query.device.type, enabled=False):  # half precision would select other cells
+        if backend == "blocks":
+            return _block_topk(query, keys, norms, top_k)
+        return native_readout.native_topk(query, keys, min(top_k, len(keys)))
+
+
+def merged(tops: Sequence[TopCells], top_k: int) -> TopCells:
+    """The `top_k` most similar of the cells found in several parts of a memory."""
+    if len(tops) == 1:
+        return tops[0]
+    top, index = (torch.cat(x, dim=1) for x in zip(*tops, strict=True))
+    if top.shape[1] <= top_k:
+        return top, index
+    top, place = top.topk(top_k, dim=1, sorted=False)
+    return top, index.gather(1, place)
+
+
+def weighted_sum(similarity: Tensor, index: Tensor, values: Tensor, received: Tensor | None) -> Tensor:
+    """The values at index (P, k), weighted by the softmax of their similarities: (O, Cv, P)."""
+    cells, objects, channels = values.shape
+    rows = values.reshape(cells, objects * channels)
+    weights = similarity.softmax(dim=1)
+    if received is not None:
+        received.index_add_(0, index.flatten(), weights.detach().flatten().to(received.dtype))
+    weights = weights.to(rows.dtype)
+    if not rows.shape[1]:  # embedding_bag fails on rows without columns if it has several threads
+        return values.new_zeros(objects, channels, len(index))
+    out = functional.embedding_bag(index, rows, mode="sum", per_sample_weights=weights)
+    return out.view(len(index), objects, channels).permute(1, 2, 0)
 
 
 def choose_backend(backend: Backend, device: torch.device, dtype: torch.dtype) -> Backend:
@@ -203,20 +237,6 @@ def _topk(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
     index = torch.cat([index, rest.expand(len(index), -1)], dim=1)
     top, place = similarity.gather(1, index).topk(k, dim=1, sorted=False)
     return top, index.gather(1, place)
-
-
-def _weighted_sum(similarity: Tensor, index: Tensor, values: Tensor, received: Tensor | None) -> Tensor:
-    """The values at index (P, k), weighted by the softmax of their similarities: (O, Cv, P)."""
-    cells, objects, channels = values.shape
-    rows = values.reshape(cells, objects * channels)
-    weights = similarity.softmax(dim=1)
-    if received is not None:
-        received.index_add_(0, index.flatten(), weights.detach().flatten().to(received.dtype))
-    weights = weights.to(rows.dtype)
-    if not rows.shape[1]:  # embedding_bag fails on rows without columns if it has several threads
-        return values.new_zeros(objects, channels, len(index))
-    out = functional.embedding_bag(index, rows, mode="sum", per_sample_weights=weights)
-    return out.view(len(index), objects, channels).permute(1, 2, 0)
 
 
 def _dtype(query: Tensor, keys: Tensor) -> torch.dtype:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from emavos.memory import Kind, MemoryBank, MemoryPolicy
-from emavos.memory.bank import Mark
+from emavos.memory.bank import FrameKeys, Mark, joined
+from emavos.memory.shared import shared_top
 from emavos.models import STCNConfig
 
 _LOOKED_AT = 256  # cells of a frame compared with the memory, about
@@ -47,7 +48,8 @@ class Banks:
     Objects that were introduced together share a bank, so each of them has a value at every key of the bank.
     If you correct only some of them, the group splits into two banks: the corrected objects keep the frame
     for ever, and the bank of the others may evict their predicted masks. Frames are read from, stored in and
-    dropped from all banks or none.
+    dropped from all banks or none. Banks that store the same frame share its keys, and on a CPU one search
+    for the most similar cells.
 
     groups: banks of a saved video.
     memorized: index of the last frame that began an object or was stored on schedule.
@@ -63,6 +65,8 @@ class Banks:
     ) -> None:
         self.policy = policy
         self.groups = tuple(groups)
+        for number, group in enumerate(self.groups):
+            group.bank.share(_known(self.groups[:number]))
         self.memorized = memorized  # the last frame that began an object or was stored on schedule
         self.ids = _ids(self.groups) if ids is None else ids  # in the order of introduction
 
@@ -71,8 +75,9 @@ class Banks:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all banks."""
-        return sum(group.bank.nbytes for group in self.groups)
+        """Bytes of all banks. Shared keys are counted once."""
+        keys = {id(own): own for group in self.groups for own in group.bank.frame_keys.values()}
+        return sum(group.bank.own_nbytes for group in self.groups) + sum(x.nbytes for x in keys.values())
 
     def introduce(self, ids: tuple[int, ...]) -> None:
         """Add a group of new objects. Its bank is empty until the frame is stored."""
@@ -97,7 +102,10 @@ class Banks:
         key: (Ck, h, w) of the frame.
         use: index of the frame for which the readout counts as use; None: the readout does not count.
         """
-        readout = torch.cat([group.bank.read(key, use) for group in self.groups])
+        banks = [group.bank for group in self.groups]
+        found = shared_top(banks, key)
+        tops = [None] * len(banks) if found is None else found
+        readout = torch.cat([bank.read(key, use, top) for bank, top in zip(banks, tops, strict=True)])
         grouped = _ids(self.groups)
         if grouped == self.ids:
             return readout
@@ -111,7 +119,8 @@ class Banks:
         """
         cells = key.flatten(1)
         some = cells[:, :: max(cells.shape[1] // _LOOKED_AT, 1)]  # (Ck, P)
-        near = torch.stack([group.bank.nearest(some) for group in self.groups]).amin(dim=0)
+        parts = {id(part): part for group in self.groups for part in group.bank.parts()}
+        near = _nearest(some, [*parts.values()])
         return (near > unlike * some.square().sum(dim=0)).float().mean()
 
     @property
@@ -165,6 +174,7 @@ class Banks:
         scheduled: whether the count to the next scheduled frame restarts.
         """
         commits = []
+        keys = self._keys(key, index)
         for group, part in self._parts(values, self.groups):
             known = [id in remembered for id in group.ids]
             if all(known):
@@ -175,7 +185,7 @@ class Banks:
                 part[known] = group.bank.values_of(index)[known].reshape_as(part[known])
             any_given = any(id in given for id in group.ids)
             kind: Kind = "given" if any_given else "kept" if stays else "temporary"
-            commits.append(group.bank.adding(key, part, kind, index))
+            commits.append(group.bank.adding(keys, part, kind, index))
 
         def commit() -> None:
             for one in commits:
@@ -196,8 +206,8 @@ class Banks:
         groups: to add the frame to.
         now: index of the video's next frame.
         """
-        parts = self._parts(values, groups)
-        commits = [group.bank.adding(key, part, "given", index, now=now) for group, part in parts]
+        parts, keys = self._parts(values, groups), self._keys(key, index)
+        commits = [group.bank.adding(keys, part, "given", index, now=now) for group, part in parts]
 
         def commit() -> None:
             for one in commits:
@@ -246,6 +256,16 @@ class Banks:
         for group in self.groups:
             group.bank.unmark()
 
+    def _keys(self, key: Tensor, index: int) -> FrameKeys:
+        """The keys of a frame, to store: those that a bank stores already, if they are equal.
+
+        On a CPU, keys are therefore shared if and only if they are equal, in a loaded session too, and a
+        session continues with the same bits. A GPU would wait for the comparison.
+        """
+        new = FrameKeys.of(key)
+        known = [] if key.is_cuda else _known(self.groups).get(index, [])
+        return next((own for own in known if torch.equal(own.keys, new.keys)), new)
+
     def _parts(self, values: Tensor, groups: Iterable[Group]) -> Iterator[tuple[Group, Tensor]]:
         """The values of each group, from values (O, Cv, h, w) in the order of `ids`."""
         for group in groups:
@@ -258,3 +278,20 @@ class Banks:
 def _ids(groups: Iterable[Group]) -> tuple[int, ...]:
     """Ids of all objects of the groups."""
     return tuple(id for group in groups for id in group.ids)
+
+
+def _known(groups: Iterable[Group]) -> dict[int, list[FrameKeys]]:
+    """All keys that the banks store of each frame, by index."""
+    known: dict[int, list[FrameKeys]] = {}
+    for group in groups:
+        for frame, keys in group.bank.frame_keys.items():
+            known.setdefault(frame, []).append(keys)
+    return known
+
+
+def _nearest(query: Tensor, parts: Sequence[FrameKeys]) -> Tensor:
+    """Squared distance of each query cell (Ck, P) to the nearest cell of the memory: (P,) float32."""
+    keys, norms = joined(parts)
+    query = query.to(norms.dtype)
+    similarity = (2 * keys.to(norms.dtype) @ query - norms[:, None]).amax(dim=0)  # (P,)
+    return (query.square().sum(dim=0) - similarity).clamp(min=0)
