@@ -115,7 +115,7 @@ class Settings:
         Raises RuntimeError if the backend cannot run on the device of the network.
         """
         weight = network.decoder.pred.weight
-        backend = choose_backend(self.policy.backend, weight.device, weight.dtype)
+        backend = choose_backend(self.policy.backend, weight.device, weight.dtype, self.policy.top_k)
         auto = self.auto_backend or self.policy.backend == "auto"
         return replace(self, policy=replace(self.policy, backend=backend), auto_backend=auto)
 

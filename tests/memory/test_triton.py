@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from emavos.memory import topk_readout, triton_readout
+from emavos import MemoryPolicy, Session
+from emavos.memory import choose_backend, topk_readout, triton_readout
 from emavos.memory.triton_readout import Tiles
+from emavos.models import PRESETS, STCN
 
 pytest.importorskip("triton", reason="triton is not installed: it comes with the CUDA builds of torch")
 
@@ -20,6 +22,14 @@ CAPABILITIES = (75, 80, 90, 100)
 SHARED_MEMORY = {75: 64 << 10, 80: 163 << 10, 90: 227 << 10, 100: 227 << 10}  # bytes a block may have
 REGISTERS = 65536  # of a multiprocessor
 POINTERS = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
+
+
+def test_more_cells_than_the_kernels_keep_are_refused_before_the_first_frame():
+    with pytest.raises(RuntimeError, match="top_k is 129, and it keeps 128 cells at most: lower top_k; use"):
+        choose_backend("triton", torch.device("cpu"), torch.float32, top_k=129)
+    policy = MemoryPolicy(backend="triton", top_k=129)
+    with pytest.raises(RuntimeError, match="top_k is 129"):
+        Session(STCN(PRESETS["stcn-tiny"]).eval(), policy)
 
 
 def test_every_case_holds_under_the_interpreter():
@@ -161,7 +171,7 @@ def test_asking_for_triton_where_it_cannot_run_says_why(monkeypatch):
         topk_readout(query, keys.double(), values, backend="triton")
     with pytest.raises(RuntimeError, match="it has no gradient and values requires one"):
         topk_readout(query, keys, values.requires_grad_(), backend="triton")
-    with pytest.raises(RuntimeError, match="top_k is 129; it keeps up to 128"):
+    with pytest.raises(RuntimeError, match="top_k is 129, and it keeps 128 cells at most"):
         topk_readout(query, keys, values.detach(), 129, backend="triton")
     monkeypatch.setattr(triton_readout, "find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match="triton is not installed"):

@@ -112,19 +112,21 @@ def weighted_sum(similarity: Tensor, index: Tensor, values: Tensor, received: Te
     return out.view(len(index), objects, channels).permute(1, 2, 0)
 
 
-def choose_backend(backend: Backend, device: torch.device, dtype: torch.dtype) -> Backend:
+def choose_backend(backend: Backend, device: torch.device, dtype: torch.dtype, top_k: int = 20) -> Backend:
     """The backend for a whole session, decided before the first frame, so equal runs are equal to the bit.
 
     backend: as asked for. On a CPU, "auto" becomes "native" if a build is prepared (`prepare`), otherwise
         "blocks". Nothing is compiled. On other devices "auto" stays, because `topk_readout` decides by the
         limits of the kernels.
     device, dtype: of the network.
+    top_k: memory cells per query cell.
 
-    Raises RuntimeError if the backend is "native" or "triton" and cannot run on the device.
+    Raises RuntimeError if the backend is "native" or "triton" and cannot run on the device, or "triton" not
+    with so many cells.
     """
     if backend in ("native", "triton"):
         keys = torch.empty(1, 1, dtype=torch.promote_types(dtype, torch.float32), device=device)
-        _check_runs(backend, keys, keys, keys[None], 1)
+        _check_runs(backend, keys, keys, keys[None], top_k)
         if backend == "native":
             native_readout.load()  # compiled now, not in the middle of the first frame
     if backend != "auto" or device.type != "cpu":

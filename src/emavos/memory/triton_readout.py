@@ -53,7 +53,7 @@ def obstacle(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> str | N
         if torch.is_grad_enabled() and x.requires_grad:
             return f"it has no gradient and {name} requires one"
     if top_k > MAX_TOP_K:
-        return f"top_k is {top_k}; it keeps up to {MAX_TOP_K}"
+        return f"top_k is {top_k}, and it keeps {MAX_TOP_K} cells at most: lower top_k"
     if query.device.type == "cuda":
         if (
             torch.version.hip is None
