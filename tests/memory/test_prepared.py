@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import sys
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -139,6 +140,56 @@ def test_builds_of_two_processes_do_not_remove_each_other(cache):
     native_build.build()
     assert not other.exists()
     assert auto() == "native"
+
+
+def build_of_another_source(cache, age):
+    """A build of an older version, last used `age` seconds ago: its facts and its library."""
+    described = cache / f"readout-{'0' * 16}.json"
+    old = described, described.with_name(f"{described.stem}-{'1' * 16}.so")
+    for path in old:
+        path.write_text("{}")
+        path.chmod(0o600)
+        os.utime(path, (time.time() - age,) * 2)
+    return old
+
+
+def test_a_build_of_an_older_version_is_removed_once_nobody_uses_it(cache):
+    old = build_of_another_source(cache, age=20 * 24 * 3600)
+    native_build.build()
+    assert all(path.exists() for path in old)
+    old = build_of_another_source(cache, age=31 * 24 * 3600)
+    os.utime(old[0])  # its facts were read: another version, or another machine, uses the library
+    native_build.build()
+    assert all(path.exists() for path in old)
+    old = build_of_another_source(cache, age=31 * 24 * 3600)
+    for path in cache.iterdir():  # the own build stays at any age
+        os.utime(path, (0, 0))
+    native_build.build()
+    assert not any(path.exists() for path in old)
+    assert auto() == "native"
+
+
+def test_sweeping_follows_no_link_and_touches_nothing_else(cache, tmp_path):
+    old = build_of_another_source(cache, age=31 * 24 * 3600)
+    mine = tmp_path / "mine.json"
+    mine.write_text("{}")
+    old[0].unlink()
+    old[0].symlink_to(mine)
+    others = [cache / name for name in ("readout.json", "notes.json", "reader-1.so")]
+    for path in others:
+        path.write_text("{}")
+    for path in (mine, *old, *others):
+        os.utime(path, (0, 0), follow_symlinks=False)
+    native_build.build()
+    assert mine.exists()
+    assert old[0].is_symlink()
+    assert all(path.exists() for path in others)
+
+
+def test_a_build_that_is_loaded_is_marked_as_used(cache):
+    os.utime(facts(cache), (0, 0))
+    assert auto() == "native"
+    assert time.time() - facts(cache).stat().st_mtime < 3600
 
 
 def test_a_build_that_is_replaced_at_once_is_loaded_all_the_same(cache, monkeypatch):

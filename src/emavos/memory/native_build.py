@@ -28,6 +28,8 @@ _FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
 NO_COMPILER = "no C++ compiler is found: install g++ or clang, or name one by the environment variable CXX"
 _PARTIAL = ".build-"
 _ABANDONED = 24 * 3600  # seconds after which a partial build is one of a killed process
+_UNUSED = 30 * 24 * 3600  # seconds after which a build of another source or processor is removed
+_NOTED = 24 * 3600  # seconds for which the time of the last use may be behind
 _READABLE = 3600  # seconds for which an older library stays, as another process may be about to load it
 _FEATURES = ("model name", "flags", "Features", "CPU implementer", "CPU part")  # in /proc/cpuinfo
 
@@ -109,7 +111,9 @@ def _loaded(folder: Path, name: str) -> Build:
         raise NotReadyError(f"{path} is damaged")
     if os.environ.get("CXX") and facts["command"] != _found_command():
         raise NotReadyError("it is prepared with another compiler than CXX names")
-    return Build(_open(path), path, str(facts["compiler"]))
+    build = Build(_open(path), path, str(facts["compiler"]))
+    _note_use(described)
+    return build
 
 
 def build() -> Build:
@@ -138,6 +142,7 @@ def build() -> Build:
             path = folder / f"{name}-{sha256[:16]}.so"
             os.replace(library, path)
             os.replace(described, folder / f"{name}.json")
+        _sweep_unused(folder, name)
     except OSError as error:
         raise RuntimeError(f"the native readout cannot be kept in {folder}: {error}") from error
     return Build(scan, path, made_by)  # loaded already: the file may be another's by now
@@ -241,3 +246,25 @@ def _sweep(folder: Path, name: str) -> None:
         for old in folder.glob(f"{name}-*.so"):
             if old.stem != f"{name}-{present}" and time.time() - old.lstat().st_mtime > _READABLE:
                 old.unlink()
+
+
+def _note_use(described: Path) -> None:
+    """Set the time of a build's facts to now, so that `_sweep_unused` keeps a build that is used."""
+    with suppress(OSError):  # such as a folder that cannot be written to
+        if time.time() - described.lstat().st_mtime > _NOTED:
+            os.utime(described, follow_symlinks=False)
+
+
+def _sweep_unused(folder: Path, name: str) -> None:
+    """Remove the builds of other names that no process has loaded in a month: those of older versions.
+
+    A folder may be shared by machines with other processors, whose builds have other names too. A library
+    that a process has loaded stays loaded when the file is removed.
+    """
+    for pattern in ("readout-*.json", "readout-*.so"):  # facts first: nobody finds them without a library
+        for old in folder.glob(pattern):
+            with suppress(OSError):
+                unused = time.time() - old.lstat().st_mtime > _UNUSED
+                used = old.suffix == ".so" and (folder / f"{old.stem[: len(name)]}.json").exists()
+                if unused and not used and not old.stem.startswith(name) and _unsafe(old) is None:
+                    old.unlink()
