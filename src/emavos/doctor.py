@@ -44,6 +44,9 @@ class Report:
     readouts: dict[str, str | None]  # per backend of topk_readout: why it cannot run here
     auto: str  # the backend that sessions use if none is asked for
     prepared: str | None  # why "auto" is not "native" on a CPU; None if it is, and on other devices
+    library: (
+        str | None
+    )  # first digits of the sha256 of the native library, as in facts, if "auto" is "native"
     weights: str | None  # why the embedded models cannot be used
     video: str  # the reader of video files
     extras: tuple[Extra, ...]
@@ -69,6 +72,7 @@ def examine() -> Report:
         readouts={name: _readout(name) for name in get_args(Backend) if name != "auto"},
         auto=auto,
         prepared=prepared,
+        library=native_readout.load().sha256[:16] if auto == "native" else None,
         weights=_weights(),
         video=_video(),
         extras=extras(),

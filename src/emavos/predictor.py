@@ -224,7 +224,7 @@ class Predictor:
 
         A backend "auto" is replaced by the choice for this device (see `emavos.memory.choose_backend`), which
         a predictor makes once.
-        On one machine, with one build of the native readout, equal facts mean equal masks.
+        On one machine, equal facts mean equal masks.
         """
         return {"weights": weights_sha256(self.model), **self._settled().facts()}
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from emavos.frames.preprocess import check_short_side
-from emavos.memory import MemoryPolicy, choose_backend
+from emavos.memory import MemoryPolicy, choose_backend, native_readout
 from emavos.memory.bank import check_policy
 from emavos.memory.readout import Backend
 from emavos.models import STCN, is_compiled
@@ -55,6 +55,8 @@ class Settings:
     drop_absent: stop tracking an object that had no pixel in this many frames in a row; None: never. Frames
         without masks (cuts="stop") do not count.
     auto_backend: whether "auto" was asked for and `decided` has replaced it. Not a fact.
+    library: first 16 hex digits of the sha256 of the native readout's library, if `decided` has chosen
+        "native". A fact, but a run continues with another library: see `differences`.
     """
 
     policy: MemoryPolicy = field(default_factory=MemoryPolicy)
@@ -66,6 +68,7 @@ class Settings:
     cuts: Cuts = "ignore"
     drop_absent: int | None = None
     auto_backend: bool = field(default=False, repr=False, compare=False, kw_only=True)
+    library: str | None = field(default=None, repr=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         check_short_side(self.size)
@@ -117,7 +120,9 @@ class Settings:
         weight = network.decoder.pred.weight
         backend = choose_backend(self.policy.backend, weight.device, weight.dtype, self.policy.top_k)
         auto = self.auto_backend or self.policy.backend == "auto"
-        return replace(self, policy=replace(self.policy, backend=backend), auto_backend=auto)
+        library = native_readout.load().sha256[:16] if backend == "native" else None
+        policy = replace(self.policy, backend=backend)
+        return replace(self, policy=policy, auto_backend=auto, library=library)
 
     def asked(self) -> Settings:
         """The settings before a backend "auto" was replaced."""
@@ -156,6 +161,8 @@ class Settings:
         rare: dict[str, Any] = {"cuts": "stop"} if self.cuts == "stop" else {}
         if self.drop_absent is not None:
             rare["drop_absent"] = self.drop_absent
+        if self.library is not None and self.policy.backend == "native":
+            rare["library"] = self.library
         return {
             "dtype": str(self.dtype).removeprefix("torch."),
             "compile": self.compile,
@@ -176,7 +183,10 @@ def check_network(model: object) -> None:
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any], any_backend: bool = False) -> list[str]:
-    """Sorted names of the facts that differ.
+    """Sorted names of the facts that differ, for a run to continue.
+
+    Another build of the native readout is no difference: it may round otherwise, but finds the same cells,
+    and a compiler that was updated is no reason to start over.
 
     any_backend: whether the backends may differ, because "auto" is asked for now.
     """
@@ -186,5 +196,9 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], any_backend: boo
 
 
 def comparable(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts with backend "blocks" for "auto", which older facts of a CPU have, and those of a GPU."""
-    return {**facts, "backend": "blocks"} if facts.get("backend") == "auto" else {**facts}
+    """Facts with backend "blocks" for "auto", which older facts of a CPU have, and those of a GPU.
+
+    The native readout's library is left out.
+    """
+    facts = {name: fact for name, fact in facts.items() if name != "library"}
+    return {**facts, "backend": "blocks"} if facts.get("backend") == "auto" else facts

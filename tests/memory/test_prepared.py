@@ -342,6 +342,22 @@ def test_settings_say_which_readout_auto_is(cache, monkeypatch, tmp_path):
         Predictor(model, MemoryPolicy(backend="native"))
 
 
+def test_facts_name_the_library_and_a_run_continues_with_a_rebuilt_one(cache, monkeypatch, tmp_path):
+    predictor = Predictor(load_model(), MemoryPolicy(every=2))
+    facts_now = predictor.facts()
+    assert facts_now["library"] == library(cache).stem[-16:]
+    assert doctor.examine().library in (facts_now["library"], None)  # None: there is a GPU here
+    assert "library" not in Predictor(load_model(), MemoryPolicy(backend="blocks")).facts()
+    rebuilt = facts_now | {"library": "0" * 16}
+    older = {name: fact for name, fact in facts_now.items() if name != "library"}
+    assert differences(rebuilt, facts_now) == differences(older, facts_now) == []
+    assert predictor.continuing(rebuilt).facts() == facts_now
+    predictor.session().save(tmp_path / "saved")
+    monkeypatch.setattr(native_readout, "_loaded", [replace(native_readout.load(), sha256="0" * 64)])
+    later = Predictor(load_model()).session(tmp_path / "saved")
+    assert later.settings.facts()["library"] == "0" * 16
+
+
 def test_a_predictor_keeps_the_backend_that_was_asked_for(cache):
     predictor = Predictor(load_model())
     rarer = predictor.with_settings(policy=replace(predictor.policy, every=3))

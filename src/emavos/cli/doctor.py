@@ -69,6 +69,8 @@ def _readout(name: str, reason: str | None) -> str:
 
 
 def _auto(report: Report) -> str:
+    if report.library is not None:
+        return f"{report.auto}, library {report.library}"
     if report.prepared is None:
         return report.auto
     runs = report.readouts["native"] is None

@@ -41,6 +41,7 @@ class Build:
     scan: Callable[..., None]  # the function of native_readout.cpp
     path: Path | None  # in the cache; None: compiled for this process only
     compiler: str  # command and version
+    sha256: str  # of the library
 
 
 class NotReadyError(Exception):
@@ -111,7 +112,7 @@ def _loaded(folder: Path, name: str) -> Build:
         raise NotReadyError(f"{path} is damaged")
     if os.environ.get("CXX") and facts["command"] != _found_command():
         raise NotReadyError("it is prepared with another compiler than CXX names")
-    build = Build(_open(path), path, str(facts["compiler"]))
+    build = Build(_open(path), path, str(facts["compiler"]), sha256)
     _note_use(described)
     return build
 
@@ -145,14 +146,15 @@ def build() -> Build:
         _sweep_unused(folder, name)
     except OSError as error:
         raise RuntimeError(f"the native readout cannot be kept in {folder}: {error}") from error
-    return Build(scan, path, made_by)  # loaded already: the file may be another's by now
+    return Build(scan, path, made_by, sha256)  # loaded already: the file may be another's by now
 
 
 def build_here() -> Build:
     """Compile the library for this process only, and load it. Raises RuntimeError as `build` does."""
     with TemporaryDirectory() as folder:
-        _, scan, made_by = _compile(Path(folder), "TMPDIR")
-        return Build(scan, None, made_by)  # stays loaded after the file is deleted
+        library, scan, made_by = _compile(Path(folder), "TMPDIR")
+        sha256 = hashlib.sha256(library.read_bytes()).hexdigest()
+        return Build(scan, None, made_by, sha256)  # stays loaded after the file is deleted
 
 
 def version() -> str:
