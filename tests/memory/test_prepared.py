@@ -19,6 +19,7 @@ from safetensors import safe_open
 
 from emavos import MemoryPolicy, Predictor, doctor
 from emavos.batch import find_jobs, run_batch
+from emavos.batch.run import Batch
 from emavos.cli import main, resuming
 from emavos.cli.resuming import Progress, facts_of_stopped
 from emavos.evaluation import PROTOCOLS
@@ -440,6 +441,29 @@ def test_a_begun_batch_continues_with_its_backend_and_repeats_nothing(
     run_batch(jobs[2:], other, tmp_path / "out")  # another shard, with another option
     made = [one.made for one in run_batch(jobs, predictor, tmp_path / "out", force=True)]
     assert made == [False, False, False]
+
+
+@pytest.mark.parametrize("first", ["native", "blocks"])
+def test_shards_that_start_together_on_unequal_machines_share_a_backend(cache, monkeypatch, tmp_path, first):
+    jobs, out = (
+        find_jobs(davis_tree(tmp_path / "data", dict.fromkeys("ab", 3), size=(32, 48))),
+        tmp_path / "out",
+    )
+    model, predictors, batches = load_model(), {}, {}
+    for name, place in (("native", str(cache)), ("blocks", "")):
+        monkeypatch.setenv("EMAVOS_CACHE", place)
+        predictors[name] = Predictor(model, size=None)
+        batches[name] = Batch.of(predictors[name], out)
+    assert [batch.settings["backend"] for batch in batches.values()] == ["native", "blocks"]
+    for batch in batches.values():
+        batch.begin(jobs)
+    order = sorted(batches, key=lambda name: name != first)
+    for name, job in zip(order, jobs, strict=True):
+        batches[name].agreed(predictors[name]).run(predictors[name], job)
+    assert backends(out, jobs) == [first, first]
+    assert not list(out.rglob("*.partial"))
+    made = [one.made for one in run_batch(jobs, predictors["blocks"], out)]
+    assert made == [False, False]
 
 
 def test_a_batch_keeps_its_backend_while_the_cache_changes(cache, monkeypatch, tmp_path):

@@ -69,6 +69,7 @@ def run_on_ray(
     batch = Batch.of(predictor, os.path.abspath(out), overlay=overlay, rle=rle, damaged=damaged)
     batch = replace(batch, retries=secrets.token_hex(4))
     batch.begin(jobs, force)
+    batch = batch.agreed(predictor)
     if not jobs:
         return []
     gpus = int(predictor.device.type == "cuda")

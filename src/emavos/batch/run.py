@@ -23,12 +23,13 @@ from emavos.io.images import PathLike, check_file
 from emavos.io.source import noting
 from emavos.io.text import read_json
 from emavos.io.video import Damaged
-from emavos.io.whole import partial_folder, replacing, sweep
+from emavos.io.whole import claim, partial_folder, release, replacing, sweep
 from emavos.machine import is_out_of_memory
 from emavos.predictor import Predictor
 from emavos.settings import differences
 from emavos.visualize import overlay
 
+_CHOSEN = ".run.json"  # in the folder of statuses; no video has such a name, and it sorts before all of them
 _TRIES = 2  # attempts for a video whose process is killed
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors that every further video would hit
 
@@ -121,6 +122,28 @@ class Batch:
                     f"{self.out} holds {job.name!r} made with other settings ({', '.join(differ)}); "
                     "choose another folder, or --force to make it anew"
                 )
+
+    def agreed(self, predictor: Predictor) -> Batch:
+        """The batch with the backend of the process that came first, if "auto" is asked for.
+
+        Call after `begin`: shards that start together, in an empty folder and on machines that differ, would
+        each choose their own.
+
+        Raises ValueError if that backend is native, which cannot run on this CPU.
+        """
+        chosen = self.out / "status" / _CHOSEN
+        if not self.any_backend:
+            return self
+        if not chosen.exists():
+            partial, lock = claim(chosen.parent, chosen.name)
+            try:
+                partial.write_text(json.dumps({"settings": self.settings}) + "\n", encoding="utf-8")
+                with suppress(FileExistsError):  # another process was first
+                    _link(partial, chosen)
+            finally:
+                release(partial, lock)
+        settings = {**self.settings, **predictor.continuing(_settings_in(self.out)).facts()}
+        return replace(self, settings=settings)
 
     def run(self, predictor: Predictor, job: Job) -> Outcome:
         """Make the outputs of a video, unless they exist. Errors of the video are returned in the outcome.
@@ -286,6 +309,7 @@ def run_batch(
     jobs = [*jobs]
     batch = Batch.of(predictor, out, overlay=overlay, rle=rle, damaged=damaged)
     batch.begin(jobs, force)
+    batch = batch.agreed(predictor)
     outcomes = []
     for job in jobs:
         outcomes.append(batch.run(predictor, job))
@@ -317,8 +341,18 @@ def inputs_sha256(videos: Sequence[Path], masks: Path | Mapping[str, Path]) -> s
     return digest.hexdigest()
 
 
+def _link(partial: Path, path: Path) -> None:
+    """Give a file a second name. Raises FileExistsError if the name is taken."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links; the last of two processes at once is then the first
+        os.replace(partial, path)
+
+
 def _settings_in(out: Path) -> Mapping[str, Any] | None:
-    """The settings of a video in the folder of a run, the first by name; None if there is none."""
+    """The settings that a run has agreed on, or else of its first video by name; None if there is none."""
     for path in sorted((out / "status").glob("*.json")):
         with suppress(OSError, ValueError, TypeError, KeyError):
             settings = read_json(path, "the status of a video")["settings"]
