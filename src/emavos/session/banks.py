@@ -103,7 +103,7 @@ class Banks:
         use: index of the frame for which the readout counts as use; None: the readout does not count.
         """
         banks = [group.bank for group in self.groups]
-        found = shared_top(banks, key)
+        found = shared_top(banks, key) if len(banks) > 1 else None
         tops = [None] * len(banks) if found is None else found
         readout = torch.cat([bank.read(key, use, top) for bank, top in zip(banks, tops, strict=True)])
         grouped = _ids(self.groups)
