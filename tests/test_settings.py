@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import fields
 
 import numpy as np
@@ -11,12 +12,13 @@ import torch
 from emavos import MemoryPolicy, Predictor, Session, Settings, Shortcuts
 from emavos.batch import Batch
 from emavos.io import open_frames
-from emavos.models import compiled, folded
+from emavos.memory import MemoryBank
+from emavos.models import PRESETS, STCN, compiled, folded
 from emavos.settings import differences
 from emavos.ui.importing import import_video
 from emavos.ui.project import Project
 from emavos.ui.tracking import track_forward
-from emavos.weights import load_model
+from emavos.weights import load_model, save_model
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3), dtype=np.uint8)
 MASK = np.zeros((32, 48), np.int32)
@@ -43,6 +45,21 @@ def test_every_setting_but_when_work_is_done_is_a_fact(model):
     for name, value in CHANGES.items():
         assert len(differences(plain.facts(), Settings(**{name: value}).facts())) == 1, name
     assert Settings(resize_ahead=True).facts() == plain.facts()
+
+
+def test_a_readout_uses_as_many_cells_as_the_model_has_in_its_config(tmp_path):
+    four = STCN(dataclasses.replace(PRESETS["stcn-tiny-fine"], top_k=4))
+    save_model(four, tmp_path)
+    assert (tmp_path / "config.json").read_text().count('"top_k": 4') == 1
+    predictor = Predictor(load_model(tmp_path))
+    for other in (predictor, predictor.with_settings(policy=MemoryPolicy(every=3))):
+        assert other.facts()["top_k"] == 4
+        assert other.session().policy.top_k == 4
+    assert predictor.with_settings(policy=MemoryPolicy(top_k=9)).session().policy.top_k == 9
+    assert Predictor(STCN(PRESETS["stcn"])).facts()["top_k"] == 20
+    assert Predictor(STCN(PRESETS["stcn"])).facts()["top_k"] == MemoryBank().top_k
+    session = Session(predictor.model)
+    assert session.policy.top_k == 4
 
 
 @pytest.mark.parametrize("change", CHANGES)

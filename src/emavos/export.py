@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +121,7 @@ def export_onnx(model: STCN, folder: PathLike, policy: MemoryPolicy | None = Non
             "outputs": {x.name: _shape(x) for x in proto.graph.output},
         }
     policy = MemoryPolicy() if policy is None else policy
+    policy = replace(policy, top_k=policy.top_k or model.config.top_k)
     manifest = {
         "emavos": __version__,
         "weights_sha256": weights_sha256(model),

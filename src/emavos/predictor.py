@@ -177,7 +177,8 @@ class Predictor:
         place = choose_device(device)
         _check_half(place, self.dtype)
         settings = self.settings.asked()
-        choose_backend(settings.policy.backend, place, self.dtype, settings.policy.top_k)
+        policy = settings.policy
+        choose_backend(policy.backend, place, self.dtype, policy.top_k or self.network.config.top_k)
         self.model.to(place)
         self.network.to(place)
         self.settings, self._decided = settings, {}

@@ -113,15 +113,17 @@ class Settings:
         )
 
     def decided(self, network: STCN) -> Settings:
-        """The settings of sessions that begin now: a backend "auto" is replaced by `choose_backend`'s choice.
+        """The settings of sessions that begin now: a backend "auto" is replaced by `choose_backend`'s choice,
+        and a `top_k` of None by that of the network.
 
         Raises RuntimeError if the backend cannot run on the device of the network.
         """
         weight = network.decoder.pred.weight
-        backend = choose_backend(self.policy.backend, weight.device, weight.dtype, self.policy.top_k)
+        top_k = self.policy.top_k or network.config.top_k
+        backend = choose_backend(self.policy.backend, weight.device, weight.dtype, top_k)
         auto = self.auto_backend or self.policy.backend == "auto"
         library = native_readout.load().sha256[:16] if backend == "native" else None
-        policy = replace(self.policy, backend=backend)
+        policy = replace(self.policy, backend=backend, top_k=top_k)
         return replace(self, policy=policy, auto_backend=auto, library=library)
 
     def asked(self) -> Settings:

@@ -16,7 +16,7 @@ def read_of(bank, numbers, query):
     """What a bank that holds just these frames says."""
     keys = torch.cat([frame(n)[0].flatten(1).T for n in numbers])
     values = torch.cat([frame(n)[1].flatten(2).permute(2, 0, 1) for n in numbers])
-    return topk_readout(query.flatten(1), keys, values, bank.policy.top_k).unflatten(2, query.shape[1:])
+    return topk_readout(query.flatten(1), keys, values, bank.top_k).unflatten(2, query.shape[1:])
 
 
 def filled(policy, kinds):

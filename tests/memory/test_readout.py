@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from emavos.memory import full_readout, topk_readout
+from emavos.memory import full_affinity, full_readout, topk_readout, weighted_values
 from emavos.memory import readout as module
 from golden import reference
 
@@ -296,3 +296,17 @@ def test_a_memory_of_no_object_says_nothing_of_none(backend):
     )
     assert out.shape == (0, 4, 5)
     assert received.sum() == pytest.approx(5)
+
+
+@pytest.mark.parametrize("top_k", [1, 5, 40])
+def test_training_reads_the_cells_of_use_with_their_weights(top_k):
+    torch.manual_seed(0)
+    query, keys, values = torch.randn(8, 12), torch.randn(30, 8), torch.randn(30, 2, 3)
+    query.requires_grad_()
+    weights = full_affinity(query[None], keys[None], top_k)  # (1, N, P)
+    assert ((weights > 0).sum(dim=1) == min(top_k, 30)).all()
+    read = weighted_values(weights, values[None])[0]
+    assert torch.allclose(read.double(), dense(query, keys, values, top_k), atol=1e-5)
+    read.square().sum().backward()
+    assert bool(query.grad.isfinite().all())
+    assert top_k == 1 or bool(query.grad.any())

@@ -146,6 +146,7 @@ def test_config_is_frozen():
         ({"key_positions": True, "key_channels": 4}, "key_channels is 5 or more with these parts, not 4"),
         ({"fine_key_channels": True}, "fine_key_channels is a whole number from 0, not True"),
         ({"vit_key_channels": -1}, "vit_key_channels is a whole number from 0, not -1"),
+        ({"top_k": 0}, "top_k is a whole number from 1 to 4096, not 0"),
         ({"fine_key_channels": 8}, "fine_key_channels needs unit_keys"),
         ({"vit_key_channels": 8, "unit_keys": True}, "vit_key_channels needs a transformer"),
         ({"fine_key_channels": 64, "unit_keys": True}, "key_channels is 65 or more with these parts, not 64"),

@@ -241,7 +241,10 @@ def add_memory_arguments(parser: argparse.ArgumentParser, by_protocol: bool = Fa
         help=f"store every Nth frame in memory ({every or theirs})",
     )
     memory.add_argument(
-        "--top-k", type=whole(1), default=20, metavar="K", help="memory cells read by each query cell (20)"
+        "--top-k",
+        type=whole(1),
+        metavar="K",
+        help="memory cells read by each query cell (as the model has it)",
     )
     memory.add_argument("--include-last", action="store_true", help="also read from the previous frame")
     memory.add_argument(

@@ -222,7 +222,7 @@ def _method_name(model: str, args: argparse.Namespace, protocol: Protocol) -> st
         "max-frames": None if memory.max_frames == protocol.max_frames else memory.max_frames or 0,
         "max-cells": memory.max_cells,
         "eviction": None if args.eviction == "least-used" else args.eviction,
-        "top-k": None if args.top_k == 20 else args.top_k,
+        "top-k": args.top_k,
         "dtype": None if args.dtype == "float32" else args.dtype,
         "still": f"{args.still:g}" if args.still else None,
         "backend": None if args.backend == "auto" else args.backend,

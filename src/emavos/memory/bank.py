@@ -15,6 +15,7 @@ from emavos.memory.readout import Backend, TopCells, squared_norms, topk_readout
 Kind = Literal["given", "kept", "temporary"]
 Eviction = Literal["oldest", "least-used", "consolidate"]
 
+TOP_K = 20  # of a bank whose policy has none
 _SHARE = 16  # one in 16 cells of an evicted frame becomes a prototype
 
 
@@ -29,7 +30,7 @@ class MemoryPolicy:
     every: int = 5  # store a frame when `every` frames have passed since the last stored frame or new object.
     # Corrected frames are stored as well and do not restart the count
     include_last: bool = False  # also read the previous frame; it is dropped when the next one is stored
-    top_k: int = 20  # memory cells per query cell
+    top_k: int | None = None  # memory cells per query cell; None: `STCNConfig.top_k` of the model
     max_frames: int | None = 16  # frames in the memory, at most; None: no bound. Annotated frames are never
     # evicted: if they fill the memory, one other frame is stored as well. The previous frame (include_last)
     # is extra.
@@ -44,7 +45,7 @@ class MemoryPolicy:
     def __post_init__(self) -> None:
         for name in ("every", "top_k", "max_frames", "max_cells"):
             value = getattr(self, name)
-            if name.startswith("max_") and value is None:
+            if name != "every" and value is None:
                 continue
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name} is a whole number of at least 1, not {value!r}")
@@ -130,6 +131,7 @@ class MemoryBank:
 
     def __init__(self, policy: MemoryPolicy | None = None) -> None:
         self.policy = MemoryPolicy() if policy is None else policy
+        self.top_k = self.policy.top_k or TOP_K
         self._slots: list[_Slot] = []
         self._values = torch.empty(0)  # (capacity, h * w, O, Cv)
         self._received = torch.empty(0)  # (capacity, h * w), readout weight since the frame was stored
@@ -304,7 +306,7 @@ class MemoryBank:
         if top is None:
             keys, norms = joined(self.parts())
             readout = topk_readout(
-                query.flatten(1), keys, values, policy.top_k, policy.backend, norms=norms, received=received
+                query.flatten(1), keys, values, self.top_k, policy.backend, norms=norms, received=received
             )
         else:
             readout = weighted_sum(*top, values, received)
@@ -436,7 +438,7 @@ class MemoryBank:
         slot, evicted = self._base + place, self._slots[place]
         keys, values, received = evicted.keys.keys, self._values[slot], self._used()[slot]
         count, policy = max(len(keys) // _SHARE, 1), self.policy
-        new = consolidate(keys, values, received, evicted.frame, count, policy.top_k, policy.backend)
+        new = consolidate(keys, values, received, evicted.frame, count, self.top_k, policy.backend)
         merged = merge(self._prototypes(), new, len(keys), now)
         return merged, self._kept_free(merged.keys)
 

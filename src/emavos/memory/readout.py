@@ -9,6 +9,7 @@ Similarity is STCN's negative squared distance (Cheng et al., NeurIPS 2021, eq. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -156,14 +157,19 @@ def dense_readout(
     return (values.to(dtype).permute(1, 2, 0) @ affinity).to(values.dtype)
 
 
-def full_affinity(query: Tensor, keys: Tensor) -> Tensor:
+def full_affinity(query: Tensor, keys: Tensor, top_k: int = 0) -> Tensor:
     """Weights (B, N, P) of all memory cells for each query cell, as in training (STCN, eqs. 1 and 3).
 
     query: (B, Ck, P).
     keys: (B, N, Ck). The weights sum to one over N.
+    top_k: give weight only to this many cells, the most similar; 0: to all.
     """
     similarity = 2 * keys @ query - keys.square().sum(dim=2, keepdim=True)  # (B, N, P)
-    return (similarity / keys.shape[2] ** 0.5).softmax(dim=1)
+    similarity = similarity / keys.shape[2] ** 0.5
+    if 0 < top_k < keys.shape[1]:
+        least = similarity.detach().topk(top_k, dim=1).values[:, -1:]  # (B, 1, P)
+        similarity = similarity.masked_fill(similarity < least, -math.inf)
+    return similarity.softmax(dim=1)
 
 
 def full_readout(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def shared_top(banks: Sequence[MemoryBank], query: Tensor) -> list[TopCells] | N
         return None
     parts = _parts(frames)
     cells = query.flatten(1)  # (Ck, P)
-    top_k = banks[0].policy.top_k
+    top_k = banks[0].top_k
     tops, first = [], 0
     for part in parts:
         joint, norms = joined(part.frames)

@@ -47,6 +47,7 @@ class STCNConfig:
     key_positions: bool = False  # the last four channels of a key say where in the frame its cell is
     fine_key_channels: int = 0  # channels of a key for the trunk's map at stride 4
     vit_key_channels: int = 0  # channels of a key for the transformer alone; 0: added to those of the trunk
+    top_k: int = 20  # memory cells that a readout uses, unless a policy says otherwise
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -101,7 +102,7 @@ _CHOICES = {
     "value_attention": get_args(Attention),
     "attention_form": get_args(Form),
 }
-_SIZES = ("key_channels", "value_channels", "context_channels", "skip_kernel", "slots", "vit_depth")
+_SIZES = ("key_channels", "value_channels", "context_channels", "skip_kernel", "slots", "vit_depth", "top_k")
 
 _SMALL = STCNConfig(
     trunk="efficientnet-lite0",

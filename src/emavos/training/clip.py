@@ -1,4 +1,4 @@
-"""The forward pass over a batch of short clips: a session's loop, but with gradients and without top-k."""
+"""The forward pass over a batch of short clips: a session's loop, but with gradients."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ class ClipOutput(NamedTuple):
 class ClipNetwork(nn.Module):
     """`track_clip` as a module, for DistributedDataParallel."""
 
-    def __init__(self, model: STCN) -> None:
+    def __init__(self, model: STCN, top_k: int = 0) -> None:
         super().__init__()
         self.model = model
+        self.top_k = top_k
 
     def forward(self, frames: Tensor, masks: Tensor, valid: Tensor) -> list[ClipOutput]:
-        return track_clip(self.model, frames, masks, valid)
+        return track_clip(self.model, frames, masks, valid, self.top_k)
 
 
 def clip_logits(model: STCN, frames: Tensor, first: Tensor, valid: Tensor | None = None) -> list[Tensor]:
@@ -45,7 +46,9 @@ def clip_logits(model: STCN, frames: Tensor, first: Tensor, valid: Tensor | None
     return [tracked.logits for tracked in track_clip(model, frames, masks, valid)]
 
 
-def track_clip(model: STCN, frames: Tensor, masks: Tensor, valid: Tensor | None = None) -> list[ClipOutput]:
+def track_clip(
+    model: STCN, frames: Tensor, masks: Tensor, valid: Tensor | None = None, top_k: int = 0
+) -> list[ClipOutput]:
     """Track the objects of a batch of clips from their first masks; returns T - 1 results.
 
     Each frame reads from all earlier frames.
@@ -56,6 +59,7 @@ def track_clip(model: STCN, frames: Tensor, masks: Tensor, valid: Tensor | None 
         used only for `ClipOutput.matched`.
     valid: (B, O), 1 for objects, 0 for empty planes, whose probability is kept at zero; None if all are
         objects.
+    top_k: memory cells that each query cell reads; 0: all.
     """
     clips, length = frames.shape[:2]
     features = _per_frame(model.encode_key(frames.flatten(0, 1)), clips)
@@ -72,7 +76,8 @@ def track_clip(model: STCN, frames: Tensor, masks: Tensor, valid: Tensor | None 
         now = features[t]
         # in half precision, different cells would look the same
         with torch.autocast(frames.device.type, enabled=False):
-            affinity = full_affinity(now.key.flatten(2).float(), torch.cat(keys, 1).float())  # (B, N, P)
+            query, memory = now.key.flatten(2).float(), torch.cat(keys, 1).float()
+            affinity = full_affinity(query, memory, top_k)  # (B, N, P)
             readout = weighted_values(affinity, torch.cat(values, 1).float())
             truth = covered[:, :t].transpose(1, 2).flatten(2)  # (B, O, N)
             matched = (truth @ affinity).unflatten(2, now.key.shape[2:])

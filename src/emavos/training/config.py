@@ -61,6 +61,7 @@ class TrainConfig:
     bootstrapping: Bootstrapping = "hardest"  # or "scaled": see `bootstrapped_cross_entropy`
     dice: float = 0.5  # weight of the soft Dice loss beside the cross-entropy
     matching: float = 0.0  # weight of the matching loss, which depends only on the affinity
+    top_k: int = 0  # memory cells that a readout uses; 0 for all
     ema: float = 0.0  # decay of the averaged weights, returned instead of the last; 0 for no average
     precision: Precision = "float32"  # precision of activations; weights, keys and losses stay in float32
     seed: int = 0
@@ -97,7 +98,7 @@ class TrainConfig:
         for name in ("real", "two_objects", "occluder", "lookalike", "under", "blur", "least_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is from 0 to 1, not {getattr(self, name)}")
-        for name in ("weight_decay", "warmup", "dice", "matching", "clip_grad"):
+        for name in ("weight_decay", "warmup", "dice", "matching", "clip_grad", "top_k"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is not negative, as {getattr(self, name)} is")
         if not self.several or min(self.several) < 0 or not sum(self.several) > 0:

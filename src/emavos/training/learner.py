@@ -40,7 +40,7 @@ class Learner:
         self.optimiser = make_optimiser(model, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
         self.average = WeightAverage(model, config.ema) if config.ema else None
-        self._network = distributed.parallel(ClipNetwork(model))
+        self._network = distributed.parallel(ClipNetwork(model, config.top_k))
 
     def step(self, sample: Sample, iteration: int) -> Learned:
         """Learn from a batch; returns the figures of the step, averaged over all processes.
