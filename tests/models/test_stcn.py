@@ -147,6 +147,7 @@ def test_config_is_frozen():
         ({"fine_key_channels": True}, "fine_key_channels is a whole number from 0, not True"),
         ({"vit_key_channels": -1}, "vit_key_channels is a whole number from 0, not -1"),
         ({"top_k": 0}, "top_k is a whole number from 1 to 4096, not 0"),
+        ({"scene_key_channels": 8}, "scene_key_channels needs unit_keys"),
         ({"fine_key_channels": 8}, "fine_key_channels needs unit_keys"),
         ({"vit_key_channels": 8, "unit_keys": True}, "vit_key_channels needs a transformer"),
         ({"fine_key_channels": 64, "unit_keys": True}, "key_channels is 65 or more with these parts, not 64"),
@@ -224,13 +225,14 @@ def test_the_last_channels_of_a_key_are_the_positions_times_their_amplitude(dtyp
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_each_part_of_a_key_has_its_own_length(dtype):
     torch.manual_seed(0)
-    four = {"vit_depth": 1, "key_channels": 152, "fine_key_channels": 24}
-    model = STCN(dataclasses.replace(PRESETS["stcn-base-parts"], **four)).eval()
+    five = {"vit_depth": 1, "key_channels": 184, "fine_key_channels": 24, "scene_key_channels": 32}
+    model = STCN(dataclasses.replace(PRESETS["stcn-base-parts"], **five)).eval()
     encoder = model.key_encoder
     lengths = (
         (encoder.log_scale, 60, 5.0),
         (encoder.log_fine_scale, 24, 7.0),
         (encoder.log_vit_scale, 64, 3.0),
+        (encoder.log_scene_scale, 32, 4.0),
     )
     for log, _, length in lengths:
         log.data.fill_(math.log(length))
@@ -238,8 +240,8 @@ def test_each_part_of_a_key_has_its_own_length(dtype):
     frames = torch.rand(2, 3, 48, 80, dtype=next(network.parameters()).dtype)
     with torch.no_grad():
         key = network.encode_key(frames).key
-        assert key.shape == (2, 152, 3, 5)
-        for part, (_, channels, length) in zip(key.split([60, 24, 64, 4], dim=1), lengths, strict=False):
+        assert key.shape == (2, 184, 3, 5)
+        for part, (_, channels, length) in zip(key.split([60, 24, 64, 32, 4], dim=1), lengths, strict=False):
             assert part.shape[1] == channels
             assert torch.allclose(part.norm(dim=1), torch.full((2, 3, 5), length), rtol=1e-5)
         for one in key:
@@ -269,3 +271,19 @@ def test_of_two_equal_cells_the_nearer_is_read_more():
     assert bool((read.diff() > 0).all())
     alike = topk_readout(key[:60], key[:60].T, columns, 12)[0, 0]
     assert torch.allclose(alike, torch.full((12,), 5.5))
+
+
+@torch.no_grad()
+def test_the_scene_part_of_a_key_sees_the_whole_frame():
+    torch.manual_seed(0)
+    scene = STCN(PRESETS["stcn-tiny-scene"]).eval().key_encoder.scene_key
+    for block in scene.blocks:
+        torch.nn.init.normal_(block.narrow.weight, std=0.1)  # a new block is the identity
+    f4, f8, f16 = torch.randn(1, 24, 32, 48), torch.randn(1, 40, 16, 24), torch.randn(1, 112, 8, 12)
+    before = scene(f4, f8, f16)
+    assert before.shape == (1, 96, 8, 12)
+    for changed in ([f4.clone(), f8, f16], [f4, f8.clone(), f16], [f4, f8, f16.clone()]):
+        for x in changed:
+            if all(x is not same for same in (f4, f8, f16)):
+                x[..., :4, :4] += 1
+        assert (scene(*changed) != before).any(dim=1).all()

@@ -66,6 +66,11 @@ def add(commands: Commands) -> None:
         help="DINOv2 ViT-S/14, to add to --init. The preset is the stage's (stage base-1; extra: onnx)",
     )
     start.add_argument(
+        "--teacher",
+        metavar="NAME|DIR",
+        help="a model with a transformer's part of the key, to distil into --init (stage tiny-8): base",
+    )
+    start.add_argument(
         "--head",
         type=Path,
         metavar="FILE",
@@ -167,10 +172,17 @@ def _train_clicks(args: argparse.Namespace) -> None:
 
     if args.init is None:
         raise ValueError("stage clicks trains a head for a model; add --init tiny, or another model")
-    if args.hold_out or args.validate_every or args.pictures_every or args.tensorboard or args.vit:
+    if (
+        args.hold_out
+        or args.validate_every
+        or args.pictures_every
+        or args.tensorboard
+        or args.vit
+        or args.teacher
+    ):
         raise ValueError(
-            "stage clicks has no --hold-out, --validate-every, --pictures-every, --tensorboard and --vit; "
-            "measure the head with docs/measure/quality/clicks.py"
+            "stage clicks has no --hold-out, --validate-every, --pictures-every, --tensorboard, --vit and "
+            "--teacher; measure the head with docs/measure/quality/clicks.py"
         )
     config = _with(ClickConfig(), args.set)
     network = load_model(args.init, device=choose_device(args.device))
@@ -201,6 +213,7 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
 
     from emavos.models import PRESETS
     from emavos.training import STAGES, start_from_imagenet
+    from emavos.training.distil import add_scene_key
     from emavos.training.sources import open_held_out, open_samples
     from emavos.training.stages import BASE, TINY
     from emavos.training.start import add_key_parts, add_positions, add_transformer, grow
@@ -212,6 +225,8 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
         raise ValueError("finetune starts from a model; add --init tiny, or choose another --stage")
     if args.init is not None and args.trunks is not None:
         raise ValueError("--init is a whole model and --trunks begin a new one; give one of them")
+    if args.teacher is not None and args.init is None:
+        raise ValueError("--teacher extends a model; add --init tiny, or another model")
     if args.vit is not None and args.init is None:
         raise ValueError("--vit extends a model; add --init tiny, or another model")
     config = _with(STAGES[args.stage], args.set)
@@ -228,11 +243,17 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
             model, config.preset, args.vit, open_samples(args.data, config), config.seed
         )
     wanted, own = PRESETS[config.preset], model.config
+    if args.teacher is not None:
+        return config, add_scene_key(
+            model, config.preset, load_model(args.teacher), open_samples(args.data, config), config.seed
+        )
     if any(setting.startswith("preset=") for setting in args.set):
         return config, grow(model, config.preset, config.seed)
     if args.stage in {**TINY, **BASE}:  # they add to the model before them
         if wanted.vit != "none" and own.vit == "none":
             raise ValueError(f"{config.preset} has a vision transformer and {args.init} has none; add --vit")
+        if wanted.scene_key_channels and not own.scene_key_channels:
+            raise ValueError(f"{args.init} has no scene's part of the key; add --teacher base")
         if wanted.key_positions and not own.key_positions:
             return config, add_positions(model, config.preset, open_samples(args.data, config), config.seed)
         if wanted.fine_key_channels and not own.fine_key_channels:

@@ -13,6 +13,7 @@ from emavos.models.blocks import FeatureFusion
 from emavos.models.dinov2 import DinoV2
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
 from emavos.models.resnet import ResNetTrunk
+from emavos.models.scene_key import SceneKey
 from emavos.models.winograd import Conv2d
 
 Trunk = ResNetTrunk | EfficientNetLiteTrunk
@@ -33,6 +34,7 @@ POSITION_SCALE = 2.0  # amplitude of the positions in a key before training
 POSITION_CHANNELS = 4  # cosine and sine of a cell's row and column
 FINE_SHARE = 0.2  # of the squared length of a key before training, if the key has such a part
 VIT_SHARE = 0.3  # the same of the transformer's part
+SCENE_SHARE = 0.15  # the same of the scene's part
 
 
 class KeyEncoder(nn.Module):
@@ -49,6 +51,7 @@ class KeyEncoder(nn.Module):
         after those of the last map, which has lost colour and texture. 0: none.
     vit_key_channels: channels of the key for the transformer alone, after these. 0: its part is added to that
         of the last map. Each part has a learned length of its own, so none can drown another.
+    scene_key_channels: channels of the key for a `SceneKey`, after these. 0: none.
     """
 
     def __init__(
@@ -63,21 +66,26 @@ class KeyEncoder(nn.Module):
         vit: DinoV2 | None = None,
         fine_key_channels: int = 0,
         vit_key_channels: int = 0,
+        scene_key_channels: int = 0,
     ) -> None:
         super().__init__()
         self.trunk = trunk
         self.attention = attention
         if key_positions:
             key_channels -= POSITION_CHANNELS
-        key_channels -= fine_key_channels + vit_key_channels
+        key_channels -= fine_key_channels + vit_key_channels + scene_key_channels
         self.key_proj = nn.Conv2d(trunk.channels[2], key_channels, 3, padding=1)
         self.context_proj = Conv2d(trunk.channels[2], context_channels, 3, padding=1)
         fine, seen = FINE_SHARE * bool(fine_key_channels), VIT_SHARE * bool(vit_key_channels)
-        self.log_scale = _log_length(1 - fine - seen) if unit_keys else None
+        scene = SCENE_SHARE * bool(scene_key_channels)
+        self.log_scale = _log_length(1 - fine - seen - scene) if unit_keys else None
         self.log_fine_scale = _log_length(fine) if fine_key_channels else None
         self.log_vit_scale = _log_length(seen) if vit_key_channels else None
+        self.log_scene_scale = _log_length(scene) if scene_key_channels else None
         if fine_key_channels:
             self.fine_key = nn.Conv2d(trunk.channels[0], fine_key_channels, 1)
+        if scene_key_channels:
+            self.scene_key = SceneKey(trunk.channels, scene_key_channels)
         self.log_position = nn.Parameter(torch.tensor(math.log(POSITION_SCALE))) if key_positions else None
         # STCN, section 3.3: with an orthogonal start, keys spread over the space of the L2 similarity
         nn.init.orthogonal_(self.key_proj.weight)
@@ -93,11 +101,14 @@ class KeyEncoder(nn.Module):
     def forward(self, frames: Tensor) -> Features:
         f4, f8, f16 = self.trunk(frames)
         tokens = None if self.vit is None else self.vit(_centred(frames))
+        scene = None if self.log_scene_scale is None else self.scene_key(f4, f8, f16)
         f16 = self.attention(f16 if tokens is None else f16 + self.vit_proj(tokens))
-        return Features(self._key(f4, f16, tokens), self.context_proj(f16), f16, f8, f4)
+        return Features(self._key(f4, f16, tokens, scene), self.context_proj(f16), f16, f8, f4)
 
-    def _key(self, f4: Tensor, f16: Tensor, tokens: Tensor | None) -> Tensor:
-        """The key (B, Ck, h, w), of up to four parts: last map, stride 4, transformer and position."""
+    def _key(
+        self, f4: Tensor, f16: Tensor, tokens: Tensor | None = None, scene: Tensor | None = None
+    ) -> Tensor:
+        """The key (B, Ck, h, w), of up to five parts: last map, stride 4, transformer, scene and position."""
         key = _wide(self.key_proj, f16)
         seen = None if tokens is None else _wide(self.vit_key, tokens)
         if seen is not None and self.log_vit_scale is None:
@@ -107,9 +118,16 @@ class KeyEncoder(nn.Module):
             parts.append(_of_length(_wide(self.fine_key, self.fine_map(f4)), self.log_fine_scale))
         if seen is not None and self.log_vit_scale is not None:
             parts.append(_of_length(seen, self.log_vit_scale))
+        if scene is not None:
+            parts.append(_of_length(_wide(self.scene_key.proj, scene), self.log_scene_scale))
         if self.log_position is not None:
             parts.append(self._places(key))
         return torch.cat(parts, dim=1)
+
+    def vit_part(self, frames: Tensor) -> Tensor:
+        """The transformer's part of the key, before it gets its length: (B, C, h, w) of (B, 3, H, W)."""
+        assert self.vit is not None
+        return _wide(self.vit_key, self.vit(_centred(frames)))
 
     @staticmethod
     def fine_map(f4: Tensor) -> Tensor:

@@ -27,8 +27,9 @@ def folded(model: STCN, dtype: torch.dtype | None = None) -> STCN:
         return model
     network = copy.deepcopy(model).eval().to(torch.promote_types(dtype, torch.float32))
     encoder = network.key_encoder
-    lengths = encoder.log_scale, encoder.log_fine_scale, encoder.log_vit_scale, encoder.log_position
-    kept = {id(x) for x in lengths}  # rounded, they would change all similarities
+    kept = {
+        id(x) for name, x in encoder.named_parameters() if name.startswith("log_")
+    }  # rounded, they would change all similarities
     for trunk in (network.key_encoder.trunk, network.value_encoder.trunk):
         if isinstance(trunk, EfficientNetLiteTrunk):
             trunk.fold(dtype)

@@ -48,6 +48,7 @@ class STCNConfig:
     fine_key_channels: int = 0  # channels of a key for the trunk's map at stride 4
     vit_key_channels: int = 0  # channels of a key for the transformer alone; 0: added to those of the trunk
     top_k: int = 20  # memory cells that a readout uses, unless a policy says otherwise
+    scene_key_channels: int = 0  # channels of a key for a small network that sees the whole frame
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -69,7 +70,7 @@ class STCNConfig:
         for name in ("unit_keys", "key_positions"):
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"{name} is true or false, not {getattr(self, name)!r}")
-        parts = {name: getattr(self, name) for name in ("fine_key_channels", "vit_key_channels")}
+        parts = {name: getattr(self, name) for name in KEY_PARTS}
         for name, value in parts.items():
             if type(value) is not int or value < 0:
                 raise ValueError(f"{name} is a whole number from 0, not {value!r}")
@@ -102,6 +103,7 @@ _CHOICES = {
     "value_attention": get_args(Attention),
     "attention_form": get_args(Form),
 }
+KEY_PARTS = ("fine_key_channels", "vit_key_channels", "scene_key_channels")  # 0 in a key of one part
 _SIZES = ("key_channels", "value_channels", "context_channels", "skip_kernel", "slots", "vit_depth", "top_k")
 
 _SMALL = STCNConfig(
@@ -139,6 +141,9 @@ PRESETS: Mapping[str, STCNConfig] = {
     "stcn-tiny-unit": dataclasses.replace(_BOTH, unit_keys=True),
     "stcn-tiny-position": _NEAR,
     "stcn-tiny-fine": dataclasses.replace(_NEAR, key_channels=88, fine_key_channels=24),
+    "stcn-tiny-scene": dataclasses.replace(
+        _NEAR, key_channels=120, fine_key_channels=24, scene_key_channels=32, top_k=4
+    ),
     "stcn-base": dataclasses.replace(_BOTH, unit_keys=True, vit="dinov2-s"),
     "stcn-base-position": dataclasses.replace(_NEAR, vit="dinov2-s"),
     "stcn-base-parts": dataclasses.replace(_NEAR, vit="dinov2-s", key_channels=128, vit_key_channels=64),
@@ -172,6 +177,7 @@ class STCN(nn.Module):
             vit=None if config.vit == "none" else DinoV2(config.vit_depth),
             fine_key_channels=config.fine_key_channels,
             vit_key_channels=config.vit_key_channels,
+            scene_key_channels=config.scene_key_channels,
         )
         self.value_encoder = ValueEncoder(
             value_trunk,

@@ -114,6 +114,15 @@ TINY: Mapping[str, TrainConfig] = {
         frozen=("key_encoder.trunk.", "key_encoder.attention.", *_FIRST_BLOCKS),
         seed=41,
     ),
+    "tiny-8": replace(
+        _UNIT,
+        preset="stcn-tiny-scene",
+        iterations=600,
+        **_LAST,
+        frozen=("key_encoder.trunk.", "key_encoder.attention.", *_FIRST_BLOCKS),
+        top_k=6,
+        seed=52,
+    ),
 }
 
 _BASE = replace(
