@@ -83,7 +83,7 @@ def test_a_scene_part_is_refused_for_other_models_and_teachers(samples, teacher)
 
 
 def test_a_stage_with_a_scene_part_asks_for_a_teacher(root, tmp_path, capsys):
-    arguments = ["train", "--stage", "tiny-8", "--data", str(root), "--out", str(tmp_path / "run")]
+    arguments = ["train", "--stage", "tiny-9", "--data", str(root), "--out", str(tmp_path / "run")]
     assert main([*arguments, "--teacher", "base"]) == 1
     assert "--teacher extends a model; add --init tiny" in capsys.readouterr().err
     save_model(STCN(PRESETS["stcn-tiny-fine"]), tmp_path / "fine")

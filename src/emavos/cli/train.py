@@ -68,7 +68,7 @@ def add(commands: Commands) -> None:
     start.add_argument(
         "--teacher",
         metavar="NAME|DIR",
-        help="a model with a transformer's part of the key, to distil into --init (stage tiny-8): base",
+        help="a model with a transformer's part of the key, to distil into --init (stage tiny-9): base",
     )
     start.add_argument(
         "--head",

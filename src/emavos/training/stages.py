@@ -101,27 +101,32 @@ _UNIT = replace(
         *_FIRST_BLOCKS,
     ),
 )
+_TINY_7 = replace(  # the click head reads the maps of the frozen trunk
+    _UNIT,
+    preset="stcn-tiny-fine",
+    iterations=600,
+    **_LAST,
+    frozen=("key_encoder.trunk.", "key_encoder.attention.", *_FIRST_BLOCKS),
+    seed=41,
+)
 TINY: Mapping[str, TrainConfig] = {
     **_TINY_SATURATED,
     "tiny-4": _UNIT,
     "tiny-5": replace(_UNIT, iterations=350, **_LAST, seed=4),
     "tiny-6": replace(_UNIT, preset="stcn-tiny-position", iterations=350, **_LAST, seed=5),
-    "tiny-7": replace(  # the click head reads the maps of the frozen trunk
-        _UNIT,
-        preset="stcn-tiny-fine",
-        iterations=600,
-        **_LAST,
-        frozen=("key_encoder.trunk.", "key_encoder.attention.", *_FIRST_BLOCKS),
-        seed=41,
-    ),
-    "tiny-8": replace(
-        _UNIT,
+    "tiny-7": _TINY_7,
+    "tiny-8": replace(_TINY_7, top_k=6, seed=51),
+    "tiny-9": replace(
+        _TINY_7,
         preset="stcn-tiny-scene",
-        iterations=600,
-        **_LAST,
-        frozen=("key_encoder.trunk.", "key_encoder.attention.", *_FIRST_BLOCKS),
+        iterations=380,
+        batch=2,
+        size=384,
+        frames=3,
+        lr=2e-4,
+        trunk_lr=7e-5,
         top_k=6,
-        seed=52,
+        seed=53,
     ),
 }
 
