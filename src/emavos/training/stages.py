@@ -201,7 +201,7 @@ PAPER: Mapping[str, TrainConfig] = {
 
 OWN: Mapping[str, TrainConfig] = {
     "finetune": TrainConfig(  # from a trained model, on a few annotated clips
-        preset="stcn-tiny-fine",  # that of the default model
+        preset="stcn-tiny-scene",  # that of the default model
         sources=("own",),
         sampling="videos",
         real=0.5,

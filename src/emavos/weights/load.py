@@ -42,7 +42,7 @@ class KnownModel:
 KNOWN: Mapping[str, KnownModel] = {
     "tiny": KnownModel(
         Path(__file__).parent / "tiny",
-        "ff80347b0a1be22c902ff0ccaea3c571244a29cc5445cfd1bbd9b6371f33802f",
+        "098ed678e093c1429ed5bbac5cffcae7a0c396c2a94421d807b173d57576f01e",
         "fff474a70144e0ed966a2e72fe838dafb690b2c176592c9f690e4760d30a1fcf",
     ),
     "base": KnownModel(
