@@ -381,7 +381,8 @@ class Predictor:
         head, network = self._clicks()
         if features is None or network is not self.network:
             with torch.no_grad(), torch.autocast(device.type, enabled=False):
-                features = network.to(device).encode_key(working.pixels.to(self.dtype))
+                network.to(device)
+                features = network.encode_key(working.pixels.to(next(network.parameters()).dtype))
         return SeenFrame.by_head(head.to(device), working, features)
 
     def propagate(

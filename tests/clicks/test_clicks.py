@@ -133,6 +133,17 @@ def test_looking_at_a_frame_encodes_it_and_clicks_do_not(predictor, monkeypatch)
     seen.click([(50, 30), (9, 9)], [1, 0])
 
 
+@pytest.mark.parametrize("name", ["tiny", "base"])
+@pytest.mark.filterwarnings("ignore:base has no click head")
+def test_clicks_work_in_half_precision(name):
+    predictor = Predictor.from_pretrained(name, dtype="bfloat16", size=64)
+    clicked = predictor.click(FRAMES[0], [(50, 30)])
+    assert clicked.mask[30, 50]
+    video = predictor.session()
+    video.step(FRAMES[0])
+    assert video.click([(50, 30)], id=7).mask[30, 50] == 7
+
+
 def test_a_mask_from_elsewhere_changes_only_in_pieces_near_clicks():
     before = torch.zeros(1, 1, 20, 30)
     before[..., 2:8, 2:8] = 1

@@ -91,19 +91,24 @@ class LazyHead:
         with self._lock:
             if self._loaded is None:
                 self._loaded = self._load()
+                if (other := self._other()) is not None:
+                    warnings.warn(  # after it is stored: a warning may be an error
+                        f"{self._place} has no click head: {other} finds the masks of clicks, and "
+                        f"{self._place} tracks them",
+                        InputWarning,
+                        stacklevel=2,
+                    )
             return self._loaded
 
+    def _other(self) -> str | None:
+        """The known model that answers the clicks of this one, if it has no head of its own."""
+        known = KNOWN.get(self._place) if isinstance(self._place, str) else None
+        return None if known is None else known.clicks_of
+
     def _load(self) -> tuple[ClickHead, STCN]:
-        name = self._place if isinstance(self._place, str) else ""
-        other = KNOWN[name].clicks_of if name in KNOWN else None
+        other = self._other()
         if other is None:
             return load_clicks(self._network, self._place, **self._hub), self._network
-        weight = next(self._network.parameters())
+        weight = self._network.decoder.pred.weight  # the first weights of a folded network stay in float32
         network = folded(load_model(other, device=weight.device), weight.dtype)
-        head = load_clicks(network, other)
-        warnings.warn(
-            f"{name} has no click head: {other} finds the masks of clicks, and {name} tracks them",
-            InputWarning,
-            stacklevel=2,
-        )
-        return head, network
+        return load_clicks(network, other), network
