@@ -212,7 +212,6 @@ def test_a_job_has_options_of_its_own(here, predictor):
 
 
 def test_shards_together_give_what_one_process_gives(here, capsys, monkeypatch):
-    monkeypatch.setattr("torch.set_num_threads", lambda threads: None)  # other threads round differently
     assert batch("--quiet", out="whole") == 0
     assert batch("--shard", "0/2") == 0
     assert "shard 0 of 2 (--shard): 2 of 3 videos" in capsys.readouterr().out
@@ -225,30 +224,6 @@ def test_shards_together_give_what_one_process_gives(here, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "0")
     assert batch() == 1
     assert "RANK and WORLD_SIZE" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("options", "environment", "threads"),
-    [
-        (["--shard", "1/3"], {}, [2]),
-        (["--shard", "1/9"], {}, [1]),  # more shards than processors
-        (["--shard", "1/3", "--threads", "5"], {}, [5]),
-        (["--shard", "1/3"], {"OMP_NUM_THREADS": "6"}, []),
-        ([], {"RANK": "1", "WORLD_SIZE": "3"}, []),  # torchrun has divided them
-        ([], {}, []),
-    ],
-)
-def test_shards_of_one_machine_divide_its_processors(here, monkeypatch, options, environment, threads):
-    numbers = []
-    monkeypatch.setattr("torch.get_num_threads", lambda: 6)
-    monkeypatch.setattr("torch.set_num_threads", numbers.append)
-    monkeypatch.setattr("emavos.batch.run_batch", lambda *_, **__: [])
-    monkeypatch.setattr("emavos.cli.batch.load_predictor", lambda *_, **__: None)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    for name, text in environment.items():
-        monkeypatch.setenv(name, text)
-    assert batch(*options) == 0
-    assert numbers == threads
 
 
 @pytest.mark.parametrize("text", ["2/2", "1", "-1/2", "a/b", "1/2/3"])

@@ -81,7 +81,7 @@ def add(commands: Commands) -> None:
         "--threads",
         type=whole(1, MOST_WORKERS),
         metavar="N",
-        help="threads per process (torch's default; its N-th part for --shard I/N; 1 for a Ray worker)",
+        help="threads per process (torch's default; 1 for a Ray worker)",
     )
     add_model_arguments(parser, size=480)
     add_memory_arguments(parser)
@@ -103,11 +103,8 @@ def _batch(args: argparse.Namespace) -> None:
     if part is not None and not args.ray:
         known = len(jobs)
         jobs = shard(jobs, *part)
-        args.threads = args.threads or _share(args)
         if not args.quiet:
-            threads = counted(args.threads or torch.get_num_threads(), "thread")
-            videos = f"{len(jobs)} of {counted(known, 'video')}"
-            print(f"shard {part[0]} of {part[1]} ({where}): {videos}, {threads}")
+            print(f"shard {part[0]} of {part[1]} ({where}): {len(jobs)} of {counted(known, 'video')}")
     start = time.monotonic()
     # disable=None: only on a terminal
     with tqdm(total=len(jobs), unit="video", leave=False, disable=args.quiet or None) as bar:
@@ -178,18 +175,6 @@ def _part(args: argparse.Namespace) -> tuple[tuple[int, int] | None, str]:
         if index is not None and count is not None:
             return _numbers(f"{index}/{count}", " and ".join(names)), ", ".join(names)
     return None, ""
-
-
-def _share(args: argparse.Namespace) -> int | None:
-    """Threads of a shard of --shard, as if all shards were on this machine; None: torch's default.
-
-    torchrun and Slurm limit the processors or the threads of a process themselves.
-    """
-    import torch
-
-    if not args.shard or "OMP_NUM_THREADS" in os.environ:
-        return None
-    return max(torch.get_num_threads() // args.shard[1], 1)
 
 
 def _shard(text: str) -> tuple[int, int]:
