@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -42,7 +43,7 @@ def measure_streams(clip: Path, threads: Sequence[int], size: int, rounds: int) 
         return time.process_time() - begin
 
     play(threads[0])  # loads what is loaded late
-    return _in_turn({str(number): lambda number=number: play(number) for number in threads}, rounds)
+    return _in_turn({str(number): partial(play, number) for number in threads}, rounds)
 
 
 def measure_batches(folder: Path, ways: Sequence[str], size: int, rounds: int) -> Times:
@@ -60,7 +61,7 @@ def measure_batches(folder: Path, ways: Sequence[str], size: int, rounds: int) -
             raise ValueError("a batch failed; it has said why")
         return sum(usage.ru_utime + usage.ru_stime for _, _, usage in ended)
 
-    return _in_turn({way: lambda way=way: run(way) for way in ways}, rounds)
+    return _in_turn({way: partial(run, way) for way in ways}, rounds)
 
 
 def _in_turn(calls: Mapping[str, Callable[[], float]], rounds: int) -> Times:

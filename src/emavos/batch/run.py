@@ -29,7 +29,7 @@ from emavos.predictor import Predictor
 from emavos.settings import differences
 from emavos.visualize import overlay
 
-_CHOSEN = ".run.json"  # in the folder of statuses; no video has such a name, and it sorts before all of them
+_CHOSEN = ".run.json"  # in the folder of statuses; no video has such a name
 _TRIES = 2  # attempts for a video whose process is killed
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors that every further video would hit
 
@@ -142,8 +142,8 @@ class Batch:
                     _link(partial, chosen)
             finally:
                 release(partial, lock)
-        settings = {**self.settings, **predictor.continuing(_settings_in(self.out)).facts()}
-        return replace(self, settings=settings)
+        before = {name: value for name, value in self.settings.items() if name != "library"}
+        return replace(self, settings={**before, **predictor.continuing(_settings_in(self.out)).facts()})
 
     def run(self, predictor: Predictor, job: Job) -> Outcome:
         """Make the outputs of a video, unless they exist. Errors of the video are returned in the outcome.
@@ -353,7 +353,8 @@ def _link(partial: Path, path: Path) -> None:
 
 def _settings_in(out: Path) -> Mapping[str, Any] | None:
     """The settings that a run has agreed on, or else of its first video by name; None if there is none."""
-    for path in sorted((out / "status").glob("*.json")):
+    status = out / "status"
+    for path in (status / _CHOSEN, *sorted(status.glob("*.json"))):
         with suppress(OSError, ValueError, TypeError, KeyError):
             settings = read_json(path, "the status of a video")["settings"]
             if isinstance(settings, dict) and "backend" in settings:

@@ -121,7 +121,7 @@ class MemoryBank:
     frame; dropped at the next addition). Values are rows of one buffer. The buffer doubles when full, up to
     the bound of the policy. An addition therefore copies only its own cells, and a readout gathers whole
     rows. Keys are one tensor per frame, which banks of the same video share; a readout joins them, which
-    takes less than a hundredth of its time.
+    takes less than a hundredth of its time on a CPU.
 
     If evicted frames leave prototypes, the first slot of the buffer is reserved for prototypes. The slot is
     filled from its end, so that the cells to read are contiguous.
