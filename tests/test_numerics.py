@@ -219,7 +219,7 @@ def test_the_largest_halves_do_not_overflow(backend, dtype):
 @pytest.mark.parametrize("unit_keys", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_keys_whose_squares_are_no_number_are_an_error_that_names_frame_and_object(model, backend, unit_keys):
-    plain = {"unit_keys": False, "fine_key_channels": 0, "key_channels": 64}
+    plain = {"unit_keys": False, "fine_key_channels": 0, "scene_key_channels": 0, "key_channels": 64}
     network = STCN(model.config if unit_keys else replace(model.config, **plain)).eval()
     network.load_state_dict(model.state_dict(), strict=False)
     with torch.no_grad():
