@@ -546,7 +546,7 @@ def test_a_session_that_was_saved_with_auto_goes_on_with_blocks(cache, tmp_path,
     predictor = Predictor(load_model(), MemoryPolicy(backend="blocks"))
     session = predictor.session()
     # as on a GPU, or as older versions wrote it
-    monkeypatch.setattr(session, "settings", Settings(MemoryPolicy()))
+    monkeypatch.setattr(session, "settings", Settings(MemoryPolicy(top_k=session.policy.top_k)))
     session.save(tmp_path / "saved")
     assert predictor.session(tmp_path / "saved").policy.backend == "blocks"
 
