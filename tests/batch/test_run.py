@@ -272,6 +272,7 @@ def test_a_disk_that_is_full_is_one_line_and_leaves_nothing_half_written(here, n
         assert batch("--quiet") == 1
         assert sorted(tree(here / "out")) == [
             *(f"masks/clip0/0000{i}.png" for i in range(4)),
+            "status/.run.json",
             "status/clip0.json",
         ]
         expected = "emavos: error: out: No space left on device\n"
