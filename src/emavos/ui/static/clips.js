@@ -127,7 +127,13 @@ function forgetPicture(key) {
 }
 
 // What waits to be sent belongs to the project that is shown, so it is sent before another is.
-const allSaved = () => Promise.all([saveDraft(), objectsSaved()]);
+// A switch may be pressed while it is being sent; that one is waited for, too.
+async function allSaved() {
+  for (let last; last !== objectsSaved(); ) {
+    last = objectsSaved();
+    await Promise.all([saveDraft(), last]);
+  }
+}
 
 async function open(key) {
   await allSaved();
