@@ -88,7 +88,7 @@ def affinity() -> Pixels:
         ys, xs = np.nonzero(truth[6] == id)
         y, x = int(np.median(ys)) // 16, int(np.median(xs)) // 16
         column = similarity[:, y * keys[1].shape[2] + x]
-        top, index = column.topk(20)
+        top, index = column.topk(model.config.top_k)
         weights = torch.zeros_like(column).scatter(0, index, top.softmax(0))
         heat = weights.view(keys[0].shape[1:]).numpy()
         rows.append([_marked(frames[6], y, x), _heated(frames[0], heat / heat.max())])
