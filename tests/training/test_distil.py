@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from emavos.cli import main
-from emavos.models import PRESETS, STCN
+from emavos.cli import _parser, main
+from emavos.cli.train import _start
+from emavos.models import PRESETS, STCN, weights_sha256
 from emavos.models.encoders import SCENE_SHARE
 from emavos.models.scene_key import SceneKey
-from emavos.training import TrainConfig
+from emavos.training import TrainConfig, distil
 from emavos.training.distil import _directions, add_scene_key, learn_scene_key
 from emavos.training.sources import open_samples
-from emavos.weights import save_model
+from emavos.weights import load_model, save_model
 from trees import training_tree
 
 
@@ -89,3 +90,19 @@ def test_a_stage_with_a_scene_part_asks_for_a_teacher(root, tmp_path, capsys):
     save_model(STCN(PRESETS["stcn-tiny-fine"]), tmp_path / "fine")
     assert main([*arguments, "--init", str(tmp_path / "fine")]) == 1
     assert "has no scene's part of the key; add --teacher base" in capsys.readouterr().err
+
+
+def test_what_was_distilled_is_kept_and_read_again_on_resuming(root, tmp_path, monkeypatch):
+    grown = STCN(PRESETS["stcn-tiny-scene"]).eval()
+    calls = []
+    monkeypatch.setattr(distil, "add_scene_key", lambda *arguments: calls.append(arguments) or grown)
+    arguments = ["train", "--stage", "tiny-9", "--data", str(root), "--out", str(tmp_path / "run")]
+    args = _parser().parse_args(
+        [*arguments, "--init", "tiny", "--teacher", "tiny", "--set", 'sources=["static","clips"]']
+    )
+    for _ in range(2):
+        config, start = _start(args)
+        assert config.preset == "stcn-tiny-scene"
+        assert weights_sha256(start) == weights_sha256(grown)
+    assert len(calls) == 1
+    assert weights_sha256(load_model(tmp_path / "run" / "start")) == weights_sha256(grown)

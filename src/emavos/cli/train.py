@@ -213,7 +213,6 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
 
     from emavos.models import PRESETS
     from emavos.training import STAGES, start_from_imagenet
-    from emavos.training.distil import add_scene_key
     from emavos.training.sources import open_held_out, open_samples
     from emavos.training.stages import BASE, TINY
     from emavos.training.start import add_key_parts, add_positions, add_transformer, grow
@@ -244,9 +243,7 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
         )
     wanted, own = PRESETS[config.preset], model.config
     if args.teacher is not None:
-        return config, add_scene_key(
-            model, config.preset, load_model(args.teacher), open_samples(args.data, config), config.seed
-        )
+        return config, _distilled(args, config, model)
     if any(setting.startswith("preset=") for setting in args.set):
         return config, grow(model, config.preset, config.seed)
     if args.stage in {**TINY, **BASE}:  # they add to the model before them
@@ -266,6 +263,21 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
             f"{args.init} is of no preset ({', '.join(PRESETS)}), so it is not trained from here"
         )
     return replace(config, preset=names[0]), model
+
+
+def _distilled(args: argparse.Namespace, config: TrainConfig, model: STCN) -> STCN:
+    """The model with a part of its key from --teacher. It is kept in OUT/start, for resuming."""
+    from emavos.training.distil import add_scene_key
+    from emavos.training.sources import open_samples
+    from emavos.weights.load import load_model, save_model
+
+    start = args.out / "start"
+    if (start / "model.safetensors").is_file():
+        return load_model(start)
+    samples = open_samples(args.data, config)
+    model = add_scene_key(model, config.preset, load_model(args.teacher), samples, config.seed)
+    save_model(model, start)
+    return model
 
 
 def _with(config: _Config, settings: list[str]) -> _Config:
