@@ -83,9 +83,9 @@ def test_a_frame_that_is_stored_in_two_turns_shares_its_keys():
     banks, generator = begun()
     again, values = key(generator), torch.randn(5, 4, *CELLS, generator=generator)
     for groups in (banks.groups[:1], banks.groups[1:]):
-        banks.adding_known(again.clone(), values, 20, groups, now=30)()
+        banks.adding_given(again.clone(), values, 20, groups, now=30)()
     assert len({id(group.bank.frame_keys[20]) for group in banks}) == 1
-    banks.adding_known(again + 1, values, 20, banks.groups[:1], now=30)()  # another picture
+    banks.adding_given(again + 1, values, 20, banks.groups[:1], now=30)()  # another picture
     assert len({id(group.bank.frame_keys[20]) for group in banks}) == 2
 
 

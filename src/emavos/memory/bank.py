@@ -25,22 +25,28 @@ class MemoryPolicy:
 
     The defaults are STCN's for DAVIS, but bounded: a stream of any length runs in constant memory. The bound
     is the smallest one that lost nothing on long videos (docs/long-videos.md).
+
+    every: store a frame when `every` frames have passed since the last stored frame or new object. Corrected
+        frames are stored as well and do not restart the count.
+    include_last: whether to read the previous frame too, which is dropped when the next one is stored.
+    top_k: memory cells per query cell; None: `STCNConfig.top_k` of the model.
+    max_frames: largest number of frames in the memory; None: no bound. Annotated frames are never evicted: if
+        they fill the memory, one other frame is stored as well. The previous frame (`include_last`) is extra.
+    max_cells: the same bound in cells (h * w per frame), at least one frame. Bounds the time of a readout for
+        frames of any size. If both bounds are set, the lower one counts.
+    eviction: which frame a full memory evicts. "least-used": the frame with the least readout weight per
+        frame since it was stored; "oldest"; "consolidate": the oldest, but its most used cells are kept as
+        prototypes. All prototypes together take the space of one frame.
+    backend: back end of `topk_readout`. "auto" is decided before a session begins: see `choose_backend`.
     """
 
-    every: int = 5  # store a frame when `every` frames have passed since the last stored frame or new object.
-    # Corrected frames are stored as well and do not restart the count
-    include_last: bool = False  # also read the previous frame; it is dropped when the next one is stored
-    top_k: int | None = None  # memory cells per query cell; None: `STCNConfig.top_k` of the model
-    max_frames: int | None = 16  # frames in the memory, at most; None: no bound. Annotated frames are never
-    # evicted: if they fill the memory, one other frame is stored as well. The previous frame (include_last)
-    # is extra.
-    max_cells: int | None = None  # the same bound in cells (h * w per frame), at least one frame. Bounds the
-    # time of a readout for frames of any size. If both bounds are set, the lower one counts.
-    eviction: Eviction = "least-used"  # which frame a full memory evicts. "least-used": the frame
-    # with the least readout weight per frame since it was stored; "oldest"; "consolidate": the oldest, but
-    # its most used cells are kept as prototypes. All prototypes together take the space of one frame
-    backend: Backend = "auto"  # back end of topk_readout; "auto" is decided before a session begins, see
-    # `choose_backend`
+    every: int = 5
+    include_last: bool = False
+    top_k: int | None = None
+    max_frames: int | None = 16
+    max_cells: int | None = None
+    eviction: Eviction = "least-used"
+    backend: Backend = "auto"
 
     def __post_init__(self) -> None:
         for name in ("every", "top_k", "max_frames", "max_cells"):
@@ -154,8 +160,8 @@ class MemoryBank:
     @property
     def own_nbytes(self) -> int:
         """Same as `nbytes`, without the keys of frames, which other banks may share."""
-        held = 0 if self._prototype_keys is None else self._prototype_keys.nbytes
-        return held + sum(buffer.nbytes for buffer in self._buffers)
+        prototypes = 0 if self._prototype_keys is None else self._prototype_keys.nbytes
+        return prototypes + sum(buffer.nbytes for buffer in self._buffers)
 
     @property
     def frame_keys(self) -> dict[int, FrameKeys]:
@@ -200,16 +206,15 @@ class MemoryBank:
             frame = max((slot.frame for slot in self._slots), default=-1) + 1
         if self.was_given(frame):
             kind = "given"  # an annotated frame stays annotated
-        passed = [slot.kind == "temporary" and now is None for slot in self._slots]
-        dropped = [gone or slot.frame == frame for gone, slot in zip(passed, self._slots, strict=True)]
+        dropped = [slot.frame == frame or (slot.kind == "temporary" and now is None) for slot in self._slots]
         staying = [place for place, drop in enumerate(dropped) if not drop]
         keys = key if isinstance(key, FrameKeys) else FrameKeys.of(key)
         rows = values.flatten(2).permute(2, 0, 1)  # (h * w, O, Cv)
         bound = self._bound(len(rows))
-        time = frame if now is None else now
-        evicted = None if kind == "temporary" else self._to_evict(staying, bound, time)
-        prototypes = None if evicted is None or not self._base else self._consolidated(evicted, time)
-        place = len(staying) if evicted is None else staying.index(evicted)
+        current = frame if now is None else now
+        evicted = None if kind == "temporary" else self._to_evict(staying, bound, current)
+        prototypes = None if evicted is None or not self._base else self._consolidated(evicted, current)
+        place = len(staying) if evicted is None else staying.index(evicted)  # after `_drop`
         self._reserve(place + 1, bound, keys, rows)
 
         def commit() -> None:
@@ -249,9 +254,9 @@ class MemoryBank:
     def forget(self, since: int) -> None:
         """Drop the frames from index `since` on, and their prototypes. Annotated frames stay."""
         self._drop([slot.kind != "given" and slot.frame >= since for slot in self._slots])
-        if (held := self._prototypes()) is not None:
-            left = Prototypes(*(x[held.frames < since] for x in held))
-            self._put(left, self._kept_free(left.keys))
+        if (prototypes := self._prototypes()) is not None:
+            earlier = Prototypes(*(x[prototypes.frames < since] for x in prototypes))
+            self._put(earlier, self._padded(earlier.keys))
 
     def select(self, objects: Sequence[int]) -> None:
         """Keep only the objects at these positions, and free the memory of the others."""
@@ -262,8 +267,8 @@ class MemoryBank:
         bank = MemoryBank(self.policy)
         bank._slots, bank._last = [*self._slots], self._last
         bank._prototype_frames, bank._prototype_keys = self._prototype_frames, self._prototype_keys
-        bank._values = self._values[:, :, list(objects)] if len(self._values) else self._values
-        bank._received = self._received.clone()
+        bank._values, bank._received = self._values, self._received.clone()
+        bank.select(objects)  # copies the values
         return bank
 
     def mark(self) -> Mark:
@@ -300,29 +305,30 @@ class MemoryBank:
         if not self._slots and not len(self._prototype_frames):
             raise ValueError("the memory is empty: there is nothing to read")
         values = self._cells(self._values)
-        used = frame if self._counts else None
-        received = None if used is None else values.new_zeros(len(values), dtype=torch.float32)
-        policy = self.policy
+        received: Tensor | None = None
+        if self._counts and frame is not None:
+            received = values.new_zeros(len(values), dtype=torch.float32)
         if top is None:
             keys, norms = joined(self.parts())
+            backend = self.policy.backend
             readout = topk_readout(
-                query.flatten(1), keys, values, self.top_k, policy.backend, norms=norms, received=received
+                query.flatten(1), keys, values, self.top_k, backend, norms=norms, received=received
             )
         else:
             readout = weighted_sum(*top, values, received)
-        if received is not None and used is not None:
-            if self._last is not None and self._last[0] != used:
+        if received is not None and frame is not None:
+            if self._last is not None and self._last[0] != frame:
                 self._settle()
-            self._last = (used, received)
+            self._last = (frame, received)
         return readout.unflatten(2, query.shape[1:])
 
     def parts(self) -> list[FrameKeys]:
         """The keys of the memory, in the order of its cells: prototypes, if there are any, then frames."""
         frames = [slot.keys for slot in self._slots]
-        if self._prototype_keys is None or not (held := len(self._prototype_frames)):
+        if self._prototype_keys is None or not (count := len(self._prototype_frames)):
             return frames
-        own = self._prototype_keys
-        return [FrameKeys(own.keys[-held:], own.norms[-held:]), *frames]
+        padded = self._prototype_keys
+        return [FrameKeys(padded.keys[-count:], padded.norms[-count:]), *frames]
 
     def first_index(self) -> int:
         """Lowest index of a stored frame; 0 if there is none below."""
@@ -339,11 +345,11 @@ class MemoryBank:
         Tensors: keys (n, h * w, Ck), values (n, h * w, O, Cv) and received (n, h * w). If there are
             prototypes, the fields of `Prototypes` too, with "prototypes." before their names.
         """
-        held = slice(self._base, self._base + len(self._slots))
+        rows = slice(self._base, self._base + len(self._slots))
         keys = [slot.keys.keys for slot in self._slots]
         tensors = {"keys": torch.stack(keys) if keys else self._values.new_empty(0)}
-        tensors["values"] = self._values[held].clone()
-        tensors["received"] = self._used()[held]
+        tensors["values"] = self._values[rows].clone()
+        tensors["received"] = self._use()[rows]
         if (prototypes := self._prototypes()) is not None:
             for name, x in prototypes._asdict().items():
                 tensors[f"prototypes.{name}"] = x.clone()
@@ -364,8 +370,8 @@ class MemoryBank:
             values, received = (torch.cat([x[:1], x]) for x in (values, received))
         bank._values, bank._received = values, received
         if "prototypes.keys" in tensors:
-            held = Prototypes(*(tensors[f"prototypes.{name}"] for name in Prototypes._fields))
-            bank._put(held, bank._kept_free(held.keys))
+            prototypes = Prototypes(*(tensors[f"prototypes.{name}"] for name in Prototypes._fields))
+            bank._put(prototypes, bank._padded(prototypes.keys))
         return bank
 
     @property
@@ -374,8 +380,8 @@ class MemoryBank:
 
     def _set_aside(self, slot: int) -> None:
         """Save the values of a slot for the marks that need them, before they are overwritten."""
-        holding = [mark for mark in self._marks if slot < self._base + len(mark.slots)]
-        lacking = [m for m in holding if m.values is self._values and slot not in m.replaced]
+        in_use = [mark for mark in self._marks if slot < self._base + len(mark.slots)]
+        lacking = [mark for mark in in_use if mark.values is self._values and slot not in mark.replaced]
         if lacking:
             values = self._values[slot].clone()  # not overwritten since the first of these marks
             for mark in lacking:
@@ -406,15 +412,15 @@ class MemoryBank:
             return None
         if self.policy.eviction != "least-used":
             return min(kept, key=lambda place: self._slots[place].frame)
-        received = self._used()[self._base :].sum(dim=1).tolist()
+        received = self._use()[self._base :].sum(dim=1).tolist()
 
-        def use(place: int) -> tuple[float, int]:  # per frame since stored; the oldest of equals is evicted
+        def rate(place: int) -> tuple[float, int]:  # per frame since stored; the oldest of equals is evicted
             frame = self._slots[place].frame
             return received[place] / max(now - frame, 1), frame
 
-        return min(kept, key=use)
+        return min(kept, key=rate)
 
-    def _used(self) -> Tensor:
+    def _use(self) -> Tensor:
         """Readout weight of each cell, including the last readout. Same shape as `_received`."""
         received = self._received.clone()
         if self._last is not None:
@@ -428,34 +434,34 @@ class MemoryBank:
 
     def _prototypes(self) -> Prototypes | None:
         """The prototypes of evicted frames; None if there are none."""
-        if self._prototype_keys is None or not (held := len(self._prototype_frames)):
+        if self._prototype_keys is None or not (count := len(self._prototype_frames)):
             return None
-        keys = self._prototype_keys.keys[-held:]
-        return Prototypes(keys, self._values[0, -held:], self._used()[0, -held:], self._prototype_frames)
+        keys = self._prototype_keys.keys[-count:]
+        return Prototypes(keys, self._values[0, -count:], self._use()[0, -count:], self._prototype_frames)
 
     def _consolidated(self, place: int, now: int) -> tuple[Prototypes, FrameKeys]:
         """The prototypes after eviction of the slot at this position, and their keys as stored."""
         slot, evicted = self._base + place, self._slots[place]
-        keys, values, received = evicted.keys.keys, self._values[slot], self._used()[slot]
+        keys, values, received = evicted.keys.keys, self._values[slot], self._use()[slot]
         count, policy = max(len(keys) // _SHARE, 1), self.policy
         new = consolidate(keys, values, received, evicted.frame, count, self.top_k, policy.backend)
         merged = merge(self._prototypes(), new, len(keys), now)
-        return merged, self._kept_free(merged.keys)
+        return merged, self._padded(merged.keys)
 
-    def _kept_free(self, keys: Tensor) -> FrameKeys:
-        """Keys (n, Ck) of prototypes in the space of a frame, at its end."""
-        space = keys.new_zeros(self._values.shape[1], keys.shape[1])
-        space[len(space) - len(keys) :] = keys
-        return FrameKeys(space, squared_norms(space))
+    def _padded(self, keys: Tensor) -> FrameKeys:
+        """Keys (n, Ck) of prototypes, padded in front to the (h * w, Ck) of a frame."""
+        padded = keys.new_zeros(self._values.shape[1], keys.shape[1])
+        padded[len(padded) - len(keys) :] = keys
+        return FrameKeys(padded, squared_norms(padded))
 
-    def _put(self, prototypes: Prototypes, keys: FrameKeys) -> None:
-        """Replace the prototypes. `keys` are theirs, as stored."""
+    def _put(self, prototypes: Prototypes, padded: FrameKeys) -> None:
+        """Replace the prototypes. `padded` are their keys, from `_padded`."""
         self._settle()
-        self._prototype_frames, self._prototype_keys = prototypes.frames, keys
-        if held := len(prototypes.frames):
+        self._prototype_frames, self._prototype_keys = prototypes.frames, padded
+        if count := len(prototypes.frames):
             self._set_aside(0)
-            self._values[0, -held:] = prototypes.values
-            self._received[0, -held:] = prototypes.received
+            self._values[0, -count:] = prototypes.values
+            self._received[0, -count:] = prototypes.received
 
     def _drop(self, dropped: Sequence[bool]) -> None:
         """Free the slots marked in `dropped`, and move up the later slots."""
@@ -485,9 +491,10 @@ class MemoryBank:
             capacity = frames + (frames - bound - 1)
         values = rows.new_empty(self._base + capacity, *rows.shape)
         received = keys.norms.new_empty(values.shape[:2])
-        if held := len(self._slots):
+        if self._slots:
+            end = self._base + len(self._slots)
             for new, old in zip((values, received), self._buffers, strict=True):
-                new[: self._base + held] = old[: self._base + held]
+                new[:end] = old[:end]
         self._values, self._received = values, received
 
 

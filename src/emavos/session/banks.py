@@ -66,9 +66,9 @@ class Banks:
         self.policy = policy
         self.groups = tuple(groups)
         for number, group in enumerate(self.groups):
-            group.bank.share(_known(self.groups[:number]))
-        self.memorized = memorized  # the last frame that began an object or was stored on schedule
-        self.ids = _ids(self.groups) if ids is None else ids  # in the order of introduction
+            group.bank.share(_stored_keys(self.groups[:number]))
+        self.memorized = memorized
+        self.ids = _ids(self.groups) if ids is None else ids
 
     def __iter__(self) -> Iterator[Group]:
         return iter(self.groups)
@@ -103,8 +103,8 @@ class Banks:
         use: index of the frame for which the readout counts as use; None: the readout does not count.
         """
         banks = [group.bank for group in self.groups]
-        found = shared_top(banks, key) if len(banks) > 1 else None
-        tops = [None] * len(banks) if found is None else found
+        shared = shared_top(banks, key) if len(banks) > 1 else None
+        tops = [None] * len(banks) if shared is None else shared
         readout = torch.cat([bank.read(key, use, top) for bank, top in zip(banks, tops, strict=True)])
         grouped = _ids(self.groups)
         if grouped == self.ids:
@@ -176,13 +176,13 @@ class Banks:
         commits = []
         keys = self._keys(key, index)
         for group, part in self._parts(values, self.groups):
-            known = [id in remembered for id in group.ids]
-            if all(known):
+            keeps = [id in remembered for id in group.ids]
+            if all(keeps):
                 commits.append(group.bank.forget_previous)  # a prediction does not replace a user's mask
                 continue
-            if any(known):  # nor for objects that share the bank with a corrected one
+            if any(keeps):  # nor for objects that share the bank with a corrected one
                 part = part.clone()
-                part[known] = group.bank.values_of(index)[known].reshape_as(part[known])
+                part[keeps] = group.bank.values_of(index)[keeps].reshape_as(part[keeps])
             any_given = any(id in given for id in group.ids)
             kind: Kind = "given" if any_given else "kept" if stays else "temporary"
             commits.append(group.bank.adding(keys, part, kind, index))
@@ -195,7 +195,7 @@ class Banks:
 
         return commit
 
-    def adding_known(
+    def adding_given(
         self, key: Tensor, values: Tensor, index: int, groups: Sequence[Group], now: int
     ) -> Callable[[], None]:
         """Same as `adding`, for a frame that is not the current one, with the user's masks of these groups.
@@ -231,10 +231,8 @@ class Banks:
         for group in self.groups:
             if not {*ids}.isdisjoint(group.ids):
                 group.bank.forget(since)
-        held = max((group.bank.latest(until) for group in self.groups), default=self.memorized)
-        self.memorized = max(
-            min(self.memorized, held), 0
-        )  # never later: corrections do not restart the count
+        latest = max((group.bank.latest(until) for group in self.groups), default=self.memorized)
+        self.memorized = max(min(self.memorized, latest), 0)  # corrections never restart the count
 
     def mark(self, *, cells: bool) -> BanksMark:
         """A state for `rewind`.
@@ -247,8 +245,8 @@ class Banks:
 
     def rewind(self, mark: BanksMark) -> None:
         """Restore a marked state, bit for bit. Cannot fail."""
-        for bank, own in mark.marks:
-            bank.rewind(own)
+        for bank, bank_mark in mark.marks:
+            bank.rewind(bank_mark)
         self.groups, self.ids, self.memorized = mark.groups, mark.ids, mark.memorized
 
     def unmark(self) -> None:
@@ -263,8 +261,8 @@ class Banks:
         session continues with the same bits. A GPU would wait for the comparison.
         """
         new = FrameKeys.of(key)
-        known = [] if key.is_cuda else _known(self.groups).get(index, [])
-        return next((own for own in known if torch.equal(own.keys, new.keys)), new)
+        stored = [] if key.is_cuda else _stored_keys(self.groups).get(index, [])
+        return next((keys for keys in stored if torch.equal(keys.keys, new.keys)), new)
 
     def _parts(self, values: Tensor, groups: Iterable[Group]) -> Iterator[tuple[Group, Tensor]]:
         """The values of each group, from values (O, Cv, h, w) in the order of `ids`."""
@@ -280,13 +278,13 @@ def _ids(groups: Iterable[Group]) -> tuple[int, ...]:
     return tuple(id for group in groups for id in group.ids)
 
 
-def _known(groups: Iterable[Group]) -> dict[int, list[FrameKeys]]:
+def _stored_keys(groups: Iterable[Group]) -> dict[int, list[FrameKeys]]:
     """All keys that the banks store of each frame, by index."""
-    known: dict[int, list[FrameKeys]] = {}
+    stored: dict[int, list[FrameKeys]] = {}
     for group in groups:
         for frame, keys in group.bank.frame_keys.items():
-            known.setdefault(frame, []).append(keys)
-    return known
+            stored.setdefault(frame, []).append(keys)
+    return stored
 
 
 def _nearest(query: Tensor, parts: Sequence[FrameKeys]) -> Tensor:

@@ -105,21 +105,21 @@ class Tracker:
         )
 
     def give(
-        self, now: CurrentFrame, known: tuple[int, ...], planes: Tensor, edit: bool = False
+        self, now: CurrentFrame, given: tuple[int, ...], planes: Tensor, edit: bool = False
     ) -> CurrentFrame:
         """The frame with masks of the user.
 
         New objects get a bank. Tracked objects stop sharing a bank with objects that have no mask on the
         frame.
 
-        known: ids of the objects with a mask.
-        planes: (G, H, W) of 0 and 1, the masks of `known`.
+        given: ids of the objects with a mask.
+        planes: (G, H, W) of 0 and 1, the masks of `given`.
         edit: whether the frame was returned before, see `with_masks`.
         """
-        self.banks.divide({*known, *now.given, *now.remembered})
-        if new := tuple(id for id in known if id not in self.banks.ids):
+        self.banks.divide({*given, *now.given, *now.remembered})
+        if new := tuple(id for id in given if id not in self.banks.ids):
             self.banks.introduce(new)
-        return with_masks(now, self.banks.ids, known, planes, new=bool(new), edit=edit)
+        return with_masks(now, self.banks.ids, given, planes, new=bool(new), edit=edit)
 
     def storing(self, now: CurrentFrame, gone: Collection[int] = ()) -> Callable[[], None]:
         """First half of storing a frame that is annotated, due, or kept as the previous one.
@@ -256,12 +256,12 @@ def decode(network: STCN, readout: Tensor, features: Features, shortcuts: Shortc
         cells are -infinity.
     features: of the frame.
     """
-    cells: Sequence[Tensor | None] = [None] * len(readout)
+    near: Sequence[Tensor | None] = [None] * len(readout)
     if shortcuts.decode_near:
         readout, covered = readout[:, :-1], readout[:, -1]
-        cells = cells_near(covered)[None].split(OBJECTS_AT_ONCE, dim=1)
-    some = zip(readout[None].split(OBJECTS_AT_ONCE, dim=1), cells, strict=False)
-    return torch.cat([network.decode(part, features, near)[0] for part, near in some]).float()
+        near = cells_near(covered)[None].split(OBJECTS_AT_ONCE, dim=1)
+    passes = zip(readout[None].split(OBJECTS_AT_ONCE, dim=1), near, strict=False)
+    return torch.cat([network.decode(some, features, cells)[0] for some, cells in passes]).float()
 
 
 def encode_values(network: STCN, now: CurrentFrame, shortcuts: Shortcuts) -> Tensor:
@@ -270,8 +270,8 @@ def encode_values(network: STCN, now: CurrentFrame, shortcuts: Shortcuts) -> Ten
     total = prob.sum(dim=1, keepdim=True)
     near = shortcuts.encode_near and not now.given
     encode = partial(encode_near, network) if near else network.encode_value
-    some = prob.split(OBJECTS_AT_ONCE, dim=1)
-    values = torch.cat([encode(now.frame, now.features, part, total)[0] for part in some])
+    passes = prob.split(OBJECTS_AT_ONCE, dim=1)
+    values = torch.cat([encode(now.frame, now.features, some, total)[0] for some in passes])
     if not shortcuts.decode_near:
         return values
     return torch.cat([values, coverage(prob[0]).to(values.dtype)], dim=1)  # (O, Cv + 1, h, w)
@@ -295,28 +295,28 @@ def distance(now: CurrentFrame, key: Tensor) -> Tensor:
 
 
 def with_masks(
-    now: CurrentFrame, ids: tuple[int, ...], known: tuple[int, ...], planes: Tensor, *, new: bool, edit: bool
+    now: CurrentFrame, ids: tuple[int, ...], given: tuple[int, ...], planes: Tensor, *, new: bool, edit: bool
 ) -> CurrentFrame:
     """The frame with these masks.
 
     now: the frame.
     ids: of all objects, in order, the new ones last.
-    known: ids of the objects with a mask.
-    planes: (G, H, W) of 0 and 1, the masks of `known`.
+    given: ids of the objects with a mask.
+    planes: (G, H, W) of 0 and 1, the masks of `given`.
     new: whether some of these objects are new.
     edit: whether the other objects keep their probabilities outside the masks, even if the background is as
         probable.
     """
     height, width = now.prob[now.crop].shape[1:]
     working = pad_to_stride(resize(planes, (height, width)))[0]
-    prob = overwrite(now.prob, ids, known, working)
-    full = overwrite(now.full, ids, known, planes)
+    prob = overwrite(now.prob, ids, given, working)
+    full = overwrite(now.full, ids, given, planes)
     return replace(
         now,
-        prob=aggregate(prob[1:]) if new else prob,  # the same as in STCN
+        prob=aggregate(prob[1:]) if new else prob,  # as in STCN, where objects begin
         full=aggregate(full[1:]) if new and not edit else full,
-        given=tuple(dict.fromkeys(now.given + known)),
-        remembered=now.remembered.difference(known),
+        given=tuple(dict.fromkeys(now.given + given)),
+        remembered=now.remembered.difference(given),
     )
 
 
@@ -327,21 +327,21 @@ def without_objects(now: CurrentFrame, ids: tuple[int, ...], gone: Collection[in
     return replace(now, prob=_without(now.prob, left), full=_without(now.full, left), given=given)
 
 
-def overwrite(prob: Tensor, ids: tuple[int, ...], known: tuple[int, ...], planes: Tensor) -> Tensor:
+def overwrite(prob: Tensor, ids: tuple[int, ...], given: tuple[int, ...], planes: Tensor) -> Tensor:
     """prob (1 + O, H, W) with these masks. The pixels of the masks are taken from the other objects.
 
-    prob: (1 + F, H, W), background first.
+    prob: (1 + F, H, W), background first. F of the O objects are tracked already.
     ids: of all objects, in order. New objects are last and have no plane in prob.
-    known: ids of the objects with a mask.
-    planes: (G, H, W) of 0 and 1, the masks of `known`.
+    given: ids of the objects with a mask.
+    planes: (G, H, W) of 0 and 1, the masks of `given`.
     """
     tracked = ids[: len(prob) - 1]
-    if corrected := [1 + tracked.index(id) for id in known if id in tracked]:
+    if corrected := [1 + tracked.index(id) for id in given if id in tracked]:
         prob = _divided_among_the_rest(prob, corrected)
     free = 1 - planes.sum(dim=0)
-    objects = dict(zip(ids, prob[1:] * free, strict=False)) | dict(zip(known, planes, strict=True))
+    objects = dict(zip(ids, prob[1:] * free, strict=False)) | dict(zip(given, planes, strict=True))
     stacked = torch.stack([objects[id] for id in ids])
-    return torch.cat([prob[:1] * free, stacked])  # outside the planes, only the `known` objects change
+    return torch.cat([prob[:1] * free, stacked])  # outside the planes, only the `given` objects change
 
 
 def _without(prob: Tensor, left: list[int]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,20 +43,19 @@ def taught(references: Sequence[Reference]) -> tuple[int, ...]:
     Raises ValueError if no object does, as `referring` would.
     """
     groups: list[tuple[int, ...]] = []
-    known: tuple[int, ...] = ()
+    learning: tuple[int, ...] = ()
     for reference in references:
         tracked = {id for group in groups for id in group}
         if new := tuple(id for id in reference.ids if id not in tracked):
             groups.append(new)
-        known = _known(groups, reference.ids, _LACKS)
-    return known
+        learning = _shown_whole(groups, reference.ids, _LACKS)
+    return learning
 
 
 def remembering(
     tracker: Tracker,
     working: WorkingFrame,
     labels: Tensor,
-    shown: tuple[int, ...],
     index: int,
     at: int,
     name: int,
@@ -66,15 +65,14 @@ def remembering(
     Returns the ids of the objects that learn, and a callable that stores the frame and cannot fail.
 
     labels: (H, W) of ids, the mask of the frame.
-    shown: the ids of the mask.
     index: of the frame.
     at: index of the next step.
     name: index of the frame in errors.
     """
-    what = f"the mask of frame {name} cannot be remembered: it lacks"
-    known = _known([group.ids for group in tracker.banks], shown, what)
+    problem = f"the mask of frame {name} cannot be remembered: it lacks"
+    learning = _shown_whole([group.ids for group in tracker.banks], ids_of(labels), problem)
     now = tracker.see(working, index, name)
-    return known, _learning(tracker, now, labels, known, index, at)
+    return learning, _storing(tracker, now, labels, learning, index, at)
 
 
 def referring(
@@ -101,11 +99,11 @@ def referring(
     new = tuple(id for id in shown if introduce and id not in banks.ids)
     if new:
         banks.introduce(new)
-    known = _known([group.ids for group in banks], shown, _LACKS)
-    store = _learning(tracker, now, labels, known, banks.reference_index, at, new=bool(new))
+    learning = _shown_whole([group.ids for group in banks], shown, _LACKS)
+    store = _storing(tracker, now, labels, learning, banks.reference_index, at, new=bool(new))
     if introduce:  # the schedule of stored frames begins
         banks.memorized = at
-    return known, store
+    return learning, store
 
 
 def fitted(image: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -119,34 +117,46 @@ def fitted(image: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tensor
     rows, columns = (
         (torch.arange(n) * old // n).to(labels.device) for n, old in zip(shape, (height, width), strict=True)
     )
-    whole = IMAGENET_MEAN.to(image.device).view(3, 1, 1).repeat(1, *size)
-    whole[:, : shape[0], : shape[1]] = resize(image, shape).clamp(0, 1)
+    canvas = IMAGENET_MEAN.to(image.device).view(3, 1, 1).repeat(1, *size)
+    canvas[:, : shape[0], : shape[1]] = resize(image, shape).clamp(0, 1)
     ids = labels.new_zeros(size)
     ids[: shape[0], : shape[1]] = labels[rows][:, columns]
-    return whole, ids
+    return canvas, ids
 
 
-def _known(groups: Iterable[tuple[int, ...]], shown: Collection[int], problem: str) -> tuple[int, ...]:
-    """Ids of the groups that a mask shows whole. Raises ValueError if there are none."""
-    groups = list(groups)
-    if known := tuple(id for group in groups if {*shown}.issuperset(group) for id in group):
-        return known
+def _shown_whole(groups: Sequence[tuple[int, ...]], shown: Collection[int], problem: str) -> tuple[int, ...]:
+    """Ids of the groups that a mask shows whole.
+
+    groups: ids of each group.
+    shown: ids of the mask.
+
+    Raises ValueError, which begins with `problem`, if there are none.
+    """
+    if whole := tuple(id for group in groups if {*shown}.issuperset(group) for id in group):
+        return whole
     lacking = ", ".join(str(id) for group in groups for id in group if id not in shown)
     raise ValueError(
         f"{problem} {lacking:.60}, and objects that were introduced together are remembered together"
     )
 
 
-def _learning(
+def _storing(
     tracker: Tracker,
     now: CurrentFrame,
     labels: Tensor,
-    known: tuple[int, ...],
+    learning: tuple[int, ...],
     index: int,
     at: int,
     new: bool = False,
 ) -> Callable[[], None]:
-    planes = one_hot(moved(labels, now.prob.device), known)  # (G, H, W)
-    now = with_masks(now, tracker.banks.ids, known, planes, new=new, edit=False)
-    groups = tracker.banks.within(known)
-    return tracker.banks.adding_known(now.key, tracker.values(now), index, groups, now=at)
+    """First half of storing a frame in the banks of the objects that learn.
+
+    labels: (H, W) of ids, the mask of the frame.
+    index: to store the frame under.
+    at: index of the next step.
+    new: whether some of the objects are new.
+    """
+    planes = one_hot(moved(labels, now.prob.device), learning)  # (G, H, W)
+    now = with_masks(now, tracker.banks.ids, learning, planes, new=new, edit=False)
+    groups = tracker.banks.within(learning)
+    return tracker.banks.adding_given(now.key, tracker.values(now), index, groups, now=at)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -94,11 +94,11 @@ class Result:
         The opacity is the sum of the objects' probabilities, spread so that pixels below 0.05 are transparent
         and pixels above 0.95 opaque. Raises ValueError for an id that is not tracked.
         """
-        wanted = self.ids if ids is None else tuple(ids)
-        if unknown := [id for id in wanted if id not in self.ids]:
+        opaque = self.ids if ids is None else tuple(ids)
+        if unknown := [id for id in opaque if id not in self.ids]:
             tracked = ", ".join(map(str, self.ids)) or "nothing"
             raise ValueError(f"object {unknown[0]} is not tracked in frame {self.index}, but {tracked}")
-        places = [1 + self.ids.index(id) for id in wanted]
+        places = [1 + self.ids.index(id) for id in opaque]
         opacity: NDArray[np.float32] = ((self.prob[places].sum(dim=0) - 0.05) / 0.9).clamp(0, 1).cpu().numpy()
         return opacity
 
@@ -139,15 +139,6 @@ class Result:
         objects = ", ".join(map(str, seen)) or "none"
         picture = b64encode(self._repr_png_()).decode()
         return f'<p>frame {self.index}: objects {objects}</p><img src="data:image/png;base64,{picture}">'
-
-
-def frames_absent(result: Result, before: Mapping[int, int]) -> dict[int, int]:
-    """Frames in a row without a pixel of each object, up to a result.
-
-    before: up to the previous frame.
-    """
-    present = {*np.unique(result.mask).tolist()}
-    return {id: 0 if id in present else before.get(id, 0) + 1 for id in result.ids}
 
 
 def _pixels_of(frame: object) -> Pixels:

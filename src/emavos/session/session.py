@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from emavos.clicks.seen import Look, ObjectClicks, SeenFrame
 from emavos.confidence.expected import Sureness, observe, signs
@@ -21,7 +22,7 @@ from emavos.session.banks import Banks, BanksMark, Group
 from emavos.session.file import SessionState, read_state, write_state
 from emavos.session.frame import CurrentFrame, Tracker, checked, computing, prepared, without_objects
 from emavos.session.references import Reference, referring, remembering, taught
-from emavos.session.result import Result, frames_absent
+from emavos.session.result import Result
 from emavos.settings import Settings, Shortcuts
 
 
@@ -144,33 +145,28 @@ class Session:
         FloatingPointError if the network returns NaN or infinity for an object.
         """
         with computing(self.network) as device:
-            working = self._working(frame, self.index, device)
-            labels = None if mask is None else to_mask(mask, working.size)  # (H, W) of ids
-            known = () if labels is None else ids_of(labels)
-            if labels is not None and not known:
-                raise ValueError(
-                    f"the mask of frame {self._name(self.index)} is empty: every pixel is 0, the background"
-                )
+            working, name = self._working(frame, self.index, device), self._name(self.index)
+            given, labels = ((), None) if mask is None else _annotation(mask, working.size, name)
             before = _Before(self._banks.mark(cells=False), self._now, self._sureness, self._clicks)
-            whole: BanksMark | None = None  # the banks before objects are dropped
+            before_drop: BanksMark | None = None
             try:
                 for reference in self._references:
                     referring(self._tracker, reference, working.size, self.index, device, introduce=True)[1]()
-                name, edges = self._name(self.index), self._sureness.edges
+                edges = self._sureness.edges
                 now = self._tracker.see(working, self.index, name, counts=True, edges=edges)
                 if labels is not None:
-                    now = self._tracker.give(now, known, one_hot(moved(labels, device), known))
+                    now = self._tracker.give(now, given, one_hot(moved(labels, device), given))
                 sureness = self._observe(now)
                 result = now.result(self.ids, sureness)
                 absent, gone = self._absences(now, result)
-                whole = self._banks.mark(cells=True) if gone else None
+                before_drop = self._banks.mark(cells=True) if gone else None
                 store = self._tracker.storing(now, gone)
                 if gone:
                     now = without_objects(now, result.ids, gone)
                     sureness = self._observe(now)
             except BaseException:  # out of memory, or interrupted: undo the step
-                if whole is not None:
-                    self._banks.rewind(whole)
+                if before_drop is not None:
+                    self._banks.rewind(before_drop)
                 self._restore(before)
                 self._banks.unread(self.index)
                 raise
@@ -224,22 +220,21 @@ class Session:
             if index is None:
                 reference = Reference.of(frame, mask)
                 if self.frame_size is None:  # the first step stores it
-                    known = taught([*self._references, reference])
+                    learned = taught([*self._references, reference])
                     self._references.append(reference)
-                    return known
-                known, store = referring(
+                    return learned
+                learned, store = referring(
                     self._tracker, reference, self.frame_size, self.index, device, introduce=False
                 )
             else:
                 working, name = self._working(frame, index, device), self._name(index)
                 labels = to_mask(mask, working.size)  # (H, W) of ids
-                shown = ids_of(labels)
-                known, store = remembering(self._tracker, working, labels, shown, index, self.index, name)
+                learned, store = remembering(self._tracker, working, labels, index, self.index, name)
             self._keep_edits()
             store()
         if self._now is not None and self._now.index == index:
-            self._now = replace(self._now, remembered=self._now.remembered.union(known))
-        return known
+            self._now = replace(self._now, remembered=self._now.remembered.union(learned))
+        return learned
 
     def add(self, masks: Mapping[int, object]) -> Result:
         """Track more objects from the current frame on; returns the new result of the frame.
@@ -342,8 +337,8 @@ class Session:
         if not self.groups:
             raise ValueError("no object is tracked; there is nothing to keep")
         with self._editing() as now:
-            given = now.given + tuple(id for id in self.ids if id not in now.remembered)
-            self._now = replace(now, given=tuple(dict.fromkeys(given)))
+            pinned = (id for id in self.ids if id not in now.remembered)
+            self._now = replace(now, given=tuple(dict.fromkeys((*now.given, *pinned))))
             self._tracker.storing(self._now)()
             self._sureness = self._observe(self._now)
 
@@ -413,6 +408,7 @@ class Session:
         return signs(self._now.prob[self._now.crop], self.ids, self._now.edges)
 
     def _mend(self, masks: Mapping[int, object], since: int | None = None) -> Result:
+        """The result of the current frame with these masks of new or tracked objects, as an edit."""
         with self._editing() as now:
             self._clicks = {id: clicks for id, clicks in self._clicks.items() if id not in masks}
             planes = planes_of(masks, tuple(now.full.shape[1:]))
@@ -430,9 +426,9 @@ class Session:
         """Frames in a row without a pixel of each object, and the objects to drop for it."""
         if (most := self.settings.drop_absent) is None:
             return self._absent, []
-        absent = frames_absent(result, self._absent)
-        if now.without_masks:  # another scene shows nothing of the objects: the counts wait
-            absent = {id: min(frames, self._absent.get(id, 0)) for id, frames in absent.items()}
+        present = {*np.unique(result.mask).tolist()}
+        more = 0 if now.without_masks else 1  # another scene shows nothing of the objects: the counts wait
+        absent = {id: 0 if id in present else self._absent.get(id, 0) + more for id in result.ids}
         gone = [id for id, frames in absent.items() if frames >= most]
         return {id: frames for id, frames in absent.items() if id not in gone}, gone
 
@@ -478,13 +474,29 @@ class Session:
         return checked(frame, self.size, device, self.frame_size, self._name(index))
 
 
+def _annotation(mask: object, size: tuple[int, int], name: int) -> tuple[tuple[int, ...], Tensor]:
+    """The ids of the objects that a user's mask shows, and the mask (H, W) of ids.
+
+    size: (H, W) of the frame.
+    name: index of the frame in errors.
+
+    Raises ValueError as `to_mask` does, and if the mask has no object.
+    """
+    labels = to_mask(mask, size)
+    if not (given := ids_of(labels)):
+        raise ValueError(f"the mask of frame {name} is empty: every pixel is 0, the background")
+    return given, labels
+
+
 def _index(name: str, value: object) -> int:
+    """The value as an int. Raises ValueError unless the value of this argument is the index of a frame."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{name} is the index of a frame, counted from 0, not {value!r}")
     return int(value)
 
 
 def _ids(masks: Mapping[int, object]) -> Iterable[int]:
+    """The ids of the masks of an edit. Raises ValueError unless `masks` is a dict."""
     if not isinstance(masks, Mapping):
         raise ValueError(f"masks are a dict {{id: mask}}, not {type(masks).__name__}")
     return masks
