@@ -1,6 +1,7 @@
 """emavos as a machine learning backend of Label Studio, for boxes in videos.
 
-    pip install label-studio-ml "emavos[video]"
+    pip install ".[video]"  # in a clone of emavos
+    pip install label-studio-ml
     label-studio-ml init emavos_backend --script examples/plugs/label_studio_backend.py
     label-studio-ml start emavos_backend
 

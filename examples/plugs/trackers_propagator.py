@@ -1,6 +1,7 @@
 """emavos as the mask propagator of McByte, a tracker of boxes in Roboflow's `trackers`.
 
-pip install trackers "emavos[supervision]"
+pip install ".[supervision]"  # in a clone of emavos
+pip install trackers
 
 from trackers.core.mcbyte.mask_manager import MaskManager
 
