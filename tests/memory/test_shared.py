@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from emavos.memory import MemoryPolicy
 from emavos.memory.shared import shared_top
@@ -22,9 +23,13 @@ def key(generator):
 
 
 def begun(frames=9, **policy):
-    """Banks of objects that begin on frames 0, 1, 1, 3 and 6, and the generator that drew them."""
+    """Banks of objects that begin on frames 0, 1, 1, 3 and 6, and the generator that drew them.
+
+    With include_last, every other frame is temporary.
+    """
     generator = torch.Generator().manual_seed(0)
     banks = Banks(MemoryPolicy(every=1, **policy))
+    last = banks.policy.include_last
     begin = {0: (1,), 1: (2, 3), 3: (4,), 6: (5,)}
     for index in range(frames):
         if banks.ids:
@@ -32,7 +37,7 @@ def begun(frames=9, **policy):
         if new := begin.get(index, ()):
             banks.introduce(new)
         values = torch.randn(len(banks.ids), 4, *CELLS, generator=generator)
-        banks.adding(key(generator), values, index, given=new)()
+        banks.adding(key(generator), values, index, given=new, stays=not last or index % 2 == 1)()
     return banks, generator
 
 
@@ -43,8 +48,13 @@ def apart(banks, query):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("eviction", ["oldest", "least-used", "consolidate"])
 @pytest.mark.parametrize("top_k", [1, 20, 500])
-def test_banks_read_together_as_each_on_its_own(backend, eviction, top_k):
-    banks, generator = begun(max_frames=5, eviction=eviction, top_k=top_k, backend=backend)
+@pytest.mark.parametrize("include_last", [False, True])
+def test_banks_read_together_as_each_on_its_own(backend, eviction, top_k, include_last):
+    banks, generator = begun(
+        max_frames=5, eviction=eviction, top_k=top_k, backend=backend, include_last=include_last
+    )
+    temporary = [slot.frame for group in banks for slot in group.bank._slots if slot.kind == "temporary"]
+    assert temporary == [8] * 4 * include_last
     query = key(generator)
     assert shared_top([group.bank for group in banks], query) is not None
     torch.testing.assert_close(banks.read(query, None), apart(banks, query))
@@ -79,6 +89,36 @@ def test_a_frame_that_several_banks_store_is_stored_once():
     assert banks.nbytes == sum(group.bank.own_nbytes for group in banks) + 8 * keys.nbytes
 
 
+def tensors_of(banks):
+    """Each buffer of the banks, by its address."""
+    buffers = [x for group in banks for x in group.bank._buffers]
+    stored = [keys for group in banks for keys in group.bank.stored_keys]
+    tensors = [*buffers, *(x for keys in stored for x in (keys.keys, keys.norms))]
+    return {x.untyped_storage().data_ptr(): x for x in tensors}
+
+
+@pytest.mark.parametrize("eviction", ["oldest", "least-used", "consolidate"])
+def test_the_bytes_of_banks_are_those_of_their_buffers_before_and_after_an_edit(eviction):
+    banks, generator = begun(max_frames=4, eviction=eviction)
+
+    def check():
+        assert banks.nbytes == sum(x.untyped_storage().nbytes() for x in tensors_of(banks).values())
+
+    check()
+    banks.divide([2])  # shares the keys of frames, and of prototypes
+    check()
+    if eviction == "consolidate":
+        assert sum(group.bank.nbytes for group in banks) > banks.nbytes
+    for index in (9, 10):
+        banks.read(key(generator), index)
+        banks.adding(key(generator), torch.randn(5, 4, *CELLS, generator=generator), index)()
+        check()
+    banks.forget(8, 11, [2, 4])
+    check()
+    banks.remove([1, 3])
+    check()
+
+
 def test_a_frame_that_is_stored_in_two_turns_shares_its_keys():
     banks, generator = begun()
     again, values = key(generator), torch.randn(5, 4, *CELLS, generator=generator)
@@ -94,6 +134,26 @@ def test_banks_without_a_frame_in_common_are_read_each_on_its_own():
     other, _ = begun(frames=3)
     assert shared_top([banks.groups[0].bank, other.groups[0].bank], key(generator)) is None
     assert shared_top([], key(generator)) is None
+
+
+def test_on_a_gpu_frames_of_one_turn_share_their_keys_and_nothing_is_compared():
+    with FakeTensorMode():  # to compare keys would need their numbers, which raises
+        banks = Banks(MemoryPolicy(every=1, backend="blocks"))
+        query = torch.empty(6, *CELLS, device="cuda")
+        for index, new in enumerate([(1,), (2, 3), ()]):
+            if new:
+                banks.introduce(new)
+            values = torch.empty(len(banks.ids), 4, *CELLS, device="cuda")
+            banks.adding(query, values, index, given=new)()
+        assert shared_top([group.bank for group in banks], query) is None
+        readout = banks.read(query, None)
+        assert (readout.shape, readout.device.type) == ((3, 4, *CELLS), "cuda")
+        one, other = (group.bank.frame_keys for group in banks)
+        assert one[1] is other[1]
+        assert one[2] is other[2]
+        for groups in (banks.groups[:1], banks.groups[1:]):  # two turns: not known to be the same
+            banks.adding_given(query, values, 9, groups, now=10)()
+        assert banks.groups[0].bank.frame_keys[9] is not banks.groups[1].bank.frame_keys[9]
 
 
 def test_an_edit_of_banks_that_share_is_undone_to_the_bit():

@@ -155,23 +155,31 @@ class MemoryBank:
     @property
     def nbytes(self) -> int:
         """Bytes of the bank, including space for values of future frames, and keys that others share."""
-        return self.own_nbytes + sum(slot.keys.nbytes for slot in self._slots)
+        return self.own_nbytes + sum(keys.nbytes for keys in self.stored_keys)
 
     @property
     def own_nbytes(self) -> int:
-        """Same as `nbytes`, without the keys of frames, which other banks may share."""
-        prototypes = 0 if self._prototype_keys is None else self._prototype_keys.nbytes
-        return prototypes + sum(buffer.nbytes for buffer in self._buffers)
+        """Same as `nbytes`, without keys."""
+        return sum(buffer.nbytes for buffer in self._buffers)
+
+    @property
+    def stored_keys(self) -> list[FrameKeys]:
+        """The keys of frames and prototypes as stored, each of which other banks may share."""
+        frames = [slot.keys for slot in self._slots]
+        return frames if self._prototype_keys is None else [self._prototype_keys, *frames]
 
     @property
     def frame_keys(self) -> dict[int, FrameKeys]:
         """The keys of each stored frame, by index."""
         return {slot.frame: slot.keys for slot in self._slots}
 
-    def share(self, known: Mapping[int, Sequence[FrameKeys]]) -> None:
-        """Replace the keys of frames by equal ones of the same frame in `known`, and free the memory."""
+    def share(self, others: Mapping[int, Sequence[FrameKeys]]) -> None:
+        """Replace the keys of frames by equal ones of the same frame, and free the memory.
+
+        others: keys that other banks store, by frame.
+        """
         for place, slot in enumerate(self._slots):
-            for keys in known.get(slot.frame, ()):
+            for keys in others.get(slot.frame, ()):
                 if torch.equal(keys.keys, slot.keys.keys):
                     self._slots[place] = replace(slot, keys=keys)
                     break
@@ -220,7 +228,7 @@ class MemoryBank:
         def commit() -> None:
             self._drop(dropped)
             if prototypes is not None:
-                self._put(*prototypes)
+                self._replace_prototypes(*prototypes)
             slot = self._base + place
             self._set_aside(slot)
             self._values[slot] = rows
@@ -256,7 +264,7 @@ class MemoryBank:
         self._drop([slot.kind != "given" and slot.frame >= since for slot in self._slots])
         if (prototypes := self._prototypes()) is not None:
             earlier = Prototypes(*(x[prototypes.frames < since] for x in prototypes))
-            self._put(earlier, self._padded(earlier.keys))
+            self._replace_prototypes(earlier, self._padded(earlier.keys))
 
     def select(self, objects: Sequence[int]) -> None:
         """Keep only the objects at these positions, and free the memory of the others."""
@@ -371,7 +379,7 @@ class MemoryBank:
         bank._values, bank._received = values, received
         if "prototypes.keys" in tensors:
             prototypes = Prototypes(*(tensors[f"prototypes.{name}"] for name in Prototypes._fields))
-            bank._put(prototypes, bank._padded(prototypes.keys))
+            bank._replace_prototypes(prototypes, bank._padded(prototypes.keys))
         return bank
 
     @property
@@ -454,7 +462,7 @@ class MemoryBank:
         padded[len(padded) - len(keys) :] = keys
         return FrameKeys(padded, squared_norms(padded))
 
-    def _put(self, prototypes: Prototypes, padded: FrameKeys) -> None:
+    def _replace_prototypes(self, prototypes: Prototypes, padded: FrameKeys) -> None:
         """Replace the prototypes. `padded` are their keys, from `_padded`."""
         self._settle()
         self._prototype_frames, self._prototype_keys = prototypes.frames, padded

@@ -36,7 +36,7 @@ def shared_top(banks: Sequence[MemoryBank], query: Tensor) -> list[TopCells] | N
     for number, own in enumerate(of_banks):
         for keys in own:
             frames.setdefault(keys, []).append(number)
-    alone = all(len(holders) == 1 for holders in frames.values())
+    alone = all(len(numbers) == 1 for numbers in frames.values())
     if backend is None or alone or not all(of_banks):
         return None
     parts = _parts(frames)
@@ -51,8 +51,8 @@ def shared_top(banks: Sequence[MemoryBank], query: Tensor) -> list[TopCells] | N
     order = [keys for part in parts for keys in part.frames]
     found = []
     for number, own in enumerate(of_banks):
-        held = [top for part, top in zip(parts, tops, strict=True) if number in part.banks]
-        top, index = merged(held, top_k)
+        of_bank = [top for part, top in zip(parts, tops, strict=True) if number in part.banks]
+        top, index = merged(of_bank, top_k)
         found.append((top, index + _shifts(order, own, query.device)[index]))
     return found
 
@@ -68,9 +68,9 @@ def _backend(banks: Sequence[MemoryBank], query: Tensor) -> Literal["blocks", "n
 def _parts(frames: dict[FrameKeys, list[int]]) -> list[_Part]:
     """Frames with the same banks together, in the order of the first bank's cells."""
     by_banks: dict[tuple[int, ...], list[FrameKeys]] = {}
-    for keys, holders in frames.items():
-        by_banks.setdefault(tuple(holders), []).append(keys)
-    return [_Part(tuple(held), holders) for holders, held in by_banks.items()]
+    for keys, banks in frames.items():
+        by_banks.setdefault(tuple(banks), []).append(keys)
+    return [_Part(tuple(keys), banks) for banks, keys in by_banks.items()]
 
 
 def _shifts(order: Sequence[FrameKeys], own: Sequence[FrameKeys], device: torch.device) -> Tensor:

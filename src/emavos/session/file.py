@@ -46,8 +46,8 @@ def write_state(path: str | os.PathLike[str], state: SessionState, model: STCN) 
     tensors: dict[str, Tensor] = {}
     groups = []
     for number, group in enumerate(state.banks):
-        held, slots = group.bank.state()
-        tensors |= {f"{number}.{name}": x.cpu() for name, x in held.items()}
+        contents, slots = group.bank.state()
+        tensors |= {f"{number}.{name}": x.cpu() for name, x in contents.items()}
         groups.append({"ids": group.ids, "slots": slots})
     facts = {
         "format": _FORMAT,
@@ -99,12 +99,12 @@ def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> Sess
         groups = []
         for number, group in enumerate(facts["groups"]):
             prefix = f"{number}."
-            held = {
+            contents = {
                 name.removeprefix(prefix): tensors.pop(name) for name in [*tensors] if name.startswith(prefix)
             }
             slots = [(kind, frame) for kind, frame in group["slots"]]
-            _check_bank(held, slots, len(group["ids"]), facts["frame_size"], model, settings)
-            groups.append(Group(tuple(group["ids"]), MemoryBank.from_state(settings.policy, held, slots)))
+            _check_bank(contents, slots, len(group["ids"]), facts["frame_size"], model, settings)
+            groups.append(Group(tuple(group["ids"]), MemoryBank.from_state(settings.policy, contents, slots)))
         if tensors:
             raise ValueError(f"it holds {min(tensors)}, which is no part of a session")
         state = SessionState(
@@ -186,7 +186,7 @@ def _order(facts: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _check_bank(
-    held: Mapping[str, Tensor],
+    contents: Mapping[str, Tensor],
     slots: Sequence[tuple[Kind, int]],
     objects: int,
     frame_size: tuple[int, int] | None,
@@ -203,8 +203,8 @@ def _check_bank(
         "values": (len(slots), cells, objects, values),
         "received": (len(slots), cells),
     }
-    if "prototypes.keys" in held:
-        count = len(held["prototypes.keys"]) if held["prototypes.keys"].ndim else 0
+    if "prototypes.keys" in contents:
+        count = len(contents["prototypes.keys"]) if contents["prototypes.keys"].ndim else 0
         if (
             not 1 <= count <= cells
             or settings.policy.eviction != "consolidate"
@@ -217,10 +217,12 @@ def _check_bank(
             "prototypes.received": (count,),
             "prototypes.frames": (count,),
         }
-    if held.keys() != wanted.keys():
-        raise ValueError(f"a memory of it holds {', '.join(sorted(held))}, not {', '.join(sorted(wanted))}")
+    if contents.keys() != wanted.keys():
+        raise ValueError(
+            f"a memory of it holds {', '.join(sorted(contents))}, not {', '.join(sorted(wanted))}"
+        )
     for name, shape in wanted.items():
-        x = held[name]
+        x = contents[name]
         if tuple(x.shape) != shape:
             raise ValueError(f"{name} is {tuple(x.shape)}, not {shape}")
         if x.dtype not in ((torch.int64,) if name.endswith("frames") else _FLOATS):
