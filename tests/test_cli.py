@@ -90,7 +90,9 @@ def test_a_readout_that_this_machine_cannot_compile_is_refused_in_one_line(here,
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr(native_readout, "_loaded", [])
     assert segment("--backend", "native") == 1
-    refused(capsys, here, "no C++ compiler is found", "CXX")
+    refused(
+        capsys, here, "no C++ compiler is found; install g++ or clang, name one by", "CXX, or use backend="
+    )
     davis_tree(here / "data", {"a": 2})
     assert main(["evaluate", "--data", "data", "--out", "out", "--device", "cpu", "--backend", "native"]) == 1
     refused(capsys, here, "no C++ compiler is found")

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from emavos.machine import INSTALL, describe
 from emavos.memory import choose_backend, native_readout, topk_readout
-from emavos.memory.readout import Backend
+from emavos.memory.readout import Backend, CannotRunError
 from emavos.weights.load import KNOWN, load_model
 
 NEEDED = ("dense", "blocks")  # readouts that run on every machine; the others are optional and faster on some
@@ -207,9 +207,10 @@ def _readout(backend: Backend) -> str | None:
         if backend == "native":
             native_readout.load()
         out = topk_readout(query.to(device), keys.to(device), values.to(device), backend=backend).cpu()
+    except CannotRunError as error:
+        return error.reason
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        return reason.removeprefix(f"the {backend} readout cannot run: ").removesuffix("; use backend='auto'")
+        return str(error).splitlines()[0]
     wanted = topk_readout(query, keys, values, backend="dense")
     difference = (out - wanted).abs().max().item()
     return None if difference < 1e-4 else f"it differs from the definition by {difference:.1e}"

@@ -11,7 +11,7 @@ import torch
 from emavos.frames.preprocess import check_short_side
 from emavos.memory import MemoryPolicy, choose_backend, native_readout
 from emavos.memory.bank import check_policy
-from emavos.memory.readout import Backend
+from emavos.memory.readout import Backend, CannotRunError
 from emavos.models import STCN, is_compiled
 
 
@@ -149,9 +149,10 @@ class Settings:
         try:
             return replace(asked, policy=policy, auto_backend=True).decided(network)
         except RuntimeError as error:
+            reason = error.reason if isinstance(error, CannotRunError) else error
             raise ValueError(
-                f"the run to continue was begun with backend {backend!r}; "
-                + str(error).replace("use backend='auto'", "install a compiler, or begin elsewhere")
+                f"the run to continue was begun with backend {backend!r}; the {backend} readout cannot run: "
+                f"{reason}; install a compiler, or begin elsewhere"
             ) from error
 
     def facts(self) -> dict[str, Any]:

@@ -24,8 +24,11 @@ REGISTERS = 65536  # of a multiprocessor
 POINTERS = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
 
 
-def test_more_cells_than_the_kernels_keep_are_refused_before_the_first_frame():
-    with pytest.raises(RuntimeError, match="top_k is 129, and it keeps 128 cells at most: lower top_k; use"):
+def test_more_cells_than_the_kernels_keep_are_refused_before_the_first_frame(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # else the device is refused
+    with pytest.raises(
+        RuntimeError, match="top_k is 129, and it keeps 128 cells at most; use backend='auto'"
+    ):
         choose_backend("triton", torch.device("cpu"), torch.float32, top_k=129)
     policy = MemoryPolicy(backend="triton", top_k=129)
     with pytest.raises(RuntimeError, match="top_k is 129"):
@@ -165,6 +168,11 @@ def test_asking_for_triton_where_it_cannot_run_says_why(monkeypatch):
         RuntimeError, match="cannot run: the tensors are on cpu, not on a CUDA device; use backend="
     ):
         topk_readout(query, keys, values, backend="triton")
+    with monkeypatch.context() as patch:  # nobody needs triton before a GPU
+        patch.setattr(triton_readout, "find_spec", lambda name: None)
+        with pytest.raises(RuntimeError, match=r"on cpu, not on a CUDA device; use backend='auto'$"):
+            topk_readout(query, keys.double(), values, 129, backend="triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
     with pytest.raises(
         RuntimeError, match=r"keys is torch.float64; float32, float16 and bfloat16 can be read"
     ):
@@ -174,5 +182,7 @@ def test_asking_for_triton_where_it_cannot_run_says_why(monkeypatch):
     with pytest.raises(RuntimeError, match="top_k is 129, and it keeps 128 cells at most"):
         topk_readout(query, keys, values.detach(), 129, backend="triton")
     monkeypatch.setattr(triton_readout, "find_spec", lambda name: None)
-    with pytest.raises(RuntimeError, match="triton is not installed"):
+    with pytest.raises(
+        RuntimeError, match=r"comes with torch's CUDA builds, is not installed; use backend='auto'$"
+    ):
         topk_readout(query, keys, values, backend="triton")

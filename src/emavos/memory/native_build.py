@@ -25,7 +25,8 @@ from tempfile import TemporaryDirectory
 
 SOURCE = Path(__file__).with_name("native_readout.cpp")
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
-NO_COMPILER = "no C++ compiler is found: install g++ or clang, or name one by the environment variable CXX"
+NO_COMPILER = "no C++ compiler is found"
+GET_COMPILER = "install g++ or clang, name one by the environment variable CXX"
 _PARTIAL = ".build-"
 _ABANDONED = 24 * 3600  # seconds after which a partial build is one of a killed process
 _UNUSED = 30 * 24 * 3600  # seconds after which a build of another source or processor is removed
@@ -202,7 +203,7 @@ def _found_command() -> list[str] | None:
 
 def _command() -> list[str]:
     if (found := _found_command()) is None:
-        raise RuntimeError(NO_COMPILER)
+        raise RuntimeError(f"{NO_COMPILER}; {GET_COMPILER}, or use another backend")
     return found
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from emavos.memory import native_readout, triton_readout
+from emavos.memory.native_build import GET_COMPILER, NO_COMPILER
 
 Backend = Literal["auto", "dense", "blocks", "native", "triton"]
 TopCells = tuple[Tensor, Tensor]  # similarities and cells of a memory, both (P, at most top_k), unordered
@@ -25,6 +26,18 @@ TopCells = tuple[Tensor, Tensor]  # similarities and cells of a memory, both (P,
 _GROUP = 8  # cells per group: groups are compared by their largest similarity, then cells
 _CPU_BLOCK = (128, 32768)  # query cells, memory cells: 16 MB of similarities fit the last cache of a CPU
 _GPU_BLOCK = (1024, 16384)  # 64 MB: enough work for all multiprocessors, and few launches
+
+
+class CannotRunError(RuntimeError):
+    """A backend was asked for and cannot run.
+
+    reason: why, without what to do about it.
+    """
+
+    def __init__(self, backend: Backend, reason: str) -> None:
+        self.reason = reason
+        remedy = f"{GET_COMPILER}, or use" if reason == NO_COMPILER else "use"
+        super().__init__(f"the {backend} readout cannot run: {reason}; {remedy} backend='auto'")
 
 
 def topk_readout(
@@ -137,10 +150,10 @@ def choose_backend(backend: Backend, device: torch.device, dtype: torch.dtype, t
 
 
 def _check_runs(backend: Backend, query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> None:
-    """Raise RuntimeError if the backend, "native" or "triton", cannot read these tensors."""
+    """Raise CannotRunError if the backend, "native" or "triton", cannot read these tensors."""
     asked = native_readout if backend == "native" else triton_readout
     if (reason := asked.obstacle(query, keys, values, top_k)) is not None:
-        raise RuntimeError(f"the {backend} readout cannot run: {reason}; use backend='auto'")
+        raise CannotRunError(backend, reason)
 
 
 def dense_readout(

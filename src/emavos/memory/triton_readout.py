@@ -41,10 +41,19 @@ MEASURED: Mapping[tuple[int, int], Tiles] = {}
 
 
 def obstacle(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> str | None:
-    """The reason why the kernels cannot compute this readout; None if nothing prevents it."""
+    """The reason why the kernels cannot compute this readout; None if nothing prevents it.
+
+    The device comes first: on a CPU, nothing else that is changed would help.
+    """
     tensors = {"query": query, "keys": keys, "values": values}
+    if query.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"the tensors are on {query.device}, not on a CUDA device"
+    if query.device.type == "cuda" and torch.version.hip is None:
+        found = torch.cuda.get_device_capability(query.device)
+        if found < _CAPABILITY:
+            return f"this GPU is of compute capability {found[0]}.{found[1]}, older than 7.5"
     if find_spec("triton") is None:
-        return "triton is not installed: it comes with torch's CUDA builds, or by `pip install triton`"
+        return "triton, which comes with torch's CUDA builds, is not installed"
     for name, x in tensors.items():
         if x.device != query.device:
             return f"query is on {query.device} but {name} on {x.device}"
@@ -53,15 +62,7 @@ def obstacle(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> str | N
         if torch.is_grad_enabled() and x.requires_grad:
             return f"it has no gradient and {name} requires one"
     if top_k > MAX_TOP_K:
-        return f"top_k is {top_k}, and it keeps {MAX_TOP_K} cells at most: lower top_k"
-    if query.device.type == "cuda":
-        if (
-            torch.version.hip is None
-            and (found := torch.cuda.get_device_capability(query.device)) < _CAPABILITY
-        ):
-            return f"this GPU is of compute capability {found[0]}.{found[1]}, older than 7.5"
-    elif os.environ.get("TRITON_INTERPRET") != "1":
-        return f"the tensors are on {query.device}, not on a CUDA device"
+        return f"top_k is {top_k}, and it keeps {MAX_TOP_K} cells at most"
     return None
 
 

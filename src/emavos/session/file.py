@@ -19,6 +19,7 @@ from emavos.io.images import check_file
 from emavos.io.whole import sweep, write_tensors
 from emavos.memory import MemoryBank, MemoryPolicy
 from emavos.memory.bank import Kind
+from emavos.memory.readout import CannotRunError
 from emavos.models import STCN, weights_sha256
 from emavos.models.stcn import STRIDE
 from emavos.session.banks import Banks, Group
@@ -141,7 +142,7 @@ def _settings(facts: Mapping[str, Any], network: STCN) -> Settings:
     try:
         return dataclasses.replace(settings, **rare, auto_backend=auto).decided(network)
     except RuntimeError as error:
-        reason = str(error).removesuffix("; use backend='auto'")
+        reason = error.reason if isinstance(error, CannotRunError) else error
         raise _ElsewhereError(f"was tracked with the {saved.backend} readout: {reason}") from error
 
 
