@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from dataclasses import fields
 
 import numpy as np
@@ -61,6 +62,41 @@ def test_a_readout_uses_as_many_cells_as_the_model_has_in_its_config(tmp_path):
     assert Predictor(STCN(PRESETS["stcn"])).facts()["top_k"] == MemoryBank().top_k
     session = Session(predictor.model)
     assert session.policy.top_k == 4
+
+
+UNDECIDED = {
+    "all": MemoryPolicy(),
+    "backend": MemoryPolicy(top_k=5),
+    "top_k": MemoryPolicy(backend="dense"),
+    "library": pytest.param(
+        MemoryPolicy(backend="native", top_k=5),
+        marks=pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler here"),
+    ),
+}
+
+
+@pytest.mark.parametrize("policy", UNDECIDED.values(), ids=UNDECIDED)
+def test_a_session_decides_what_its_settings_leave_open_and_can_be_loaded(model, tmp_path, policy):
+    session = Session(model, settings=Settings(policy, size=None))
+    decided = session.settings
+    assert dataclasses.asdict(decided) == dataclasses.asdict(decided.decided(model))
+    assert decided.facts() == Predictor(model, policy, size=None).session().settings.facts()
+    assert decided.policy.top_k is not None
+    assert decided.policy.backend != "auto"
+    session.step(FRAMES[0], MASK)
+    assert {group.bank.top_k for group in session.groups} == {policy.top_k or model.config.top_k}
+    session.save(tmp_path / "saved")
+    loaded = Session.load(tmp_path / "saved", model)
+    assert loaded.settings.facts() == decided.facts()
+    np.testing.assert_array_equal(loaded.step(FRAMES[1]).mask, session.step(FRAMES[1]).mask)
+
+
+@pytest.mark.parametrize("wrong", [{"dtype": torch.bfloat16}, {"compile": True}])
+def test_a_session_refuses_settings_of_another_network(model, wrong):
+    with pytest.raises(ValueError, match=r"the settings are of a network with .*Settings.of\(network\)"):
+        Session(model, settings=Settings(**wrong))
+    other = folded(model, torch.bfloat16)
+    assert Session(model, network=other, settings=Settings.of(other)).settings.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("change", CHANGES)

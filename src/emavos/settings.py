@@ -114,11 +114,19 @@ class Settings:
 
     def decided(self, network: STCN) -> Settings:
         """The settings of sessions that begin now: a backend "auto" is replaced by `choose_backend`'s choice,
-        and a `top_k` of None by that of the network.
+        and a `top_k` of None by that of the network. Settings that are decided stay as they are.
 
-        Raises RuntimeError if the backend cannot run on the device of the network.
+        Raises RuntimeError if the backend cannot run on the device of the network, and ValueError if dtype or
+        compile are not those of the network.
         """
+        check_network(network)
         weight = network.decoder.pred.weight
+        own = (weight.dtype, is_compiled(network))
+        if (self.dtype, self.compile) != own:
+            raise ValueError(
+                f"the settings are of a network with dtype {self.dtype} and compile={self.compile}, and this "
+                f"one has {own[0]} and compile={own[1]}; make them with Settings.of(network)"
+            )
         top_k = self.policy.top_k or network.config.top_k
         backend = choose_backend(self.policy.backend, weight.device, weight.dtype, top_k)
         auto = self.auto_backend or self.policy.backend == "auto"

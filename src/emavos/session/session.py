@@ -17,7 +17,7 @@ from emavos.confidence.expected import Sureness, observe, signs
 from emavos.frames.masks import ids_of, one_hot, planes_of, to_mask
 from emavos.frames.preprocess import WorkingFrame, moved
 from emavos.memory import MemoryPolicy
-from emavos.models import STCN
+from emavos.models import STCN, is_compiled
 from emavos.session.banks import Banks, BanksMark, Group
 from emavos.session.file import SessionState, read_state, write_state
 from emavos.session.frame import CurrentFrame, Tracker, checked, computing, prepared, without_objects
@@ -51,7 +51,8 @@ class Session:
     size: short side of the working frame, in pixels; None keeps the size of the frames.
     shortcuts: work to skip; None skips nothing.
     network: runs instead of `model`, such as its `emavos.models.folded` copy.
-    settings: policy, size and shortcuts in one, instead of these arguments, as `Settings.decided` returns.
+    settings: policy, size and shortcuts in one, instead of these arguments; what is undecided, such as a
+        backend "auto", is decided now. dtype and compile have to be those of the network.
     start: index of the first frame.
     order: indices of the video's frames in the order of the steps, for errors; None: in turn.
     look: makes a frame to click on, for `click`; None: there is no click head.
@@ -77,7 +78,9 @@ class Session:
     ) -> None:
         self.model = model
         self.network = model if network is None else network
-        self.settings = settings or Settings.of(self.network, policy, size, shortcuts).decided(self.network)
+        if settings is None:
+            settings = Settings.of(self.network, policy, size, shortcuts)
+        self.settings = settings.decided(self.network) if _is_open(settings, self.network) else settings
         self.index = _index("start", start)  # of the next frame
         self.frame_size: tuple[int, int] | None = None  # (H, W), set by the first step
         self._order = order
@@ -486,6 +489,14 @@ def _annotation(mask: object, size: tuple[int, int], name: int) -> tuple[tuple[i
     if not (given := ids_of(labels)):
         raise ValueError(f"the mask of frame {name} is empty: every pixel is 0, the background")
     return given, labels
+
+
+def _is_open(settings: Settings, network: STCN) -> bool:
+    """Whether the settings leave something to decide, or are not of this network."""
+    policy = settings.policy
+    if policy.top_k is None or policy.backend in ("auto", "native") or not isinstance(network, STCN):
+        return True
+    return settings.dtype != network.decoder.pred.weight.dtype or settings.compile != is_compiled(network)
 
 
 def _index(name: str, value: object) -> int:
