@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from emavos.batch import Job, find_jobs, run_batch
 from emavos.batch.run import Batch
 from emavos.bridges import read_coco
 from emavos.cli import main
-from emavos.io import open_frames, read_mask, write_mask
+from emavos.io import InputWarning, open_frames, read_mask, write_mask
 from kills import tree
 
 
@@ -330,3 +331,37 @@ def test_references_stand_for_masks_for_all_videos_or_one(here, capsys):
     write_mask("clip0.png", np.ones((3, 3), np.uint8))
     assert main(["batch", "jobs.jsonl", "--out", "out", "--size", "64", "--device", "cpu"]) == 1
     assert f"clip1: reference {picture}: mask is 3x3 but frame is" in capsys.readouterr().err
+
+
+DAMAGED = [b"", b"{", b"\0" * 40, b"[]", b'{"settings": 3}', b'{"settings": {"backend": "fast"}}', b"\xff"]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_damaged_settings_of_a_run_are_told_and_replaced_by_those_of_its_videos(here, predictor, content):
+    jobs, agreed = find_jobs("data"), Path("out/status/.run.json")
+    dense = predictor.with_settings(policy=replace(predictor.policy, backend="dense"))
+    run_batch(jobs[:1], dense, "out")  # a run that began with another readout than "auto" is now
+    agreed.write_bytes(content)
+    batch = Batch.of(predictor, "out")
+    with pytest.warns(
+        InputWarning, match=r"status/\.run\.json was damaged and is replaced; .* the dense readout"
+    ):
+        assert batch.agreed(predictor).settings["backend"] == "dense"
+    assert json.loads(agreed.read_text())["settings"]["backend"] == "dense"
+    assert Batch.of(predictor, "out").agreed(predictor).settings["backend"] == "dense"  # told once
+    assert [path.name for path in agreed.parent.iterdir() if "partial" in path.name] == []
+
+
+def test_shards_that_find_damaged_settings_agree_on_one_readout(here, predictor):
+    agreed = Path("out/status/.run.json")
+    agreed.parent.mkdir(parents=True)
+    agreed.write_bytes(b"")
+    shards = [Batch.of(predictor, "out") for _ in range(2)]
+    chosen = [
+        replace(shard, settings={**shard.settings, "backend": backend})
+        for shard, backend in zip(shards, ("dense", "blocks"), strict=True)
+    ]
+    with pytest.warns(InputWarning, match="was damaged") as told:
+        backends = [shard.agreed(predictor).settings["backend"] for shard in chosen]
+    assert backends == ["dense", "dense"]
+    assert len(told) == 1

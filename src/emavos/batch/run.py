@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from emavos.annotations.labels import label_file
 from emavos.batch.jobs import Job, check_names
@@ -20,11 +20,12 @@ from emavos.frames.mask_files import mask_files, read_masks
 from emavos.io import VideoWriter, list_images, open_frames, read_frame, read_mask, write_mask
 from emavos.io.fingerprint import fingerprint
 from emavos.io.images import PathLike, check_file
-from emavos.io.source import noting
+from emavos.io.source import notice, noting
 from emavos.io.text import read_json
 from emavos.io.video import Damaged
-from emavos.io.whole import claim, partial_folder, release, replacing, sweep
+from emavos.io.whole import alone_in, claim, partial_folder, release, replacing, sweep
 from emavos.machine import is_out_of_memory
+from emavos.memory.readout import Backend
 from emavos.predictor import Predictor
 from emavos.settings import differences
 from emavos.visualize import overlay
@@ -127,23 +128,39 @@ class Batch:
         """The batch with the backend of the process that came first, if "auto" is asked for.
 
         Call after `begin`: shards that start together, in an empty folder and on machines that differ, would
-        each choose their own.
+        each choose their own. If the file of that backend is damaged, as after a power cut, an `InputWarning`
+        says so, and the run replaces the file: it continues as the finished videos began.
 
         Raises ValueError if that backend is native, which cannot run on this CPU.
         """
         chosen = self.out / "status" / _CHOSEN
         if not self.any_backend:
             return self
-        if not chosen.exists():
-            partial, lock = claim(chosen.parent, chosen.name)
-            try:
-                partial.write_text(json.dumps({"settings": self.settings}) + "\n", encoding="utf-8")
-                with suppress(FileExistsError):  # another process was first
-                    _link(partial, chosen)
-            finally:
-                release(partial, lock)
+        if _settings_of(chosen) is None:
+            with alone_in(chosen.parent):
+                self._agree_on(chosen)
         before = {name: value for name, value in self.settings.items() if name != "library"}
         return replace(self, settings={**before, **predictor.continuing(_settings_in(self.out)).facts()})
+
+    def _agree_on(self, chosen: Path) -> None:
+        """Write the settings of this run, unless another process has written its own."""
+        if chosen.exists() and _settings_of(chosen) is None:
+            backend = self.settings["backend"]
+            notice(
+                f"{chosen} was damaged and is replaced; the run continues with the {backend} readout",
+                stacklevel=4,
+            )
+            chosen.unlink()
+        partial, lock = claim(chosen.parent, chosen.name)
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(json.dumps({"settings": self.settings}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # a name without content would outlast a power cut
+            with suppress(FileExistsError):  # another process was first
+                _link(partial, chosen)
+        finally:
+            release(partial, lock)
 
     def run(self, predictor: Predictor, job: Job) -> Outcome:
         """Make the outputs of a video, unless they exist. Errors of the video are returned in the outcome.
@@ -354,11 +371,16 @@ def _link(partial: Path, path: Path) -> None:
 def _settings_in(out: Path) -> Mapping[str, Any] | None:
     """The settings that a run has agreed on, or else of its first video by name; None if there is none."""
     status = out / "status"
-    for path in (status / _CHOSEN, *sorted(status.glob("*.json"))):
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            settings = read_json(path, "the status of a video")["settings"]
-            if isinstance(settings, dict) and "backend" in settings:
-                return settings
+    paths = (status / _CHOSEN, *sorted(status.glob("*.json")))
+    return next((found for path in paths if (found := _settings_of(path)) is not None), None)
+
+
+def _settings_of(path: Path) -> Mapping[str, Any] | None:
+    """The settings in a file of statuses; None if there is no such file, or it is damaged."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        settings = read_json(path, "the status of a video")["settings"]
+        if isinstance(settings, dict) and settings["backend"] in get_args(Backend):
+            return settings
     return None
 
 

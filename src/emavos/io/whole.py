@@ -141,6 +141,24 @@ def release(partial: Path, lock: int | None) -> None:
 
 
 @contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block for this folder.
+
+    Nothing is waited for on Windows, or on file systems without locks.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextmanager
 def named_as(path: Path, partial: Path | None = None) -> Iterator[None]:
     """Name `path` in OSErrors about the partial file, or about no file."""
     try:
