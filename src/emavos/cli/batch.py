@@ -78,10 +78,16 @@ def add(commands: Commands) -> None:
         help="N workers of Ray, on the cluster of RAY_ADDRESS or on this machine (extra: ray)",
     )
     workers.add_argument(
+        "--processes",
+        type=_processes,
+        metavar="N|auto",
+        help="N processes on this machine; auto: one for each core, but not more than videos",
+    )
+    workers.add_argument(
         "--threads",
         type=whole(1, MOST_WORKERS),
         metavar="N",
-        help="threads per process (torch's default; 1 for a Ray worker)",
+        help="threads per process (torch's default; 1 with --processes and for a Ray worker)",
     )
     add_model_arguments(parser, size=480)
     add_memory_arguments(parser)
@@ -91,13 +97,15 @@ def _batch(args: argparse.Namespace) -> None:
     import torch
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
-    from emavos.batch import find_jobs, run_batch, run_on_ray, shard
+    from emavos.batch import find_jobs, run_batch, run_in_processes, run_on_ray, shard
     from emavos.weights.load import KNOWN
 
     if args.ray and args.shard:
         raise ValueError(
             "--shard is for processes that know nothing of each other; --ray shares the work itself"
         )
+    if args.ray and args.processes:
+        raise ValueError("--ray starts its own processes; give either --ray or --processes")
     jobs = find_jobs(args.jobs, [(image, mask) for image, mask in args.reference])
     part, where = _part(args)
     if part is not None and not args.ray:
@@ -117,6 +125,10 @@ def _batch(args: argparse.Namespace) -> None:
             outcomes = run_on_ray(
                 jobs, load, args.out, workers=args.ray, threads=args.threads or 1, each=_step(bar), **options
             )
+        elif args.processes:
+            load = functools.partial(load_predictor, args, shortcuts_of(args), **policy(args))
+            workers = {"processes": args.processes, "threads": args.threads or 1}
+            outcomes = run_in_processes(jobs, load, args.out, each=_step(bar), **workers, **options)
         else:
             if args.threads:
                 torch.set_num_threads(args.threads)
@@ -175,6 +187,10 @@ def _part(args: argparse.Namespace) -> tuple[tuple[int, int] | None, str]:
         if index is not None and count is not None:
             return _numbers(f"{index}/{count}", " and ".join(names)), ", ".join(names)
     return None, ""
+
+
+def _processes(text: str) -> Any:
+    return "auto" if text == "auto" else whole(1, MOST_WORKERS)(text)
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -29,6 +28,7 @@ from emavos.evaluation.metrics import (
 )
 from emavos.evaluation.protocol import PROTOCOLS, Protocol
 from emavos.io import read_mask
+from emavos.io.ahead import cores
 
 
 @dataclass(frozen=True)
@@ -338,7 +338,7 @@ def _score_video(task: tuple[Video, Path]) -> _Scored | ValueError:
 
 
 def _in_processes(processes: int, tasks: Sequence[tuple[Video, Path]]) -> list[_Scored]:
-    count = min(processes or _cores(), len(tasks))
+    count = min(processes or cores(), len(tasks))
     if count < 2:
         scores = [_score_video(task) for task in tasks]
     else:
@@ -350,11 +350,6 @@ def _in_processes(processes: int, tasks: Sequence[tuple[Video, Path]]) -> list[_
     if wrong := [str(score) for score in scores if isinstance(score, ValueError)]:
         raise ValueError("; ".join(wrong[:10]) + (f"; and {len(wrong) - 10} more" if len(wrong) > 10 else ""))
     return [score for score in scores if not isinstance(score, ValueError)]
-
-
-def _cores() -> int:
-    """The number of cores available to this process, if the system reports it; otherwise of the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _mean(each: Sequence[Statistics]) -> Statistics:

@@ -55,11 +55,14 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
             close()
 
 
+def cores() -> int:
+    """The number of cores available to this process, if the system reports it; otherwise of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def has_spare_core(threads: int) -> bool:
     """Whether a core is free for a background thread, beside `threads` computing threads."""
-    affinity = getattr(os, "sched_getaffinity", None)  # missing on macOS and Windows
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return 2 * threads <= cores  # two hyperthreads share a core, so count half
+    return 2 * threads <= cores()  # two hyperthreads share a core, so count half
 
 
 @contextmanager

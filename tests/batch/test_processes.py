@@ -1,0 +1,167 @@
+"""A batch in several processes. Most tests have threads in place of processes, which start at once."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from contextlib import suppress
+from multiprocessing import Pipe
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import kills
+from emavos import Predictor
+from emavos.batch import find_jobs, processes, run_batch, run_in_processes
+from emavos.batch.run import Batch
+from emavos.cli import main
+from kills import tree
+
+
+class Side:
+    """The side of a connection that a process has. Its parent's copy can be closed without closing it."""
+
+    def __init__(self, connection):
+        self.recv, self.send, self.end = connection.recv, connection.send, connection.close
+
+    def close(self):
+        pass
+
+
+class Process:
+    """A thread that ends like a process: its side of the connection is closed. SystemExit is a kill."""
+
+    exitcode = -9
+
+    def __init__(self, target, args, daemon):
+        self.thread = threading.Thread(target=self.run, args=(target, args), daemon=daemon)
+        self.start, self.join = self.thread.start, self.thread.join
+
+    def run(self, target, args):
+        try:
+            with suppress(SystemExit):
+                target(*args)
+        finally:
+            args[0].end()
+
+    def terminate(self):
+        pass
+
+
+def pipe():
+    ours, its = Pipe()
+    return ours, Side(its)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Three clips beside their masks in `data`, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    kills.clips(tmp_path / "data", 3)
+    return tmp_path
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Threads in place of processes; returns the numbers of threads that torch was told."""
+    told: list[int] = []
+    monkeypatch.setattr(processes, "_CONTEXT", SimpleNamespace(Pipe=pipe, Process=Process))
+    monkeypatch.setattr(processes, "signal", SimpleNamespace(signal=lambda *_: None, SIGINT=2, SIG_IGN=1))
+    monkeypatch.setattr("torch.set_num_threads", told.append)
+    return told
+
+
+def load():
+    return Predictor.from_pretrained(device="cpu", size=64)
+
+
+def test_several_processes_give_the_bytes_of_one(here, threads):
+    run_batch(find_jobs("data"), load(), "one")
+    seen = []
+    outcomes = run_in_processes(find_jobs("data"), load, "two", processes=2, threads=3, each=seen.append)
+    assert [outcome.name for outcome in outcomes] == ["clip0", "clip1", "clip2"]
+    assert {outcome.name for outcome in seen} == {"clip0", "clip1", "clip2"}
+    assert tree(here / "two") == tree(here / "one")
+    assert threads == [3, 3]
+    again = run_in_processes(find_jobs("data"), load, "two")
+    assert not any(outcome.made for outcome in again)
+    assert run_in_processes([], load, "none") == []
+
+
+@pytest.mark.parametrize(("cores", "each", "videos"), [(1, 1, 1), (2, 1, 2), (8, 1, 3), (4, 2, 2), (1, 2, 1)])
+def test_auto_is_a_process_for_each_core_and_no_more_than_videos(
+    here, threads, monkeypatch, cores, each, videos
+):
+    monkeypatch.setattr(processes, "cores", lambda: cores)
+    monkeypatch.setattr(Batch, "_track", lambda self, predictor, job, stage: (0, []))
+    run_in_processes(find_jobs("data"), load, "out", threads=each)
+    assert threads == [each] * videos
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_video_whose_process_is_killed_is_started_again_and_given_up_after_the_second_kill(
+    here, threads, monkeypatch, count
+):
+    run_batch(find_jobs("data"), load(), "one")
+    track, once = Batch._track, [1]
+
+    def deadly(self, predictor, job, stage):
+        if job.name == "clip2" or (job.name == "clip1" and once and once.pop()):
+            raise SystemExit
+        return track(self, predictor, job, stage)
+
+    monkeypatch.setattr(Batch, "_track", deadly)
+    outcomes = run_in_processes(find_jobs("data"), load, "out", processes=count)
+    assert [outcome.error for outcome in outcomes] == [
+        "",
+        "",
+        "the process that tracked it was killed, 2 times",
+    ]
+    assert tree(here / "out" / "masks") == {
+        path: content for path, content in tree(here / "one" / "masks").items() if "clip2" not in path
+    }
+
+
+def test_processes_that_cannot_load_the_model_end_the_run_and_a_full_disk_does(here, threads, monkeypatch):
+    loads = []
+
+    def load_once():
+        if loads:
+            raise SystemExit
+        loads.append(1)
+        return load()
+
+    with pytest.raises(ValueError, match=r"ended with code -9 before its model was loaded; .*fewer"):
+        run_in_processes(find_jobs("data"), load_once, "out", processes=2)
+
+    def full(self, predictor, job, stage):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Batch, "_track", full)
+    with pytest.raises(OSError, match="No space left"):
+        run_in_processes(find_jobs("data"), load, "out", processes=2)
+    assert not [path for path in Path("out").rglob("*") if "partial" in path.name]
+
+
+def test_the_command_takes_a_number_of_processes_or_auto(here, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr("emavos.batch.run_in_processes", lambda jobs, load, out, **k: calls.append(k) or [])
+    command = ["batch", "data", "--out", "out", "--quiet", "--processes"]
+    assert main([*command, "auto"]) == 0
+    assert main([*command, "3", "--threads", "2"]) == 0
+    assert [(call["processes"], call["threads"]) for call in calls] == [("auto", 1), (3, 2)]
+    assert main([*command, "2", "--ray", "2"]) == 1
+    assert "give either --ray or --processes" in capsys.readouterr().err
+    for wrong in ("0", "many"):
+        assert main([*command, wrong]) == 2
+        assert "is not a whole number" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_real_processes_give_the_bytes_of_one(here, capsys):
+    common = ["--size", "64", "--device", "cpu", "--threads", "1"]
+    assert main(["batch", "data", "--out", "one", *common]) == 0
+    assert main(["batch", "data", "--out", "two", "--processes", "2", *common]) == 0
+    assert "3 videos made" in capsys.readouterr().out.splitlines()[-1]
+    assert tree(here / "two") == tree(here / "one")
