@@ -96,6 +96,23 @@ def test_what_can_be_read_of_a_damaged_video_is_kept_if_asked(damaged):
         open_frames(damaged, damaged="skip")
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4", "mjpeg"])
+def test_frames_keep_their_numbers_if_the_first_cannot_be_decoded(tmp_path, codec):
+    frames = np.stack([np.full((32, 48, 3), 20 * number, np.uint8) for number in range(12)])
+    options = {"g": "1", **({"bf": "0"} if codec == "libx264" else {})}
+    encode(
+        tmp_path / "a.mp4", codec, "yuvj420p" if codec == "mjpeg" else "yuv420p", "mp4", frames, 0, options
+    )
+    damage(tmp_path / "a.mp4", 0)
+    damage(tmp_path / "a.mp4", 1)
+    with pytest.warns(InputWarning, match=r"frames 0, 1 are damaged and kept as they are"):
+        read = list(open_frames(tmp_path / "a.mp4", damaged="keep"))
+    assert len(read) == 12
+    for number in range(2, 12):
+        assert abs(int(read[number].mean()) - 20 * number) < 8
+    assert (read[0] == read[2]).all()
+
+
 @pytest.mark.parametrize("kind", ["gif", "mjpeg", "y4m", "flv"])
 def test_the_part_before_a_cut_is_kept_if_asked(tmp_path, kind):
     form, codec, pixels = KINDS[kind]

@@ -57,7 +57,7 @@ class VideoSource(FrameSource):
         self.sound = Sound(path)
 
     def __iter__(self) -> Iterator[Pixels]:
-        read, last, faults, how = 0, None, list[int](), ""
+        read, early, last, faults, how = 0, 0, None, list[int](), ""
         for pixels, fault in self._pictures():
             if fault and self._damaged == "refuse":
                 raise self._truncated(read, fault)
@@ -65,14 +65,17 @@ class VideoSource(FrameSource):
                 how = f"; after {read} frames it {fault}"
                 break
             if fault:
-                faults.append(read)
+                faults.append(read + early)
             pixels = last if pixels is None else pixels
-            if pixels is None:  # no earlier frame to repeat
+            if pixels is None:  # no earlier frame to repeat: the first readable one is repeated
+                early += 1
                 continue
             self._check_size(pixels, None if last is None else last.shape, read)
             last = pixels
-            yield pixels
-            read += 1
+            for _ in range(early + 1):
+                yield pixels
+                read += 1
+            early = 0
         if not read:
             raise ValueError(f"{self.path} {_NO_VIDEO}")
         if faults or how:
