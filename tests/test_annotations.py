@@ -16,7 +16,7 @@ from emavos.annotations.labelstudio import decode_brush
 from emavos.annotations.shapes import pasted, polygons
 from emavos.bridges import CocoWriter, encode_rle, read_coco
 from emavos.cli import main
-from emavos.frames.mask_files import read_masks
+from emavos.frames.mask_files import open_masks, read_masks
 from emavos.io import InputWarning, open_frames, read_mask, write_mask
 
 SIZE = (32, 48)
@@ -277,14 +277,35 @@ def test_what_a_tool_saved_can_be_looked_into_and_converted(tmp_path, frames, sa
     assert "32x48  1: 221, 2: 121" in capsys.readouterr().out
 
 
-def test_an_outline_around_one_frame_is_one_object_each_and_groups_are_one(tmp_path):
+@pytest.mark.parametrize(
+    ("labels", "groups", "ids"),
+    [
+        (("cat", "cat"), (None, None), {1, 2}),
+        (("cat", "cat"), (4, 4), {4}),
+        (("cat", "cat"), (4, None), {1, 2}),
+        (("cat", "cat"), (9, 4), {9, 4}),
+        (("cat", "dog"), (9, 4), {9, 4}),
+        (("cat", "dog"), (4, 4), {1, 2}),  # a group of each label
+        (("cat", "cat"), (0, 4), {1, 2}),
+    ],
+)
+def test_an_outline_around_one_frame_is_one_object_each_and_groups_are_one(tmp_path, labels, groups, ids):
     path = a_labelme(tmp_path)
     content = json.loads(path.read_text())
-    for groups, ids in (((None, None), {1, 2}), ((4, 4), {1}), ((4, None), {1, 2})):
-        for shape, group in zip(content["shapes"], groups, strict=True):
-            shape.update(label="cat", group_id=group)
-        path.write_text(json.dumps(content))
-        assert {*np.unique(read_annotations(path).mask(0)).tolist()} == {0, *ids}
+    for shape, label, group in zip(content["shapes"], labels, groups, strict=True):
+        shape.update(label=label, group_id=group)
+    path.write_text(json.dumps(content))
+    assert {*np.unique(read_annotations(path).mask(0)).tolist()} == {0, *ids}
+
+
+def test_the_folder_of_a_yolo_data_set_is_read_as_its_labels(tmp_path):
+    labels = a_yolo_folder(tmp_path)
+    (tmp_path / "data.yaml").write_text("nc: 2\n")
+    (tmp_path / "train.txt").write_text("images/00000.jpg\n")  # a list of images
+    found = read_annotations(tmp_path)
+    np.testing.assert_array_equal(found.mask(0, SIZE), read_annotations(labels).mask(0, SIZE))
+    assert found.names == {1: "cat", 2: "dog"}
+    assert [mask.name for mask in open_masks(tmp_path)] == ["00000"]
 
 
 def test_labels_are_the_objects_of_several_frames_and_a_note_says_so(tmp_path):

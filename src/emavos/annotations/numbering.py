@@ -28,14 +28,16 @@ def number_objects(pictures: Sequence[Picture], labels: Mapping[int, str]) -> Nu
 
     labels: names by id, as a list of labels gives them; they set the ids if shapes are told apart by label.
 
-    In this order: the ids that the tool itself gives objects; the numbers that all labels are; with one
-    annotated frame, an id for each shape, but one for those of a group; with several frames, an id for each
-    label and group, since nothing says which shape of one frame is which of another. The background has id
-    0, wherever it is named.
+    In this order: the ids that the tool itself gives objects; the numbers of groups, if every shape is in one
+    and none has shapes of two labels; the numbers that all labels are; with one annotated frame, an id for
+    each shape, but one for those of a group; with several frames, an id for each label and group, since
+    nothing says which shape of one frame is which of another. The background has id 0, wherever it is named.
     """
     shapes = [shape for picture in pictures for shape in picture.shapes if not _is_background(shape)]
     if shapes and all(shape.id is not None for shape in shapes):
         return _numbered(pictures, {shape: shape.id or 0 for shape in shapes})
+    if shapes and _are_objects(shapes):
+        return _numbered(pictures, {shape: int(shape.group) for shape in shapes})
     if shapes and all(is_id(shape.label) for shape in shapes) and not labels:
         return _numbered(pictures, {shape: int(shape.label) for shape in shapes})
     if sum(bool(picture.shapes) for picture in pictures) == 1:
@@ -53,6 +55,12 @@ def number_objects(pictures: Sequence[Picture], labels: Mapping[int, str]) -> Nu
     return _numbered(
         pictures, {shape: known[shape.label, shape.group] for shape in shapes}, note=_note_of(pictures)
     )
+
+
+def _are_objects(shapes: Sequence[Shape]) -> bool:
+    """Whether every shape is in a numbered group, and none has shapes of two labels."""
+    label_of: dict[str, str] = {}
+    return all(is_id(s.group) and label_of.setdefault(s.group, s.label) == s.label for s in shapes)
 
 
 def _numbered(pictures: Sequence[Picture], ids: Mapping[Shape, int], note: str = "") -> Numbered:

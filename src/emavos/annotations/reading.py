@@ -23,7 +23,7 @@ from emavos.annotations.via import read_via
 from emavos.annotations.yolo import read_yolo
 from emavos.annotations.youtubevis import read_youtube_vis
 from emavos.io.ids import IdMask
-from emavos.io.images import PathLike
+from emavos.io.images import IMAGE_SUFFIXES, PathLike
 from emavos.io.opening import natural_order
 from emavos.io.source import notice
 from emavos.io.text import read_json, read_text
@@ -92,7 +92,7 @@ def read_annotations(path: PathLike, labels: LabelMap | None = None) -> Annotati
     What is no mask (boxes, lines, points) is left out, and an `InputWarning` says so.
     Raises ValueError that names the file if it is damaged, something else, or has no mask at all.
     """
-    path = Path(path)
+    path = with_labels(Path(path))
     files = annotation_files(path) if path.is_dir() else [path]
     if not files:
         raise ValueError(f"{path} holds no annotations ({', '.join(SUFFIXES)})")
@@ -124,6 +124,13 @@ def read_annotations(path: PathLike, labels: LabelMap | None = None) -> Annotati
         tuple(numbered.ids[place] for place in kept),
         numbered.names,
     )
+
+
+def with_labels(path: Path) -> Path:
+    """The folder of labels in a YOLO data set, as exported; another path as it is."""
+    labels = path / "labels"
+    is_export = labels.is_dir() and not any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir())
+    return labels if is_export and any(file.suffix == ".txt" for file in labels.iterdir()) else path
 
 
 def annotation_files(folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from emavos.annotations import Annotations, LabelMap, read_annotations, read_arrays, read_labels
 from emavos.annotations.labels import find_labels
-from emavos.annotations.reading import SUFFIXES, annotation_files
+from emavos.annotations.reading import SUFFIXES, annotation_files, with_labels
 from emavos.frames.masks import check_given
 from emavos.io import FrameSource, IdMask, Pixels, list_images, read_mask
 from emavos.io.ids import flat_colours
@@ -129,8 +129,7 @@ def open_masks(mask: PathLike | Mapping[str, Path], labels: LabelMap | None = No
     if not path.is_dir():
         yield from _of_file(path, labels, None)
         return
-    if export := next((path / name for name in _EXPORTS if (path / name).is_dir()), None):
-        path = export
+    path = _in_export(path)
     files = mask_files(path)
     if files[0].suffix.lower() in SUFFIXES:
         yield from _of_annotations(read_annotations(path, labels))
@@ -146,8 +145,7 @@ def mask_files(folder: Path) -> list[Path]:
 
     If a folder has both images and annotations, as from Labelme, JPEGs are the frames.
     """
-    if export := next((folder / name for name in _EXPORTS if (folder / name).is_dir()), None):
-        folder = export
+    folder = _in_export(folder)
     texts = annotation_files(folder)
     files = [p for p in folder.iterdir() if p.suffix.lower() in ARRAYS and p.name[0] != "."]
     try:
@@ -162,6 +160,12 @@ def mask_files(folder: Path) -> list[Path]:
     if texts and frames == images and not files and {p.stem for p in texts} & {p.stem for p in images}:
         return texts
     return natural_order([*images, *files])
+
+
+def _in_export(folder: Path) -> Path:
+    """The folder of the masks or labels in an unpacked export; another folder as it is."""
+    masks = next((folder / name for name in _EXPORTS if (folder / name).is_dir()), None)
+    return with_labels(folder) if masks is None else masks
 
 
 def _of_file(path: Path, labels: LabelMap | None, name: str | None) -> Iterator[GivenMask]:
