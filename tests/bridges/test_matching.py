@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from emavos.bridges import box_of, match
-from emavos.bridges.matching import assign
+from emavos.evaluation.assignment import assign
 
 MASK = np.zeros((40, 60), np.int32)
 MASK[5:15, 5:15], MASK[20:30, 30:50], MASK[35:38, 2:8] = 7, -2, 9
