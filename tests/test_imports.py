@@ -48,7 +48,7 @@ ALLOWED = {
     },
     "visualize": {"io"},
     "demo": {"io"},
-    "evaluation": {"frames", "io", "machine", "predictor", "session", "settings", "visualize"},
+    "evaluation": {"annotations", "frames", "io", "machine", "predictor", "session", "settings", "visualize"},
     "notebook": {"io", "machine", "session", "visualize"},
     "bridges": {"annotations", "evaluation", "io", "machine", "session"},
     "doctor": {"machine", "memory", "weights"},

@@ -84,8 +84,9 @@ def check_apart(out: Path, data: Path, videos: Sequence[Video]) -> None:
         raise ValueError(f"--out {out} is a link that leads nowhere; remove it, or choose another folder")
     root, taken = data.resolve(), set[Path]()
     for video in videos:
-        for path in (*video.images[:1], *video.masks[:1]):
-            folder = path.parent.parent.resolve()
+        paths = [video.burst.frames[0].path] if video.burst else [path.parent for path in video.masks[:1]]
+        for path in (*(path.parent for path in video.images[:1]), *paths):
+            folder = path.parent.resolve()
             taken |= {folder, *(above for above in folder.parents if root in above.parents)}
     if taken & {out.resolve(), *out.resolve().parents}:
         raise ValueError(f"--out {out} is inside the data; choose another folder")

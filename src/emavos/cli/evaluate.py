@@ -88,7 +88,9 @@ def add(commands: Commands) -> None:
         help="sequences shown in the report, worst first (8)",
     )
     output.add_argument(
-        "--zip", action="store_true", help="also write a submission for the benchmark's server"
+        "--zip",
+        action="store_true",
+        help="also write a submission for the benchmark's server (BURST: a JSON for its program)",
     )
     output.add_argument(
         "--table",
@@ -101,7 +103,9 @@ def add(commands: Commands) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from emavos.evaluation import find_videos
+    from emavos.evaluation.burst import write_burst_results
     from emavos.evaluation.comparison import compare, file_name
+    from emavos.evaluation.layouts import annotations_of
     from emavos.evaluation.published import compare_with_paper
     from emavos.evaluation.report import by_sequence, overview
     from emavos.evaluation.submission import write_submission
@@ -146,6 +150,11 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.zip:
         for method in methods:
             path = args.out / f"{file_name(method.name)}.zip"
+            if protocol.annotations:
+                names = [video.name for video in done.videos]
+                annotations = annotations_of(args.data, protocol)
+                write_burst_results(path.with_suffix(".json"), annotations, method.folder, names)
+                continue
             say(method.name, f"left out of {path}", write_submission(done.videos, method.folder, path))
     if not args.quiet:
         masks = "masks/, " if (args.out / "masks").is_dir() else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from emavos.evaluation.report import (
     write_overview,
     write_scores,
 )
-from emavos.evaluation.scoring import score_videos
+from emavos.evaluation.scoring import further_scores, score_videos
 from emavos.evaluation.views import Views
 from emavos.io.whole import replacing, sweep
 from emavos.machine import PeakMemory, describe, is_out_of_memory
@@ -171,7 +171,12 @@ def compare(
         Method(
             name,
             folder,
-            score_videos(known, folder, seen, processes=processes) if known else None,
+            replace(
+                score_videos(known, folder, seen, processes=processes),
+                further=further_scores(data, protocol, videos, folder),
+            )
+            if known
+            else None,
             runs.get(name) or Run.read(folder),
         )
         for name, folder in folders.items()

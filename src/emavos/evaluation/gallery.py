@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 
 from emavos.evaluation.html import Section
-from emavos.evaluation.layouts import Video, foreground
+from emavos.evaluation.layouts import Annotation, Video, foreground, read_annotation
 from emavos.evaluation.report import Method
 from emavos.evaluation.scoring import Score
 from emavos.io import IdMask, Pixels, read_frame, read_mask
@@ -158,12 +158,12 @@ def _pictures(video: Video, names: Sequence[str]) -> list[Pixels]:
     return [read_frame(files[name]) for name in names]
 
 
-def _truths(video: Video) -> dict[str, Path]:
+def _truths(video: Video) -> dict[str, Annotation]:
     return {path.stem: path for path in video.truths}
 
 
-def _truth_overlay(video: Video, picture: Pixels, path: Path | None) -> Pixels:
-    return picture if path is None else _shown(video, picture, read_mask(path), path)
+def _truth_overlay(video: Video, picture: Pixels, truth: Annotation | None) -> Pixels:
+    return picture if truth is None else _shown(video, picture, read_annotation(truth), truth)
 
 
 def _result(video: Video, picture: Pixels, path: Path) -> Pixels:
@@ -172,7 +172,7 @@ def _result(video: Video, picture: Pixels, path: Path) -> Pixels:
     return _shown(video, picture, read_mask(path), path)
 
 
-def _shown(video: Video, picture: Pixels, mask: IdMask, path: Path) -> Pixels:
+def _shown(video: Video, picture: Pixels, mask: IdMask, path: Annotation) -> Pixels:
     if mask.shape != picture.shape[:2]:
         have, want = ("{}x{}".format(*x.shape[:2]) for x in (mask, picture))
         raise ValueError(f"{path} is {have} but its frame is {want} (height x width)")

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from emavos.evaluation.burst import FIRST, BurstSequence, FrameRuns, read_burst
 from emavos.evaluation.protocol import Protocol
 from emavos.io import IdMask, list_images, read_mask
 from emavos.io.text import read_json, read_text
+
+Annotation: TypeAlias = Path | FrameRuns  # the mask of a frame: a PNG, or runs of a file of annotations
 
 VOID = 255  # ground truth without an object; DAVIS counts it as background
 
@@ -25,18 +28,24 @@ class Video:
     name: str
     protocol: Protocol
     images: tuple[Path, ...]  # in order; empty if the data has no frames
-    masks: tuple[Path, ...]  # annotations in order: the given masks and, if there are more, the ground truth
+    masks: tuple[
+        Annotation, ...
+    ]  # annotations in order: the given masks and, if there are more, the ground truth
     wanted: tuple[str, ...]  # names of the frames to predict masks for, in order
     categories: Mapping[int, str] = field(default_factory=dict)  # by object, if meta.json lists categories
+    burst: BurstSequence | None = None  # of BURST: the sequence in its file of annotations
+    only_given: bool = False  # whether all annotations are given masks, so that there is no ground truth
 
     @cached_property
-    def truths(self) -> tuple[Path, ...]:
+    def truths(self) -> tuple[Annotation, ...]:
         """The annotations to compare a result with, the first given one included; empty if there is no score.
 
         If all objects are known from the first frame, every annotation counts, and three are needed at least.
         If objects may appear later, an annotation may show only the new objects. Such annotations count as
         ground truth only if every wanted frame has one.
         """
+        if self.only_given:
+            return ()
         if not self.protocol.late:
             return self.masks if len(self.masks) >= (2 if self.protocol.scores_last else 3) else ()
         asked = {*self.wanted[self._begin :]}
@@ -58,7 +67,7 @@ class Video:
         annotated = {path.stem for path in self.masks}
         return next((i for i, name in enumerate(self.wanted) if name in annotated), len(self.wanted))
 
-    def given(self) -> Mapping[int, Path]:
+    def given(self) -> Mapping[int, Annotation]:
         """The annotations a method may read, by frame index.
 
         This is the first annotation. If objects may appear later, all annotations are given, and only new ids
@@ -81,7 +90,7 @@ class Video:
         for index, path in enumerate(self.images[: last + 1]):
             new = None
             if index in given:
-                mask = foreground(read_mask(given[index]), self.protocol.binary)
+                mask = foreground(read_annotation(given[index]), self.protocol.binary)
                 fresh = [i for i in np.unique(mask).tolist() if i not in seen and i != 0]
                 seen.update(fresh)
                 new = np.where(np.isin(mask, fresh), mask, 0).astype(np.int32) if fresh else None
@@ -90,6 +99,11 @@ class Video:
                     f"{given[index]} has no object; if 255 is the object and not void, use --binary"
                 )
             yield path, new
+
+
+def read_annotation(annotation: Annotation) -> IdMask:
+    """The ids (H, W) of an annotation."""
+    return annotation.mask() if isinstance(annotation, FrameRuns) else read_mask(annotation)
 
 
 def foreground(mask: IdMask, binary: bool) -> IdMask:
@@ -117,6 +131,8 @@ def find_videos(
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise ValueError(f"{root} {what}; name the folder of a data set")
+    if protocol.annotations:
+        return _find_burst(root, protocol, names, images)
     masks = _first(root, protocol.masks)
     if masks is None:
         raise ValueError(
@@ -159,6 +175,47 @@ def find_videos(
         )
     if bare := [video.name for video in videos if not video.masks]:
         raise ValueError(f"{masks} has no *.png of {some(bare)}; complete it or take another list")
+    return videos
+
+
+def annotations_of(data: str | PathLike[str], protocol: Protocol) -> Path:
+    """The file of annotations of a data set of BURST. Raises ValueError if there is none."""
+    path = _first(Path(data), protocol.annotations)
+    if path is None:
+        raise ValueError(
+            f"{data} has no {_either(protocol.annotations)}, where {protocol.name} keeps its masks"
+        )
+    return path
+
+
+def _find_burst(root: Path, protocol: Protocol, names: Sequence[str] | None, images: bool) -> list[Video]:
+    """The sequences of BURST that have an object."""
+    path = annotations_of(root, protocol)
+    sequences = {one.name: one for one in read_burst(path) if any(frame.runs for frame in one.frames)}
+    if names is not None:
+        if unknown := sorted({*names} - {*sequences}):
+            raise ValueError(f"{protocol.name} has no sequence {some(unknown)}; it has {some([*sequences])}")
+        sequences = {name: one for name, one in sequences.items() if name in names}
+    folder = _first(root, protocol.images)
+    if images and folder is None:
+        raise ValueError(f"{root} has no {_either(protocol.images)}, where {protocol.name} keeps its frames")
+    videos = []
+    for name, one in sequences.items():
+        frames = tuple(folder / name / image for image in one.images) if folder is not None else ()
+        if images and (lost := [str(file) for file in frames if not file.is_file()]):
+            raise ValueError(f"{some(lost, 3)}: frames of {path.name} that are not there")
+        begin = next(place for place, frame in enumerate(one.frames) if frame.runs)
+        videos.append(
+            Video(
+                name,
+                protocol,
+                frames,
+                one.frames[begin:],
+                tuple(frame.stem for frame in one.frames),
+                burst=one,
+                only_given=path.name == FIRST,
+            )
+        )
     return videos
 
 

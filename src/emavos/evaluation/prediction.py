@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from emavos.evaluation.burst import FrameRuns
 from emavos.evaluation.layouts import Video, some
 from emavos.io import IdMask, Pixels, ahead, behind, davis_palette, read_frame, write_mask
 from emavos.io.fingerprint import fingerprint
@@ -166,9 +167,12 @@ def predict(
 def data_sha256(video: Video) -> str:
     """Hash of a video's inputs: given masks by content, frames as `fingerprint` does."""
     digest = hashlib.sha256()
-    for index, path in video.given().items():
-        check_file(path, "a mask")
-        digest.update(os.fsencode(f"{index} {path.name} ") + path.read_bytes())
+    for index, one in video.given().items():
+        if isinstance(one, FrameRuns):
+            digest.update(f"{index} {one.name} {one.size} {sorted(one.runs.items())}".encode())
+            continue
+        check_file(one, "a mask")
+        digest.update(os.fsencode(f"{index} {one.name} ") + one.read_bytes())
     for path in video.images:
         digest.update(fingerprint(path))
     return digest.hexdigest()

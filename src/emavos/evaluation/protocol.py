@@ -39,7 +39,10 @@ class Protocol:
     zip_folder: str = ""  # folder of the sequences inside a submission
     about: str = ""  # one line of description
     per_object: bool = False  # each object alone, as MASKS/<sequence>/<object>/<frame>.png; they may overlap
-    scoring: Literal["davis", "lvos", "mosev2"] = "davis"  # the measures, see `emavos.evaluation.metrics`
+    annotations: tuple[str, ...] = ()  # files of BURST, in place of folders of masks
+    scoring: Literal["davis", "lvos", "mosev2", "burst"] = (
+        "davis"  # measures: see `emavos.evaluation.metrics`
+    )
 
 
 _DAVIS = Protocol(
@@ -61,6 +64,28 @@ _YOUTUBE = Protocol(
     zip_folder="Annotations",
     about="474 sequences at 6 frames a second; objects appear later; seen and unseen classes",
 )
+_BURST = Protocol(
+    "burst-val",
+    late=True,
+    wanted="masks",
+    scores_last=True,
+    every=10,
+    max_frames=_FLAT,
+    scoring="burst",
+    about="993 sequences of all frames, scored at 1 frame a second; objects appear later; HOTA by class",
+)
+
+
+def _of_burst(split: str) -> dict[str, tuple[str, ...]]:
+    """Where a split of BURST has its frames and its annotations; the ground truth first."""
+    files = ("all_classes", "first_frame_annotations")
+    folders = (split, f"annotations/{split}")
+    return {
+        "images": (f"frames/{split}", f"images/{split}"),
+        "annotations": tuple(f"{folder}/{file}.json" for file in files for folder in folders),
+    }
+
+
 _ALL_FRAMES = tuple(
     f"{above}{folder}/JPEGImages"
     for above in ("", "../")
@@ -146,6 +171,10 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 wanted="masks",
                 per_object=True,
                 about="objects may overlap, each is tracked alone; read at 24 frames a second, scored at 6",
+            ),
+            replace(_BURST, **_of_burst("val")),
+            replace(
+                _BURST, name="burst-test", about="1,421 sequences, otherwise as val", **_of_burst("test")
             ),
         )
     }

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from itertools import groupby, zip_longest
 from multiprocessing import get_context
 from os import PathLike
@@ -15,8 +15,16 @@ from typing import TypeAlias
 
 import numpy as np
 
+from emavos.evaluation.burst import common_classes, score_burst
 from emavos.evaluation.inputs import AnyMask, check_ids, check_pair, check_results, objects_of
-from emavos.evaluation.layouts import Video, find_videos, seen_categories
+from emavos.evaluation.layouts import (
+    Annotation,
+    Video,
+    annotations_of,
+    find_videos,
+    read_annotation,
+    seen_categories,
+)
 from emavos.evaluation.metrics import (
     BoolMask,
     Statistics,
@@ -27,7 +35,6 @@ from emavos.evaluation.metrics import (
     statistics,
 )
 from emavos.evaluation.protocol import PROTOCOLS, Protocol
-from emavos.io import read_mask
 from emavos.io.ahead import cores
 
 
@@ -92,6 +99,9 @@ class Score:
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of the frames, including the first
     later: tuple[str, ...] = ()  # objects that begin after the first frame, if the protocol ignores them
     scoring: str = "davis"  # the measures: see `Protocol.scoring`
+    further: Mapping[str, float] = field(
+        default_factory=dict
+    )  # measures of the whole data, see `further_scores`
 
     @property
     def objects(self) -> tuple[ObjectScore, ...]:
@@ -112,12 +122,12 @@ class Score:
 
     @property
     def more(self) -> Mapping[str, float]:
-        """Further measures of the benchmark, by name: means over the objects that have them."""
+        """All further measures of the benchmark, by name. Those of objects are means over objects."""
         measures = {
             "lvos": {"V": "stability"},
             "mosev2": {"J&F gone": "disappeared", "J&F back": "reappeared"},
         }
-        found = {}
+        found = dict(self.further)
         for name, attribute in measures.get(self.scoring, {}).items():
             values = [value for one in self.objects if not math.isnan(value := getattr(one, attribute))]
             found[name] = sum(values) / len(values) if values else math.nan
@@ -187,7 +197,18 @@ def score_folder(
         print(score.JF, score.J.mean, score.sequences["judo"][1].F.decay)
     """
     videos = find_videos(data, protocol, names, images=False)
-    return score_videos(videos, results, seen_categories(data, protocol), processes=processes)
+    score = score_videos(videos, results, seen_categories(data, protocol), processes=processes)
+    return replace(score, further=further_scores(data, protocol, videos, results))
+
+
+def further_scores(
+    data: str | PathLike[str], protocol: Protocol, videos: Sequence[Video], results: str | PathLike[str]
+) -> dict[str, float]:
+    """HOTA of BURST, by name, of all sequences with a ground truth; {} for other benchmarks."""
+    sequences = [video.burst for video in videos if video.burst is not None and not video.only_given]
+    if not sequences:
+        return {}
+    return score_burst(sequences, results, common_classes(annotations_of(data, protocol)))
 
 
 def score_videos(
@@ -320,13 +341,13 @@ def _measure(pred: BoolMask, truth: BoolMask, scoring: str) -> tuple[float, floa
 def _score_video(task: tuple[Video, Path]) -> _Scored | ValueError:
     """Returns the score of one video, or the error about its masks."""
     video, results = task
-    files = [results / path.name for path in video.truths]
+    files: list[Annotation] = [results / one.name for one in video.truths]
     files[0] = video.truths[0]  # the first mask is given, so no result is needed
     protocol = video.protocol
     try:
         return _score(
-            (read_mask(path) for path in video.truths),
-            (read_mask(path) for path in files),
+            (read_annotation(one) for one in video.truths),
+            (read_annotation(one) for one in files),
             binary=protocol.binary,
             late=protocol.late,
             scores_last=protocol.scores_last,

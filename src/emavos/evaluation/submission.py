@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from emavos.evaluation.layouts import Video, foreground, some
+from emavos.evaluation.layouts import Video, foreground, read_annotation, some
 from emavos.io import davis_palette, palette, read_mask
 from emavos.io.images import FORMATS, encode_mask
 from emavos.io.whole import replacing
@@ -50,8 +50,8 @@ def write_submission(
 def _problems(video: Video, results: Path) -> Iterator[str]:
     images = {path.stem: path for path in video.images}
     ids = {0}
-    for path in video.given().values():
-        ids |= {*np.unique(foreground(read_mask(path), video.protocol.binary)).tolist()}
+    for one in video.given().values():
+        ids |= {*np.unique(foreground(read_annotation(one), video.protocol.binary)).tolist()}
     for name in video.wanted:
         path, shown = results / video.name / f"{name}.png", f"{video.name}/{name}.png"
         if not path.is_file():
