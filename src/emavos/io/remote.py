@@ -72,8 +72,7 @@ def copy_from(address: str, place: Path) -> None:
     shown = without_secrets(address)
     try:
         files, path = _file_system(address, shown)
-        if not files.exists(path):
-            raise FileNotFoundError(f"{shown}: there is nothing at this address")
+        _check_there(files, path, shown)
         place.parent.mkdir(parents=True, exist_ok=True)
         with partial_folder(place.parent, place.name) as stage:
             _copy(files, path, stage / place.name)
@@ -108,6 +107,23 @@ def _file_system(address: str, shown: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         raise type(error)(f"{shown}: {_reason(error, address)}") from error
     return files, path
+
+
+def _check_there(files: Any, path: str, shown: str) -> None:
+    """Raise FileNotFoundError if nothing is at a path, or OSError if that is not known.
+
+    fsspec says of an address of http that it does not exist if the server does not answer, or refuses.
+    """
+    if files.exists(path):
+        return
+    try:
+        files.info(path)
+    except FileNotFoundError as error:
+        reason = error.__cause__
+        absent = isinstance(reason, FileNotFoundError) or getattr(reason, "status", None) in (404, 410)
+        if reason is not None and not absent:
+            raise OSError(str(reason) or type(reason).__name__) from error
+    raise FileNotFoundError(f"{shown}: there is nothing at this address")
 
 
 def _copy(files: Any, path: str, place: Path) -> None:
