@@ -13,7 +13,7 @@ from emavos.bridges import read_layout
 from emavos.cli import main
 from emavos.demo import synthetic_clip
 from emavos.evaluation import PROTOCOLS, find_videos, score_folder
-from emavos.evaluation.burst import DISTRACTORS, read_burst
+from emavos.evaluation.burst import DISTRACTORS, read_burst, write_burst_results
 from emavos.evaluation.hota import FrameMatch, count_hota
 from emavos.io import read_mask, write_mask
 
@@ -118,8 +118,8 @@ def test_the_command_scores_burst_and_writes_results_for_its_program(burst, tmp_
     truth = results_of(burst, tmp_path / "truth")
     assert main([*argv, "--results", str(truth)]) == 0
     perfect, copied = json.loads((out / "overview.json").read_text())["methods"]
-    assert {*copied} >= {"J&F", "HOTA", "HOTA common", "HOTA uncommon"}
-    assert perfect["J&F"] == perfect["HOTA"] == perfect["HOTA common"] == perfect["HOTA uncommon"] == 1
+    names = ["J&F", "HOTA", "HOTA common", "HOTA uncommon", "HOTA of masks"]
+    assert [perfect[name] for name in names] == [1] * 5
     assert 0 < copied["HOTA"] < 1
     written = json.loads((out / "copy-first-mask.json").read_text())
     given = json.loads((burst / "annotations/val/all_classes.json").read_text())
@@ -200,6 +200,46 @@ def test_what_burst_lacks_is_told(burst, tmp_path):
     (burst / "frames/val/YFCC100M/a/frame0003.jpg").unlink()
     with pytest.raises(ValueError, match=r"frame0003\.jpg: frames of all_classes\.json that are not there"):
         find_videos(burst, VAL)
+
+
+def test_hota_is_that_of_the_boxes_around_masks_as_in_the_program_of_burst(burst, tmp_path):
+    results = results_of(burst, tmp_path / "results")
+    for file in results.rglob("*.png"):
+        mask = read_mask(file)
+        mask[::2] = np.where(np.roll(mask, 1, 0)[::2] == np.roll(mask, -1, 0)[::2], 0, mask[::2])
+        write_mask(file, mask)  # every other line, without changing a box
+    score = score_folder(burst, results, VAL).more
+    assert score["HOTA"] > 0.9
+    assert score["HOTA of masks"] < 0.7
+
+
+def test_hota_is_that_of_the_program_of_burst(burst, tmp_path, monkeypatch):
+    trackeval = pytest.importorskip("trackeval")
+    monkeypatch.setattr(np, "bool", bool, raising=False)
+    path = burst / "annotations/val/all_classes.json"
+    content = json.loads(path.read_text())
+    content["sequences"][1]["track_category_ids"]["2"] = 207  # merged with 554
+    path.write_text(json.dumps(content))
+    results = results_of(burst, tmp_path / "results", shift=3)
+    ours = score_folder(burst, results, VAL).more
+    (tmp_path / "theirs/m/data").mkdir(parents=True)
+    write_burst_results(
+        tmp_path / "theirs/m/data/r.json", path, results, [v.name for v in find_videos(burst, VAL)]
+    )
+    (tmp_path / "truth").mkdir()
+    (tmp_path / "truth/a.json").write_text(json.dumps(content))
+    quiet = {"PRINT_CONFIG": False, "OUTPUT_SUMMARY": False, "OUTPUT_DETAILED": False, "PLOT_CURVES": False}
+    folders = {"GT_FOLDER": str(tmp_path / "truth"), "TRACKERS_FOLDER": str(tmp_path / "theirs")}
+    data = trackeval.datasets.BURST({**folders, "EXEMPLAR_GUIDED": True, "PRINT_CONFIG": False})
+    evaluator = trackeval.Evaluator({**quiet, "PRINT_RESULTS": False, "BREAK_ON_ERROR": True})
+    found, _ = evaluator.evaluate([data], [trackeval.metrics.HOTA({"PRINT_CONFIG": False})])
+    classes = {
+        name: one for name, one in found["BURST"]["m"]["COMBINED_SEQ"].items() if "cls_comb" not in name
+    }
+    values = [one["HOTA"]["HOTA"].mean() for name, one in classes.items() if name != "all"]
+    assert len(values) == 3
+    assert ours["HOTA"] == pytest.approx(np.mean(values), abs=1e-9)
+    assert 0.1 < ours["HOTA"] < 0.99
 
 
 def video_of(generator, tracks, length):

@@ -41,7 +41,8 @@ def test_protocols_that_are_no_benchmark_of_short_videos_follow_as_the_library_d
         protocol, policy = PROTOCOLS[name], MemoryPolicy()
         assert (protocol.every, protocol.max_frames) == (policy.every, policy.max_frames)
         assert protocol.size == signature(Predictor).parameters["size"].default
-    assert all(p.max_frames is None for p in PROTOCOLS.values() if p.name not in ("davis-like", "lvos"))
+    long = ("davis-like", "lvos", "burst-val", "burst-test")
+    assert all(p.max_frames is None for p in PROTOCOLS.values() if p.name not in long)
 
 
 def test_davis_2017_takes_the_sequences_of_its_list_at_480p(tmp_path):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from emavos.annotations.outlines import box_of
 from emavos.bridges.first import planes_of
-from emavos.evaluation.assignment import assign
+from emavos.evaluation.assignment import assign, iou_of_boxes
 from emavos.io import IdMask
 
 
@@ -64,16 +64,6 @@ def match(result: Any, detections: Any, least: float = 0.5) -> Matches:
         tuple(row for row in range(len(iou)) if row not in pairs),
         tuple(id for column, id in enumerate(ids) if column not in {*pairs.values()}),
     )
-
-
-def iou_of_boxes(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
-    """Intersection over union of boxes (N, 4) and (M, 4) of x, y, x, y: (N, M)."""
-    low = np.maximum(one[:, None, :2], other[None, :, :2])
-    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
-    both = (high - low).clip(min=0).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (one, other)]
-    iou: NDArray[np.float64] = both / (areas[0][:, None] + areas[1][None] - both)
-    return iou
 
 
 def _iou_of_planes(

@@ -78,14 +78,16 @@ def named_folders(texts: list[str]) -> dict[str, Path]:
 
 def check_apart(out: Path, data: Path, videos: Sequence[Video]) -> None:
     """Raise ValueError if an output folder is a file, or lies inside the data."""
+    from emavos.evaluation.burst import FrameRuns
+
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file, not a folder")
     if out.is_symlink() and not out.exists():
         raise ValueError(f"--out {out} is a link that leads nowhere; remove it, or choose another folder")
     root, taken = data.resolve(), set[Path]()
     for video in videos:
-        paths = [video.burst.frames[0].path] if video.burst else [path.parent for path in video.masks[:1]]
-        for path in (*(path.parent for path in video.images[:1]), *paths):
+        places = [one.path if isinstance(one, FrameRuns) else one.parent for one in video.masks[:1]]
+        for path in (*(image.parent for image in video.images[:1]), *places):
             folder = path.parent.resolve()
             taken |= {folder, *(above for above in folder.parents if root in above.parents)}
     if taken & {out.resolve(), *out.resolve().parents}:

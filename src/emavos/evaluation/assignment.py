@@ -1,6 +1,8 @@
-"""The best assignment of rows to columns."""
+"""Compare boxes, and assign rows to columns."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,3 +44,13 @@ def assign(gain: NDArray[np.float64]) -> list[tuple[int, int]]:
             row_of[column] = row_of[way[column]]
             column = int(way[column])
     return sorted((int(row_of[column]) - 1, column - 1) for column in range(1, columns + 1) if row_of[column])
+
+
+def iou_of_boxes(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
+    """Intersection over union of boxes (N, 4) and (M, 4) of x, y, x, y: (N, M)."""
+    low = np.maximum(one[:, None, :2], other[None, :, :2])
+    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
+    both = (high - low).clip(min=0).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (one, other)]
+    iou: NDArray[np.float64] = both / (areas[0][:, None] + areas[1][None] - both)
+    return iou

@@ -7,17 +7,22 @@ WACV 2023.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from emavos.annotations.outlines import box_of
 from emavos.annotations.rle import check_size, decode_rle, encode_rle
+from emavos.evaluation.assignment import iou_of_boxes
 from emavos.evaluation.hota import FrameMatch, HotaCounts, count_hota
-from emavos.evaluation.metrics import BoolMask
+from emavos.evaluation.metrics import BoolMask, region_similarity
 from emavos.io import IdMask, read_mask
 from emavos.io.text import read_json
 from emavos.io.whole import replacing
@@ -26,7 +31,8 @@ FIRST = "first_frame_annotations.json"  # each object on its first annotated fra
 COMMON = "common_classes.json"  # the tracks of the 78 common classes
 _WHAT = "a file of annotations of BURST"
 
-# Classes that the benchmark's program never scores, by category.
+# Classes that the benchmark's program counts as another, and those that it never scores, by category.
+MERGED = {153: 943, 201: 1175, 207: 554, 967: 529}
 DISTRACTORS = frozenset(
     (
         *(20, 63, 108, 180, 188, 204, 212, 247, 303, 403, 407, 415, 490, 504, 507, 513, 529, 567, 569, 588),
@@ -117,42 +123,59 @@ def score_burst(
     results: folder with masks at `<sequence>/<frame>.png`.
     common: the common classes; None leaves them and the others out.
 
+    The benchmark's program compares the boxes around masks, and so do these scores, except "HOTA of masks".
     Every annotated frame with a scored object counts, including the first. Distractors do not.
     """
-    counts: dict[int, HotaCounts] = {}
+    boxes, masks = dict[int, HotaCounts](), dict[int, HotaCounts]()
     for sequence in sequences:
         for category, frames in _matches(sequence, Path(results)).items():
-            found = count_hota(frames)
-            counts[category] = counts[category] + found if category in counts else found
-    parts = {"HOTA": {*counts}}
+            for counts, side in zip((boxes, masks), zip(*frames, strict=True), strict=True):
+                found = count_hota(side)
+                counts[category] = counts[category] + found if category in counts else found
+    scores = {"HOTA": _mean(boxes, {*boxes})}
     if common is not None:
-        parts |= {"HOTA common": {*counts} & common, "HOTA uncommon": {*counts} - common}
-    return {
-        name: float(np.mean([counts[one].value for one in sorted(part)])) if part else float("nan")
-        for name, part in parts.items()
-    }
+        common = frozenset(MERGED.get(one, one) for one in common)
+        scores["HOTA common"] = _mean(boxes, {*boxes} & common)
+        scores["HOTA uncommon"] = _mean(boxes, {*boxes} - common)
+    return {**scores, "HOTA of masks": _mean(masks, {*masks})}
 
 
-def _matches(sequence: BurstSequence, results: Path) -> dict[int, list[FrameMatch]]:
-    """The frames of each class: true and predicted objects with their intersections over unions."""
-    classes = {id: one for id, one in sequence.classes.items() if one not in DISTRACTORS}
-    matches: dict[int, list[FrameMatch]] = {}
+def _mean(counts: Mapping[int, HotaCounts], categories: Collection[int]) -> float:
+    return float(np.mean([counts[one].value for one in categories])) if categories else math.nan
+
+
+def _matches(sequence: BurstSequence, results: Path) -> dict[int, list[tuple[FrameMatch, FrameMatch]]]:
+    """The frames of each class: true and predicted objects, compared by their boxes and by their masks."""
+    kept = {id: one for id, one in sequence.classes.items() if one not in DISTRACTORS}
+    merged = {id: MERGED.get(one, one) for id, one in kept.items()}
+    classes = {id: one for id, one in merged.items() if one not in DISTRACTORS}
+    matches: dict[int, list[tuple[FrameMatch, FrameMatch]]] = {}
     for frame in sequence.frames:
-        planes = {id: plane for id, plane in frame.planes().items() if id in classes and plane.any()}
+        planes = {id: plane for id, plane in frame.planes().items() if id in kept and plane.any()}
         if not planes:
             continue
         mask = _read_result(sequence, frame, results)
-        areas = np.bincount(mask.ravel())
-        shown = [id for id in np.flatnonzero(areas).tolist() if id in classes]
-        for category in {classes[id] for id in (*planes, *shown)}:
-            true = [id for id in planes if classes[id] == category]
+        shown = {int(id): mask == id for id in np.unique(mask) if int(id) in classes}
+        for category in {classes[id] for id in (*planes, *shown) if id in classes}:
+            true = [id for id in planes if classes.get(id) == category]
             pred = [id for id in shown if classes[id] == category]
-            both = np.array([np.bincount(mask[planes[id]], minlength=len(areas))[pred] for id in true])
-            sizes = np.array([np.count_nonzero(planes[id]) for id in true])
-            both = both.reshape(len(true), len(pred)).astype(np.float64)
-            iou = both / (sizes[:, None] + areas[pred][None] - both)
-            matches.setdefault(category, []).append(FrameMatch(np.array(true, int), np.array(pred, int), iou))
+            both = tuple(
+                FrameMatch(np.array(true, np.int64), np.array(pred, np.int64), iou)
+                for iou in _ious([planes[id] for id in true], [shown[id] for id in pred])
+            )
+            matches.setdefault(category, []).append((both[0], both[1]))
     return matches
+
+
+def _ious(
+    true: Sequence[BoolMask], pred: Sequence[BoolMask]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Intersection over union (N, M) of the boxes around masks, and of the masks."""
+    boxes = [np.array([box_of(plane) for plane in planes]).reshape(-1, 4) for planes in (true, pred)]
+    masks = np.zeros((len(true), len(pred)))
+    for place, (one, other) in zip(np.ndindex(*masks.shape), product(true, pred), strict=True):
+        masks[place] = region_similarity(other, one)
+    return iou_of_boxes(boxes[0], boxes[1]), masks
 
 
 def write_burst_results(

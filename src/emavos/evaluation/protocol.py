@@ -64,26 +64,24 @@ _YOUTUBE = Protocol(
     zip_folder="Annotations",
     about="474 sequences at 6 frames a second; objects appear later; seen and unseen classes",
 )
-_BURST = Protocol(
-    "burst-val",
-    late=True,
-    wanted="masks",
-    scores_last=True,
-    every=10,
-    max_frames=_FLAT,
-    scoring="burst",
-    about="993 sequences of all frames, scored at 1 frame a second; objects appear later; HOTA by class",
-)
 
 
-def _of_burst(split: str) -> dict[str, tuple[str, ...]]:
-    """Where a split of BURST has its frames and its annotations; the ground truth first."""
+def _burst(split: str, about: str) -> Protocol:
+    """A split of BURST. The file with the ground truth is preferred to that of the given masks."""
     files = ("all_classes", "first_frame_annotations")
     folders = (split, f"annotations/{split}")
-    return {
-        "images": (f"frames/{split}", f"images/{split}"),
-        "annotations": tuple(f"{folder}/{file}.json" for file in files for folder in folders),
-    }
+    return Protocol(
+        f"burst-{split}",
+        images=(f"frames/{split}", f"images/{split}"),
+        annotations=tuple(f"{folder}/{file}.json" for file in files for folder in folders),
+        late=True,
+        wanted="masks",
+        scores_last=True,
+        every=10,
+        max_frames=_FLAT,
+        scoring="burst",
+        about=about,
+    )
 
 
 _ALL_FRAMES = tuple(
@@ -172,10 +170,11 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 per_object=True,
                 about="objects may overlap, each is tracked alone; read at 24 frames a second, scored at 6",
             ),
-            replace(_BURST, **_of_burst("val")),
-            replace(
-                _BURST, name="burst-test", about="1,421 sequences, otherwise as val", **_of_burst("test")
+            _burst(
+                "val",
+                "993 sequences of all frames, scored at 1 a second; objects appear later; HOTA by class",
             ),
+            _burst("test", "1,421 sequences, otherwise as val"),
         )
     }
 )
