@@ -349,7 +349,7 @@ def test_a_camera_needs_an_end_and_one_that_is_not_there_is_an_error(here, capsy
     refused(capsys, here, "has no last frame", "--stop N")
     clicked = ["segment", video, "--click", "9,9", "--click-frame", "1", "--stop", "3", "--out", "out"]
     assert main(clicked) == 1
-    refused(capsys, here, "the first frame is clicked on")
+    refused(capsys, here, "you click on the first frame")
     assert segment("--stop", "3", video=video) == 1
     err = capsys.readouterr().err
     assert "cannot be opened" in err

@@ -189,7 +189,7 @@ def _read_manifest(path: Path) -> tuple[torch.dtype, dict[str, str]]:
         return dtype, graphs
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} is not the manifest of graphs: it lacks {error}, or has it oddly"
+            f"{path} is not the manifest of graphs: {error} is missing or of another kind"
         ) from error
 
 

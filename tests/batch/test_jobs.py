@@ -162,5 +162,5 @@ def test_each_job_is_of_one_shard(count, shards):
     parts = [shard(jobs, i, shards) for i in range(shards)]
     assert sorted(job.name for part in parts for job in part) == sorted(job.name for job in jobs)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    with pytest.raises(ValueError, match=f"{shards}/{shards} is none"):
+    with pytest.raises(ValueError, match=f"no shard {shards}/{shards}; shards are 0/{shards} to"):
         shard(jobs, shards, shards)

@@ -166,7 +166,7 @@ def check_names(jobs: Iterable[Job], where: PathLike) -> None:
 def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
     """The jobs for process `index` (from 0) of `count` processes; each job belongs to exactly one process."""
     if not 0 <= index < count:
-        raise ValueError(f"shard {index}/{count} is none: of {count} they are 0 to {count - 1}")
+        raise ValueError(f"there is no shard {index}/{count}; shards are 0/{count} to {count - 1}/{count}")
     return [*jobs[index::count]]
 
 

@@ -214,8 +214,8 @@ def _policy(args: argparse.Namespace, protocol: Protocol) -> MemoryPolicy:
     made = MemoryPolicy(**fields)
     if not made.bounded and made.eviction != MemoryPolicy.eviction:
         raise ValueError(
-            f"--eviction {made.eviction} changes nothing, for the memory has no bound; give --max-frames or "
-            "--max-cells"
+            f"--eviction {made.eviction} changes nothing, because the memory has no limit; give --max-frames "
+            "or --max-cells"
         )
     return made
 

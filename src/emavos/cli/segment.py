@@ -267,9 +267,7 @@ def _live(args: argparse.Namespace, frames: FrameSource) -> FrameSource:
             "a camera or a stream has no last frame; give --stop N, or --keep-partial and end it with Ctrl-C"
         )
     if args.click_frame:
-        raise ValueError(
-            "--click-frame is for videos; of a camera or a stream, the first frame is clicked on"
-        )
+        raise ValueError("--click-frame is for videos; on a camera or a stream, you click on the first frame")
     made = iter(frames)
 
     class Live(FrameSource):

@@ -383,7 +383,7 @@ def _check(path: Path, alone: bool) -> None:
         return
     if pages > 1:
         way = "name that file as the video" if alone else "name that file as the video, or save one a frame"
-        raise ValueError(f"{path} holds {pages} pictures, where a frame is one; {way}")
+        raise ValueError(f"{path} holds {pages} pictures, and a frame is one picture; {way}")
     with suppress(OSError):
         try:
             image = read_image(path) if path.suffix.lower() == ".png" else None
