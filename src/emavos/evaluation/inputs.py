@@ -36,8 +36,8 @@ def check_results(videos: Sequence[Video], results: Path) -> CheckedResults:
     """
     if bare := [video.name for video in videos if not video.truths]:
         raise ValueError(
-            f"the only truth of {some(bare)} is the masks that tracking starts from; to score, add the truth of "
-            "other frames, or take another split"
+            f"the only truth of {some(bare)} is the masks that tracking starts from; to score, add the truth "
+            "of other frames, or take another split"
         )
     untold = [f"{video.name}/{frame}" for video in videos for frame in video.untold]
     if incomplete := [name for video in videos if video.protocol.whole for name in video.untold]:
