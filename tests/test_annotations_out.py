@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from emavos.annotations import VideoMasks, read_annotations, write_annotations
+from emavos.annotations import VideoMasks, read_annotations, read_names, write_annotations
 from emavos.annotations.labelstudio import decode_brush, encode_brush
 from emavos.annotations.writing import FOLDERS, WRITERS
 from emavos.cli import main
@@ -110,9 +111,34 @@ def test_masks_are_converted_on_the_command_line_and_tracked_from_the_result(tmp
     ]
 
 
+def test_tracked_masks_get_the_names_of_the_annotations_that_were_tracked(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_annotations("given.xml", filled(), "cvat")
+    Path("ids").mkdir()
+    for number, mask in zip((40, 42, 44), drawn().values(), strict=True):  # as of --start 40 --step 2
+        write_mask(f"ids/{number:05d}.png", mask)
+    Path("classes.txt").write_text("\n".join(NAMES.get(id, f"class {id}") for id in range(1, 1 + max(NAMES))))
+    Path("interface.xml").write_text('<View><Label value="a"/><Label value="b"/></View>')
+    for names in ("given.xml", "classes.txt"):
+        argv = ["masks", "convert", "ids", "--to", "cvat", "--out", "a.xml", "--force", "--names", names]
+        assert main(argv) == 0
+        found = read_annotations("a.xml")
+        assert found.names == NAMES
+        for place, mask in enumerate(drawn().values()):
+            np.testing.assert_array_equal(found.mask(place), mask)
+    assert re.findall('<image id="([0-9]+)"', Path("a.xml").read_text()) == ["40", "42", "44"]
+    assert read_names("interface.xml") == {1: "a", 2: "b"}
+    capsys.readouterr()
+    Path("a.json").write_text("[]")
+    assert main(["masks", "convert", "ids", "--to", "cvat", "--out", "b.xml", "--names", "a.json"]) == 1
+    assert "a.json is not a file of annotations" in capsys.readouterr().err
+    assert not Path("b.xml").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["--out", "a", "--names", "n.txt"], "--names and --tolerance change nothing without --to"),
         (["--to", "cvat", "--out", "a.json"], "--out a.json is written as .xml for --to cvat"),
         (["--to", "coco", "--out", "a"], "is written as .json"),
         (["--to", "cvat", "--out", "a.xml", "--tolerance", "1"], "--tolerance is for polygons"),

@@ -2,7 +2,7 @@
 
 from emavos.annotations.arrays import read_arrays
 from emavos.annotations.labels import LabelMap, read_labels
-from emavos.annotations.reading import Annotations, read_annotations
+from emavos.annotations.reading import Annotations, read_annotations, read_names
 from emavos.annotations.writing import VideoMasks, write_annotations
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "read_annotations",
     "read_arrays",
     "read_labels",
+    "read_names",
     "write_annotations",
 ]

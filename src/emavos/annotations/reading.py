@@ -15,7 +15,7 @@ import numpy as np
 from emavos.annotations.coco import read_coco
 from emavos.annotations.cvat import read_cvat
 from emavos.annotations.labelme import read_labelme
-from emavos.annotations.labels import LABEL_FILES, LabelMap, find_labels
+from emavos.annotations.labels import LABEL_FILES, LabelMap, find_labels, read_labels
 from emavos.annotations.labelstudio import read_label_studio
 from emavos.annotations.numbering import Numbered, is_id, number_objects
 from emavos.annotations.shapes import Picture, Size
@@ -124,6 +124,27 @@ def read_annotations(path: PathLike, labels: LabelMap | None = None) -> Annotati
         tuple(numbered.ids[place] for place in kept),
         numbered.names,
     )
+
+
+def read_names(path: PathLike, labels: LabelMap | None = None) -> dict[int, str]:
+    """The names of objects by id: in annotations, or in a list of labels such as classes.txt.
+
+    labels: a list that numbers the objects of annotations, see `read_annotations`.
+
+    Raises ValueError that names the file if it has no names.
+    """
+    path = Path(path)
+    if path.is_dir() or path.suffix.lower() != ".txt":
+        try:
+            return dict(read_annotations(path, labels).names)
+        except ValueError as error:
+            if path.is_dir():
+                raise
+            try:
+                return read_labels(path).names
+            except ValueError:
+                raise error from None
+    return read_labels(path).names
 
 
 def with_labels(path: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -205,7 +205,7 @@ def _cvat(masks: VideoMasks) -> str:
         for place, label in enumerate(masks.labels, 1)
     )
     images = []
-    for number, frame in enumerate(masks.frames):
+    for number, frame in zip(_numbers([frame.name for frame in masks.frames]), masks.frames, strict=True):
         height, width = frame.size
         shapes = []
         for id, plane in frame.planes():
@@ -231,6 +231,13 @@ def _cvat(masks: VideoMasks) -> str:
     meta = f"<meta><task><size>{len(images)}</size><labels>{labels}</labels></task></meta>"
     begin = ('<?xml version="1.0" encoding="utf-8"?>', "<annotations>", "<version>1.1</version>", meta)
     return "\n".join((*begin, *images, "</annotations>", ""))
+
+
+def _numbers(names: Sequence[str]) -> list[int]:
+    """The number of each frame, by which CVAT finds frames of a video: in its name, if names count from 0."""
+    if all(name.isdecimal() for name in names) and int(names[0]) != 1:
+        return [int(name) for name in names]
+    return list(range(len(names)))
 
 
 def _label_studio(masks: VideoMasks) -> str:

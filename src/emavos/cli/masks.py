@@ -67,6 +67,13 @@ def add(commands: Commands) -> None:
         help="with --to, suffix of the images of the masks (.jpg)",
     )
     convert.add_argument(
+        "--names",
+        type=Path,
+        metavar="FILE",
+        help="with --to, names of the objects: the annotations that were tracked, or a list of labels such "
+        "as classes.txt (as the masks say; otherwise by their ids)",
+    )
+    convert.add_argument(
         "--tolerance",
         type=float,
         metavar="PIXELS",
@@ -107,7 +114,7 @@ def _info(args: argparse.Namespace) -> None:
 def _convert(args: argparse.Namespace) -> None:
     import numpy as np
 
-    from emavos.annotations import write_annotations
+    from emavos.annotations import read_names, write_annotations
     from emavos.annotations.labels import colour_of, number_colours
     from emavos.annotations.writing import FOLDERS
     from emavos.frames.mask_files import pictures_in_colours
@@ -117,9 +124,10 @@ def _convert(args: argparse.Namespace) -> None:
         raise ValueError("--labels numbers colours already; leave out --number-colours")
     if args.background != "#000000" and not args.number_colours:
         raise ValueError("--background changes nothing without --number-colours")
-    if args.to == "png" and (args.images is not None or args.tolerance is not None):
-        raise ValueError("--images and --tolerance change nothing without --to")
+    if args.to == "png" and any(one is not None for one in (args.images, args.tolerance, args.names)):
+        raise ValueError("--images, --names and --tolerance change nothing without --to")
     labels = _listed(args)
+    names = {} if args.names is None else read_names(args.names, labels)
     if args.number_colours:
         labels = number_colours(pictures_in_colours(args.masks), colour_of(args.background))
         if not labels.names:
@@ -136,7 +144,7 @@ def _convert(args: argparse.Namespace) -> None:
                 written.add(name, mask)
             count, ids = count + 1, ids.union(np.unique(mask).tolist())
         if written is not None:
-            written.names = named
+            written.names = {**named, **names}
             write_annotations(folder, written, args.to)
     if not args.quiet:
         print(f"{counted(count, 'mask')}, {counted(len(ids - {0}), 'object')}: {args.out}")
