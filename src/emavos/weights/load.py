@@ -47,7 +47,7 @@ KNOWN: Mapping[str, KnownModel] = {
     ),
     "base": KnownModel(
         Path(__file__).parent / "base",
-        "9bc3f8ecb781255cc8a0908331f296924f036641d05d714bbe29ebd35b2008a9",
+        "f148d975612de82952e9eb4800ad20aaac1730094f4245b2c44f92fcc6634ab4",
         clicks_of="tiny",
     ),
 }
