@@ -73,9 +73,21 @@ def test_objects_without_names_keep_their_ids(tmp_path, kind):
     path = target(tmp_path, kind)
     write_annotations(path, filled({}), kind)
     masks, _ = read_back(path, kind)
-    if kind != "yolo":  # whose classes count from 0
-        for name, mask in drawn().items():
-            np.testing.assert_array_equal(masks[name], mask)
+    for name, mask in drawn().items():
+        np.testing.assert_array_equal(masks[name], mask)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.filterwarnings("ignore::emavos.io.InputWarning")  # YOLO has no groups: warns of parts
+def test_ids_of_any_sign_come_back(tmp_path, kind):
+    masks = VideoMasks()
+    signed = {name: np.where(mask == 12, -7, mask) for name, mask in drawn().items()}
+    for name, mask in signed.items():
+        masks.add(name, mask)
+    write_annotations(target(tmp_path, kind), masks, kind)
+    found, _ = read_back(target(tmp_path, kind), kind)
+    for name, mask in signed.items():
+        np.testing.assert_array_equal(found[name], mask)
 
 
 def test_a_brush_is_read_back_whatever_its_runs():

@@ -110,6 +110,8 @@ def read_annotations(path: PathLike, labels: LabelMap | None = None) -> Annotati
     known = labels.names if labels is not None else own
     if kind == "YOLO" and labels is not None:
         pictures = [_with_names(picture, known) for picture in pictures]
+    if labels is not None and all(map(is_id, known.values())):  # as masks without names are written
+        known = {}
     with _of_stranger(path, _WHAT):
         numbered = number_objects(pictures, known)
     _tell(path, pictures, numbered)
