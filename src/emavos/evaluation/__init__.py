@@ -3,7 +3,8 @@
 from emavos.evaluation.layouts import VOID, Video, find_videos
 from emavos.evaluation.metrics import Statistics, boundary_accuracy, region_similarity, statistics
 from emavos.evaluation.protocol import PROTOCOLS, Protocol
-from emavos.evaluation.scoring import ObjectScore, Score, score_folder, score_sequence, score_videos
+from emavos.evaluation.scores import ObjectScore, Score
+from emavos.evaluation.scoring import score_folder, score_sequence, score_videos
 
 __all__ = [
     "PROTOCOLS",

@@ -9,7 +9,7 @@ from pathlib import Path
 from emavos.evaluation.html import Section
 from emavos.evaluation.layouts import Annotation, Video, foreground, read_annotation
 from emavos.evaluation.report import Method
-from emavos.evaluation.scoring import Score
+from emavos.evaluation.scores import Score
 from emavos.io import IdMask, Pixels, read_frame, read_mask
 from emavos.visualize import comparison_grid, curves, overlay
 

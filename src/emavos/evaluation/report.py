@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from emavos.evaluation.prediction import Run
-from emavos.evaluation.scoring import ObjectScore, Score
+from emavos.evaluation.scores import ObjectScore, Score
 from emavos.io.whole import replacing, sweep
 
 Cell = str | int | float | None

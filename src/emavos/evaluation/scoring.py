@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import astuple, dataclass, field, replace
-from itertools import groupby, zip_longest
+from dataclasses import replace
+from itertools import zip_longest
 from multiprocessing import get_context
 from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
-
-import numpy as np
 
 from emavos.evaluation.burst import common_classes, score_burst
 from emavos.evaluation.inputs import AnyMask, check_ids, check_pair, check_results, objects_of
@@ -27,144 +24,17 @@ from emavos.evaluation.layouts import (
 )
 from emavos.evaluation.metrics import (
     BoolMask,
-    Statistics,
     adaptive_tolerance,
     boundary_accuracy,
     region_similarity,
     smoothed_similarity,
-    statistics,
 )
 from emavos.evaluation.protocol import PROTOCOLS, Protocol
+from emavos.evaluation.scores import ObjectScore, Score
 from emavos.io.ahead import cores
 
-
-@dataclass(frozen=True)
-class ObjectScore:
-    """J and F of one object in all counted frames: after its first and before the video's last."""
-
-    J_frames: tuple[float, ...]
-    F_frames: tuple[float, ...]
-    begin: int = 0  # index of the object's first frame; counting starts at the next
-    absent: tuple[bool, ...] = ()  # whether the ground truth lacks the object, by counted frame
-
-    @property
-    def J(self) -> Statistics:
-        return statistics(self.J_frames)
-
-    @property
-    def F(self) -> Statistics:
-        return statistics(self.F_frames)
-
-    @property
-    def JF(self) -> float:
-        return (self.J.mean + self.F.mean) / 2
-
-    @property
-    def stability(self) -> float:
-        """V of LVOS: the standard deviation of J&F over the counted frames. Smaller is more stable."""
-        return float(np.std(np.add(self.J_frames, self.F_frames) / 2)) if self.J_frames else math.nan
-
-    @property
-    def disappeared(self) -> float:
-        """J&F of MOSEv2 while the object is gone, averaged over its absences; NaN if it never disappears."""
-        return self._of_spans(absent=True)
-
-    @property
-    def reappeared(self) -> float:
-        """J&F of MOSEv2 while the object is back, averaged over its returns; NaN if it never returns."""
-        return self._of_spans(absent=False)
-
-    def _of_spans(self, absent: bool) -> float:
-        """The mean J&F of spans of frames that the object is, or is not, absent from, except the first."""
-        both, at, spans = np.add(self.J_frames, self.F_frames) / 2, 0, list[float]()
-        for gone, span in groupby(self.absent):
-            end = at + len([*span])
-            if gone == absent and at:
-                spans.append(float(both[at:end].mean()))
-            at = end
-        return float(np.mean(spans)) if spans else math.nan
-
-
+_Measures: TypeAlias = tuple[float, float, bool]  # J, F, and whether the object is absent from the truth
 _Scored: TypeAlias = tuple[dict[int, ObjectScore], tuple[int, ...]]  # by object, and the ids not counted
-
-
-@dataclass(frozen=True)
-class Score:
-    """The scores of a data set. J and F are means over all objects of all sequences."""
-
-    sequences: Mapping[str, Mapping[int, ObjectScore]]  # sequences["judo"][1] is object 1 of judo
-    extra: tuple[str, ...] = ()  # result files without a ground truth, not scored
-    untold: tuple[str, ...] = ()  # frames without ground truth in sequences that have some
-    seen: Mapping[str, frozenset[int]] | None = None  # objects of seen classes; None if classes are not known
-    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of the frames, including the first
-    later: tuple[str, ...] = ()  # objects that begin after the first frame, if the protocol ignores them
-    scoring: str = "davis"  # the measures: see `Protocol.scoring`
-    further: Mapping[str, float] = field(
-        default_factory=dict
-    )  # measures of the whole data, see `further_scores`
-
-    @property
-    def objects(self) -> tuple[ObjectScore, ...]:
-        return tuple(score for objects in self.sequences.values() for score in objects.values())
-
-    @property
-    def J(self) -> Statistics:
-        return _mean([score.J for score in self.objects])
-
-    @property
-    def F(self) -> Statistics:
-        return _mean([score.F for score in self.objects])
-
-    @property
-    def JF(self) -> float:
-        """J&F, the ranking score of DAVIS: the mean of mean J and mean F."""
-        return (self.J.mean + self.F.mean) / 2
-
-    @property
-    def more(self) -> Mapping[str, float]:
-        """All further measures of the benchmark, by name. Those of objects are means over objects."""
-        measures = {
-            "lvos": {"V": "stability"},
-            "mosev2": {"J&F gone": "disappeared", "J&F back": "reappeared"},
-        }
-        found = dict(self.further)
-        for name, attribute in measures.get(self.scoring, {}).items():
-            values = [value for one in self.objects if not math.isnan(value := getattr(one, attribute))]
-            found[name] = sum(values) / len(values) if values else math.nan
-        return found
-
-    def over_time(self, sequence: str) -> dict[str, float]:
-        """J&F of each frame of a sequence by frame name, averaged over the objects counted in the frame."""
-        frames: dict[int, list[float]] = {}
-        for one in self.sequences[sequence].values():
-            for i, (j, f) in enumerate(zip(one.J_frames, one.F_frames, strict=True), start=one.begin + 1):
-                frames.setdefault(i, []).append((j + f) / 2)
-        return {self.names[sequence][i]: sum(values) / len(values) for i, values in sorted(frames.items())}
-
-    @property
-    def classes(self) -> Mapping[str, Score]:
-        """The scores of seen and of unseen classes; empty if classes are not known."""
-        if self.seen is None:
-            return {}
-        seen = self.seen
-        parts = {
-            kind: {
-                name: {i: one for i, one in objects.items() if (i in seen.get(name, ())) == (kind == "seen")}
-                for name, objects in self.sequences.items()
-            }
-            for kind in ("seen", "unseen")
-        }
-        return {
-            kind: Score({name: objects for name, objects in part.items() if objects})
-            for kind, part in parts.items()
-        }
-
-    @property
-    def overall(self) -> float:
-        """The ranking score: J&F, or G of YouTube-VOS (the mean of J and F over seen and unseen classes)."""
-        if classes := self.classes:
-            return float(np.mean([part.JF for part in classes.values()]))
-        return self.JF
 
 
 def score_folder(
@@ -291,8 +161,8 @@ def _score(
     """Returns the score of each object, and the ids ignored because of a late first appearance."""
     begins: dict[int, int] = {}  # first frame of each object
     ignored: set[int] = set()  # ids that first appear later, if the protocol ignores them
-    # per frame after the first: J, F, and whether the object is absent, of each object
-    rows: list[dict[int, tuple[float, float, bool]]] = []
+    # of each object, per frame after the first
+    rows: list[dict[int, _Measures]] = []
     for index, (true_ids, pred_ids) in enumerate(zip_longest(truth, pred)):
         name = names[index] if names else f"frame {index}"
         check_pair(name, true_ids, pred_ids)
@@ -317,20 +187,27 @@ def _score(
     if not series:
         least, left_out = ("two", "the first does") if scores_last else ("three", "the first and the last do")
         raise ValueError(f"a score needs {least} frames or more, as {left_out} not count")
+    return _of_objects(series, begins), tuple(sorted(ignored))
+
+
+def _of_objects(
+    series: Sequence[Mapping[int, _Measures]], begins: Mapping[int, int]
+) -> dict[int, ObjectScore]:
+    """The score of each object that has a counted frame.
+
+    series: the measures of each object, per frame after the first.
+    begins: the first frame of each object.
+    """
     scores = {}
-    for i, begin in begins.items():
-        if each := [row[i] for row in series[begin:]]:
-            scores[i] = ObjectScore(
-                tuple(j for j, _, _ in each),
-                tuple(f for _, f, _ in each),
-                begin,
-                tuple(absent for *_, absent in each),
-            )
-    return dict(sorted(scores.items())), tuple(sorted(ignored))
+    for i, begin in sorted(begins.items()):
+        if counted := [row[i] for row in series[begin:]]:
+            J, F, absent = zip(*counted, strict=True)
+            scores[i] = ObjectScore(J, F, begin, absent)
+    return scores
 
 
-def _measure(pred: BoolMask, truth: BoolMask, scoring: str) -> tuple[float, float, bool]:
-    """J and F of one object on one frame, and whether it is absent from the truth."""
+def _measure(pred: BoolMask, truth: BoolMask, scoring: str) -> _Measures:
+    """The measures of one object on one frame."""
     absent = not truth.any()
     if scoring == "mosev2":
         F = boundary_accuracy(pred, truth, adaptive_tolerance(truth))
@@ -371,9 +248,3 @@ def _in_processes(processes: int, tasks: Sequence[tuple[Video, Path]]) -> list[_
     if wrong := [str(score) for score in scores if isinstance(score, ValueError)]:
         raise ValueError("; ".join(wrong[:10]) + (f"; and {len(wrong) - 10} more" if len(wrong) > 10 else ""))
     return [score for score in scores if not isinstance(score, ValueError)]
-
-
-def _mean(each: Sequence[Statistics]) -> Statistics:
-    if not each:
-        return Statistics(float("nan"), float("nan"), float("nan"))
-    return Statistics(*np.mean([astuple(one) for one in each], axis=0).tolist())
