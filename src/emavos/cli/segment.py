@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,7 +19,6 @@ from emavos.cli.arguments import (
     add_model_arguments,
     add_output_arguments,
     add_reference_argument,
-    frame_options,
     load_predictor,
     policy,
     shortcuts_of,
@@ -27,17 +26,17 @@ from emavos.cli.arguments import (
 )
 from emavos.cli.clicking import add_click_arguments, clicked, load_prompter, mask_by_clicks
 from emavos.cli.confidences import write_confidences
+from emavos.cli.opened import at_hand, check_ids, opened
 from emavos.cli.staging import staged_together
 from emavos.cli.words import counted
-from emavos.cli.written import KINDS, Written, check_apart, check_kind, picture_places
+from emavos.cli.written import Written
 
 if TYPE_CHECKING:
+    from emavos.cli.opened import Reference
     from emavos.cli.resuming import Progress
-    from emavos.io import FrameSource, IdMask, Pixels
+    from emavos.io import FrameSource, IdMask
     from emavos.predictor import Predictor
     from emavos.session import Session
-
-    _Reference = tuple[Path, Pixels, IdMask]  # file of the image, the image (H, W, 3), its mask (H, W)
 
 
 def add(commands: Commands) -> None:
@@ -162,33 +161,14 @@ def add(commands: Commands) -> None:
 
 
 def _segment(args: argparse.Namespace) -> None:
-    with _at_hand(args):
+    with at_hand(args):
         _run(args)
-
-
-@contextmanager
-def _at_hand(args: argparse.Namespace) -> Iterator[None]:
-    """Copy VIDEO from its address, if it has one, for as long as this context lasts."""
-    from tempfile import TemporaryDirectory
-
-    from emavos.io.remote import copy_from, is_address, name_in
-
-    if not args.remote:
-        yield
-        return
-    if len(args.video) > 1 or not is_address(args.video[0]):
-        raise ValueError("--remote is for one address, such as https://HOST/video.mp4")
-    with TemporaryDirectory(prefix="emavos-") as folder:
-        place = Path(folder) / name_in(args.video[0])
-        copy_from(args.video[0], place)
-        args.video = [str(place)]
-        yield
 
 
 def _run(args: argparse.Namespace) -> None:
     from emavos.cli.resuming import Progress, facts_of_stopped  # loads torch
 
-    frames, mask, references = _inputs(args)
+    frames, mask, references = opened(args)
     prompter = load_prompter(args.prompter)
     start = time.monotonic()
     with staged_together(args.force) as outputs, ExitStack() as stack:
@@ -218,80 +198,6 @@ def _run(args: argparse.Namespace) -> None:
         print(f"{counted(count, 'frame')}, {objects}: masks in {args.out} ({how})")
 
 
-def _inputs(
-    args: argparse.Namespace,
-) -> tuple[FrameSource, IdMask | dict[int, IdMask] | None, list[_Reference]]:
-    """The frames, their masks if the objects are not clicked, and the references, all checked."""
-    from emavos.frames.mask_files import read_masks
-    from emavos.io import open_frames
-    from emavos.io.opening import natural_order
-
-    _check_options(args)
-    video = args.video[0] if len(args.video) == 1 else natural_order(map(Path, args.video))
-    but = [] if args.mask is None else [args.mask]
-    frames = open_frames(video, but=but, damaged=args.damaged, **frame_options(args))
-    if frames.live:
-        frames = _live(args, frames)
-    mask = None if args.mask is None else read_masks(args.mask, frames, args.labels)
-    references = [_reference(*pair) for pair in args.reference]
-    if not clicked(args):
-        check_ids(args.matte_of, mask, references)
-    return frames, mask, references
-
-
-def _check_options(args: argparse.Namespace) -> None:
-    """Raise ValueError if options contradict each other, or an output has no place or kind."""
-    clicked(args)
-    if args.reference and args.direction != "forward":
-        raise ValueError(f"--reference tracks forward; leave out --direction {args.direction}")
-    places = picture_places(args)
-    check_apart(
-        args.video[0], args.mask, args.out, {**places, "--rle": args.rle, "--confidence": args.confidence}
-    )
-    for option, path in places.items():
-        check_kind(option, path)
-    if args.matte_of is not None and args.matte is args.cutout is None:
-        raise ValueError("--matte-of changes nothing without --matte or --cutout")
-    if args.matte_bits != 8 and (args.matte is None or args.matte.suffix.lower() in KINDS["--matte"]):
-        raise ValueError("--matte-bits changes nothing without --matte DIR; it is about PNGs")
-    if args.confidence is not None and args.confidence.suffix.lower() != ".csv":
-        raise ValueError(f"--confidence {args.confidence} is written as .csv")
-
-
-def _live(args: argparse.Namespace, frames: FrameSource) -> FrameSource:
-    """A camera or a stream, whose first frame can be clicked on. Raises ValueError if it would not end."""
-    from emavos.io import FrameSource
-
-    if args.stop is None and not args.keep_partial:
-        raise ValueError(
-            "a camera or a stream has no last frame; give --stop N, or --keep-partial and end it with Ctrl-C"
-        )
-    if args.click_frame:
-        raise ValueError("--click-frame is for videos; on a camera or a stream, you click on the first frame")
-    made = iter(frames)
-
-    class Live(FrameSource):
-        """The frames of one playing. The first comes again when it was looked at before."""
-
-        live = True
-        fps = frames.fps
-        first: Any = None
-
-        def __iter__(self) -> Iterator[Any]:
-            if self.first is None:
-                self.first = next(made)
-            yield self.first
-            yield from made
-
-        def name(self, index: int) -> str:
-            return frames.name(index)
-
-        def find(self, name: str) -> int | None:
-            return frames.find(name)
-
-    return Live()
-
-
 def _track(
     args: argparse.Namespace,
     predictor: Predictor,
@@ -309,6 +215,8 @@ def _track(
     if progress.done and not args.quiet:
         print(f"continuing after {counted(progress.done, 'frame')} of a stopped run")
     written.repeat(progress)
+    # opacities are not kept, so a run that writes them begins again after a stop
+    resumable = None if written.wants_matte or frames.live else session
     stopped: BaseException | None = None
     with kept_on_stop(progress, args.out):
         try:
@@ -319,11 +227,8 @@ def _track(
                         name = frames.name(result.index)
                         later(written.write, name, frame, result.mask, written.matte_of(result))
                         progress.note(name, result, states=args.confidence is not None)
-                        # opacities are not kept, so a run that writes them begins again after a stop
-                        if (
-                            session is not None
-                            and not (written.wants_matte or frames.live)
-                            and (commit := progress.save_if_due(session, written.folder))
+                        if resumable is not None and (
+                            commit := progress.save_if_due(resumable, written.folder)
                         ):
                             later(written.after, commit)
                 except BaseException as error:
@@ -363,19 +268,8 @@ def _facts(args: argparse.Namespace, predictor: Predictor, frames: FrameSource) 
     }
 
 
-def _reference(image: Path, mask: Path) -> _Reference:
-    """A reference picture and its mask. Raises ValueError if their sizes differ."""
-    from emavos.io import read_frame, read_mask
-
-    picture, ids = read_frame(image), read_mask(mask)
-    if ids.shape != picture.shape[:2]:
-        have, want = ("{}x{}".format(*shape[:2]) for shape in (ids.shape, picture.shape))
-        raise ValueError(f"--reference {image}: mask is {have} but frame is {want} (height x width)")
-    return image, picture, ids
-
-
 def _session(
-    args: argparse.Namespace, predictor: Predictor, progress: Progress, references: Sequence[_Reference]
+    args: argparse.Namespace, predictor: Predictor, progress: Progress, references: Sequence[Reference]
 ) -> Session | None:
     """The session to run: of a stopped run, or new; None for directions that need several."""
     if args.direction != "forward":
@@ -419,26 +313,6 @@ def _fail_partly(error: BaseException, count: int, out: Path) -> NoReturn:
         raise error
     text = str(error).partition("; nothing was written")[0]
     raise ValueError(f"{text}; {out} has the {counted(count, 'frame')} before") from error
-
-
-def check_ids(
-    ids: Sequence[int] | None, masks: IdMask | dict[int, IdMask] | None, references: Sequence[_Reference]
-) -> None:
-    """Raise ValueError if an object has no mask.
-
-    ids: None for all objects.
-    masks: of the video; None if its objects come from references only.
-    """
-    import numpy as np
-
-    if ids is None:
-        return
-    own = masks.values() if isinstance(masks, dict) else [] if masks is None else [masks]
-    several = [*own, *(mask for _, _, mask in references)]
-    given = sorted({int(id) for mask in several for id in np.unique(mask)} - {0})
-    for id in ids:
-        if id not in given:
-            raise ValueError(f"--matte-of {id} is no object; the masks have {', '.join(map(str, given))}")
 
 
 def _ids(text: str) -> tuple[int, ...]:

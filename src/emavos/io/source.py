@@ -98,6 +98,32 @@ class FrameSource:
         return int(name) if name.isdecimal() and self.name(int(name)) == name else None
 
 
+class Peeked(FrameSource):
+    """A live source that is opened once: a loop that follows another one begins with the first frame again.
+
+    So you can look at the first frame, and then track from it.
+    """
+
+    live = True
+
+    def __init__(self, source: FrameSource) -> None:
+        self._source, self._frames = source, iter(source)
+        self._first: Any = None
+        self.fps = source.fps
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._first is None:
+            self._first = next(self._frames)
+        yield self._first
+        yield from self._frames
+
+    def name(self, index: int) -> str:
+        return self._source.name(index)
+
+    def find(self, name: str) -> int | None:
+        return self._source.find(name)
+
+
 @contextmanager
 def open_reel(source: FrameSource) -> Iterator[Reel]:
     """Context with the frames of a source by index, in any order.
