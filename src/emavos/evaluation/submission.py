@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 
 from emavos.evaluation.layouts import Video, foreground, read_annotation, some
 from emavos.io import davis_palette, palette, read_mask
-from emavos.io.images import FORMATS, encode_mask
+from emavos.io.images import FORMATS
+from emavos.io.png import encode_mask
 from emavos.io.whole import replacing
 
 

@@ -1,23 +1,20 @@
-"""Image files: read frames as pixels and masks as ids, write PNGs."""
+"""Image files: frames as pixels and masks as ids, one at a time or as a source of frames."""
 
 from __future__ import annotations
 
-import io
 import os
-import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from PIL.PngImagePlugin import PngInfo
 
-from emavos.io.ids import MARK, IdMask, ids_of_picture, is_known_palette, mark_of, palette
-from emavos.io.source import notice
-from emavos.io.whole import replacing
+from emavos.io.ids import MARK, IdMask, ids_of_picture, is_known_palette
+from emavos.io.source import FrameSource, notice
+from emavos.io.tiff import kinds_of_pages
 
 # Recognised by content, not by name. Pillow supports more formats, some of which start other programs (EPS).
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -27,6 +24,8 @@ _KINDS = "bmp dib jfif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
 IMAGE_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
 # formats with several pictures per file; the second of a JPEG is only a preview
 _PAGED = ("GIF", "PNG", "TIFF", "WEBP")
+_DEEP = (".pgm", ".png", ".pnm", ".tif", ".tiff")  # formats with 16-bit images
+_LOOKED_AT = 16  # images whose values choose a window
 
 PathLike = str | os.PathLike[str]
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
@@ -49,68 +48,6 @@ def read_mask(path: PathLike) -> IdMask:
     compression.
     """
     return ids_of_picture(read_image(path), os.fspath(path))
-
-
-def write_mask(path: PathLike, mask: NDArray[Any], colours: NDArray[np.uint8] | None = None) -> None:
-    """Write ids (H, W) as a PNG: palette indices up to id 255, 16-bit gray up to id 65535.
-
-    path: file to write.
-    mask: (H, W) of ids.
-    colours: (256, 3) of the palette: `palette()` (also None), as in overlays, or `davis_palette()`.
-
-    The file is written atomically. Equal masks give equal bytes, and `read_mask` returns the same ids. Raises
-    ValueError if the mask does not fit a PNG.
-    """
-    content = encode_mask(mask, colours)
-    with replacing(Path(path)) as partial:
-        partial.write_bytes(content)
-
-
-def encode_mask(mask: NDArray[Any], colours: NDArray[np.uint8] | None = None) -> bytes:
-    """The bytes written by `write_mask`."""
-    if mask.ndim != 2 or mask.dtype.kind not in "bui":
-        raise ValueError(f"a mask is (H, W) of integers, not {mask.shape} of {mask.dtype}")
-    if not 0 < mask.size <= MAX_PIXELS:
-        raise ValueError(f"a mask of a file has from 1 to {MAX_PIXELS} pixels, not {mask.shape}")
-    low, high = int(mask.min()), int(mask.max())
-    if low < 0 or high > 0xFFFF:
-        raise ValueError(f"id {low if low < 0 else high} has no place in a PNG; ids of files are 0 to 65535")
-    notes = PngInfo()
-    image = Image.fromarray(mask.astype(np.uint8 if high <= 0xFF else np.uint16))
-    if high <= 0xFF:
-        image.putpalette((palette() if colours is None else colours).tobytes())
-    else:  # the mark distinguishes 16-bit ids from shades of gray
-        notes.add_text(MARK, mark_of(mask))
-    file = io.BytesIO()
-    image.save(file, format="PNG", pnginfo=notes)
-    return file.getvalue()
-
-
-def write_image(path: PathLike, image: Image.Image | Pixels) -> None:
-    """Write a PNG, atomically.
-
-    path: file to write.
-    image: a PIL image, or an array: (H, W, 3) of uint8, or (H, W, 4) with opacity.
-    """
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray(image)
-    with replacing(Path(path)) as partial:
-        image.save(partial, format="PNG", pnginfo=PngInfo())
-
-
-def write_matte(path: PathLike, matte: NDArray[np.floating[Any]], bits: int = 8) -> None:
-    """Write a matte, (H, W) in [0, 1], as a gray PNG: 0 is black, 1 is white. Atomically.
-
-    path: file to write.
-    matte: opacity of each pixel, such as `result.matte()`.
-    bits: 8 or 16 for each pixel.
-    """
-    if matte.ndim != 2 or matte.dtype.kind != "f" or not ((matte >= 0) & (matte <= 1)).all():
-        raise ValueError(f"a matte is (H, W) of floats in [0, 1], not {matte.shape} of {matte.dtype}")
-    if bits not in (8, 16):
-        raise ValueError(f"bits are 8 or 16, not {bits!r:.40}")
-    white, kind = (255, np.uint8) if bits == 8 else (65535, np.uint16)
-    write_image(path, Image.fromarray(np.rint(matte.astype(np.float64) * white).astype(kind)))
 
 
 def read_image(path: PathLike) -> Image.Image:
@@ -217,6 +154,106 @@ def check_window(window: object) -> Window | None:
     return low, high
 
 
+class Images(FrameSource):
+    """Image files, one frame each."""
+
+    stored = True
+
+    def __init__(self, files: Sequence[Path], window: Window | None = None) -> None:
+        self.files = list(files)
+        self._asked = window is not None
+        self._window = window or _window_of(self.files)
+        stems = [file.stem for file in self.files]
+        self._named = len(set(stems)) == len(stems)  # otherwise frames are named by number
+        self._indices = {stem: index for index, stem in enumerate(stems)} if self._named else {}
+        self.count = len(self.files)
+
+    def __iter__(self) -> Iterator[Pixels]:
+        return (self[index] for index in range(len(self.files)))
+
+    def reel(self) -> Images:
+        return self
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Pixels:
+        return _read_image(self.files[index], self._window, self._asked)
+
+    def name(self, index: int) -> str:
+        return self.files[index].stem if self._named else super().name(index)
+
+    def find(self, name: str) -> int | None:
+        return self._indices.get(name) if self._named else super().find(name)
+
+    def size(self) -> tuple[int, int] | None:
+        with suppress(ValueError, OSError):  # reported when the file is read
+            return header_size(self.files[0])
+        return None
+
+
+class Pages(FrameSource):
+    """The pages of a TIFF, or the pictures of an animated PNG or WebP."""
+
+    stored = True
+
+    def __init__(self, path: Path, window: Window | None = None) -> None:
+        self._path = path
+        self._window = window
+        self.count, self.fps = count_pages(path)
+
+    def __iter__(self) -> Iterator[Pixels]:
+        window = self._window
+        for index, page in enumerate(pages_of(self._path)):
+            if not index and window is None:
+                window = _window_up_to([_highest(page)], os.fspath(self._path))
+            yield pixels_of(page, f"picture {index} of {self._path}", window)
+
+    def size(self) -> tuple[int, int] | None:
+        return header_size(self._path)
+
+
+def _read_image(path: Path, window: Window | None, asked: bool) -> Pixels:
+    """Returns the pixels of an image file.
+
+    asked: whether the user asked for the window, so that every image must be gray with 16 or 32 bits.
+    """
+    image = read_image(path)
+    refuse_mask(image, path)
+    return pixels_of(image, os.fspath(path), window if asked or is_deep(image) else None)
+
+
+def _window_of(files: Sequence[Path]) -> Window | None:
+    """The window for 16-bit images with few bits in use, from a few evenly spaced images."""
+    with suppress(ValueError, OSError, IndexError):  # reported when the files are read
+        if files[0].suffix.lower() not in _DEEP or not is_deep(read_image(files[0])):
+            return None
+        step = -(-len(files) // _LOOKED_AT)
+        highest = [_highest(read_image(path)) for path in files[::step]]
+        return _window_up_to(highest, os.fspath(files[0].parent))
+    return None
+
+
+def _highest(image: Image.Image) -> int:
+    """The highest value of a 16-bit picture; 65535 for 32-bit values or other pictures."""
+    values = np.array(image) if is_deep(image) and image.mode != "F" else np.array([-1])
+    return int(values.max()) if values.size and values.min() >= 0 else 0xFFFF
+
+
+def _window_up_to(highest: Sequence[int], name: str) -> Window | None:
+    """A window from 0 to the largest number with as many bits as used, if few are used, and a note."""
+    bits = max(highest).bit_length()
+    if not 0 < bits <= 14:
+        return None
+    white = 2**bits - 1
+    notice(
+        f"{name}: images of 16 bits use the lower {bits}; all frames are shown from 0 to {white} "
+        f"(--window 0,{white})",
+        stacklevel=6,
+    )
+    return 0.0, float(white)
+
+
 @contextmanager
 def _opened(path: PathLike) -> Iterator[Image.Image]:
     check_file(path, "an image")
@@ -253,52 +290,8 @@ def _pages(file: Image.Image) -> Sequence[int]:
     if file.format != "TIFF":
         return range(getattr(file, "n_frames", 1))  # not a list, since a PNG may declare 2^31 pictures
     opened: Any = file  # Pillow's types lack `fp`
-    kinds = _kinds_of_pages(opened.fp)
+    kinds = kinds_of_pages(opened.fp)
     return [page for page, kind in enumerate(kinds) if not kind & 1] or [0]
-
-
-def _kinds_of_pages(file: Any) -> list[int]:
-    """NewSubfileType of each picture of a TIFF; bit 0 marks a reduced copy.
-
-    Pillow counts pictures in quadratic time, so a file of 2 MB could keep it busy for hours.
-
-    Raises ValueError if the list of pictures is cut off, or larger than the file.
-    """
-    start, size = file.tell(), file.seek(0, os.SEEK_END)
-
-    def numbers(form: str, place: int) -> tuple[int, ...]:
-        file.seek(place)
-        content = file.read(struct.calcsize(order + form))
-        try:
-            return struct.unpack(order + form, content)
-        except struct.error as error:
-            raise ValueError("its list of pictures is cut off") from error
-
-    file.seek(0)
-    order = "<" if file.read(2) == b"II" else ">"
-    # BigTIFF has the number 43, and longer counts, entries and places in the file
-    big = 43 in numbers("BB", 2)
-    count_form, entry, place_form, value = ("Q", 20, "Q", 12) if big else ("H", 12, "I", 8)
-    kinds, seen, read = list[int](), set[int](), 0
-    (place,) = numbers(place_form, 8 if big else 4)
-    while place and place not in seen:  # a list that leads back to itself ends there, as for Pillow
-        seen.add(place)
-        (count,) = numbers(count_form, place)
-        place += struct.calcsize(count_form)
-        read += count * entry
-        if read > size:
-            raise ValueError("its list of pictures is larger than the file")
-        file.seek(place)
-        entries = file.read(count * entry)
-        kind = 0
-        for at in range(0, len(entries) - entry + 1, entry):
-            if struct.unpack_from(f"{order}H", entries, at)[0] == 254:
-                (form,) = struct.unpack_from(f"{order}H", entries, at + 2)
-                (kind,) = struct.unpack_from(order + ("H" if form == 3 else "I"), entries, at + value)
-        kinds.append(kind)
-        (place,) = numbers(place_form, place + count * entry)
-    file.seek(start)
-    return kinds
 
 
 def check_file(path: PathLike, what: str) -> None:

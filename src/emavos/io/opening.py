@@ -11,22 +11,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from emavos.io.choosing import chosen, is_pattern, matching
 from emavos.io.images import (
     IMAGE_SUFFIXES,
+    Images,
+    Pages,
     PathLike,
-    Pixels,
     Window,
     check_file,
     check_window,
     count_pages,
-    header_size,
-    is_deep,
-    pages_of,
-    pixels_of,
     read_frame,
     read_image,
     refuse_mask,
@@ -40,8 +34,7 @@ _FOREIGN = re.compile(
     r"\.(avif|arw|cr[23]|dcm|dng|exr|fits|hdr|hei[cf]|j2k|jp[2x]|jpg_large|jxl|nef|npy|orf|pcx|pfm|psd|qoi|raf|raw|rw2|svg|"
     r"tga|xcf)"
 )
-_LOOKED_AT = 16  # number of image headers to check before the first frame
-_DEEP = (".pgm", ".png", ".pnm", ".tif", ".tiff")  # formats with 16-bit images
+_LOOKED_AT = 16  # oddly named images to check before the first frame
 _DOTTED = re.compile(r"(?<![0-9.])([0-9]+)\.([0-9]+)(?![0-9]|\.[0-9])")
 _SIGN = re.compile(r"(?:^|(?<=[=_ (]))-(?=[0-9])")
 
@@ -250,65 +243,6 @@ def _number(text: str) -> int | Decimal:
     return Decimal(text) if "." in text else int(text)
 
 
-class Images(FrameSource):
-    """Image files, one frame each."""
-
-    stored = True
-
-    def __init__(self, files: Sequence[Path], window: Window | None = None) -> None:
-        self.files = list(files)
-        self._asked = window is not None
-        self._window = window or _window_of(self.files)
-        stems = [file.stem for file in self.files]
-        self._named = len(set(stems)) == len(stems)  # otherwise frames are named by number
-        self._indices = {stem: index for index, stem in enumerate(stems)} if self._named else {}
-        self.count = len(self.files)
-
-    def __iter__(self) -> Iterator[Pixels]:
-        return (self[index] for index in range(len(self.files)))
-
-    def reel(self) -> Images:
-        return self
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Pixels:
-        return _read_image(self.files[index], self._window, self._asked)
-
-    def name(self, index: int) -> str:
-        return self.files[index].stem if self._named else super().name(index)
-
-    def find(self, name: str) -> int | None:
-        return self._indices.get(name) if self._named else super().find(name)
-
-    def size(self) -> tuple[int, int] | None:
-        with suppress(ValueError, OSError):  # reported when the file is read
-            return header_size(self.files[0])
-        return None
-
-
-class Pages(FrameSource):
-    """The pages of a TIFF, or the pictures of an animated PNG or WebP."""
-
-    stored = True
-
-    def __init__(self, path: Path, window: Window | None = None) -> None:
-        self._path = path
-        self._window = window
-        self.count, self.fps = count_pages(path)
-
-    def __iter__(self) -> Iterator[Pixels]:
-        window = self._window
-        for index, page in enumerate(pages_of(self._path)):
-            if not index and window is None:
-                window = _window_up_to([_highest(page)], os.fspath(self._path))
-            yield pixels_of(page, f"picture {index} of {self._path}", window)
-
-    def size(self) -> tuple[int, int] | None:
-        return header_size(self._path)
-
-
 class _Stream(FrameSource):
     """Frames from the user's iterable; the session checks them."""
 
@@ -332,47 +266,6 @@ class _Stream(FrameSource):
 def _read_named(frame: Any) -> Any:
     """The picture at a path; other frames unchanged."""
     return read_frame(frame) if isinstance(frame, (str, os.PathLike)) else frame
-
-
-def _read_image(path: Path, window: Window | None, asked: bool) -> Pixels:
-    """Returns the pixels of an image file.
-
-    asked: whether the user asked for the window, so that every image must be gray with 16 or 32 bits.
-    """
-    image = read_image(path)
-    refuse_mask(image, path)
-    return pixels_of(image, os.fspath(path), window if asked or is_deep(image) else None)
-
-
-def _window_of(files: Sequence[Path]) -> Window | None:
-    """The window for 16-bit images with few bits in use, from a few evenly spaced images."""
-    with suppress(ValueError, OSError, IndexError):  # reported when the files are read
-        if files[0].suffix.lower() not in _DEEP or not is_deep(read_image(files[0])):
-            return None
-        step = -(-len(files) // _LOOKED_AT)
-        highest = [_highest(read_image(path)) for path in files[::step]]
-        return _window_up_to(highest, os.fspath(files[0].parent))
-    return None
-
-
-def _highest(image: Image.Image) -> int:
-    """The highest value of a 16-bit picture; 65535 for 32-bit values or other pictures."""
-    values = np.array(image) if is_deep(image) and image.mode != "F" else np.array([-1])
-    return int(values.max()) if values.size and values.min() >= 0 else 0xFFFF
-
-
-def _window_up_to(highest: Sequence[int], name: str) -> Window | None:
-    """A window from 0 to the largest number with as many bits as used, if few are used, and a note."""
-    bits = max(highest).bit_length()
-    if not 0 < bits <= 14:
-        return None
-    white = 2**bits - 1
-    notice(
-        f"{name}: images of 16 bits use the lower {bits}; all frames are shown from 0 to {white} "
-        f"(--window 0,{white})",
-        stacklevel=6,
-    )
-    return 0.0, float(white)
 
 
 def _check(path: Path, alone: bool) -> None:

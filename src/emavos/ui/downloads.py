@@ -15,7 +15,7 @@ from PIL import Image
 from emavos.annotations import VideoMasks, write_annotations
 from emavos.bridges import CocoWriter
 from emavos.io import AnimationWriter, Pixels, VideoWriter
-from emavos.io.images import encode_mask
+from emavos.io.png import encode_mask
 from emavos.io.whole import replacing
 from emavos.ui.project import Project
 from emavos.visualize import cut_out, overlay

@@ -12,7 +12,8 @@ from PIL import Image
 
 from emavos.io import IdMask, Pixels
 from emavos.io.ids import ids_of_picture
-from emavos.io.images import decode_image, encode_mask, pixels_of
+from emavos.io.images import decode_image, pixels_of
+from emavos.io.png import encode_mask
 from emavos.ui.facts import LARGEST_ID
 from emavos.ui.folder import Folder
 
