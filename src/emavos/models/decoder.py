@@ -55,16 +55,16 @@ class Decoder(nn.Module):
             return logits.view(batch, objects, *logits.shape[-2:])
         height, width = readout.shape[3:]
         logits = readout.new_full((batch, objects, 16 * height, 16 * width), -torch.inf)
-        wanted = cells.cpu().numpy()
+        near = cells.cpu().numpy()
         for frame in range(batch):
-            own = Features(*(x[frame : frame + 1] for x in features))
-            there = [i for i in range(objects) if wanted[frame, i].any()]
-            if not there:
+            of_frame = Features(*(x[frame : frame + 1] for x in features))
+            shown = [i for i in range(objects) if near[frame, i].any()]
+            if not shown:
                 continue
-            x = self.compress(readout[frame, there], own.context)
-            for place, i in enumerate(there):
-                for tile in tiles_over(wanted[frame, i]):
-                    logits[frame, i][tile.scaled(16).index] = self._tile(x[place : place + 1], own, tile)
+            x = self.compress(readout[frame, shown], of_frame.context)
+            for place, i in enumerate(shown):
+                for tile in tiles_over(near[frame, i]):
+                    logits[frame, i][tile.scaled(16).index] = self._tile(x[place : place + 1], of_frame, tile)
         return logits
 
     def _tile(self, x: Tensor, features: Features, tile: Tile) -> Tensor:

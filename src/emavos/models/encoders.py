@@ -76,12 +76,12 @@ class KeyEncoder(nn.Module):
         key_channels -= fine_key_channels + vit_key_channels + scene_key_channels
         self.key_proj = nn.Conv2d(trunk.channels[2], key_channels, 3, padding=1)
         self.context_proj = Conv2d(trunk.channels[2], context_channels, 3, padding=1)
-        fine, seen = FINE_SHARE * bool(fine_key_channels), VIT_SHARE * bool(vit_key_channels)
-        scene = SCENE_SHARE * bool(scene_key_channels)
-        self.log_scale = _log_length(1 - fine - seen - scene) if unit_keys else None
-        self.log_fine_scale = _log_length(fine) if fine_key_channels else None
-        self.log_vit_scale = _log_length(seen) if vit_key_channels else None
-        self.log_scene_scale = _log_length(scene) if scene_key_channels else None
+        fine_share, vit_share = FINE_SHARE * bool(fine_key_channels), VIT_SHARE * bool(vit_key_channels)
+        scene_share = SCENE_SHARE * bool(scene_key_channels)
+        self.log_scale = _log_length(1 - fine_share - vit_share - scene_share) if unit_keys else None
+        self.log_fine_scale = _log_length(fine_share) if fine_key_channels else None
+        self.log_vit_scale = _log_length(vit_share) if vit_key_channels else None
+        self.log_scene_scale = _log_length(scene_share) if scene_key_channels else None
         if fine_key_channels:
             self.fine_key = nn.Conv2d(trunk.channels[0], fine_key_channels, 1)
         if scene_key_channels:
@@ -108,16 +108,21 @@ class KeyEncoder(nn.Module):
     def _key(
         self, f4: Tensor, f16: Tensor, tokens: Tensor | None = None, scene: Tensor | None = None
     ) -> Tensor:
-        """The key (B, Ck, h, w), of up to five parts: last map, stride 4, transformer, scene and position."""
+        """The key (B, Ck, h, w), of up to five parts: last map, stride 4, transformer, scene and position.
+
+        f4, f16: maps of the trunk, the last one after the attention.
+        tokens: (B, C, h, w), the features of the transformer, if there is one.
+        scene: (B, width, h, w), the features of `scene_key`, if there is one.
+        """
         key = _wide(self.key_proj, f16)
-        seen = None if tokens is None else _wide(self.vit_key, tokens)
-        if seen is not None and self.log_vit_scale is None:
-            key = key + seen
+        vit = None if tokens is None else _wide(self.vit_key, tokens)
+        if vit is not None and self.log_vit_scale is None:
+            key = key + vit
         parts = [_of_length(key, self.log_scale)]
         if self.log_fine_scale is not None:
             parts.append(_of_length(_wide(self.fine_key, self.fine_map(f4)), self.log_fine_scale))
-        if seen is not None and self.log_vit_scale is not None:
-            parts.append(_of_length(seen, self.log_vit_scale))
+        if vit is not None and self.log_vit_scale is not None:
+            parts.append(_of_length(vit, self.log_vit_scale))
         if scene is not None:
             parts.append(_of_length(_wide(self.scene_key.proj, scene), self.log_scene_scale))
         if self.log_position is not None:

@@ -28,7 +28,7 @@ class SceneKey(nn.Module):
         self.proj = nn.Conv2d(_WIDTH, channels, 1)
 
     def forward(self, f4: Tensor, f8: Tensor, f16: Tensor) -> Tensor:
-        """What `proj` makes the key from: (B, width, h, w).
+        """The features (B, width, h, w) from which `proj` makes the part of the key.
 
         f4, f8, f16: maps of the trunk (B, C, h, w) at strides 4, 8 and 16; f16 before the attention.
         """
