@@ -211,6 +211,10 @@ def _block_topk(query: Tensor, keys: Tensor, norms: Tensor | None, top_k: int) -
     """The largest similarities of each query cell and their memory cells: both (P, at most top_k).
 
     Scans the memory block by block and keeps the best so far.
+
+    query: (Ck, P).
+    keys: (N, Ck).
+    norms: (N,), |k|^2 of the keys; None: not computed yet.
     """
     cells = len(keys)
     queries_at_once, cells_at_once = _CPU_BLOCK if query.device.type == "cpu" else _GPU_BLOCK
@@ -224,13 +228,13 @@ def _block_topk(query: Tensor, keys: Tensor, norms: Tensor | None, top_k: int) -
         part = slice(first, first + cells_at_once)
         block = keys[part].to(dtype)  # (n, Ck)
         norm = squared_norms(block) if norms is None else norms[part].to(dtype)
-        found = []
+        tops = []
         for some in scaled.split(queries_at_once):  # (p, Ck)
             shape = (len(some), len(block))
             out = None if buffer is None else buffer[: shape[0] * shape[1]].view(shape)
             similarity = torch.addmm(-scale * norm, some, block.T, out=out)  # (p, n)
-            found.append(_topk(similarity, min(top_k, len(block))))
-        top, place = (torch.cat(x) for x in zip(*found, strict=True))
+            tops.append(_topk(similarity, min(top_k, len(block))))
+        top, place = (torch.cat(x) for x in zip(*tops, strict=True))  # (P, k)
         best, index = torch.cat([best, top], dim=1), torch.cat([index, place + first], dim=1)
         if best.shape[1] > top_k:
             best, place = best.topk(top_k, dim=1, sorted=False)
@@ -268,11 +272,11 @@ def _dtype(query: Tensor, keys: Tensor) -> torch.dtype:
 def _check(
     query: Tensor, keys: Tensor, values: Tensor, top_k: int, norms: Tensor | None, received: Tensor | None
 ) -> None:
-    given = f"query {tuple(query.shape)}, keys {tuple(keys.shape)}, values {tuple(values.shape)}"
+    shapes = f"query {tuple(query.shape)}, keys {tuple(keys.shape)}, values {tuple(values.shape)}"
     if (query.ndim, keys.ndim, values.ndim) != (2, 2, 3):
-        raise ValueError(f"expected query (Ck, P), keys (N, Ck), values (N, O, Cv), not {given}")
+        raise ValueError(f"expected query (Ck, P), keys (N, Ck), values (N, O, Cv), not {shapes}")
     if query.shape[0] != keys.shape[1] or keys.shape[0] != values.shape[0]:
-        raise ValueError(f"sizes disagree: {given}")
+        raise ValueError(f"sizes disagree: {shapes}")
     if keys.shape[0] == 0:
         raise ValueError("the memory is empty: there is nothing to read")
     if norms is not None and norms.shape != keys.shape[:1]:

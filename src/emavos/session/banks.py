@@ -219,8 +219,8 @@ class Banks:
         """Drop these objects, and free their memory."""
         for group in self.groups:
             group.bank.select([place for place, id in enumerate(group.ids) if id not in ids])
-        left = [replace(group, ids=tuple(i for i in group.ids if i not in ids)) for group in self.groups]
-        self.groups = tuple(group for group in left if group.ids)
+        groups = [replace(group, ids=tuple(i for i in group.ids if i not in ids)) for group in self.groups]
+        self.groups = tuple(group for group in groups if group.ids)
         self.ids = tuple(id for id in self.ids if id not in ids)
 
     def forget(self, since: int, until: int, ids: Collection[int]) -> None:

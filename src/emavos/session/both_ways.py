@@ -68,10 +68,10 @@ def propagate_both(
     Raises the errors of `propagate_backward`.
     """
     with open_reel(frames) as reel, _Passes() as backward:
-        known = _of_frames(masks, reel)
-        backward.record(begin, reel, known, prime)
-        annotated = {index: set(ids_of(torch.from_numpy(mask))) for index, mask in known.items()}
-        for index, result in enumerate(steps(begin, reel, known, range(len(reel)), prime)):
+        arrays = _of_frames(masks, reel)
+        backward.record(begin, reel, arrays, prime)
+        annotated = {index: set(ids_of(torch.from_numpy(mask))) for index, mask in arrays.items()}
+        for index, result in enumerate(steps(begin, reel, arrays, range(len(reel)), prime)):
             other = backward.result(index)
             yield result if other is None else fuse(result, other, annotated, stop)
 
@@ -91,21 +91,21 @@ def fuse(forward: Result, backward: Result, annotated: Mapping[int, set[int]], s
     planes, confidences = [], []
     for id in ids:
         before = max((t for t, there in annotated.items() if id in there and t <= now), default=None)
-        behind = min((t for t, there in annotated.items() if id in there and t >= now), default=None)
+        after = min((t for t, there in annotated.items() if id in there and t >= now), default=None)
         sides = [
             (result.prob[1 + result.ids.index(id)].to(device), result.confidences[result.ids.index(id)])
-            for result, known in ((forward, before), (backward, behind))
-            if known is not None and id in result.ids
+            for result, annotation in ((forward, before), (backward, after))
+            if annotation is not None and id in result.ids
         ]
         if stop and len(sides) == 2 and forward.cut != backward.cut:
             sides = sides[1:] if forward.cut else sides[:1]
-        if len(sides) == 1 or before == behind:
+        if len(sides) == 1 or before == after:
             plane, confidence = sides[0]
         else:
             assert before is not None
-            assert behind is not None
+            assert after is not None
             (ahead, sure_ahead), (back, sure_back) = sides
-            weights = (behind - now) * sure_ahead**_SURENESS, (now - before) * sure_back**_SURENESS
+            weights = (after - now) * sure_ahead**_SURENESS, (now - before) * sure_back**_SURENESS
             share = weights[0] / max(sum(weights), 1e-9)
             plane = share * ahead + (1 - share) * back
             confidence = share * sure_ahead + (1 - share) * sure_back
@@ -183,12 +183,12 @@ def _of_frames(masks: Mapping[int, Any], reel: Reel) -> dict[int, NDArray[np.int
     """The masks as arrays of ids, sorted by frame. Raises ValueError if a frame does not exist."""
     if (last := max(masks)) >= len(reel):
         raise ValueError(f"a mask is given for frame {last} but the video has {len(reel)} frames")
-    known = {}
+    arrays = {}
     for index in sorted(masks):
         mask = masks[index]
         size = mask.size[::-1] if isinstance(mask, Image.Image) else tuple(getattr(mask, "shape", ()))
-        known[index] = to_mask(mask, size).cpu().numpy()
-    return known
+        arrays[index] = to_mask(mask, size).cpu().numpy()
+    return arrays
 
 
 def _nothing(index: int, size: tuple[int, ...]) -> Result:

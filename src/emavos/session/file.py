@@ -77,52 +77,55 @@ class _ElsewhereError(Exception):
 
 def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> SessionState:
     """Read a saved session. See `Session.load`."""
-    device = next(network.parameters()).device
     check_file(path, "a saved session")
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {}).get("session", "null"))
             if facts is None:
                 raise ValueError("it holds no session")
+            device = next(network.parameters()).device
             tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
-        if facts["format"] != _FORMAT:
-            raise ValueError(f"its format is {facts['format']}; this version reads {_FORMAT}")
-        rare = {name: facts[name] for name in ("cuts", "auto_backend") if name in facts}
-        settings = _settings({**facts["settings"], **rare}, network)
-        _check_facts(facts)
-        if facts["weights"] != weights_sha256(model) or differences(
-            facts["settings"], settings.facts(), any_backend=True
-        ):
-            raise _ElsewhereError(
-                "was saved with another model, another dtype, or compiled differently; pass the model and "
-                "network it was saved with"
-            )
-        groups = []
-        for number, group in enumerate(facts["groups"]):
-            prefix = f"{number}."
-            contents = {
-                name.removeprefix(prefix): tensors.pop(name) for name in [*tensors] if name.startswith(prefix)
-            }
-            slots = [(kind, frame) for kind, frame in group["slots"]]
-            _check_bank(contents, slots, len(group["ids"]), facts["frame_size"], model, settings)
-            groups.append(Group(tuple(group["ids"]), MemoryBank.from_state(settings.policy, contents, slots)))
-        if tensors:
-            raise ValueError(f"it holds {min(tensors)}, which is no part of a session")
-        state = SessionState(
-            settings,
-            facts["index"],
-            None if facts["frame_size"] is None else tuple(facts["frame_size"]),
-            Banks(settings.policy, groups, facts["memorized"], _order(facts)),
-            {int(id): float(edge) for id, edge in facts.get("edges", {}).items()},
-            {int(id): int(frames) for id, frames in facts.get("absent", {}).items()},
-        )
+        return _state(facts, tensors, model, network)
     except _ElsewhereError as error:
         raise ValueError(f"{os.fspath(path)} {error}") from error.__cause__
     except KeyError as error:
         raise ValueError(f"{os.fspath(path)} is no saved session, or is damaged: it lacks {error}") from error
     except (SafetensorError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)} is no saved session, or is damaged: {error}") from error
-    return state
+
+
+def _state(facts: Mapping[str, Any], tensors: dict[str, Tensor], model: STCN, network: STCN) -> SessionState:
+    """The state of a file's metadata and tensors, all checked. Takes the tensors out of the dict."""
+    if facts["format"] != _FORMAT:
+        raise ValueError(f"its format is {facts['format']}; this version reads {_FORMAT}")
+    rare = {name: facts[name] for name in ("cuts", "auto_backend") if name in facts}
+    settings = _settings({**facts["settings"], **rare}, network)
+    _check_facts(facts)
+    if facts["weights"] != weights_sha256(model) or differences(
+        facts["settings"], settings.facts(), any_backend=True
+    ):
+        raise _ElsewhereError(
+            "was saved with another model, another dtype, or compiled differently; pass the model and "
+            "network it was saved with"
+        )
+    groups = []
+    for number, group in enumerate(facts["groups"]):
+        prefix = f"{number}."
+        names = [name for name in tensors if name.startswith(prefix)]
+        contents = {name.removeprefix(prefix): tensors.pop(name) for name in names}
+        slots = [(kind, frame) for kind, frame in group["slots"]]
+        _check_bank(contents, slots, len(group["ids"]), facts["frame_size"], model, settings)
+        groups.append(Group(tuple(group["ids"]), MemoryBank.from_state(settings.policy, contents, slots)))
+    if tensors:
+        raise ValueError(f"it holds {min(tensors)}, which is no part of a session")
+    return SessionState(
+        settings,
+        facts["index"],
+        None if facts["frame_size"] is None else tuple(facts["frame_size"]),
+        Banks(settings.policy, groups, facts["memorized"], _order(facts)),
+        {int(id): float(edge) for id, edge in facts.get("edges", {}).items()},
+        {int(id): int(frames) for id, frames in facts.get("absent", {}).items()},
+    )
 
 
 def _settings(facts: Mapping[str, Any], network: STCN) -> Settings:
@@ -197,32 +200,27 @@ def _check_bank(
     """Raise ValueError unless the tensors of a bank are as `MemoryBank.state` describes."""
     height, width = working_size(*(frame_size or (1, 1)), settings.size)
     cells = -(-height // STRIDE) * -(-width // STRIDE)
-    config = model.config
-    keys, values = config.key_channels, config.value_channels + settings.shortcuts.decode_near
-    wanted: dict[str, tuple[int, ...]] = {
+    keys = model.config.key_channels
+    values = model.config.value_channels + settings.shortcuts.decode_near
+    shapes: dict[str, tuple[int, ...]] = {
         "keys": (len(slots), cells, keys),
         "values": (len(slots), cells, objects, values),
         "received": (len(slots), cells),
     }
-    if "prototypes.keys" in contents:
-        count = len(contents["prototypes.keys"]) if contents["prototypes.keys"].ndim else 0
-        if (
-            not 1 <= count <= cells
-            or settings.policy.eviction != "consolidate"
-            or not settings.policy.bounded
-        ):
+    if (prototypes := contents.get("prototypes.keys")) is not None:
+        count, policy = len(prototypes) if prototypes.ndim else 0, settings.policy
+        if not 1 <= count <= cells or policy.eviction != "consolidate" or not policy.bounded:
             raise ValueError(f"it holds {count} prototypes, which its policy does not leave")
-        wanted |= {
+        shapes |= {
             "prototypes.keys": (count, keys),
             "prototypes.values": (count, objects, values),
             "prototypes.received": (count,),
             "prototypes.frames": (count,),
         }
-    if contents.keys() != wanted.keys():
-        raise ValueError(
-            f"a memory of it holds {', '.join(sorted(contents))}, not {', '.join(sorted(wanted))}"
-        )
-    for name, shape in wanted.items():
+    if contents.keys() != shapes.keys():
+        names = ", ".join(sorted(contents))
+        raise ValueError(f"a memory of it holds {names}, not {', '.join(sorted(shapes))}")
+    for name, shape in shapes.items():
         x = contents[name]
         if tuple(x.shape) != shape:
             raise ValueError(f"{name} is {tuple(x.shape)}, not {shape}")

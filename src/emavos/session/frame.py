@@ -135,8 +135,8 @@ class Tracker:
         stays = scheduled or bool(now.given)  # corrections are stored as well and do not restart the count
         values = None if empty or not (stays or policy.include_last) else self.values(now)
         if gone:  # after `values`, so that those of other objects do not depend on it
-            left = [place for place, id in enumerate(banks.ids) if id not in gone]
-            values = None if values is None else values[left]
+            staying = [place for place, id in enumerate(banks.ids) if id not in gone]
+            values = None if values is None else values[staying]
             banks.remove(gone)
         if values is None:
             return _nothing
@@ -322,9 +322,9 @@ def with_masks(
 
 def without_objects(now: CurrentFrame, ids: tuple[int, ...], gone: Collection[int]) -> CurrentFrame:
     """The frame without the objects in `gone`; their pixels become background. ids: of all objects."""
-    left = [place for place, id in enumerate(ids) if id not in gone]
+    staying = [place for place, id in enumerate(ids) if id not in gone]
     given = tuple(id for id in now.given if id not in gone)
-    return replace(now, prob=_without(now.prob, left), full=_without(now.full, left), given=given)
+    return replace(now, prob=_only(now.prob, staying), full=_only(now.full, staying), given=given)
 
 
 def overwrite(prob: Tensor, ids: tuple[int, ...], given: tuple[int, ...], planes: Tensor) -> Tensor:
@@ -344,9 +344,9 @@ def overwrite(prob: Tensor, ids: tuple[int, ...], given: tuple[int, ...], planes
     return torch.cat([prob[:1] * free, stacked])  # outside the planes, only the `given` objects change
 
 
-def _without(prob: Tensor, left: list[int]) -> Tensor:
-    """prob (1 + O, H, W) of the objects at positions `left`. The others become background."""
-    objects = prob[1:][left]
+def _only(prob: Tensor, places: list[int]) -> Tensor:
+    """prob (1 + O, H, W) of only the objects at these positions. The others become background."""
+    objects = prob[1:][places]
     background = (1 - objects.sum(dim=0, keepdim=True)).clamp(min=0)  # rounding can make the sum exceed one
     return torch.cat([background, objects])
 
