@@ -17,7 +17,7 @@ from emavos.clicks import Clicked, ClickHead, SeenFrame
 from emavos.clicks.seen import Prompter
 from emavos.frames.mask_files import names_its_frames, read_masks
 from emavos.frames.masks import check_given
-from emavos.frames.preprocess import WorkingFrame, denormalize, to_frame, to_working
+from emavos.frames.preprocess import WorkingFrame, denormalize, to_pixels, to_working
 from emavos.io import FrameSource, ahead, open_frames, read_ahead, read_mask
 from emavos.io.ahead import has_spare_core
 from emavos.machine import one_thread_after_fork
@@ -132,33 +132,23 @@ class Predictor:
         Raises as `emavos.weights.load_model` does.
         """
         refuse_other_names(others)
+        hub: dict[str, Any] = {
+            "revision": revision,
+            "cache_dir": cache_dir,
+            "token": token,
+            "local_files_only": local_files_only,
+            "subfolder": subfolder,
+            "force_download": force_download,
+        }
         place = choose_device(device)
         chosen = choose_dtype(place) if dtype == "auto" else float_of(dtype)
         _check_half(place, chosen)
-        model = load_model(
-            name_or_path,
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-            device=place,
-            dtype=torch.float64 if chosen == torch.float64 else torch.float32,  # rounded after folding
-            subfolder=subfolder,
-            force_download=force_download,
-        )
+        wide = torch.float64 if chosen == torch.float64 else torch.float32  # rounded after folding
+        model = load_model(name_or_path, device=place, dtype=wide, **hub)
         predictor = cls(
             model, policy, size, shortcuts, chosen, compile, resize_ahead=resize_ahead, prompter=prompter
         )
-        predictor._clicks = LazyHead(
-            predictor.network,
-            name_or_path,
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-            subfolder=subfolder,
-            force_download=force_download,
-        )
+        predictor._clicks = LazyHead(predictor.network, name_or_path, **hub)
         model.to(chosen)
         return predictor
 
@@ -186,7 +176,7 @@ class Predictor:
 
     def __repr__(self) -> str:
         config = self.model.config
-        name = next((name for name, known in PRESETS.items() if known == config), config.trunk)
+        name = next((name for name, preset in PRESETS.items() if preset == config), config.trunk)
         size = "source" if self.size is None else self.size
         dtype = str(self.dtype).removeprefix("torch.")
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
@@ -331,18 +321,15 @@ class Predictor:
         device = self.device
         working = to_working(frame, self.size, device)
         if self.prompter is not None:
-            pixels = to_frame(frame).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-            return SeenFrame.by_prompter(self.prompter, pixels, working.size)
+            return SeenFrame.by_prompter(self.prompter, to_pixels(frame), working.size)
         return self._look_by_head(working)
 
     def _look_with_features(self, working: WorkingFrame, features: Features) -> SeenFrame:
         """A frame to click on, from its features. `prompter` gets the frame at working size."""
         if self.prompter is None:
             return self._look_by_head(working, features)
-        pixels = denormalize(working.pixels[working.crop][0]).mul(255).round().clamp(0, 255)
-        return SeenFrame.by_prompter(
-            self.prompter, pixels.to(torch.uint8).permute(1, 2, 0).cpu().numpy(), working.size
-        )
+        pixels = to_pixels(denormalize(working.pixels[working.crop][0]).clamp(0, 1))
+        return SeenFrame.by_prompter(self.prompter, pixels, working.size)
 
     def click(
         self,
@@ -428,14 +415,7 @@ class Predictor:
         if isinstance(mask, (str, os.PathLike)) and names_its_frames(mask):
             frames = open_frames(frames)
             mask = read_masks(mask, frames)
-        masks = mask if isinstance(mask, Mapping) else {0: mask}
-        if session is not None and mask is None:
-            masks = {}
-        no_index = [index for index in masks if not isinstance(index, (int, np.integer)) or index < 0]
-        if no_index or not (masks or session is not None):
-            problem = f"a mask is given for frame {no_index[0]!r}" if no_index else "no mask is given"
-            raise ValueError(f"{problem}; give one or more, by the index of their frame, counted from 0")
-        by_frame = {int(index): _existing(m) for index, m in masks.items()}
+        by_frame = _by_frame(mask, optional=session is not None)
         source = open_frames(frames, but=[m for m in by_frame.values() if isinstance(m, (str, os.PathLike))])
         _check_sizes(by_frame, source)
         if direction == "forward":
@@ -459,7 +439,7 @@ class Predictor:
             resize_ahead = self.device.type == "cpu" and has_spare_core(torch.get_num_threads())
         first = session.index
         if resize_ahead and frames.stored:
-            ready: Iterator[Any] = ahead(_prepare_each(session, frames, first))
+            ready: Iterator[Any] = ahead(_prepared(session, frames, first))
         else:
             ready = islice(read_ahead(frames), first, None)
         for index, frame in enumerate(ready, first):
@@ -471,6 +451,7 @@ class Predictor:
 
 
 def _pair(head: ClickHead, network: STCN) -> tuple[ClickHead, STCN]:
+    """A function with a name, because a predictor can be pickled, and a lambda cannot."""
     return head, network
 
 
@@ -480,7 +461,8 @@ def _check_half(place: torch.device, dtype: torch.dtype) -> None:
         raise ValueError("a CPU cannot compute in float16; use float32, or bfloat16 if the CPU has it")
 
 
-def _prepare_each(session: Session, frames: FrameSource, first: int) -> Iterator[WorkingFrame]:
+def _prepared(session: Session, frames: FrameSource, first: int) -> Iterator[WorkingFrame]:
+    """The frames from index `first` on, prepared for the steps of the session."""
     for index, frame in islice(enumerate(frames), first, None):
         yield session.prepare(frame, index)
 
@@ -491,6 +473,21 @@ def _check_session(session: Session | None, model: STCN, direction: Direction) -
         raise ValueError(f"a session tracks forward, not {direction!r}; leave out session or direction")
     if session is not None and session.model is not model:
         raise ValueError("the session is of another predictor; make it with the session() of this one")
+
+
+def _by_frame(mask: Any, optional: bool) -> dict[int, Any]:
+    """{frame index: mask}, from a dict of them or the mask of the first frame.
+
+    optional: whether there may be no mask.
+
+    Raises ValueError for a frame that is no index, and as `_existing` does.
+    """
+    masks = mask if isinstance(mask, Mapping) else {} if mask is None and optional else {0: mask}
+    no_index = [index for index in masks if not isinstance(index, (int, np.integer)) or index < 0]
+    if no_index or not (masks or optional):
+        problem = f"a mask is given for frame {no_index[0]!r}" if no_index else "no mask is given"
+        raise ValueError(f"{problem}; give one or more, by the index of their frame, counted from 0")
+    return {int(index): _existing(each) for index, each in masks.items()}
 
 
 def _check_sizes(masks: Mapping[int, Any], source: FrameSource) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from emavos.io.images import pixels_of
+from emavos.io.images import Pixels, pixels_of
 
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float32, device="cpu")
 IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float32, device="cpu")
@@ -92,6 +92,12 @@ def to_frame(frame: object, device: torch.device | None = None) -> Tensor:
             f"a float frame is in [0, 1], not {low:g} to {high:g}; divide by 255, do not normalise"
         )
     return moved(frame.clamp(0, 1), device)
+
+
+def to_pixels(frame: object) -> Pixels:
+    """A frame as (H, W, 3) uint8. Takes what `to_frame` takes."""
+    pixels: Pixels = to_frame(frame).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return pixels
 
 
 def moved(x: Tensor, device: torch.device | None) -> Tensor:

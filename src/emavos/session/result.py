@@ -15,7 +15,7 @@ from torch import Tensor
 
 from emavos.annotations.outlines import Polygon, box_of, outlines
 from emavos.confidence.expected import ObjectState
-from emavos.frames.preprocess import to_frame
+from emavos.frames.preprocess import to_pixels
 from emavos.io import Pixels, write_mask
 from emavos.io.ids import mask_png
 from emavos.visualize import cut_out, overlay
@@ -84,7 +84,7 @@ class Result:
 
         frame: the frame of this result, as for `Session.step`.
         """
-        return overlay(_pixels_of(frame), self.mask, alpha=alpha, contour=contour)
+        return overlay(to_pixels(frame), self.mask, alpha=alpha, contour=contour)
 
     def matte(self, ids: Collection[int] | None = None) -> NDArray[np.float32]:
         """The opacity of objects at each pixel, (H, W) float32 in [0, 1], with soft edges.
@@ -111,7 +111,7 @@ class Result:
         Colours are not multiplied by the opacity, and are black if it is 0. Raises ValueError as `matte`
         does, and if the frame has another size.
         """
-        return cut_out(_pixels_of(frame), self.matte(ids))
+        return cut_out(to_pixels(frame), self.matte(ids))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mask as a PNG of ids, in the colours of overlays. See `emavos.io.write_mask`.
@@ -139,9 +139,3 @@ class Result:
         objects = ", ".join(map(str, seen)) or "none"
         picture = b64encode(self._repr_png_()).decode()
         return f'<p>frame {self.index}: objects {objects}</p><img src="data:image/png;base64,{picture}">'
-
-
-def _pixels_of(frame: object) -> Pixels:
-    """A frame in any form that a session accepts, as (H, W, 3) uint8."""
-    pixels: Pixels = to_frame(frame).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    return pixels
