@@ -61,47 +61,47 @@ def read_masks(
     Raises ValueError with the name of the file if a frame does not exist, sizes differ, or no mask has an
     object.
     """
-    given = [*open_masks(mask, None if labels is None else read_labels(labels))]
-    if len(given) == 1 and given[0].name is None:
+    entries = [*open_masks(mask, None if labels is None else read_labels(labels))]
+    if len(entries) == 1 and entries[0].name is None:
         assert not isinstance(mask, Mapping)
         later = frames.find(Path(mask).stem) or 0
         if not later or not _there(later, frames):
-            return given[0].read(None)
+            return entries[0].read(None)
         _tell(f"{os.fspath(mask)} is named as frame {later}, counted from 0, and is the mask of that frame")
-        given = [replace(given[0], name=later)]
+        entries = [replace(entries[0], name=later)]
     masks: dict[int, IdMask] = {}
     size, empty, numbered = frames.size(), list[str](), list[str]()
     whole, elsewhere = frames.whole, list[str]()
     by_number = _by_number(whole)
-    for one in given:
-        number, certain = _frame_of(one.name, whole, by_number)
+    for entry in entries:
+        number, certain = _frame_of(entry.name, whole, by_number)
         if number is None or not _there(number, whole):
             raise ValueError(
-                f"{one.title} is for frame {one.name}, which the video does not have; name masks like their "
-                f"frames, of which the first is {whole.name(0)}"
+                f"{entry.title} is for frame {entry.name}, which the video does not have; name masks like "
+                f"their frames, of which the first is {whole.name(0)}"
             )
         index = frames.place(number)
         if index is None or not _there(index, frames):
-            elsewhere.append(str(one.name))
+            elsewhere.append(str(entry.name))
             continue
         if index in masks:
-            raise ValueError(f"{one.title} is for frame {one.name}, which has a mask already")
-        read = one.read(size)
-        if not read.any():
-            empty.append(str(one.name))
+            raise ValueError(f"{entry.title} is for frame {entry.name}, which has a mask already")
+        ids = entry.read(size)
+        if not ids.any():
+            empty.append(str(entry.name))
             continue
-        size = check_given(read, size, f"{one.title}, the mask of frame {one.name},")
-        masks[index] = read
+        size = check_given(ids, size, f"{entry.title}, the mask of frame {entry.name},")
+        masks[index] = ids
         if not certain:
-            numbered.append(f"{one.name} for frame {frames.name(index)}")
+            numbered.append(f"{entry.name} for frame {frames.name(index)}")
     if elsewhere:
         _tell(f"masks of frames that were not chosen are left out: {_some(elsewhere)}")
     if not masks and elsewhere:
         raise ValueError(
-            f"{given[0].title} has no mask of a frame that was chosen; change start, stop or step"
+            f"{entries[0].title} has no mask of a frame that was chosen; change start, stop or step"
         )
     if not masks:
-        raise ValueError(f"{given[0].title} is empty: every pixel is 0, the background")
+        raise ValueError(f"{entries[0].title} is empty: every pixel is 0, the background")
     if numbered:
         _tell(f"masks are matched to frames by the number in their names: {_some(numbered)}")
     if empty:

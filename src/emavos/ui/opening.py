@@ -78,15 +78,15 @@ class Opening(Table):
             notes = [note.replace(f"{path.parent}/", "") for note in notes] if sent else notes
             folder = self.folder if self.shelf is None else self.shelf.place(name, self._is_taken)
             check_free(folder)
-            given = masks if isinstance(masks, Mapping) else {0: masks}
+            by_frame = masks if isinstance(masks, Mapping) else {0: masks}
             origin = "" if sent else origin_of(path)
             reading = self._read(folder, source, name, origin, path if sent else None, notes)
             end = partial(_discard, path) if sent else lambda: None
             if show:
                 self.notes = notes
-                self._start(Job("open", self._build(folder, reading, given), source.count, folder, end))
+                self._start(Job("open", self._build(folder, reading, by_frame), source.count, folder, end))
             else:
-                job = Job("import", self._add(folder, reading, given), source.count, folder, end)
+                job = Job("import", self._add(folder, reading, by_frame), source.count, folder, end)
                 self.adding.add(folder, Added(name, job, notes))
 
     def _is_taken(self, folder: Path) -> bool:
