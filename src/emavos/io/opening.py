@@ -89,30 +89,7 @@ def _open(
     if isinstance(source, int) and not isinstance(source, bool):
         return CameraSource(str(source))
     if isinstance(source, (str, os.PathLike)):
-        if isinstance(source, str) and source.startswith("camera:"):
-            return CameraSource(source.removeprefix("camera:"))
-        if isinstance(source, str) and source.lower().startswith(("rtsp://", "rtsps://")):
-            return StreamSource(source)
-        if not os.fspath(source):
-            raise ValueError("the path of the frames is empty; name a folder of images or a video file")
-        path = Path(source)
-        if path.is_dir():
-            return open_folder(path, but, window)
-        if not path.exists():
-            if is_address(source):
-                raise ValueError(
-                    f"{without_secrets(os.fspath(source))} is not on this machine; copy it first, with "
-                    "emavos.io.fetch(address, folder) or --remote"
-                )
-            if is_pattern(path):
-                return _of_files(natural_order(matching(path)), path.parent, but, window)
-            raise _nothing_there(path)
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            pages = Pages(path, window)
-            if pages.count == 1:
-                raise ValueError(f"{path} is one image; frames are a folder of images or a video file")
-            return pages
-        return VideoSource(path, damaged)
+        return _open_path(source, but, damaged, window)
     if (
         isinstance(source, (list, tuple))
         and source
@@ -125,6 +102,36 @@ def _open(
     if isinstance(source, Iterable) or hasattr(source, "__getitem__"):
         return _Stream(source)
     raise ValueError(f"frames are a folder, a video, a camera or an iterable, not {type(source).__name__}")
+
+
+def _open_path(
+    source: PathLike, but: Collection[PathLike], damaged: Damaged, window: Window | None
+) -> FrameSource:
+    """All frames of a folder, a file, a pattern, a camera or a stream."""
+    if isinstance(source, str) and source.startswith("camera:"):
+        return CameraSource(source.removeprefix("camera:"))
+    if isinstance(source, str) and source.lower().startswith(("rtsp://", "rtsps://")):
+        return StreamSource(source)
+    if not os.fspath(source):
+        raise ValueError("the path of the frames is empty; name a folder of images or a video file")
+    path = Path(source)
+    if path.is_dir():
+        return open_folder(path, but, window)
+    if path.exists() and path.suffix.lower() in IMAGE_SUFFIXES:
+        pages = Pages(path, window)
+        if pages.count == 1:
+            raise ValueError(f"{path} is one image; frames are a folder of images or a video file")
+        return pages
+    if path.exists():
+        return VideoSource(path, damaged)
+    if is_address(source):
+        raise ValueError(
+            f"{without_secrets(os.fspath(source))} is not on this machine; copy it first, with "
+            "emavos.io.fetch(address, folder) or --remote"
+        )
+    if is_pattern(path):
+        return _of_files(natural_order(matching(path)), path.parent, but, window)
+    raise FileNotFoundError(f"{path} does not exist; frames are a folder of images or a video file")
 
 
 def open_folder(folder: Path, but: Collection[PathLike] = (), window: Window | None = None) -> Images:
@@ -159,16 +166,15 @@ def _of_files(
     frames = _without_masks(files, but)
     kept = {*frames}
     masks = [file for file in files if file not in kept]
-    files = frames
-    if not files:
+    if not frames:
         raise ValueError(f"{folder} holds no image but the mask; name the folder of the frames")
-    seen: dict[str, Path] = {}
-    for file in files:
-        if (first := seen.setdefault(file.stem, file)) != file:
+    by_stem: dict[str, Path] = {}
+    for file in frames:
+        if (first := by_stem.setdefault(file.stem, file)) != file:
             raise ValueError(f"{folder} holds both {first.name} and {file.name}; keep one")
-    odd = _named_unlike_the_others(files)
-    for file in dict.fromkeys((files[0], *odd[:_LOOKED_AT])):
-        _check(file, alone=len(files) == 1)
+    odd = _named_unlike_the_others(frames)
+    for file in dict.fromkeys((frames[0], *odd[:_LOOKED_AT])):
+        _check(file, alone=len(frames) == 1)
     _tell(folder, masks, "is the mask, and no frame", "are masks, and no frames")
     _tell(
         folder,
@@ -176,9 +182,9 @@ def _of_files(
         "is named unlike the other images and is a frame as they are",
         "are named unlike the other images and are frames as they are",
     )
-    if note := order_to_tell([file.stem for file in files]):
+    if note := _note_of_order([file.stem for file in frames]):
         notice(f"{folder}: {note}", stacklevel=3)
-    return Images(files, window)
+    return Images(frames, window)
 
 
 def list_images(folder: PathLike) -> list[Path]:
@@ -192,7 +198,7 @@ def list_images(folder: PathLike) -> list[Path]:
 def natural_order(files: Iterable[Path]) -> list[Path]:
     """Files ordered by the numbers in their names: 2 before 10, 0.25 before 0.5, -1 before 0."""
     files = list(files)
-    decimals, signs = number_style([file.stem for file in files])
+    decimals, signs = _number_style([file.stem for file in files])
     number = r"[0-9]+"
     if decimals:
         number = r"(?:(?<![0-9.])[0-9]+\.[0-9]+(?![0-9]|\.[0-9])|[0-9]+)"
@@ -207,9 +213,9 @@ def natural_order(files: Iterable[Path]) -> list[Path]:
     return sorted(files, key=key)
 
 
-def order_to_tell(stems: Sequence[str]) -> str:
+def _note_of_order(stems: Sequence[str]) -> str:
     """A note about a surprising order of names (decimals of unequal length, minus signs); otherwise ""."""
-    decimals, signs = number_style(stems)
+    decimals, signs = _number_style(stems)
     lengths = {len(part) for stem in stems for _, part in _DOTTED.findall(stem)}
     if signs:
         return f"names with a minus sign are ordered as negative numbers: {stems[0]} comes first"
@@ -219,7 +225,7 @@ def order_to_tell(stems: Sequence[str]) -> str:
     return f"names with a point between digits are ordered as {how}: {', '.join(stems[:3])} come first"
 
 
-def number_style(stems: Sequence[str]) -> tuple[bool, bool]:
+def _number_style(stems: Sequence[str]) -> tuple[bool, bool]:
     """Whether 0.25 in these names is a decimal (not 0 and 25), and whether -1 is negative."""
     fractions: dict[str, set[str]] = {}
     for stem in stems:
@@ -269,7 +275,7 @@ def _read_named(frame: Any) -> Any:
 
 
 def _check(path: Path, alone: bool) -> None:
-    """Raise the errors of `_read_image` before the first frame, if the header shows them."""
+    """Raise the errors that `Images` would raise at this file, if its header shows them."""
     try:
         pages, _ = count_pages(path)
     except (ValueError, OSError):  # reported when the file is read
@@ -320,7 +326,3 @@ def _left_out(folder: Path, files: Sequence[Path]) -> list[Path]:
         if like_frames or _FOREIGN.fullmatch(suffix):
             found.append(path)
     return sorted(found)
-
-
-def _nothing_there(path: Path) -> FileNotFoundError:
-    return FileNotFoundError(f"{path} does not exist; frames are a folder of images or a video file")
