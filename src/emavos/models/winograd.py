@@ -77,10 +77,7 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     (batch, channels, height, width), out_channels = x.shape, weight.shape[0]
     down, across = -(-height // 4), -(-width // 4)  # tiles
     row = (4 * across + 2) * channels  # values in a row of pixels
-    padded = x.new_empty(batch, 4 * down + 2, 4 * across + 2, channels)
-    padded[:, 1 : height + 1, 1 : width + 1] = x.permute(0, 2, 3, 1)
-    for border in (padded[:, :1], padded[:, height + 1 :], padded[:, :, :1], padded[:, :, width + 1 :]):
-        border.zero_()
+    padded = _padded(x, down, across)
     filters = weight.permute(0, 2, 3, 1).reshape(out_channels, 9, channels)  # the order in memory
     out = x.new_empty(batch * down, 4, across, 4, out_channels)
 
@@ -100,11 +97,7 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         n = last - first
         tiles = n * across
         y = rows[: n * 6 * row].view(n, 6, row)
-        for image in range(first // down, (last - 1) // down + 1):  # tiles overlap by two rows of pixels
-            begin, end = max(first, image * down), min(last, (image + 1) * down)
-            start = ((begin - image * down) * 4 + image * (4 * down + 2)) * row
-            strips = padded.as_strided((end - begin, 6, row), (4 * row, row, 1), start)
-            torch.bmm(to_rows.expand(end - begin, 6, 6), strips, out=y[begin - first : end - first])
+        _turn_rows(padded, first, to_rows, y)
         z = turned[: 36 * tiles * channels].view(6, 6, n, across, channels)  # columns and rows of a tile, ...
         columns = y.view(n, 6, -1, channels).transpose(0, 1)
         _turn(columns, z, spare[: 6 * tiles * channels].view(z.shape[1:]))
@@ -123,6 +116,31 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             torch.add(done, bias, out=out[first:last])
     out = out.view(batch, 4 * down, 4 * across, out_channels)
     return out[:, :height, :width].permute(0, 3, 1, 2)
+
+
+def _padded(x: Tensor, down: int, across: int) -> Tensor:
+    """x (B, C, h, w) in whole tiles with zeros around: (B, 4 down + 2, 4 across + 2, C)."""
+    batch, channels, height, width = x.shape
+    padded = x.new_empty(batch, 4 * down + 2, 4 * across + 2, channels)
+    padded[:, 1 : height + 1, 1 : width + 1] = x.permute(0, 2, 3, 1)
+    for border in (padded[:, :1], padded[:, height + 1 :], padded[:, :, :1], padded[:, :, width + 1 :]):
+        border.zero_()
+    return padded
+
+
+def _turn_rows(padded: Tensor, first: int, to_rows: Tensor, out: Tensor) -> None:
+    """Apply _INPUT along the rows of n rows of tiles, counted over all images from `first` on.
+
+    padded: (B, 4 down + 2, 4 across + 2, C).
+    to_rows: (6, 6), _INPUT in the dtype of `padded`.
+    out: (n, 6, (4 across + 2) C).
+    """
+    down, row, last = (padded.shape[1] - 2) // 4, out.shape[2], first + len(out)
+    for image in range(first // down, (last - 1) // down + 1):  # tiles overlap by two rows of pixels
+        begin, end = max(first, image * down), min(last, (image + 1) * down)
+        start = ((begin - image * down) * 4 + image * (4 * down + 2)) * row
+        strips = padded.as_strided((end - begin, 6, row), (4 * row, row, 1), start)
+        torch.bmm(to_rows.expand(end - begin, 6, 6), strips, out=out[begin - first : end - first])
 
 
 def _turn(x: Tensor, out: Tensor, spare: Tensor) -> None:
