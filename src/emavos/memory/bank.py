@@ -372,7 +372,7 @@ class MemoryBank:
         if not len(tensors["keys"]):
             return bank
         keys = (FrameKeys(x.clone(), squared_norms(x)) for x in tensors["keys"])  # each is freed on its own
-        bank._slots = [_Slot(kind, frame, own) for (kind, frame), own in zip(slots, keys, strict=True)]
+        bank._slots = [_Slot(kind, frame, x) for (kind, frame), x in zip(slots, keys, strict=True)]
         values, received = tensors["values"], tensors["received"]
         if bank._base:  # a slot for prototypes before the frames
             values, received = (torch.cat([x[:1], x]) for x in (values, received))

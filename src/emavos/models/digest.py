@@ -21,9 +21,9 @@ def weights_sha256(model: nn.Module) -> str:
     """
     state = {key: (x, _bytes(x)) for key, x in sorted(model.state_dict().items())}
     checksums = [(key, x.dtype, x.shape, zlib.crc32(content)) for key, (x, content) in state.items()]
-    known = _digests.get(model)
-    if known is not None and known[0] == checksums:
-        return known[1]
+    cached = _digests.get(model)
+    if cached is not None and cached[0] == checksums:
+        return cached[1]
     digest = hashlib.sha256()
     for key, (x, content) in state.items():
         digest.update(f"{key} {x.dtype} {tuple(x.shape)}".encode())

@@ -20,16 +20,14 @@ def folded(model: STCN, dtype: torch.dtype | None = None) -> STCN:
     to the weights of `model` do not reach the copy. If there is nothing to fold or to round, `model` itself
     is returned.
     """
-    own = next(model.parameters()).dtype
-    dtype = own if dtype is None else dtype
+    before = next(model.parameters()).dtype
+    dtype = before if dtype is None else dtype
     trunks = model.key_encoder.trunk, model.value_encoder.trunk
-    if dtype == own and not any(isinstance(trunk, EfficientNetLiteTrunk) for trunk in trunks):
+    if dtype == before and not any(isinstance(trunk, EfficientNetLiteTrunk) for trunk in trunks):
         return model
     network = copy.deepcopy(model).eval().to(torch.promote_types(dtype, torch.float32))
-    encoder = network.key_encoder
-    kept = {
-        id(x) for name, x in encoder.named_parameters() if name.startswith("log_")
-    }  # rounded, they would change all similarities
+    # rounded, the lengths of keys would change all similarities
+    kept = {id(x) for name, x in network.key_encoder.named_parameters() if name.startswith("log_")}
     for trunk in (network.key_encoder.trunk, network.value_encoder.trunk):
         if isinstance(trunk, EfficientNetLiteTrunk):
             trunk.fold(dtype)

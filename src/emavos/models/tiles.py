@@ -53,24 +53,24 @@ def tiles_over(cells: npt.NDArray[np.bool_]) -> list[Tile]:
     The bounding rectangle is cut in two at the cheapest line if both parts together cost less to compute,
     halos included. Each part is cut again in the same way.
     """
-    found = _bounds(cells)
-    if found is None:
+    bounds = _bounds(cells)
+    if bounds is None:
         return []
-    best, cut = _cost(found), None
-    part = cells[found.index]
+    best, cut = _cost(bounds), None
+    part = cells[bounds.index]
     for axis, lines in enumerate((part, part.T)):
         before, after = _costs_of_beginnings(lines), _costs_of_beginnings(lines[::-1])[::-1]
         costs = before[:-1] + after[1:]  # the cost of a cut after each line except the last
         if costs.size and costs.min() < best:
             best, cut = int(costs.min()), (axis, int(costs.argmin()) + 1)
     if cut is None:
-        return [found]
+        return [bounds]
     axis, place = cut
     halves = (part[:place], part[place:]) if axis == 0 else (part[:, :place], part[:, place:])
     first, second = (tiles_over(half) for half in halves)
     down, right = (place, 0) if axis == 0 else (0, place)
     moved = [tile.moved(down, right) for tile in second]
-    return [tile.moved(found.top, found.left) for tile in first + moved]
+    return [tile.moved(bounds.top, bounds.left) for tile in first + moved]
 
 
 def _bounds(cells: npt.NDArray[np.bool_]) -> Tile | None:

@@ -76,7 +76,7 @@ class Banks:
     @property
     def nbytes(self) -> int:
         """Bytes of all banks. Shared keys are counted once."""
-        keys = {id(own): own for group in self.groups for own in group.bank.stored_keys}
+        keys = {id(x): x for group in self.groups for x in group.bank.stored_keys}
         return sum(group.bank.own_nbytes for group in self.groups) + sum(x.nbytes for x in keys.values())
 
     def introduce(self, ids: tuple[int, ...]) -> None:

@@ -290,8 +290,8 @@ def _check_finite(ids: Sequence[int], name: int, *parts: Tensor) -> None:
 
 def distance(now: CurrentFrame, key: Tensor) -> Tensor:
     """Mean squared distance of the frame's keys from the keys (h * w, Ck) of another, over sqrt(Ck)."""
-    own = now.key.flatten(1).T  # (h * w, Ck)
-    return (own - key).square().sum(dim=1).mean() / own.shape[1] ** 0.5
+    current = now.key.flatten(1).T  # (h * w, Ck)
+    return (current - key).square().sum(dim=1).mean() / current.shape[1] ** 0.5
 
 
 def with_masks(

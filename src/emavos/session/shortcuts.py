@@ -51,8 +51,8 @@ def encode_near(
         return model.encode_value(frame, features, prob, total)
     cells = (..., slice(top, bottom), slice(left, right))
     pixels = (..., slice(STRIDE * top, STRIDE * bottom), slice(STRIDE * left, STRIDE * right))
-    own = features._replace(f16=features.f16[cells])
-    near = model.encode_value(frame[pixels], own, prob[pixels], total[pixels])[0]
+    cropped = features._replace(f16=features.f16[cells])
+    near = model.encode_value(frame[pixels], cropped, prob[pixels], total[pixels])[0]
     background = near[:, :, empty].mean(dim=2)  # (O, Cv)
     values = background[:, :, None, None].repeat(1, 1, height, width)
     values[cells] = near
