@@ -3,7 +3,7 @@
 First whole streams in one process, with each number of threads in turn. Then `emavos batch` as
 PROCESSESxTHREADS: shards that start together, with their start. Every round runs every way once, so that
 other programs slow all of them alike; the medians of the rounds are compared with the first way. CPU time
-counts threads that spin.
+counts threads that spin. Each run is printed when it ends, so a command that you stop leaves its figures.
 """
 
 from __future__ import annotations
@@ -66,11 +66,13 @@ def measure_batches(folder: Path, ways: Sequence[str], size: int, rounds: int) -
 
 def _in_turn(calls: Mapping[str, Callable[[], float]], rounds: int) -> Times:
     times: dict[str, list[tuple[float, float]]] = {way: [] for way in calls}
-    for _ in range(rounds):
+    for number in range(rounds):
         for way, call in calls.items():
             begin = time.monotonic()
             used = call()
-            times[way].append((time.monotonic() - begin, used))
+            clock = time.monotonic() - begin
+            times[way].append((clock, used))
+            print(f"round {number + 1}, {way}: {clock:.1f} s, {used:.1f} s of CPU time", flush=True)
     return times
 
 
