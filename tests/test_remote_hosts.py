@@ -78,6 +78,7 @@ def test_a_file_and_a_folder_are_copied_by_http(tmp_path, monkeypatch):
     assert {path.suffix for path in (tmp_path / "copies").iterdir()} == {".tif", ""}
 
 
+@pytest.mark.slow
 def test_a_file_and_a_folder_are_copied_from_s3(tmp_path, monkeypatch):
     pytest.importorskip("s3fs")
     moto = pytest.importorskip("moto.server")

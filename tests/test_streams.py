@@ -26,7 +26,13 @@ def test_a_stream_plays_the_frames_of_its_server():
         assert [round((int(frame.mean()) - 20) / 40) for frame in chosen] == [1, 3, 0]
 
 
-def test_a_stream_ends_if_its_server_hangs_up_and_what_was_tracked_is_kept(tmp_path, monkeypatch):
+def test_a_stream_ends_if_its_server_hangs_up():
+    with playing(GRAYS, most=3) as address:
+        assert [round((int(frame.mean()) - 20) / 40) for frame in open_frames(address)] == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_a_stream_is_followed_to_its_end_or_to_the_frame_that_is_told(tmp_path, monkeypatch):
     clip, masks = synthetic_clip(frames=6, size=(48, 64))
     monkeypatch.chdir(tmp_path)
     write_mask("first.png", masks[0])
