@@ -287,6 +287,10 @@ def test_what_a_tool_saved_can_be_looked_into_and_converted(tmp_path, frames, sa
         (("cat", "dog"), (9, 4), {9, 4}),
         (("cat", "dog"), (4, 4), {1, 2}),  # a group of each label
         (("cat", "cat"), (0, 4), {1, 2}),
+        (("cat", "cat"), (65535, 4), {65535, 4}),
+        (("cat", "cat"), (170001, 4), {1, 2}),  # no id of a file
+        (("cat", "cat"), (-3, 4), {1, 2}),
+        (("cat", "cat"), (255, 4), {1, 2}),  # the void
     ],
 )
 def test_an_outline_around_one_frame_is_one_object_each_and_groups_are_one(tmp_path, labels, groups, ids):

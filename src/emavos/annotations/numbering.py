@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from emavos.annotations.labels import BACKGROUNDS
 from emavos.annotations.shapes import Picture, Shape
 
+_MOST, _VOID = 65535, 255  # ids of files
+
 
 @dataclass(frozen=True)
 class Numbered:
@@ -28,10 +30,11 @@ def number_objects(pictures: Sequence[Picture], labels: Mapping[int, str]) -> Nu
 
     labels: names by id, as a list of labels gives them; they set the ids if shapes are told apart by label.
 
-    In this order: the ids that the tool itself gives objects; the numbers of groups, if every shape is in one
-    and none has shapes of two labels; the numbers that all labels are; with one annotated frame, an id for
-    each shape, but one for those of a group; with several frames, an id for each label and group, since
-    nothing says which shape of one frame is which of another. The background has id 0, wherever it is named.
+    In this order: the ids that the tool itself gives objects; the numbers of groups, if every shape is in
+    one, none has shapes of two labels, and all are ids of files, 1 to 65535 without 255, the void; the
+    numbers that all labels are; with one annotated frame, an id for each shape, but one for those of a group;
+    with several frames, an id for each label and group, since nothing says which shape of one frame is which
+    of another. The background has id 0, wherever it is named.
     """
     shapes = [shape for picture in pictures for shape in picture.shapes if not _is_background(shape)]
     if shapes and all(shape.id is not None for shape in shapes):
@@ -58,9 +61,15 @@ def number_objects(pictures: Sequence[Picture], labels: Mapping[int, str]) -> Nu
 
 
 def _are_objects(shapes: Sequence[Shape]) -> bool:
-    """Whether every shape is in a numbered group, and none has shapes of two labels."""
+    """Whether every shape is in a group whose number is an id of files, and none has shapes of two labels."""
     label_of: dict[str, str] = {}
-    return all(is_id(s.group) and label_of.setdefault(s.group, s.label) == s.label for s in shapes)
+    return all(
+        is_id(s.group)
+        and 0 < int(s.group) <= _MOST
+        and int(s.group) != _VOID
+        and label_of.setdefault(s.group, s.label) == s.label
+        for s in shapes
+    )
 
 
 def _numbered(pictures: Sequence[Picture], ids: Mapping[Shape, int], note: str = "") -> Numbered:
