@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ import pytest
 from emavos import Predictor
 from emavos.io import ahead, behind, open_frames, read_ahead, write_image
 from emavos.io.ahead import has_spare_core
+
+MODULE = sys.modules["emavos.io.ahead"]  # `emavos.io.ahead` is the function
 
 
 def threads():
@@ -173,9 +177,34 @@ def test_a_video_that_is_left_in_the_middle_leaves_no_thread(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "200000 100000"}, 2),
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "10000 100000"}, 1),
+        ({"cpu.max": "6400000 100000"}, 8),
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu.max": "odd"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "100000"}, 8),
+        ({}, 8),
+    ],
+)
+def test_the_cores_are_no_more_than_the_time_of_the_container(monkeypatch, tmp_path, files, cores):
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text + "\n")
+    monkeypatch.setattr(MODULE, "_CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {*range(8)}, raising=False)
+    assert MODULE.cores() == cores
+
+
+@pytest.mark.parametrize(
     ("cores", "threads", "spare"), [(2, 1, True), (2, 2, False), (4, 3, False), (1, 2, False)]
 )
 def test_a_core_is_to_spare_where_torch_takes_half_of_them(monkeypatch, cores, threads, spare):
+    monkeypatch.setattr(MODULE, "_CGROUP", Path("none"))
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {*range(cores)}, raising=False)
     assert has_spare_core(threads) == spare
     monkeypatch.delattr(os, "sched_getaffinity")

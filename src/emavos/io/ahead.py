@@ -7,12 +7,14 @@ block.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
+from pathlib import Path
 from typing import Any, TypeVar
 
 from emavos.io.source import FrameSource
@@ -21,6 +23,9 @@ T = TypeVar("T")
 
 _ITEMS = 4  # items buffered at most, including the one in progress
 _END: Any = object()
+_CGROUP = Path("/sys/fs/cgroup")
+_QUOTAS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))  # of its versions 2 and 1
+_NO_LIMIT = 1 << 20  # cores
 
 
 def read_ahead(frames: FrameSource) -> Iterator[Any]:
@@ -56,8 +61,22 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
 
 
 def cores() -> int:
-    """The number of cores available to this process, if the system reports it; otherwise of the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of cores available to this process, if the system reports it; otherwise of the machine.
+
+    A container that may use 1.5 cores has two.
+    """
+    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(seen, max(math.ceil(_quota()), 1))
+
+
+def _quota() -> float:
+    """The cores that the time of this container amounts to; infinite if it is not limited."""
+    for files in _QUOTAS:
+        with suppress(OSError, ValueError, ZeroDivisionError):  # "max" if there is no limit
+            quota, period = map(int, " ".join((_CGROUP / file).read_text() for file in files).split())
+            if quota > 0:  # -1 if there is none
+                return quota / period
+    return _NO_LIMIT
 
 
 def has_spare_core(threads: int) -> bool:
