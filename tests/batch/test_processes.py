@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
+import struct
 import threading
+import time
 from contextlib import suppress
 from multiprocessing import Pipe
 from pathlib import Path
@@ -14,8 +17,9 @@ import pytest
 import kills
 from emavos import Predictor
 from emavos.batch import find_jobs, processes, run_batch, run_in_processes
-from emavos.batch.run import Batch
+from emavos.batch.run import Batch, Outcome
 from emavos.cli import main
+from emavos.io.source import InputWarning
 from kills import tree
 
 
@@ -24,6 +28,7 @@ class Side:
 
     def __init__(self, connection):
         self.recv, self.send, self.end = connection.recv, connection.send, connection.close
+        self.file = connection.fileno
 
     def close(self):
         pass
@@ -116,13 +121,86 @@ def test_a_video_whose_process_is_killed_is_started_again_and_given_up_after_the
     assert [outcome.error for outcome in outcomes] == [
         "",
         "",
-        "the process that tracked it was killed, 2 times",
+        "the process that tracked it was killed, 2 times; if memory ran out, use fewer processes or a "
+        "smaller --size",
     ]
     assert tree(here / "out" / "masks") == {
         path: content for path, content in tree(here / "one" / "masks").items() if "clip2" not in path
     }
 
 
+def test_a_video_that_kills_its_process_before_its_inputs_are_read_is_given_up(here, threads, monkeypatch):
+    run = Batch.run
+
+    def deadly(self, predictor, job):
+        if job.name == "clip1":
+            raise SystemExit
+        return run(self, predictor, job)
+
+    monkeypatch.setattr(Batch, "run", deadly)
+    seen = []
+    outcomes = run_in_processes(find_jobs("data"), load, "out", processes=2, each=seen.append)
+    assert [outcome.error[:39] for outcome in outcomes] == ["", "the process that tracked it was killed,", ""]
+    assert sorted(outcome.name for outcome in seen) == ["clip0", "clip1", "clip2"]
+    assert "was killed, 2 times" in Path("out/status/clip1.json").read_text()
+    assert len(threads) == 4  # two, and one for each kill
+    monkeypatch.setattr(Batch, "run", run)
+    assert not any(outcome.error for outcome in run_in_processes(find_jobs("data"), load, "out"))
+
+
+def test_a_process_that_is_killed_while_it_sends_is_one_that_is_killed(here, threads, monkeypatch):
+    end = Process.run
+
+    def cut_off(self, target, args):
+        side, cut = args[0], [1]
+        send = side.send
+
+        def half(message):
+            if isinstance(message, Outcome) and cut and cut.pop():
+                os.write(side.file(), struct.pack("!i", 1000) + b"half of it")
+                raise SystemExit
+            send(message)
+
+        side.send = half
+        end(self, target, args)
+
+    monkeypatch.setattr(Process, "run", cut_off)
+    outcomes = run_in_processes(find_jobs("data"), load, "out", processes=1)
+    assert all("was killed, 2 times" in outcome.error for outcome in outcomes)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "many", None])
+def test_numbers_of_processes_and_threads_below_one_are_refused(here, wrong):
+    with pytest.raises(ValueError, match=r'processes is a whole number of at least 1 or "auto", not '):
+        run_in_processes(find_jobs("data"), load, "out", processes=wrong)
+    with pytest.raises(ValueError, match="threads is a whole number of at least 1, not "):
+        run_in_processes(find_jobs("data"), load, "out", threads=wrong)
+
+
+def test_a_process_that_ends_before_its_model_is_loaded_is_told_if_others_go_on(here, threads, monkeypatch):
+    loads = []
+
+    def load_all_but_one():
+        loads.append(1)
+        if len(loads) == 2:
+            raise SystemExit
+        if len(loads) > 2:
+            time.sleep(0.2)  # so that the other is seen to end first
+        return load()
+
+    with pytest.warns(InputWarning, match=r"ended with code -9 before .*, 1 is left; .* fewer processes"):
+        outcomes = run_in_processes(find_jobs("data"), load_all_but_one, "out", processes=2)
+    assert not any(outcome.error for outcome in outcomes)
+
+
+def test_windows_waits_for_no_more_processes_than_it_can(here, threads, monkeypatch):
+    monkeypatch.setattr(processes, "sys", SimpleNamespace(platform="win32"))
+    monkeypatch.setattr(processes, "_MOST_ON_WINDOWS", 2)
+    run_in_processes(find_jobs("data"), load, "out", processes=3)
+    assert threads == [1, 1]
+
+
+@pytest.mark.filterwarnings("ignore:a process of the batch ended")
 def test_processes_that_cannot_load_the_model_end_the_run_and_a_full_disk_does(here, threads, monkeypatch):
     loads = []
 

@@ -224,7 +224,8 @@ def test_two_workers_one_killed_give_the_bytes_of_one_process(tmp_path):
     assert done.stdout.startswith("out: 3 videos made, 12 frames"), done.stderr
     assert done.stdout.count("\n") == 1  # what Ray itself says of the workers that die is hushed
     lines = [line for line in done.stderr.splitlines() if not line.startswith("[")]  # Ray's core logs so
-    assert lines == ["emavos: clip3: the process that tracked it was killed, 2 times"]
+    assert len(lines) == 1
+    assert lines[0].startswith("emavos: clip3: the process that tracked it was killed, 2 times; if memory")
     assert not (tmp_path / "once").exists()
     whole = tree(tmp_path / "whole")
     made = {name for name in whole if "clip3" not in name}

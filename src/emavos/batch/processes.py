@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import secrets
 import signal
-from collections import deque
+import sys
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
 from emavos.batch.jobs import Job
-from emavos.batch.run import Batch, Outcome
+from emavos.batch.run import TRIES, Batch, Outcome, give_up_killed
 from emavos.io.ahead import cores
 from emavos.io.images import PathLike
+from emavos.io.source import notice
 from emavos.io.video import Damaged
 from emavos.io.whole import sweep
 from emavos.predictor import Predictor
 
 _CONTEXT = get_context("spawn")  # threads of torch do not survive a fork
+_MOST_ON_WINDOWS = 60  # `wait` takes at most 63 connections there
 _READY = "ready"  # first message of a worker; then come outcomes, or an OSError that stops the run
 
 
@@ -69,20 +71,26 @@ def run_in_processes(
     If a process is killed, its video is started again; the video is given up after the second kill. Call this
     under `if __name__ == "__main__":` in a script, because each process imports the script.
 
-    Raises ValueError like `Batch.begin`, and if no process can load the model, and OSError if the disk of the
-    outputs is full or read-only.
+    Raises ValueError like `Batch.begin`, if a number is below 1, and if no process can load the model, and
+    OSError if the disk of the outputs is full or read-only.
     """
+    for name, value in {"processes": 1 if processes == "auto" else processes, "threads": threads}.items():
+        if type(value) is not int or value < 1:
+            other = ' or "auto"' if name == "processes" else ""
+            raise ValueError(f"{name} is a whole number of at least 1{other}, not {value!r:.40}")
     jobs = [*jobs]
     predictor = load()
     batch = Batch.of(predictor, out, overlay=overlay, rle=rle, damaged=damaged)
-    batch = replace(batch, retries=secrets.token_hex(4))
     batch.begin(jobs, force)
     batch = batch.agreed(predictor)
     many = max(cores() // threads, 1) if predictor.device.type == "cpu" else 1
     count = min(many if processes == "auto" else processes, len(jobs))
+    if sys.platform == "win32":
+        count = min(count, _MOST_ON_WINDOWS)
     del predictor
-    waiting, found = deque(jobs), dict[str, Outcome]()
-    workers = [_Worker.start(load, batch, threads) for _ in range(count)]
+    waiting, found, kills = deque(jobs), dict[str, Outcome](), Counter[str]()
+    started = [_Worker.start(load, batch, threads) for _ in range(count)]
+    workers = [*started]
     try:
         while len(found) < len(jobs):
             workers = _handed_out(workers, waiting)
@@ -90,11 +98,21 @@ def run_in_processes(
                 worker = next(worker for worker in workers if worker.connection is connection)
                 try:
                     message = worker.connection.recv()
-                except (EOFError, ConnectionError):  # killed
+                except (EOFError, OSError):  # killed, perhaps in the middle of a message
                     workers.remove(worker)
-                    _take_back(worker, waiting, workers)
-                    if worker.ready:
-                        workers.append(_Worker.start(load, batch, threads))
+                    worker.process.join()
+                    if not worker.ready:
+                        _note_unloaded(worker, len(workers))
+                        continue
+                    if (job := worker.job) is not None:
+                        kills[job.name] += 1
+                        if kills[job.name] < TRIES:
+                            waiting.appendleft(job)
+                        else:
+                            found[job.name] = give_up_killed(batch, job)
+                            each(found[job.name])
+                    started.append(_Worker.start(load, batch, threads))
+                    workers.append(started[-1])
                     continue
                 if isinstance(message, OSError):
                     raise message
@@ -103,7 +121,7 @@ def run_in_processes(
                     each(message)
                 worker.ready, worker.job = True, None
     finally:
-        for worker in workers:
+        for worker in started:  # those that had nothing more to do too
             worker.connection.close()
             worker.process.terminate()
             worker.process.join()
@@ -117,23 +135,20 @@ def _handed_out(workers: Sequence[_Worker], waiting: deque[Job]) -> list[_Worker
     for worker in idle:
         if waiting:
             worker.job = waiting.popleft()
-            with suppress(OSError):  # killed while it waited: the next message says so
+            with suppress(OSError):  # killed while it waited: `recv` says so
                 worker.connection.send(worker.job)
         else:
             worker.connection.close()  # the process ends
     return [worker for worker in workers if not worker.connection.closed]
 
 
-def _take_back(worker: _Worker, waiting: deque[Job], others: Sequence[_Worker]) -> None:
-    """Put the video of a killed worker first. Raises ValueError if no worker is left to track it."""
-    worker.process.join()
-    if worker.job is not None:
-        waiting.appendleft(worker.job)
-    if not worker.ready and not others:
-        raise ValueError(
-            f"a process of the batch ended with code {worker.process.exitcode} before its model was loaded; "
-            "if there is too little memory, use fewer processes"
-        )
+def _note_unloaded(worker: _Worker, left: int) -> None:
+    """Tell that a process ended before its model was loaded. Raises ValueError if no other is left."""
+    how = f"a process of the batch ended with code {worker.process.exitcode} before its model was loaded"
+    remedy = "if there is too little memory, use fewer processes"
+    if not left:
+        raise ValueError(f"{how}; {remedy}")
+    notice(f"{how}, {left} {'is' if left == 1 else 'are'} left; {remedy}", stacklevel=3)
 
 
 def _work(connection: Connection, load: Callable[[], Predictor], batch: Batch, threads: int) -> None:

@@ -31,7 +31,7 @@ from emavos.settings import differences
 from emavos.visualize import overlay
 
 _CHOSEN = ".run.json"  # in the folder of statuses; no video has such a name
-_TRIES = 2  # attempts for a video whose process is killed
+TRIES = 2  # attempts for a video whose process is killed
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors that every further video would hit
 
 
@@ -58,8 +58,8 @@ class Batch:
     rle: whether to write COCO runs.
     damaged: treatment of a damaged or truncated video, see `emavos.io.open_frames`.
     any_backend: whether finished videos may be of another backend, because "auto" is asked for.
-    retries: name of the run, if killed processes are started again. A video is given up after two kills, as
-        it may be the cause.
+    retries: name of the run, if its workers are killed and started again unseen, as by Ray. A video is given
+        up after two kills, as it may be the cause.
     """
 
     out: Path
@@ -179,8 +179,8 @@ class Batch:
             sweep(self.out, job.name)  # leftovers of a killed process
             if self.retries:
                 tries = status["tries"] + 1 if status.get("run") == self.retries else 1
-                if tries > _TRIES:
-                    return self._give_up(job, f"the process that tracked it was killed, {_TRIES} times")
+                if tries > TRIES:
+                    return give_up_killed(self, job)
                 self._write_status(job, state="begun", run=self.retries, tries=tries)
             with partial_folder(self.out, job.name) as stage, noting() as notes:
                 frames, ids = self._track(predictor, job, stage)
@@ -332,6 +332,15 @@ def run_batch(
         outcomes.append(batch.run(predictor, job))
         each(outcomes[-1])
     return outcomes
+
+
+def give_up_killed(batch: Batch, job: Job) -> Outcome:
+    """Give up a video whose process was killed `TRIES` times."""
+    return batch._give_up(
+        job,
+        f"the process that tracked it was killed, {TRIES} times; if memory ran out, use fewer processes or a "
+        "smaller --size",
+    )
 
 
 def inputs_sha256(videos: Sequence[Path], masks: Path | Mapping[str, Path]) -> str:
