@@ -161,6 +161,20 @@ def test_distractors_and_frames_without_a_scored_object_do_not_count(burst, tmp_
     assert np.isnan(further["HOTA uncommon"])
 
 
+def test_a_sequence_whose_object_begins_on_its_last_annotated_frame_counts_in_hota_alone(burst, tmp_path):
+    path = burst / "annotations/val/all_classes.json"
+    content = json.loads(path.read_text())
+    one = content["sequences"][1]
+    one["segmentations"] = [{}, {}, {"1": one["segmentations"][2]["1"]}]
+    one["track_category_ids"] = {"1": 4}
+    path.write_text(json.dumps(content))
+    score = score_folder(burst, results_of(burst, tmp_path / "truth"), VAL)
+    assert [*score.sequences] == ["YFCC100M/a"]
+    assert score.more["HOTA"] == score.JF == 1
+    with pytest.raises(ValueError, match="the only truth of YFCC100M/b is the masks that tracking starts"):
+        score_folder(burst, tmp_path / "truth", VAL, names=["YFCC100M/b"])
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -213,14 +227,25 @@ def test_hota_is_that_of_the_boxes_around_masks_as_in_the_program_of_burst(burst
     assert score["HOTA of masks"] < 0.7
 
 
-def test_hota_is_that_of_the_program_of_burst(burst, tmp_path, monkeypatch):
-    trackeval = pytest.importorskip("trackeval")
-    monkeypatch.setattr(np, "bool", bool, raising=False)
+def with_merged_classes(burst, folder):
+    """The annotations with an object of a class that counts as another, and results beside the truth."""
     path = burst / "annotations/val/all_classes.json"
     content = json.loads(path.read_text())
     content["sequences"][1]["track_category_ids"]["2"] = 207  # merged with 554
     path.write_text(json.dumps(content))
-    results = results_of(burst, tmp_path / "results", shift=3)
+    return path, content, results_of(burst, folder, shift=3)
+
+
+def test_hota_is_the_number_that_the_program_of_burst_gave(burst, tmp_path):
+    _, _, results = with_merged_classes(burst, tmp_path / "results")
+    theirs = [0.722163697636463, 0.6842105263157895, 0.8070175438596491]  # TrackEval 1.3.0, by class
+    assert score_folder(burst, results, VAL).more["HOTA"] == pytest.approx(np.mean(theirs), abs=1e-9)
+
+
+def test_hota_is_that_of_the_program_of_burst(burst, tmp_path, monkeypatch):
+    trackeval = pytest.importorskip("trackeval")
+    monkeypatch.setattr(np, "bool", bool, raising=False)
+    path, content, results = with_merged_classes(burst, tmp_path / "results")
     ours = score_folder(burst, results, VAL).more
     (tmp_path / "theirs/m/data").mkdir(parents=True)
     write_burst_results(
@@ -266,14 +291,23 @@ def test_hota_is_one_of_perfect_tracks_and_falls_if_two_are_swapped():
     assert (count_hota([right]) + missed).detection == 0.5
 
 
+def random_videos():
+    generator = np.random.default_rng(0)
+    for _ in range(40):
+        yield video_of(generator, tracks=int(generator.integers(1, 6)), length=int(generator.integers(1, 9)))
+
+
+def test_hota_is_the_number_that_trackeval_gave():
+    ours = [count_hota(frames) for frames in random_videos()]
+    theirs = [0.3271008996181485, 0.26978231061649316, 0.406270931258159, 0.24073004428809316]  # 1.3.0
+    assert [one.value for one in ours[:4]] == pytest.approx(theirs, abs=1e-12)
+    assert sum(ours[1:], ours[0]).value == pytest.approx(0.2880925414807997, abs=1e-12)
+
+
 def test_hota_is_that_of_trackeval():
     metrics = pytest.importorskip("trackeval.metrics")
-    generator = np.random.default_rng(0)
     ours, theirs = [], {}
-    for number in range(40):
-        frames = video_of(
-            generator, tracks=int(generator.integers(1, 6)), length=int(generator.integers(1, 9))
-        )
+    for number, frames in enumerate(random_videos()):
         ours.append(count_hota(frames))
         sides = [[getattr(frame, side) for frame in frames] for side in ("truth", "pred")]
         ids = [np.unique(np.concatenate(side)) for side in sides]

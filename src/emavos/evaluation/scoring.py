@@ -58,7 +58,8 @@ def score_folder(
     Every compared frame except the first needs a mask of its size. Files left out of the score are listed in
     the result: masks without a ground truth in `Score.extra`, frames without a ground truth in
     `Score.untold`, and objects that begin after the first frame in `Score.later`, if the protocol has no such
-    objects. Other sequences are ignored.
+    objects. Other sequences are ignored. A sequence of BURST whose objects all begin on the last annotated
+    frame has no J&F, but counts in HOTA.
 
     Raises ValueError before scoring if a mask is missing; also if a mask has the wrong size, unknown ids,
     colours or blurred ids. The error lists the files.
@@ -67,7 +68,9 @@ def score_folder(
         print(score.JF, score.J.mean, score.sequences["judo"][1].F.decay)
     """
     videos = find_videos(data, protocol, names, images=False)
-    score = score_videos(videos, results, seen_categories(data, protocol), processes=processes)
+    # in BURST, an object may begin on the last annotated frame; HOTA counts it
+    counted = [video for video in videos if video.truths or video.burst is None or video.only_given]
+    score = score_videos(counted or videos, results, seen_categories(data, protocol), processes=processes)
     return replace(score, further=further_scores(data, protocol, videos, results))
 
 
