@@ -115,7 +115,7 @@ def test_what_is_not_needed_is_told_as_such(monkeypatch, capsys):
     lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
     readouts = {line[1]: line[2] for line in lines if line[0] == "readout"}
     assert readouts["triton"] == "not here, and not needed: it runs on CUDA devices, and there is none"
-    assert readouts["native"].startswith("not here, and not needed: no C++ compiler is found")
+    assert readouts["native"].startswith("not here, and not needed: no C++ compiler is found; install g++ or")
     assert "backend=" not in readouts["native"]
 
 

@@ -208,7 +208,7 @@ def _readout(backend: Backend) -> str | None:
             native_readout.load()
         out = topk_readout(query.to(device), keys.to(device), values.to(device), backend=backend).cpu()
     except CannotRunError as error:
-        return error.reason
+        return error.advice
     except RuntimeError as error:
         return str(error).splitlines()[0]
     wanted = topk_readout(query, keys, values, backend="dense")

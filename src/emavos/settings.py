@@ -157,10 +157,13 @@ class Settings:
         try:
             return replace(asked, policy=policy, auto_backend=True).decided(network)
         except RuntimeError as error:
-            reason = error.reason if isinstance(error, CannotRunError) else error
+            if isinstance(error, CannotRunError):
+                reason, remedy = error.advice, error.remedy
+            else:
+                reason, remedy = str(error), ""
             raise ValueError(
                 f"the run to continue was begun with backend {backend!r}; the {backend} readout cannot run: "
-                f"{reason}; install a compiler, or begin elsewhere"
+                f"{reason}{', or' if remedy else ';'} begin elsewhere"
             ) from error
 
     def facts(self) -> dict[str, Any]:

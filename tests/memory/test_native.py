@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import copy
+import pickle
 import shutil
 
 import pytest
 import torch
 
 from emavos.memory import MemoryBank, MemoryPolicy, native_readout, topk_readout
+from emavos.memory.native_build import GET_COMPILER, NO_COMPILER
+from emavos.memory.readout import CannotRunError
 
 needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler here")
 
@@ -74,6 +78,15 @@ def test_asking_for_it_where_it_cannot_run_says_why(monkeypatch):
     monkeypatch.setattr(native_readout, "_loaded", [])
     with pytest.raises(RuntimeError, match="no C\\+\\+ compiler is found"):
         topk_readout(query, keys, values, backend="native")
+
+
+def test_the_error_of_a_readout_that_cannot_run_is_the_same_after_a_copy_and_a_pickle():
+    for reason, remedy in ((NO_COMPILER, GET_COMPILER), ("keys is torch.float64", "")):
+        error = CannotRunError("native", reason)
+        for other in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+            assert (str(other), other.backend, other.reason) == (str(error), "native", reason)
+            assert other.remedy == remedy
+        assert error.advice == "; ".join(filter(None, (reason, remedy)))
 
 
 @pytest.mark.parametrize(

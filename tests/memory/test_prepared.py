@@ -538,8 +538,27 @@ def test_a_run_that_was_begun_with_native_says_so_if_it_cannot_continue(cache, m
     assert (predictor.facts()["backend"], predictor.session().policy.backend) == ("native", "native")
     monkeypatch.setattr(native_readout, "_loaded", [])
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(ValueError, match=r"begun with backend 'native'.* or begin elsewhere"):
+    with pytest.raises(
+        ValueError, match=r"begun with backend 'native'.* is found; install g\+\+ or .*, or begin elsewhere"
+    ):
         predictor.continuing({"backend": "native"})
+
+
+def test_a_session_of_native_says_how_to_get_a_compiler_and_another_obstacle_does_not(
+    cache, tmp_path, monkeypatch
+):
+    predictor = Predictor(load_model())
+    predictor.session().save(tmp_path / "saved")
+    unprepare(monkeypatch)
+    monkeypatch.setattr(native_readout, "_loaded", [])
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ValueError, match=r"was tracked with the native readout: .* install g\+\+ or clang"):
+        Predictor(load_model()).session(tmp_path / "saved")
+    monkeypatch.setattr(native_readout, "obstacle", lambda *_: "it is broken")
+    with pytest.raises(ValueError, match=r"the native readout: it is broken$"):
+        Predictor(load_model()).session(tmp_path / "saved")
+    with pytest.raises(ValueError, match=r"the native readout cannot run: it is broken; begin elsewhere$"):
+        Predictor(load_model()).continuing({"backend": "native"})
 
 
 def test_a_session_that_was_saved_with_auto_goes_on_with_blocks(cache, tmp_path, monkeypatch):

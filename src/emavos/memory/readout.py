@@ -32,12 +32,22 @@ class CannotRunError(RuntimeError):
     """A backend was asked for and cannot run.
 
     reason: why, without what to do about it.
+    remedy: what to do to make it run; "" if nothing can be done here.
     """
 
     def __init__(self, backend: Backend, reason: str) -> None:
-        self.reason = reason
-        remedy = f"{GET_COMPILER}, or use" if reason == NO_COMPILER else "use"
-        super().__init__(f"the {backend} readout cannot run: {reason}; {remedy} backend='auto'")
+        self.backend, self.reason = backend, reason
+        self.remedy = GET_COMPILER if reason == NO_COMPILER else ""
+        use = f"{self.remedy}, or use" if self.remedy else "use"
+        super().__init__(f"the {backend} readout cannot run: {reason}; {use} backend='auto'")
+
+    def __reduce__(self) -> tuple[type[CannotRunError], tuple[Backend, str]]:
+        return type(self), (self.backend, self.reason)  # else the message would be the only argument
+
+    @property
+    def advice(self) -> str:
+        """The reason, and what to do about it."""
+        return f"{self.reason}; {self.remedy}" if self.remedy else self.reason
 
 
 def topk_readout(

@@ -145,7 +145,7 @@ def _settings(facts: Mapping[str, Any], network: STCN) -> Settings:
     try:
         return dataclasses.replace(settings, **rare, auto_backend=auto).decided(network)
     except RuntimeError as error:
-        reason = error.reason if isinstance(error, CannotRunError) else error
+        reason = error.advice if isinstance(error, CannotRunError) else error
         raise _ElsewhereError(f"was tracked with the {saved.backend} readout: {reason}") from error
 
 
