@@ -123,6 +123,24 @@ def test_masks_are_converted_on_the_command_line_and_tracked_from_the_result(tmp
     ]
 
 
+@pytest.mark.parametrize(
+    ("names", "numbers"),
+    [
+        (("00001", "00006", "00011"), ["0", "5", "10"]),  # counted from 1
+        (("00000", "00005", "00010"), ["0", "5", "10"]),
+        (("00002", "00003", "00007"), ["2", "3", "7"]),
+        (("a", "b", "c"), ["0", "1", "2"]),
+    ],
+)
+def test_cvat_gets_the_numbers_of_frames_with_their_gaps(tmp_path, names, numbers):
+    (tmp_path / "ids").mkdir()
+    for name, mask in zip(names, drawn().values(), strict=True):
+        write_mask(tmp_path / "ids" / f"{name}.png", mask)
+    out = tmp_path / "a.xml"
+    assert main(["masks", "convert", str(tmp_path / "ids"), "--to", "cvat", "--out", str(out)]) == 0
+    assert re.findall('<image id="([0-9]+)"', out.read_text()) == numbers
+
+
 def test_tracked_masks_get_the_names_of_the_annotations_that_were_tracked(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_annotations("given.xml", filled(), "cvat")

@@ -234,9 +234,13 @@ def _cvat(masks: VideoMasks) -> str:
 
 
 def _numbers(names: Sequence[str]) -> list[int]:
-    """The number of each frame, by which CVAT finds frames of a video: in its name, if names count from 0."""
-    if all(name.isdecimal() for name in names) and int(names[0]) != 1:
-        return [int(name) for name in names]
+    """The number of each frame, by which CVAT finds frames of a video: that of its name, from 0.
+
+    Names whose lowest is 1 count from 1.
+    """
+    if all(name.isdecimal() for name in names):
+        lowest = min(map(int, names), default=0)
+        return [int(name) - (lowest == 1) for name in names]
     return list(range(len(names)))
 
 
