@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -350,6 +352,41 @@ def test_damaged_settings_of_a_run_are_told_and_replaced_by_those_of_its_videos(
     assert json.loads(agreed.read_text())["settings"]["backend"] == "dense"
     assert Batch.of(predictor, "out").agreed(predictor).settings["backend"] == "dense"  # told once
     assert [path.name for path in agreed.parent.iterdir() if "partial" in path.name] == []
+
+
+def test_settings_that_another_process_has_written_meanwhile_are_kept(here, predictor, monkeypatch):
+    agreed = Path("out/status/.run.json")
+    agreed.parent.mkdir(parents=True)
+    agreed.write_bytes(b"")
+    batch = Batch.of(predictor, "out")
+    theirs = json.dumps({"settings": {**batch.settings, "backend": "dense"}})
+
+    @contextmanager
+    def waits(folder):
+        agreed.write_text(theirs)
+        yield
+
+    monkeypatch.setattr("emavos.batch.run.alone_in", waits)
+    assert batch.agreed(predictor).settings["backend"] == "dense"
+    assert agreed.read_text() == theirs
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_settings_that_cannot_be_read_now_are_not_taken_for_damaged(here, predictor, monkeypatch, code):
+    run_batch(find_jobs("data")[:1], predictor, "out")
+    agreed = Path("out/status/.run.json")
+    before, batch = agreed.read_bytes(), Batch.of(predictor, "out")
+
+    def fails(path, what):
+        raise OSError(code, os.strerror(code), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("emavos.batch.run.read_json", fails)
+        with pytest.raises(OSError, match=os.strerror(code)):
+            batch.agreed(predictor)
+        with pytest.raises(OSError, match=os.strerror(code)):
+            Batch.of(predictor, "out")
+    assert agreed.read_bytes() == before
 
 
 def test_shards_that_find_damaged_settings_agree_on_one_readout(here, predictor):

@@ -144,7 +144,9 @@ class Batch:
 
     def _agree_on(self, chosen: Path) -> None:
         """Write the settings of this run, unless another process has written its own."""
-        if chosen.exists() and _settings_of(chosen) is None:
+        if _settings_of(chosen) is not None:  # written while this process waited
+            return
+        if chosen.exists():
             backend = self.settings["backend"]
             notice(
                 f"{chosen} was damaged and is replaced; the run continues with the {backend} readout",
@@ -385,8 +387,11 @@ def _settings_in(out: Path) -> Mapping[str, Any] | None:
 
 
 def _settings_of(path: Path) -> Mapping[str, Any] | None:
-    """The settings in a file of statuses; None if there is no such file, or it is damaged."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
+    """The settings in a file of statuses; None if there is no such file, or it is damaged.
+
+    Raises OSError if the file may be intact and cannot be read now.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):
         settings = read_json(path, "the status of a video")["settings"]
         if isinstance(settings, dict) and settings["backend"] in get_args(Backend):
             return settings
