@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
         "--stage",
         default="finetune",
         metavar="NAME",
-        help="finetune: on your clips (default); tiny-1 to -9 and base-1 to -4: the embedded models; "
+        help="finetune: on your clips (default); tiny-1 to -9 and base-1 to -5: the embedded models; "
         "0, 1, 2, 3: STCN; paper-pretrained, paper-alone: the paper; clicks: a click head for --init",
     )
     parser.add_argument(

@@ -34,8 +34,8 @@ class VideoSource(FrameSource):
 
     path: video file.
     damaged: "refuse" raises ValueError at the first damaged or missing frame, and at the end of a truncated
-        file. "keep" returns damaged frames as decoded, repeats the previous frame for a missing one, and
-        lists these frames in an `InputWarning` at the end.
+        file. "keep" returns damaged frames as decoded, repeats the previous frame for a missing one (at
+        the beginning, the next readable frame), and lists these frames in an `InputWarning` at the end.
     """
 
     stored = True
