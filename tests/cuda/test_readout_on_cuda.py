@@ -54,6 +54,7 @@ def test_tensors_need_not_be_contiguous(backend):
     agree((*odd[:2], odd[2].permute(2, 0, 1)), 20, backend, 1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # says once that it is a prototype
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_readout_waits_for_nothing(backend):
     tensors = draw(500, 9000)

@@ -57,6 +57,7 @@ def test_a_memory_that_evicts_is_that_of_a_cpu(eviction):
     assert agreement(there, here) > 0.95
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # says once that it is a prototype
 def test_a_frame_is_waited_for_twice():
     session = predictor().session()
     session.step(FRAMES[0], TRUTHS[0])
