@@ -93,6 +93,7 @@ _MIXED = TrainConfig(  # starts from the result of tiny-3, whose keys had not le
 _FIRST_BLOCKS = tuple(f"value_encoder.trunk.{part}." for part in ("stem", "blocks.0", "blocks.1", "blocks.2"))
 _LAST: Mapping[str, Any] = {"decay_from": 0, "warmup": 10, "size": 256, "ema": 0.99}  # the rate falls
 _LARGE: Mapping[str, Any] = {**_LAST, "batch": 2, "size": 384, "frames": 3, "lr": 2e-4, "trunk_lr": 7e-5}
+_MINUTES_OF_GPU: Mapping[str, Any] = {**_LARGE, "frames": 4, "batch": 24, "lr": 4e-4, "trunk_lr": 1.3e-4}
 _UNIT = replace(
     _MIXED,
     preset="stcn-tiny-unit",
@@ -118,6 +119,9 @@ TINY: Mapping[str, TrainConfig] = {
     "tiny-7": _TINY_7,
     "tiny-8": replace(_TINY_7, top_k=6, seed=51),
     "tiny-9": replace(_TINY_7, preset="stcn-tiny-scene", iterations=380, **_LARGE, top_k=6, seed=53),
+    "tiny-10": replace(
+        _TINY_7, preset="stcn-tiny-scene", iterations=2481, **_MINUTES_OF_GPU, top_k=6, seed=71
+    ),
 }
 
 _BASE = replace(
@@ -134,6 +138,7 @@ BASE: Mapping[str, TrainConfig] = {
     "base-3": replace(_BASE, preset="stcn-base-position", iterations=210, **_LAST, seed=13),
     "base-4": replace(_BASE, preset="stcn-base-parts", iterations=380, **_LAST, seed=43),
     "base-5": replace(_BASE, preset="stcn-base-parts", iterations=300, **_LARGE, seed=61),
+    "base-6": replace(_BASE, preset="stcn-base-parts", iterations=827, **_MINUTES_OF_GPU, seed=72),
 }
 
 # Cheng et al., NeurIPS 2021, whose recipe Kim and Hong keep. Each stage continues the last: 0, 1, 2 or 0, 3.

@@ -42,12 +42,12 @@ class KnownModel:
 KNOWN: Mapping[str, KnownModel] = {
     "tiny": KnownModel(
         Path(__file__).parent / "tiny",
-        "098ed678e093c1429ed5bbac5cffcae7a0c396c2a94421d807b173d57576f01e",
+        "d838a443033f26f06339be42a4d1470a190bc4dbeb399f751d588376def271eb",
         "fff474a70144e0ed966a2e72fe838dafb690b2c176592c9f690e4760d30a1fcf",
     ),
     "base": KnownModel(
         Path(__file__).parent / "base",
-        "f148d975612de82952e9eb4800ad20aaac1730094f4245b2c44f92fcc6634ab4",
+        "0df514d4b354b3449db47fdf680082421d9ef01d4e8e1500760d16593a62adac",
         clicks_of="tiny",
     ),
 }
