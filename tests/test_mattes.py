@@ -324,6 +324,7 @@ def test_videos_for_editors_show_what_the_pngs_do(here):
     [
         (("--matte", "m.avi"), "--matte m.avi is written as .mp4, .mov, or as a folder of PNGs"),
         (("--cutout", "c.mp4"), "--cutout c.mp4 is written as .mov, or as a folder of PNGs"),
+        (("--overlay", "o.mp5"), "whose name has no ending such as .mp5 unless it exists"),
         (("--overlay", "o.mov"), "--overlay o.mov is written as .mp4, .gif, .webp, or as"),
         (("--matte", "m", "--cutout", "m"), "--cutout m is also --matte"),
         (("--matte", "clip"), "--matte clip is also the video"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # kinds of files of each option, beside a folder of PNGs
 KINDS = {"--overlay": (".mp4", ".gif", ".webp"), "--matte": (".mp4", ".mov"), "--cutout": (".mov",)}
 _OTHERS = ("avi", "gif", "jpeg", "jpg", "mkv", "mov", "mp4", "png", "tif", "tiff", "webm", "webp")
+_ENDING = re.compile(r"\.[a-z]{1,4}[0-9]{0,2}")  # that of a kind of file
 
 
 class Written:
@@ -144,10 +146,18 @@ def check_apart(
 
 
 def check_kind(option: str, path: Path | None) -> None:
-    """Raise ValueError if the name of an output is that of a file that the option does not write."""
+    """Raise ValueError if the name of an output is that of a file that the option does not write.
+
+    A name with an unknown ending, such as a mistyped one, is a folder's only if the folder exists.
+    """
     kind = "" if path is None else path.suffix.lower()
-    if kind[1:] in _OTHERS and kind not in KINDS[option]:
-        raise ValueError(f"{option} {path} is written as {', '.join(KINDS[option])}, or as a folder of PNGs")
+    if path is None or kind in KINDS[option]:
+        return
+    wanted = f"{option} {path} is written as {', '.join(KINDS[option])}, or as a folder of PNGs"
+    if kind[1:] in _OTHERS:
+        raise ValueError(wanted)
+    if _ENDING.fullmatch(kind) and not path.is_dir():
+        raise ValueError(f"{wanted}, whose name has no ending such as {kind} unless it exists")
 
 
 @contextmanager
