@@ -146,7 +146,8 @@ def _explained(
                 "load it once with the network"
             ) from error
         raise ConnectionError(
-            f"{where}, and {hub} cannot be reached ({why}); check the network, or load a folder"
+            f"{where}, and {hub} cannot be reached ({why}); check the network, or load a "
+            f"folder (here is none named {repository})"
         ) from error
     except errors.EntryNotFoundError as error:
         raise ValueError(_missing_files(repository, revision, token)) from error
