@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import emavos
 from emavos.memory import MemoryPolicy
 from emavos.models import PRESETS, STCN, folded
-from emavos.session import Session
+from emavos.session import Session, references
 from emavos.session import session as session_module
 
 PACKAGE = str(Path(emavos.__file__).parent)
@@ -72,7 +72,8 @@ def waits(monkeypatch):
         return 1, 2
 
     monkeypatch.setattr(FakeTensor, "tolist", tolist)
-    monkeypatch.setattr(session_module, "ids_of", ids_of)
+    for module in (session_module, references):
+        monkeypatch.setattr(module, "ids_of", ids_of)
     monkeypatch.setattr(session_module, "planes_of", lambda masks, size: torch.zeros(len(masks), *size))
     with FakeTensorMode(allow_non_fake_inputs=True), seen:
         yield seen

@@ -492,9 +492,9 @@ def _annotation(mask: object, size: tuple[int, int], name: int) -> tuple[tuple[i
 
 
 def _is_open(settings: Settings, network: STCN) -> bool:
-    """Whether the settings leave something to decide, or are not of this network."""
-    policy = settings.policy
-    if policy.top_k is None or policy.backend in ("auto", "native") or not isinstance(network, STCN):
+    """Whether the settings leave something to decide or check, or are not of this network."""
+    always_runs = settings.policy.backend in ("blocks", "dense")
+    if settings.policy.top_k is None or not always_runs or not isinstance(network, STCN):
         return True
     return settings.dtype != network.decoder.pred.weight.dtype or settings.compile != is_compiled(network)
 
