@@ -69,12 +69,12 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def threads(monkeypatch):
-    """Threads in place of processes; returns the numbers of threads that torch was told."""
-    told: list[int] = []
+    """Threads in place of processes; returns the numbers of threads that torch was set to."""
+    numbers: list[int] = []
     monkeypatch.setattr(processes, "_CONTEXT", SimpleNamespace(Pipe=pipe, Process=Process))
     monkeypatch.setattr(processes, "signal", SimpleNamespace(signal=lambda *_: None, SIGINT=2, SIG_IGN=1))
-    monkeypatch.setattr("torch.set_num_threads", told.append)
-    return told
+    monkeypatch.setattr("torch.set_num_threads", numbers.append)
+    return numbers
 
 
 def load():

@@ -350,7 +350,7 @@ def test_damaged_settings_of_a_run_are_told_and_replaced_by_those_of_its_videos(
     ):
         assert batch.agreed(predictor).settings["backend"] == "dense"
     assert json.loads(agreed.read_text())["settings"]["backend"] == "dense"
-    assert Batch.of(predictor, "out").agreed(predictor).settings["backend"] == "dense"  # told once
+    assert Batch.of(predictor, "out").agreed(predictor).settings["backend"] == "dense"  # warns once
     assert [path.name for path in agreed.parent.iterdir() if "partial" in path.name] == []
 
 
@@ -398,7 +398,7 @@ def test_shards_that_find_damaged_settings_agree_on_one_readout(here, predictor)
         replace(shard, settings={**shard.settings, "backend": backend})
         for shard, backend in zip(shards, ("dense", "blocks"), strict=True)
     ]
-    with pytest.warns(InputWarning, match="was damaged") as told:
+    with pytest.warns(InputWarning, match="was damaged") as warned:
         backends = [shard.agreed(predictor).settings["backend"] for shard in chosen]
     assert backends == ["dense", "dense"]
-    assert len(told) == 1
+    assert len(warned) == 1

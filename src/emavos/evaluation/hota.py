@@ -1,4 +1,4 @@
-"""HOTA: how well the tracks of several objects are detected and told apart.
+"""HOTA: how well objects are found, and how well each keeps its identity.
 
 Luiten et al., "HOTA: A Higher Order Metric for Evaluating Multi-Object Tracking", IJCV 2021.
 """
