@@ -320,6 +320,12 @@ def test_memory_that_ffmpeg_lacks_is_no_damage_of_the_video(tmp_path, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(av, "open", full)
+        # memory is free, so the file asks for too much
+        with pytest.raises(ValueError, match=r"a\.mp4 is damaged"):
+            list(frames)
+    monkeypatch.setattr("mmap.mmap", full)
+    with monkeypatch.context() as patch:
+        patch.setattr(av, "open", full)
         with pytest.raises(MemoryError):
             list(frames)
         with pytest.raises(MemoryError):

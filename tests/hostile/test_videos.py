@@ -104,6 +104,14 @@ def pngs(path, side=60000):
                 container.mux(changed)
 
 
+def beyond(path):
+    """An MP4 that lists the times of 2^31 - 1 frames, more than FFmpeg takes memory for."""
+    write_video(path, NOISE[:4], fps=25)
+    content = path.read_bytes()
+    place = content.index(b"stts") + 8
+    path.write_bytes(content[:place] + b"\x7f\xff\xff\xff" + content[place + 4 :])
+
+
 REFUSED = {  # the case as the page tells it: what makes it, and words of the message
     "an empty video": (Path.touch, "is no video"),
     "text under the name of a video": (lambda p: p.write_text("text"), "is no video"),
@@ -117,6 +125,7 @@ REFUSED = {  # the case as the page tells it: what makes it, and words of the me
     ),
     "a video that declares 60000x60000": (raw, "is no video"),
     "a GIF that declares 60000x60000": (gif, "frames declare more than 134217728 pixels"),
+    "a video that declares 2^31 frames": (beyond, "is damaged: it declares more than FFmpeg can read"),
     "a video whose frames declare 60000x60000": (pngs, "frames declare more than 134217728 pixels"),
     "a pipe or a device as a video": (os.mkfifo, "a pipe or a device"),
 }

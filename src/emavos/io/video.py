@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import struct
 import sys
@@ -109,7 +110,7 @@ class VideoSource(FrameSource):
                         yield _upright(frame), _DAMAGED if frame.is_corrupt else ""
                         read += 1
                 except self._av.FFmpegError as error:
-                    if error.errno == errno.ENOMEM:
+                    if error.errno == errno.ENOMEM and _memory_ran_out():
                         raise MemoryError(f"{self.path}: no memory for a frame") from error
                     if self._damaged == "keep" and packet is not None:
                         yield None, _DAMAGED
@@ -156,10 +157,12 @@ class VideoSource(FrameSource):
             container = self._av.open(
                 f"file:{os.path.abspath(self.path)}", options=dict(SAFE), metadata_errors="replace"
             )
-        except MemoryError:  # PyAV's MemoryError is an FFmpegError too
-            raise
-        except self._av.FFmpegError as error:
-            raise ValueError(f"{self.path} {_NO_VIDEO} ({error.strerror})") from error
+        except self._av.FFmpegError as error:  # PyAV's MemoryError is one too
+            if error.errno != errno.ENOMEM:
+                raise ValueError(f"{self.path} {_NO_VIDEO} ({error.strerror})") from error
+            if _memory_ran_out():
+                raise
+            raise ValueError(f"{self.path} is damaged: it declares more than FFmpeg can read") from error
         try:
             stream = self._stream(container)
             width, height = stream.width, stream.height
@@ -302,6 +305,18 @@ def _decoded(av: Any, container: Any, what: str) -> Iterator[Pixels]:
                 return
             yield pixels
             read += 1
+
+
+def _memory_ran_out() -> bool:
+    """Whether the system has no memory, after FFmpeg said so.
+
+    FFmpeg says the same of sizes above its own limit of 2 GiB, which only damaged files declare.
+    """
+    try:
+        mmap.mmap(-1, 1 << 31).close()  # reserved, but not used
+    except (OSError, ValueError, OverflowError):
+        return True
+    return False
 
 
 def _is_cover(stream: Any) -> bool:
