@@ -30,6 +30,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from io import BytesIO
 from itertools import islice
@@ -223,18 +224,18 @@ def weights_seeds(home: Path) -> list[bytes]:
 
 def feed_weights(home: Path, content: bytes) -> None:
     (home / "config.json").write_text(json.dumps(MODEL.config.to_dict()))
-    (home / "model.safetensors").write_bytes(content + _zeros(content))
+    _write_headed(home / "model.safetensors", content)
     with _refused(home):
         load_model(home)
 
 
-def _zeros(content: bytes) -> bytes:
-    """As many as the header of a safetensors file wants."""
+def _write_headed(path: Path, content: bytes) -> None:
+    """Write a safetensors file with as many zeros as its header wants, in a hole of the file."""
+    path.write_bytes(content)
     with contextlib.suppress(Exception):  # it is no header; what it is then is for the reader to say
         header, held = _split(content)
         ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
-        return bytes(min(max(max(ends) - len(held), 0), 1 << 25))
-    return b""
+        os.truncate(path, len(content) + min(max(max(ends) - len(held), 0), 1 << 25))
 
 
 def session_seeds(home: Path) -> list[bytes]:
@@ -587,8 +588,12 @@ def history_seeds(home: Path) -> list[bytes]:
 def feed_history(home: Path, content: bytes) -> None:
     """Undo to a state, redo, and look at the frames; the folder is damaged, and no path leads out."""
     shutil.rmtree(home / "project", ignore_errors=True)
-    project = _edited(home)
-    project.undo()
+    if not (home / "edited").is_dir():
+        _edited(home).undo()
+        shutil.copytree(home / "project", home / "edited")
+    else:
+        shutil.copytree(home / "edited", home / "project")
+    project = Project.open(home / "project")
     (project.folder / "history" / f"{project.step - 1:06d}.json").write_bytes(content)
     for go in (Project.undo, Project.redo, Project.redo):
         project = Project.open(project.folder)
@@ -658,7 +663,7 @@ def head_seeds(home: Path) -> list[bytes]:
 
 def feed_head(home: Path, content: bytes) -> None:
     path = home / "clicks.safetensors"
-    path.write_bytes(content + _zeros(content))
+    _write_headed(path, content)
     with _refused(path):
         load_clicks(MODEL, path)
 
@@ -676,9 +681,22 @@ def checkpoint_seeds(home: Path) -> list[bytes]:
 
 def feed_checkpoint(home: Path, content: bytes) -> None:
     path = home / "fed.safetensors"
-    path.write_bytes(content + _zeros(content))
-    with _refused(path):
-        assert load_checkpoint(path, Learner(copy.deepcopy(MODEL), RUN)) >= 0
+    _write_headed(path, content)
+    learner = _untouched()
+    weight = next(learner.model.parameters())
+    writes = weight._version  # torch counts them
+    try:
+        with _refused(path):
+            assert load_checkpoint(path, learner) >= 0
+    finally:
+        if weight._version != writes:
+            _untouched.cache_clear()
+
+
+@cache
+def _untouched() -> Learner:
+    """A learner that no checkpoint was loaded into: to make one takes longer than to refuse a file."""
+    return Learner(copy.deepcopy(MODEL), RUN)
 
 
 def mutate_checkpoint(content: bytes, generator: random.Random, raw: Raw) -> bytes:
