@@ -271,6 +271,26 @@ def test_a_frame_prepared_for_another_session_is_refused(model):
     assert session.remember(session.prepare(video(1)[0], 5), FIRST, 5) == (1, 2)
 
 
+def test_frames_encoded_beforehand_give_the_same_bits_and_are_encoded_once(model, monkeypatch):
+    predictor, frames = Predictor(model, size=48), video(3, height=70)
+    first = np.pad(FIRST, ((0, 6), (0, 0)))
+    plain, ahead = predictor.session(), predictor.session()
+    expected = [plain.step(frame, None if i else first) for i, frame in enumerate(frames)]
+    encoded = [predictor.encode(frame) for frame in frames]
+    of_another = Predictor(model, size=48).encode(frames[2])
+    counted = []
+    encode = predictor.network.encode_key
+    monkeypatch.setattr(predictor.network, "encode_key", lambda x: counted.append(x) or encode(x))
+    results = [ahead.step(encoded[0], first), ahead.step(encoded[1])]
+    assert not counted
+    results.append(ahead.step(of_another))  # features of other weights are not taken over
+    assert len(counted) == 1
+    for ours, theirs in zip(results, expected, strict=True):
+        assert torch.equal(ours.prob, theirs.prob)
+    with pytest.raises(ValueError, match="frame 3 was prepared at 64x72"):
+        ahead.step(Predictor(model, size=64).encode(video(1)[0]))
+
+
 def test_an_empty_mask_is_refused_by_number(model):
     session = Session(model, size=None)
     with pytest.raises(ValueError, match="mask of frame 0 is empty"):

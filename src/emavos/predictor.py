@@ -25,6 +25,7 @@ from emavos.memory import MemoryPolicy, choose_backend
 from emavos.models import PRESETS, STCN, Features, compiled, folded, weights_sha256
 from emavos.session import Result, Session
 from emavos.session.both_ways import Direction, check_direction, propagate_backward, propagate_both
+from emavos.session.frame import EncodedFrame, computing, features_of
 from emavos.settings import Settings, Shortcuts, check_network
 from emavos.weights.card import ModelCard
 from emavos.weights.click_head import LazyHead
@@ -311,13 +312,38 @@ class Predictor:
             look=self._look_with_features,
         )
 
-    def look(self, frame: Any) -> SeenFrame:
-        """A frame to click on. The network encodes the frame once, so each click is fast.
+    def encode(self, frame: Any) -> EncodedFrame:
+        """A frame with its features, for `look` and for the `step` of a session of this predictor.
+
+        The frame is then encoded once, however often you look at it. You may call this in a second thread,
+        ahead of `step`. The masks are the same.
 
         frame: as for `Session.step`.
 
+        Raises ValueError as `Session.step` does.
+        """
+        with computing(self.network) as device:
+            working = frame if isinstance(frame, WorkingFrame) else to_working(frame, self.size, device)
+            return EncodedFrame.of(self.network, working)
+
+    @property
+    def shares_features(self) -> bool:
+        """Whether clicks read the features that tracking reads, so that `look` gains from `encode`.
+
+        Raises ValueError if the model has no click head.
+        """
+        return self.prompter is None and self._click_head()[1] is self.network
+
+    def look(self, frame: Any) -> SeenFrame:
+        """A frame to click on. The network encodes the frame once, so each click is fast.
+
+        frame: as for `Session.step`, or the result of `encode`. A `prompter` gets an encoded frame at working
+            size.
+
         Raises ValueError as `Session.step` does, and if the model has no click head.
         """
+        if isinstance(frame, EncodedFrame):
+            return self._look_with_features(frame, features_of(self.network, frame))
         device = self.device
         working = to_working(frame, self.size, device)
         if self.prompter is not None:
@@ -359,18 +385,22 @@ class Predictor:
 
         features: of the frame, from `self.network`; None: not computed yet.
         """
-        if self._clicks is None:
-            raise ValueError(
-                "this predictor has no click head: make it with Predictor.from_pretrained, or pass clicks or "
-                "prompter"
-            )
         device = self.device
-        head, network = self._clicks()
+        head, network = self._click_head()
         if features is None or network is not self.network:
             with torch.no_grad(), torch.autocast(device.type, enabled=False):
                 network.to(device)
                 features = network.encode_key(working.pixels.to(next(network.parameters()).dtype))
         return SeenFrame.by_head(head.to(device), working, features)
+
+    def _click_head(self) -> tuple[ClickHead, STCN]:
+        """The click head, and the network whose features the head reads."""
+        if self._clicks is None:
+            raise ValueError(
+                "this predictor has no click head: make it with Predictor.from_pretrained, or pass clicks or "
+                "prompter"
+            )
+        return self._clicks()
 
     def propagate(
         self,

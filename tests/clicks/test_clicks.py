@@ -118,6 +118,16 @@ def test_a_click_gives_a_mask_of_the_size_of_the_frame_with_a_score(predictor):
         assert 0 <= found.score <= 1
 
 
+def test_a_frame_that_was_encoded_before_is_clicked_on_alike(predictor, square, monkeypatch):
+    assert predictor.shares_features
+    assert not square.shares_features
+    expected = predictor.look(FRAMES[0]).click([(30, 30)])
+    encoded = predictor.encode(FRAMES[0])
+    monkeypatch.setattr(predictor.network, "encode_key", None)
+    assert torch.equal(predictor.look(encoded).click([(30, 30)]).prob, expected.prob)
+    assert square.look(square.encode(FRAMES[0])).click([(30, 30)]).mask[30, 30]
+
+
 def test_a_frame_that_was_looked_at_gives_what_a_click_gives(predictor):
     seen = predictor.look(FRAMES[0])
     first = seen.click([(50, 30)])

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from emavos import Predictor
+from emavos.io import open_frames
 from emavos.ui import Desk
+from emavos.ui.ahead import Ahead
 from emavos.ui.clicker import Clicker
 
 
@@ -79,6 +84,95 @@ def test_another_tool_is_asked_for_the_masks(predictor, clip):
     assert clicker.problem is None
     assert clicker.click("a", lambda: clip[0][0], [(3, 4)], [1]).mask.all()
     assert asked == [((96, 160, 3), [[3.5, 4.5]])]
+
+
+def test_a_frame_that_a_person_looks_at_is_encoded_once_for_clicks_and_tracking(
+    project, predictor, clip, middle, monkeypatch
+):
+    encoded = []
+    encode = predictor.network.encode_key
+    monkeypatch.setattr(predictor.network, "encode_key", lambda x: encoded.append(x) or encode(x))
+    desk = Desk(predictor, project.folder, keeps=True)
+    desk.warm_up()
+    encoded.clear()
+    desk.look(0)
+    desk.look(0)
+    assert len(encoded) == 2  # the frame, and the next
+    desk.click(0, [middle], [1])
+    desk.give(0, clip[1][0])
+    desk.track()
+    desk.queue.join()
+    assert len(encoded) == 8
+    expected = predictor.propagate(open_frames(project.folder / "frames"), clip[1][0])
+    for index, result in enumerate(expected):
+        np.testing.assert_array_equal(desk.project.mask(index), result.mask)
+    desk.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "reached", "at", "ahead"),
+    [
+        ([], 0, 3, [3, 4]),  # the first mask will be given here
+        ([2], 0, 5, [0, 1]),
+        ([0], 5, 3, [3, 4]),  # a mask mended here
+        ([0], 5, 6, [5, 6]),  # tracking goes on from where it ended
+        ([2], 5, 1, [1, 2]),
+        ([], 0, 7, [7]),
+    ],
+)
+def test_the_frames_are_encoded_ahead_that_tracking_will_begin_with(project, clip, given, reached, at, ahead):
+    for index in given:
+        project.give(index, clip[1][index])
+    for index in range(given[0] if given else 0, reached):
+        project.store(index, clip[1][index], np.zeros((96, 160), np.float32), {})
+    assert [*project.next_to_track(at)] == ahead
+
+
+def test_a_frame_that_could_not_be_encoded_is_tried_again(predictor, clip):
+    ahead = Ahead(predictor)
+
+    def broken():
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="is gone"):
+        ahead.encoded("a", broken)
+    assert ahead.known("a") is None
+    assert ahead.encoded("a", lambda: clip[0][0]) is ahead.known("a")
+    for name in "bcde":
+        ahead.encoded(name, lambda: clip[0][0])
+    assert ahead.known("a") is None  # only the last few are kept
+
+
+def test_a_frame_that_is_being_encoded_is_waited_for(predictor, clip):
+    ahead, begun, go_on = Ahead(predictor), threading.Event(), threading.Event()
+
+    def slow():
+        begun.set()
+        go_on.wait(60)
+        return clip[0][0]
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(ahead.encoded, "a", slow)
+        assert begun.wait(60)
+        others = [pool.submit(ahead.encoded, "a", slow), pool.submit(ahead.known, "a")]
+        go_on.set()
+        assert all(other.result() is first.result() for other in others)
+
+
+def test_a_clip_with_the_folder_of_a_deleted_one_is_clicked_on_anew(tmp_path, predictor, video, clip):
+    desk = Desk(predictor, tmp_path / "clips", keeps=False)
+    for name in ("one", "other"):
+        desk.open_video(video, name)
+        desk.job.join()
+        desk.look(0)
+    desk.remove_clip("one")
+    for path in video.iterdir():
+        Image.new("RGB", (160, 96)).save(path)
+    desk.open_video(video, "one")
+    desk.job.join()
+    black = predictor.look(desk.project.frame(0)).click([(80, 48)])
+    np.testing.assert_array_equal(desk.click(0, [(80, 48)], [1]).prob, black.prob)
+    desk.close()
 
 
 @pytest.fixture

@@ -202,10 +202,10 @@ def test_another_clip_can_be_worked_on_while_one_is_tracked(desk, clip, monkeypa
     going, go_on = threading.Event(), threading.Event()
     step = tracking._step
 
-    def slow(project, session, index):
+    def slow(project, session, index, encoded):
         going.set()
         assert go_on.wait(60)
-        return step(project, session, index)
+        return step(project, session, index, encoded)
 
     monkeypatch.setattr(tracking, "_step", slow)
     desk.open_clip("one")
@@ -233,10 +233,10 @@ def test_a_clip_that_cannot_be_tracked_says_why_and_the_next_is_tracked(desk, sh
         desk.give(0, clip[1][0])
     step = tracking._step
 
-    def fails(project, session, index):
+    def fails(project, session, index, encoded):
         if project.folder.name == "one":
             raise ValueError("no such luck")
-        return step(project, session, index)
+        return step(project, session, index, encoded)
 
     monkeypatch.setattr(tracking, "_step", fails)
     desk.track_all()
@@ -278,6 +278,32 @@ def test_jobs_of_the_queue_wait_and_are_dropped_or_stopped():
     queue.close()
 
 
+def test_whoever_waits_for_a_job_hears_of_its_progress_and_of_its_end():
+    turns = threading.Semaphore(0)
+
+    def steps():
+        for done in (1, 2):
+            turns.acquire()
+            yield done
+        turns.acquire()
+
+    job = Job("track", steps(), 2)
+    job.start()
+    heard = []
+    for done in (None, 1, 2):
+        waiter = threading.Thread(
+            target=lambda done=done: (job.wait_beyond(done, 60), heard.append(job.done))
+        )
+        waiter.start()
+        turns.release()
+        waiter.join(30)
+    assert heard == [1, 2, 2]
+    job.join()
+    job.wait_beyond(2, 60)  # it has ended
+    job = Job("track", iter(()), None)
+    job.wait_beyond(None, 0.01)  # it has not begun
+
+
 def test_a_job_and_a_claim_of_a_folder_never_meet():
     queue, inside, met = Queue(), {Path(name): 0 for name in "abc"}, []
 
@@ -311,7 +337,7 @@ def turns(monkeypatch):
     """Each clip's tracking waits for its event; names of the clips whose tracking has begun."""
     go_on, began = {"one": threading.Event(), "two": threading.Event()}, []
 
-    def track(project, predictor, until=None):
+    def track(project, predictor, until=None, known=None):
         began.append(project.folder.name)
         assert go_on[project.folder.name].wait(60)
         yield from range(project.count)

@@ -9,6 +9,7 @@ import shlex
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -128,6 +129,7 @@ def _ui(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         port = listener.getsockname()[1]
         host = f"[{args.host}]" if ":" in args.host else args.host
         print(f"open http://{host}:{port}/?token={token}", flush=True)
+        threading.Thread(target=desk.warm_up, name="emavos-warm", daemon=True).start()
         if not args.quiet and goes_on:
             print(f"{desk.the_project().folder} has the project of this video; going on with it")
         if not args.quiet and earlier:

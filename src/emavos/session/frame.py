@@ -20,6 +20,24 @@ from emavos.session.result import CUT, Result
 from emavos.session.shortcuts import cells_near, coverage, encode_near
 from emavos.settings import Settings, Shortcuts
 
+
+@dataclass(frozen=True, eq=False)
+class EncodedFrame(WorkingFrame):
+    """A working frame with its features, so that a step need not encode the frame.
+
+    Make one with `Predictor.encode`.
+    """
+
+    features: Features = field(repr=False)
+    network: STCN = field(repr=False)  # that encoded the frame
+
+    @classmethod
+    def of(cls, network: STCN, working: WorkingFrame) -> EncodedFrame:
+        """The frame, encoded by a network on the same device."""
+        features = network.encode_key(_input_of(network, working))
+        return cls(working.pixels, working.crop, working.size, features, network)
+
+
 _NO_EDGES: Mapping[int, float] = MappingProxyType({})
 OBJECTS_AT_ONCE = 8  # objects per pass of the network: bounds its memory, and shared work is computed once
 
@@ -79,8 +97,7 @@ class Tracker:
         edges: from the previous frame, see `observe`.
         """
         network, banks, cuts = self.network, self.banks, self.settings.cuts
-        frame = working.pixels.to(next(network.parameters()).dtype)
-        features = network.encode_key(frame)
+        frame, features = _input_of(network, working), features_of(network, working)
         key = features.key[0].float()  # (Ck, h, w)
         unmatched = None
         if banks.groups and counts and cuts != "ignore":
@@ -222,6 +239,18 @@ def checked(
             "(height x width); resize it, or begin a new session"
         )
     return working
+
+
+def _input_of(network: STCN, working: WorkingFrame) -> Tensor:
+    """The pixels (1, 3, H', W') of a frame, in the dtype of the network."""
+    return working.pixels.to(next(network.parameters()).dtype)
+
+
+def features_of(network: STCN, working: WorkingFrame) -> Features:
+    """The features of a frame. Those of an encoded frame are known, if this network encoded the frame."""
+    if isinstance(working, EncodedFrame) and working.network is network:
+        return working.features
+    return network.encode_key(_input_of(network, working))
 
 
 def only_background(objects: int, frame: Tensor) -> Tensor:

@@ -139,7 +139,7 @@ class Session:
         """The masks of the next frame.
 
         frame: a PIL image, an array (H, W, 3) of uint8, or a tensor (3, H, W), uint8 or float in [0, 1]; or
-            the result of `prepare`.
+            the result of `prepare` or of `Predictor.encode`.
         mask: your annotation of this frame, if any: (H, W) of ids, 0 if you do not know. An array, a tensor,
             or a PIL image of palette, gray or 1-bit kind. New ids are introduced, and tracked ids are
             corrected. Objects take their pixels from the others.

@@ -15,8 +15,9 @@ from emavos.clicks import Clicked, SeenFrame
 from emavos.clicks.prompt import make_prompt
 from emavos.io import IdMask, Pixels
 from emavos.predictor import Predictor
+from emavos.ui.ahead import Ahead
 
-_FRAMES = 4  # encoded frames that are kept: about 20 MB each at 480p
+_FRAMES = 4  # frames that are kept: about 20 MB each at 480p
 _ANSWERS = 64  # masks that are kept, so that taking back a click is instant
 
 _T = TypeVar("_T")
@@ -25,18 +26,26 @@ _T = TypeVar("_T")
 class Clicker:
     """Finds the mask of one object from clicks. You can call the methods from several threads.
 
-    predictor: encodes the frames; its prompter or click head makes the masks.
+    predictor: its prompter or click head makes the masks.
+    ahead: encodes the frames, for tracking as well; None: only for clicks.
     """
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, ahead: Ahead | None = None) -> None:
         self._predictor = predictor
+        self._ahead = Ahead(predictor) if ahead is None else ahead
         self._seen: OrderedDict[Hashable, SeenFrame] = OrderedDict()
         self._answers: OrderedDict[Hashable, Clicked] = OrderedDict()
         self._lock = threading.Lock()
+        self._trying = threading.Lock()
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be clicked on, in words for the page; None if clicks work. The first call tries."""
+        with self._trying:
+            return self._problem
 
     @cached_property
-    def problem(self) -> str | None:
-        """Why nothing can be clicked on, in words for the page; None if clicks work."""
+    def _problem(self) -> str | None:
         if self._predictor.prompter is not None:
             return None
         try:
@@ -111,7 +120,8 @@ class Clicker:
     def _see(self, key: Hashable, frame: Callable[[], Pixels]) -> SeenFrame:
         seen = self._seen.get(key)
         if seen is None:
-            seen = self._predictor.look(frame())
+            shares = self._predictor.shares_features
+            seen = self._predictor.look(self._ahead.encoded(key, frame) if shares else frame())
         return _remember(self._seen, key, seen, _FRAMES)
 
 

@@ -27,6 +27,11 @@ class Desk(Opening, Editing, Working):
     contains anything but a project.
     """
 
+    def warm_up(self) -> None:
+        """Compute ahead what the first request and the first job need."""
+        self.predictor.facts()
+        self.clicker.problem  # noqa: B018, it is kept
+
     def state(self) -> dict[str, Any]:
         """The state shown on the page, except pictures, masks, confidence and the list of clips."""
         return state_of(self)

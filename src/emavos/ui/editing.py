@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from emavos.clicks import Clicked
 from emavos.io import IdMask
@@ -76,9 +77,16 @@ class Editing(Table):
             project.save_draft(index, mask)
 
     def look(self, index: int) -> None:
-        """Encode a frame ahead of the first click. Raises ValueError if clicks do not work."""
+        """Encode ahead the frames that a click and the first steps of tracking need.
+
+        index: frame that a person looks at.
+        """
         project = self.the_project()
-        self.clicker.look((project.folder, index), lambda: project.frame(index))
+        if self.clicker.problem is None:
+            self.clicker.look((project, index), lambda: project.frame(index))
+        for one in project.next_to_track(index):
+            if self.queue.now is None:
+                self.ahead.encoded((project, one), partial(project.frame, one))
 
     def click(
         self,
@@ -92,6 +100,4 @@ class Editing(Table):
         project = self.the_project()
         if self.clicker.problem is not None:
             raise ValueError(self.clicker.problem)
-        return self.clicker.click(
-            (project.folder, index), lambda: project.frame(index), points, labels, box, before
-        )
+        return self.clicker.click((project, index), lambda: project.frame(index), points, labels, box, before)

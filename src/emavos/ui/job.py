@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ class Job:
         self._steps = steps
         self._end = end
         self._stop = threading.Event()
+        self._news = threading.Condition()
+        self._ended = False
         self._then: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name=f"emavos-{kind}", daemon=True)
 
@@ -97,9 +100,16 @@ class Job:
 
     def tell(self, done: int) -> None:
         """Set the progress, also between steps."""
-        self.done = done
+        with self._news:
+            self.done = done
+            self._news.notify_all()
         if self._began is None:  # the first step also loads and compiles
             self._began = done, time.monotonic()
+
+    def wait_beyond(self, done: int | None, timeout: float) -> None:
+        """Wait until the job has made other progress than `done`, or has ended, at most `timeout` seconds."""
+        with self._news:
+            self._news.wait_for(lambda: self.done != done or self._ended, timeout)
 
     def join(self, timeout: float | None = None) -> None:
         self._thread.join(timeout)
@@ -116,10 +126,15 @@ class Job:
         except Exception as error:  # any error is shown on the page
             self.error = in_words(error)
         finally:
-            try:
+            with ExitStack() as after:  # all of these, whatever fails
+                after.callback(self._tell_end)
+                after.callback(self._then)
                 self._end()
-            finally:
-                self._then()
+
+    def _tell_end(self) -> None:
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
 
 
 def in_words(error: BaseException) -> str:

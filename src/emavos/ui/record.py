@@ -109,6 +109,12 @@ class Record:
             index += 1
         return index if index > begin else 0
 
+    def next_to_track(self, index: int) -> range:
+        """The first two frames that tracking steps to if a person gives a mask for a frame, or none."""
+        begins = self.first is None or index < self.first
+        start = index if begins else min(index, self.reached)
+        return range(start, min(start + 2, self.count))
+
     @property
     def ids(self) -> tuple[int, ...]:
         """The ids of all objects given on any frame, sorted."""

@@ -15,6 +15,7 @@ from emavos.io import IdMask
 from emavos.io.video import Damaged
 from emavos.predictor import Predictor
 from emavos.ui.adding import Adding
+from emavos.ui.ahead import Ahead
 from emavos.ui.clicker import Clicker
 from emavos.ui.hold import Hold
 from emavos.ui.holding import Holding
@@ -58,7 +59,8 @@ class Table:
         self.queue = Queue()  # of tracking
         self.adding = Adding()  # reads videos in the background, also while the queue is tracking
         self.again = again
-        self.clicker = Clicker(predictor)
+        self.ahead = Ahead(predictor)
+        self.clicker = Clicker(predictor, self.ahead)
         self._temporary: Temporary | None = None
         self._lock = threading.RLock()
         self.holding = Holding()

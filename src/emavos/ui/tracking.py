@@ -9,7 +9,7 @@ import numpy as np
 
 from emavos.io import Pixels
 from emavos.predictor import Predictor
-from emavos.session import Result, Session
+from emavos.session import EncodedFrame, Result, Session
 from emavos.session.both_ways import Direction
 from emavos.ui.project import Project
 
@@ -17,13 +17,17 @@ _STATE_EVERY = 20  # frames between two saved states of the session
 
 
 def track_forward(
-    project: Project, predictor: Predictor, until: int | None = None
+    project: Project,
+    predictor: Predictor,
+    until: int | None = None,
+    known: Callable[[int], EncodedFrame | None] = lambda index: None,
 ) -> Generator[int, None, None]:
     """Track from the end of the masks; yields the index of each frame once its mask is written.
 
     project: the project; the masks are written to it.
     predictor: tracks the objects.
     until: frame to stop before; None tracks to the last frame.
+    known: returns a frame that the network of `predictor` has encoded already, or None.
 
     Frames tracked again from the last saved state are not yielded. If you close the iterator, the masks
     so far are kept. If later frames are tracked already, in both directions, their masks are replaced;
@@ -44,7 +48,7 @@ def track_forward(
         session = predictor.session(start=project.first)  # earlier frames have no objects
     try:
         for index in range(session.index, end):
-            result = _step(project, session, index)
+            result = _step(project, session, index, known(index))
             if index >= begin:
                 if index == begin and any(later in project.confidence for later in range(begin, end)):
                     project.begin_ways("tracked forward", index)
@@ -59,9 +63,9 @@ def track_forward(
     project.states.save(session)
 
 
-def _step(project: Project, session: Session, index: int) -> Result:
+def _step(project: Project, session: Session, index: int, encoded: EncodedFrame | None) -> Result:
     """Track the next frame, and apply the mask given for the frame."""
-    result = session.step(project.frame(index))
+    result = session.step(project.frame(index) if encoded is None else encoded)
     if index not in project.given:
         return result
     mask = project.given_mask(index)

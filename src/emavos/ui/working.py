@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from emavos.session import EncodedFrame
 from emavos.session.both_ways import Direction, check_direction
+from emavos.ui.ahead import Ahead
 from emavos.ui.downloads import DOWNLOADS
 from emavos.ui.folder import Folder
 from emavos.ui.job import Job
@@ -81,7 +84,8 @@ class Working(Table):
                         yield job.done or 0
                     return
                 job.total = len(asked)
-                with closing(track_forward(project, self.predictor, asked.stop)) as tracked:
+                known = partial(_known, self.ahead, project)
+                with closing(track_forward(project, self.predictor, asked.stop, known)) as tracked:
                     for index in tracked:
                         yield index - asked.start + 1
 
@@ -122,6 +126,10 @@ class Working(Table):
         if name not in DOWNLOADS or not files.has(name):
             raise ValueError(f"{name} was not written yet")
         return files.open(name)
+
+
+def _known(ahead: Ahead, project: Project, index: int) -> EncodedFrame | None:
+    return ahead.known((project, index))
 
 
 def _direction(name: str) -> Direction:

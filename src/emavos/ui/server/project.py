@@ -22,6 +22,8 @@ from emavos.ui.server.requests import (
 )
 from emavos.ui.switches import parse_switches
 
+_PATIENCE = 0.25  # seconds
+
 
 class ProjectRequests:
     """Answers requests about the open project.
@@ -34,7 +36,13 @@ class ProjectRequests:
         self.upload_limit = upload_limit
 
     async def state(self, request: Request) -> Response:
-        return Json({**self.desk.state(), "upload_limit": self.upload_limit}, headers=FRESH)
+        """The state. With `job` and `done`, waits until the job has made other progress, or `_PATIENCE`."""
+        asked, job = request.query_params, self.desk.shown_job()
+        number, done = (whole_number(asked.get(name, ""), name) for name in ("job", "done"))
+        if job is not None and job.number == number:
+            await run_in_threadpool(job.wait_beyond, done, _PATIENCE)
+        state = await run_in_threadpool(self.desk.state)
+        return Json({**state, "upload_limit": self.upload_limit}, headers=FRESH)
 
     async def confidence(self, request: Request) -> Response:
         """{frame: {id: confidence}} from frame `start` on."""

@@ -6,10 +6,9 @@ import { drawMarks } from "./view.js";
 
 let turn = 0, warm = 0;
 
-// Encode the frame ahead of the first click.
+// Encode the frame ahead of the first click, and of tracking.
 export function lookSoon() {
   clearTimeout(warm);
-  if (shown.tool !== "click" || shown.state?.clicks?.problem) return;
   const { key, index } = shown;
   warm = setTimeout(() => {
     if (key === shown.key && index === shown.index && !shown.playing && !shown.state?.job?.running)

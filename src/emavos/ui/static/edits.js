@@ -7,14 +7,22 @@ import { forgetSwitches } from "./objects.js";
 import { outdated, refresh, show } from "./sync.js";
 
 export async function keep() {
-  if (!shown.edited) return;
-  if (blocked()) return;
-  forgetTimer();
-  settle();
-  await outdated(() => ask("PUT", `masks/${shown.index}`, shown.mask, { "if-match": shown.tag }));
-  [shown.edited, shown.past, shown.future] = [false, [], []];
+  if (!await give()) return;
   await refresh();
   await show(shown.index);
+}
+
+// Give the mask of the frame to the server; returns whether there was something to keep.
+export async function give() {
+  if (!shown.edited || blocked()) return false;
+  forgetTimer();
+  settle();
+  const { key, index, past } = shown, mask = shown.mask.slice();
+  const answer = await outdated(() => ask("PUT", `masks/${index}`, mask, { "if-match": shown.tag }));
+  if (shown.key !== key || shown.index !== index) return true;
+  Object.assign(shown, { base: mask, tag: answer.headers.get("etag") });
+  if (shown.past === past) Object.assign(shown, { edited: false, past: [], future: [] }); // nothing was painted meanwhile
+  return true;
 }
 
 export async function undo() {

@@ -16,9 +16,10 @@ const places = new Map(); // the frame that was shown last of each project
 
 const stamp = (index) => `${edits} ${index in shown.sure}`; // differs once a frame has another mask
 
-export async function refresh() {
+// beyond: a job; the server answers once the job has gone on, or a quarter of a second later.
+export async function refresh(beyond = null) {
   const before = shown.state?.job;
-  shown.state = await (await ask("GET", "state")).json();
+  shown.state = await (await ask("GET", `state${beyond ? `?job=${beyond.number}&done=${beyond.done ?? ""}` : ""}`)).json();
   const { state } = shown, project = shown.project = state.project;
   shown.lost = false;
   $("lost").hidden = true;
@@ -111,14 +112,19 @@ export async function outdated(action) {
 export async function follow(along = false) { // until what is being done is done
   following = along;
   await refresh();
-  while (running()) {
-    await new Promise((done) => setTimeout(done, 250));
-    await refresh();
+  for (let first = true; running(); ) { // the first tracked mask is shown at once, later ones now and then
+    await new Promise((done) => setTimeout(done, first && following ? 0 : 250));
+    await refresh(shown.state.job);
     const { project, state } = shown;
-    if (state.job.kind === "track" && following && project.reached > 0 && shown.index !== project.reached - 1) await show(project.reached - 1);
+    if (state.job.kind === "track" && following && project.reached > 0 && shown.index !== project.reached - 1) {
+      await show(project.reached - 1);
+      first = false;
+    }
   }
   following = false;
-  if (shown.project && tagged !== stamp(shown.index) && !shown.edited) await show(shown.index);
+  if (!shown.project) return;
+  if (tagged !== stamp(shown.index) && !shown.edited) await show(shown.index);
+  else lookSoon();
 }
 
 // Masks of any frame may be others than the page knows.

@@ -1,14 +1,13 @@
 // Track the objects, and write files to download: jobs of the server that this page follows to their end.
 import { $, outdatedFrames, shown } from "./state.js";
 import { ask } from "./server.js";
-import { keep } from "./edits.js";
-import { follow, outdated, renewed, show } from "./sync.js";
+import { give, keep } from "./edits.js";
+import { follow, outdated, refresh, renewed, show } from "./sync.js";
 
 export async function track() {
-  await keep();
-  if (shown.project.drafts.length && shown.project.first === null) await show(shown.project.drafts[0]), await keep();
+  if (!await give() && shown.project.drafts.length && shown.project.first === null) await show(shown.project.drafts[0]), await keep();
   const way = $("way").value, [first, last] = shown.range ?? ["", ""], frames = $("amount").value;
-  await outdated(() => ask("POST", `track?${new URLSearchParams({ way, frames, first, last })}`));
+  await outdated(() => ask("POST", `track?${new URLSearchParams({ way, frames, first, last })}`)).catch((error) => refresh().then(() => { throw error; }));
   await follow(way === "forward");
   if (way !== "forward") await renewed();
 }
