@@ -760,9 +760,9 @@ def video_seeds(home: Path) -> list[bytes]:
 def feed_video(home: Path, content: bytes) -> None:
     path = home / "fed.mp4"  # FFmpeg looks at the content
     path.write_bytes(content)
-    for damaged in ("refuse", "keep"):
+    for way in ("stop", "hold", "skip"):
         with _refused(path):
-            source = open_frames(path, damaged=damaged)
+            source = open_frames(path, on_damage=way)
             for frame in islice(source, 50):
                 assert frame.dtype == np.uint8
                 assert frame.ndim == 3

@@ -301,7 +301,7 @@ def test_the_command_follows_the_frames_that_are_chosen(tmp_path, capsys):
     assert main(["segment", str(folder), *map(str, arguments), "--quiet"]) == 0
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["00001.png", "00005.png"]
     assert (
-        capsys.readouterr().err == "emavos: note: masks of frames that were not chosen are left out: 00002\n"
+        capsys.readouterr().err == "emavos: note: masks of frames that are not tracked are left out: 00002\n"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -448,6 +448,14 @@ class Predictor:
         by_frame = _by_frame(mask, optional=session is not None)
         source = open_frames(frames, but=[m for m in by_frame.values() if isinstance(m, (str, os.PathLike))])
         _check_sizes(by_frame, source)
+        if source.holds:
+            return _held(self._propagate(source, by_frame, direction, session), source, {*by_frame})
+        return self._propagate(source, by_frame, direction, session)
+
+    def _propagate(
+        self, source: FrameSource, by_frame: dict[int, Any], direction: Direction, session: Session | None
+    ) -> Iterator[Result]:
+        """The results of all frames. by_frame: masks."""
         if direction == "forward":
             return self._propagate_forward(source, by_frame, session)
         arrays = {index: _read(m) for index, m in by_frame.items()}
@@ -478,6 +486,19 @@ class Predictor:
             raise ValueError(
                 f"a mask is given for frame {min(unused)} but the video has {session.index} frames"
             )
+
+
+def _held(results: Iterator[Result], source: FrameSource, annotated: Collection[int]) -> Iterator[Result]:
+    """The results, with those of the last good frame again on each damaged frame that it stands in for.
+
+    annotated: indices of the frames with masks of the user.
+    """
+    last: Result | None = None
+    for result in results:
+        if last is not None and source.stands_in(result.index) and result.index not in annotated:
+            result = replace(last, index=result.index)
+        last = replace(result, prob=result.prob.clone())  # the user may change the tensor
+        yield result
 
 
 def _pair(head: ClickHead, network: STCN) -> tuple[ClickHead, STCN]:

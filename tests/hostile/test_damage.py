@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emavos.cli import main
+from emavos import Predictor
+from emavos.cli import main, resuming
+from emavos.cli.written import Written
 from emavos.io import InputWarning, open_frames, read_frame, write_mask, write_video
 
 av = pytest.importorskip("av")
@@ -65,35 +67,77 @@ def test_a_video_that_is_whole_is_read_and_one_that_was_cut_is_refused_or_told(t
         assert bool(notes) == (kind in RAW and isinstance(count, int))
 
 
-def damage(path, packet):
-    """Zeros in place of a packet, as on a disk that lost a sector."""
+def damage(path, *numbers):
+    """Zeros in place of packets, as on a disk that lost sectors."""
     with av.open(str(path)) as container:
         packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
-    content, (place, size) = bytearray(path.read_bytes()), packets[packet]
-    content[place : place + size] = bytes(size)
+    content = bytearray(path.read_bytes())
+    for place, size in (packets[number] for number in numbers):
+        content[place : place + size] = bytes(size)
     path.write_bytes(content)
+
+
+def damage_again(tmp_path):
+    """b.mp4, whose frames 2 to 5 of 12 are damaged."""
+    encode(tmp_path / "b.mp4", "libx264", "yuv420p", options={"g": "6", "bf": "0"})
+    damage(tmp_path / "b.mp4", 2, 3, 4, 5)
 
 
 @pytest.fixture
 def damaged(tmp_path):
     encode(tmp_path / "a.mp4", "libx264", "yuv420p", options={"g": "6", "bf": "0"})
-    damage(tmp_path / "a.mp4", 8)
+    damage(tmp_path / "a.mp4", 8, 9, 11)
     return tmp_path / "a.mp4"
 
 
-def test_a_damaged_frame_is_refused_with_its_number_and_the_way_on(damaged):
+def test_a_damaged_frame_is_refused_with_the_number_of_each_and_the_way_on(damaged):
     with pytest.raises(
-        ValueError, match=r"a\.mp4 is damaged or cut off: 8 of 12 .*frame 8 is damaged.*--damaged keep"
+        ValueError,
+        match=r"a\.mp4 is damaged or cut off: 8 of 12 .*\(frames 8, 9, 11 are damaged\); .*--on-damage hold",
     ):
         list(open_frames(damaged))
 
 
-def test_what_can_be_read_of_a_damaged_video_is_kept_if_asked(damaged):
-    with pytest.warns(InputWarning, match=r"frames 8.* are damaged and kept as they are"):
-        frames = list(open_frames(damaged, damaged="keep"))
+def test_the_last_good_frame_stands_in_for_a_damaged_one(damaged):
+    source = open_frames(damaged, on_damage="hold")
+    with pytest.warns(InputWarning, match=r"frames 8, 9, 11 are damaged and replaced by the last good"):
+        frames = list(source)
     assert len(frames) == 12
-    with pytest.raises(ValueError, match="damaged is one of refuse, keep, not 'skip'"):
-        open_frames(damaged, damaged="skip")
+    assert [source.stands_in(index) for index in range(12)] == [False] * 8 + [True, True, False, True]
+    assert all((frame == frames[7]).all() for frame in frames[8:10])
+    assert (frames[10] != frames[7]).any()
+    assert (frames[11] == frames[10]).all()
+
+
+def test_damaged_frames_are_left_out_and_the_others_keep_their_names(damaged, tmp_path):
+    damage_again(tmp_path)
+    source = open_frames(tmp_path / "b.mp4", on_damage="skip")
+    with pytest.warns(InputWarning, match=r"frames 2 to 5 are damaged and left out") as notes:
+        names = [source.name(index) for index in range(8)]
+    assert len(list(source)) == 8
+    assert len(notes) == 1  # however often the video is read
+    assert names == ["00000", "00001", "00006", "00007", "00008", "00009", "00010", "00011"]
+    assert [source.find(name) for name in ("00001", "00004", "00006", "00012")] == [1, None, 2, None]
+    some = open_frames(tmp_path / "b.mp4", on_damage="skip", start=1, stop=11, step=3)
+    with pytest.warns(InputWarning, match="left out"):
+        count = len(list(some))
+    assert [some.name(index) for index in range(count)] == ["00001", "00007", "00010"]
+    for wrong in ("keep", "refuse"):
+        with pytest.raises(ValueError, match=f"on_damage is one of stop, skip, hold, not '{wrong}'"):
+            open_frames(damaged, on_damage=wrong)
+
+
+def test_of_some_frames_one_stands_in_only_if_the_one_before_is_the_same(tmp_path):
+    damage_again(tmp_path)
+    some = open_frames(tmp_path / "b.mp4", on_damage="hold", step=2)
+    with pytest.warns(InputWarning, match="frames 2 to 5 are damaged"):
+        assert len(list(some)) == 6
+    assert [some.stands_in(index) for index in range(6)] == [False, False, True, False, False, False]
+
+
+def test_damage_is_listed_if_only_the_first_frames_are_used(damaged):
+    with pytest.warns(InputWarning, match=r"frames 8, 9 are damaged"):
+        assert len(list(open_frames(damaged, on_damage="hold", stop=10))) == 10
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4", "mjpeg"])
@@ -105,8 +149,8 @@ def test_frames_keep_their_numbers_if_the_first_cannot_be_decoded(tmp_path, code
     )
     damage(tmp_path / "a.mp4", 0)
     damage(tmp_path / "a.mp4", 1)
-    with pytest.warns(InputWarning, match=r"frames 0, 1 are damaged and kept as they are"):
-        read = list(open_frames(tmp_path / "a.mp4", damaged="keep"))
+    with pytest.warns(InputWarning, match=r"frames 0, 1 are damaged and replaced"):
+        read = list(open_frames(tmp_path / "a.mp4", on_damage="hold"))
     assert len(read) == 12
     for number in range(2, 12):
         assert abs(int(read[number].mean()) - 20 * number) < 8
@@ -120,10 +164,13 @@ def test_the_part_before_a_cut_is_kept_if_asked(tmp_path, kind):
     content = (tmp_path / f"a.{kind}").read_bytes()
     (tmp_path / f"a.{kind}").write_bytes(content[: len(content) * 7 // 10])
     with pytest.warns(InputWarning, match="ends before the end|are damaged"):
-        assert 3 < len(list(open_frames(tmp_path / f"a.{kind}", damaged="keep"))) < 12
+        held = len(list(open_frames(tmp_path / f"a.{kind}", on_damage="hold")))
+    assert 3 < held < 12
+    with pytest.warns(InputWarning, match="ends before the end|are damaged"):
+        assert 3 < len(list(open_frames(tmp_path / f"a.{kind}", on_damage="skip"))) <= held
 
 
-def test_a_batch_and_a_review_keep_what_can_be_read_as_one_video_does(damaged, tmp_path, capsys):
+def test_a_batch_and_a_review_go_on_as_one_video_does(damaged, tmp_path, capsys):
     mask = np.zeros((32, 48), np.uint8)
     mask[8:24, 8:24] = 1
     write_mask(tmp_path / "m.png", mask)
@@ -131,30 +178,121 @@ def test_a_batch_and_a_review_keep_what_can_be_read_as_one_video_does(damaged, t
     how = ["--size", "32", "--device", "cpu", "--quiet"]
     batch = ["batch", str(tmp_path / "jobs.jsonl"), "--out", str(tmp_path / "out"), *how]
     assert main(batch) == 1
-    assert "--damaged keep" in capsys.readouterr().err
-    assert main([*batch, "--damaged", "keep"]) == 0
-    assert re.search(r"^emavos: note: a: .*frames 8.* are damaged and kept", capsys.readouterr().err)
+    assert "--on-damage hold" in capsys.readouterr().err
+    assert main([*batch, "--on-damage", "hold"]) == 0
+    assert re.search(r"^emavos: note: a: .*frames 8.* are damaged and replaced", capsys.readouterr().err)
     status = json.loads((tmp_path / "out" / "status" / "a.json").read_text())
-    assert [note.count("kept as they are") for note in status["notes"]] == [1]
-    assert main(batch) == 1  # what was kept is not what is refused
-    assert "other settings (damaged)" in capsys.readouterr().err
+    assert [note.count("are damaged and replaced") for note in status["notes"]] == [1]
+    assert main(batch) == 1  # what is held is not what is refused
+    assert "other settings (on_damage)" in capsys.readouterr().err
     review = ["review", str(damaged), "--mask", str(tmp_path / "m.png"), "--out", str(tmp_path / "review")]
     assert main([*review, *how]) == 1
-    assert main([*review, *how, "--damaged", "keep"]) == 0
+    assert main([*review, *how, "--on-damage", "hold"]) == 0
     assert "frames 8" in capsys.readouterr().err
 
 
-def test_the_command_keeps_what_can_be_read(damaged, tmp_path, capsys):
+@pytest.fixture
+def follow(tmp_path):
+    """A function that runs the command on a video of the folder; returns the names and bytes of the masks."""
     mask = np.zeros((32, 48), np.uint8)
     mask[8:24, 8:24] = 1
     write_mask(tmp_path / "m.png", mask)
-    arguments = ["segment", damaged, "--mask", tmp_path / "m.png", "--size", "32", "--quiet", "--out"]
-    assert main([*map(str, arguments), str(tmp_path / "a")]) == 1
-    assert not (tmp_path / "a").exists()
+    how = ["--mask", str(tmp_path / "m.png"), "--size", "32", "--quiet", "--device", "cpu"]
+
+    def run(video, out, *more, code=0):
+        assert main(["segment", str(tmp_path / video), "--out", str(tmp_path / out), *how, *more]) == code
+        return {path.stem: path.read_bytes() for path in sorted((tmp_path / out).glob("*.png"))}
+
+    return run
+
+
+def test_the_command_stops_skips_or_holds(damaged, tmp_path, follow, capsys):
+    assert follow("a.mp4", "stop", code=1) == {}
+    assert "frames 8, 9, 11 are damaged" in capsys.readouterr().err
+    part = follow("a.mp4", "part", "--keep-partial", code=1)
+    assert [*part] == [f"{index:05d}" for index in range(8)]
+    damage_again(tmp_path)
     capsys.readouterr()
-    assert main([*map(str, arguments), str(tmp_path / "b"), "--damaged", "keep"]) == 0
-    assert len(list((tmp_path / "b").iterdir())) == 12
-    assert capsys.readouterr().err.startswith("emavos: note: ")
+    held = follow("b.mp4", "hold", "--on-damage", "hold")
+    assert len(held) == 12
+    assert {held[f"{index:05d}"] for index in range(2, 6)} == {held["00001"]}
+    assert capsys.readouterr().err.endswith(
+        "b.mp4: frames 2 to 5 are damaged and replaced by the last good frame before each\n"
+    )
+    skipped = follow("b.mp4", "skip", "--on-damage", "skip", "--overlay", str(tmp_path / "skip.mp4"))
+    assert [*skipped] == ["00000", "00001", *(f"{index:05d}" for index in range(6, 12))]
+    assert "frames 2 to 5 are damaged and left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["forward", "both"])
+def test_masks_of_the_frame_before_are_repeated_in_each_direction(tmp_path, follow, way):
+    damage_again(tmp_path)
+    masks = follow("b.mp4", "out", "--on-damage", "hold", "--direction", way)
+    assert {masks[f"{index:05d}"] for index in range(2, 6)} == {masks["00001"]}
+
+
+def test_a_held_frame_with_a_mask_of_the_user_has_this_mask(tmp_path):
+    damage_again(tmp_path)
+    planes = [np.zeros((32, 48), np.uint8) for _ in range(2)]
+    planes[0][8:24, 8:24] = planes[1][4:8, 4:8] = 1
+    predictor, masks = Predictor.from_pretrained(size=32, device="cpu"), {0: planes[0], 4: planes[1]}
+    frames = open_frames(tmp_path / "b.mp4", on_damage="hold")
+    results = []
+
+    def follow():
+        for result in predictor.propagate(frames, masks):
+            results.append(result.mask.copy())
+            result.prob.zero_()  # your copy
+
+    with pytest.warns(InputWarning, match="frames 2 to 5"):
+        follow()
+    assert (results[4] == planes[1]).all()
+    assert (results[5] == planes[1]).all()
+    assert (results[3] == results[1]).all()
+    assert (results[3] != planes[1]).any()
+
+
+@pytest.mark.parametrize("way", ["hold", "skip"])
+@pytest.mark.parametrize("at", range(1, 11))
+def test_a_stopped_run_goes_on_over_damage_to_the_same_bytes(tmp_path, follow, monkeypatch, way, at):
+    damage_again(tmp_path)
+    whole = follow("b.mp4", "whole", "--on-damage", way)
+    monkeypatch.setattr(resuming, "SECONDS", 0.0)
+    write = Written.write
+
+    def stopped(self, name, *rest):
+        if name == f"{at:05d}":
+            raise KeyboardInterrupt
+        write(self, name, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Written, "write", stopped)
+        missing = way == "skip" and 2 <= at < 6
+        follow("b.mp4", "again", "--on-damage", way, code=0 if missing else 130)
+    assert missing or follow("b.mp4", "again", "--on-damage", way) == whole
+
+
+def test_a_run_that_stopped_at_the_damage_can_be_told_to_go_on(tmp_path, follow, monkeypatch, capsys):
+    damage_again(tmp_path)
+    monkeypatch.setattr(resuming, "SECONDS", 0.0)
+    for way, other in (("hold", "skip"), ("skip", "hold")):
+        assert follow("b.mp4", way, code=1) == {}
+        said = capsys.readouterr().err
+        assert re.search(r"[12] frames are kept and the same command continues", said)
+        assert (tmp_path / f".{way}.resume").exists()
+        assert follow("b.mp4", way, "--on-damage", way) == follow("b.mp4", f"{way}2", "--on-damage", way)
+        write = Written.write
+
+        def stopped(self, name, *rest, write=write):
+            if name == "00009":
+                raise KeyboardInterrupt
+            write(self, name, *rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Written, "write", stopped)
+            follow("b.mp4", f"{way}3", "--on-damage", way, code=130)
+        follow("b.mp4", f"{way}3", "--on-damage", other, code=1)
+        assert "of a stopped run with other on damage" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["mkv", "mp4", "ts"])

@@ -73,15 +73,15 @@ def test_a_damaged_video_is_refused_or_kept_and_told(tmp_path, predictor, clip):
     (tmp_path / "sent").mkdir()
     write_video(tmp_path / "whole.mp4", clip[0], fps=10)
     content = (tmp_path / "whole.mp4").read_bytes()
-    for damaged in ("refuse", "keep"):
-        (tmp_path / damaged).mkdir()
-        path = tmp_path / damaged / "a.mp4"
+    for way in ("stop", "hold", "skip"):
+        (tmp_path / way).mkdir()
+        path = tmp_path / way / "a.mp4"
         path.write_bytes(content[: len(content) - 40])
-        desk = Desk(predictor, tmp_path / f"{damaged}-work", keeps=True, damaged=damaged)
+        desk = Desk(predictor, tmp_path / f"{way}-work", keeps=True, on_damage=way)
         desk.open_video(path, "a.mp4", sent=True)
         desk.job.join()
-        assert (desk.job.error is None) == (damaged == "keep")
-        assert [note.split(":")[0] for note in desk.notes] == ["a.mp4"] * (damaged == "keep")
+        assert (desk.job.error is None) == (way != "stop")
+        assert [note.split(":")[0] for note in desk.notes] == ["a.mp4"] * (way != "stop")
         assert not path.exists()
 
 

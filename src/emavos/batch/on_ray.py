@@ -12,7 +12,7 @@ from typing import Any
 from emavos.batch.jobs import Job
 from emavos.batch.run import Batch, Outcome
 from emavos.io.images import PathLike
-from emavos.io.video import Damaged
+from emavos.io.video import OnDamage
 from emavos.machine import how_to_install
 from emavos.predictor import Predictor
 
@@ -45,7 +45,7 @@ def run_on_ray(
     overlay: bool = False,
     rle: bool = False,
     force: bool = False,
-    damaged: Damaged = "refuse",
+    on_damage: OnDamage = "stop",
     each: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Like `run_batch`, with workers of Ray Data (extra `ray`).
@@ -66,7 +66,7 @@ def run_on_ray(
     ray, data = _import_ray()
     jobs = [*jobs]
     predictor = load()
-    batch = Batch.of(predictor, os.path.abspath(out), overlay=overlay, rle=rle, damaged=damaged)
+    batch = Batch.of(predictor, os.path.abspath(out), overlay=overlay, rle=rle, on_damage=on_damage)
     batch = replace(batch, retries=secrets.token_hex(4))
     batch.begin(jobs, force)
     batch = batch.agreed(predictor)

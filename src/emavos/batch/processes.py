@@ -17,7 +17,7 @@ from emavos.batch.run import TRIES, Batch, Outcome, give_up_killed
 from emavos.io.ahead import cores
 from emavos.io.images import PathLike
 from emavos.io.source import notice
-from emavos.io.video import Damaged
+from emavos.io.video import OnDamage
 from emavos.io.whole import sweep
 from emavos.predictor import Predictor
 
@@ -54,7 +54,7 @@ def run_in_processes(
     overlay: bool = False,
     rle: bool = False,
     force: bool = False,
-    damaged: Damaged = "refuse",
+    on_damage: OnDamage = "stop",
     each: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Like `run_batch`, in several processes of this machine.
@@ -65,7 +65,7 @@ def run_in_processes(
     processes: number of processes, on which the masks do not depend. "auto": as many as have `threads` cores
         each, but not more than videos; on an accelerator one.
     threads: of each process. Another number rounds differently.
-    overlay, rle, force, damaged: see `run_batch`.
+    overlay, rle, force, on_damage: see `run_batch`.
     each: called with each outcome as it arrives, in any order.
 
     If a process is killed, its video is started again; the video is given up after the second kill. Call this
@@ -80,7 +80,7 @@ def run_in_processes(
             raise ValueError(f"{name} is a whole number of at least 1{other}, not {value!r:.40}")
     jobs = [*jobs]
     predictor = load()
-    batch = Batch.of(predictor, out, overlay=overlay, rle=rle, damaged=damaged)
+    batch = Batch.of(predictor, out, overlay=overlay, rle=rle, on_damage=on_damage)
     batch.begin(jobs, force)
     batch = batch.agreed(predictor)
     many = max(cores() // threads, 1) if predictor.device.type == "cpu" else 1

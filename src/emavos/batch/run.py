@@ -22,7 +22,7 @@ from emavos.io.fingerprint import fingerprint
 from emavos.io.images import PathLike, check_file
 from emavos.io.source import notice, noting
 from emavos.io.text import read_json
-from emavos.io.video import Damaged
+from emavos.io.video import OnDamage
 from emavos.io.whole import alone_in, claim, partial_folder, release, replacing, sweep
 from emavos.machine import is_out_of_memory
 from emavos.memory.readout import Backend
@@ -56,7 +56,7 @@ class Batch:
     settings: plain values for JSON that decide the outputs, beside the inputs.
     overlay: whether to write overlay videos.
     rle: whether to write COCO runs.
-    damaged: treatment of a damaged or truncated video, see `emavos.io.open_frames`.
+    on_damage: treatment of a damaged or truncated video, see `emavos.io.open_frames`.
     any_backend: whether finished videos may be of another backend, because "auto" is asked for.
     retries: name of the run, if its workers are killed and started again unseen, as by Ray. A video is given
         up after two kills, as it may be the cause.
@@ -67,7 +67,7 @@ class Batch:
     overlay: bool = False
     rle: bool = False
     retries: str = ""
-    damaged: Damaged = "refuse"
+    on_damage: OnDamage = "stop"
     any_backend: bool = False
 
     @classmethod
@@ -78,7 +78,7 @@ class Batch:
         *,
         overlay: bool = False,
         rle: bool = False,
-        damaged: Damaged = "refuse",
+        on_damage: OnDamage = "stop",
     ) -> Batch:
         """The batch for the masks of a predictor. A backend "auto" is that of the videos in the folder.
 
@@ -86,10 +86,10 @@ class Batch:
         """
         predictor = predictor.continuing(_settings_in(Path(out)))
         settings = {**predictor.facts(), "overlay": overlay, "rle": rle}
-        if damaged != "refuse":  # only if changed, to match the settings of older runs
-            settings["damaged"] = damaged
+        if on_damage != "stop":  # only if changed, to match the settings of older runs
+            settings["on_damage"] = on_damage
         any_backend = predictor.settings.auto_backend
-        return cls(Path(out), settings, overlay, rle, damaged=damaged, any_backend=any_backend)
+        return cls(Path(out), settings, overlay, rle, on_damage=on_damage, any_backend=any_backend)
 
     def begin(self, jobs: Sequence[Job], force: bool = False) -> None:
         """Create the folder, or check that a run can continue there.
@@ -211,7 +211,7 @@ class Batch:
             size=size,
             resize_ahead=False,  # leaves the other cores to other shards and workers
         )
-        frames = open_frames(job.video, [*job.mask_files.values()], self.damaged)
+        frames = open_frames(job.video, [*job.mask_files.values()], self.on_damage)
         masks = None if job.mask is None else read_masks(job.mask, frames)
         session = predictor.session() if job.references else None
         for image, mask in job.references:
@@ -305,7 +305,7 @@ def run_batch(
     overlay: bool = False,
     rle: bool = False,
     force: bool = False,
-    damaged: Damaged = "refuse",
+    on_damage: OnDamage = "stop",
     each: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Track the objects of many videos, one after another. `Batch` lists the outputs.
@@ -315,7 +315,7 @@ def run_batch(
     out: folder for the outputs.
     overlay: whether to write overlay videos too.
     rle: whether to write COCO runs too.
-    damaged: treatment of a damaged or truncated video, see `emavos.io.open_frames`.
+    on_damage: treatment of a damaged or truncated video, see `emavos.io.open_frames`.
     force: whether to replace videos made with other settings.
     each: called with each outcome.
 
@@ -326,7 +326,7 @@ def run_batch(
     Raises ValueError like `Batch.begin`, and OSError if the disk of the outputs is full or read-only.
     """
     jobs = [*jobs]
-    batch = Batch.of(predictor, out, overlay=overlay, rle=rle, damaged=damaged)
+    batch = Batch.of(predictor, out, overlay=overlay, rle=rle, on_damage=on_damage)
     batch.begin(jobs, force)
     batch = batch.agreed(predictor)
     outcomes = []

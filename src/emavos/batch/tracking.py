@@ -42,7 +42,10 @@ def track(
     class Source(FrameSource):
         """The frames, each remembered when read, possibly in a thread."""
 
-        stored = frames.stored
+        stored, holds = frames.stored, frames.holds
+
+        def stands_in(self, index: int) -> bool:
+            return frames.stands_in(index)
 
         def __iter__(self) -> Iterator[Pixels]:
             for index, frame in enumerate(frames):

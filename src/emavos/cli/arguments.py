@@ -19,17 +19,17 @@ Commands = Any  # the type returned by add_subparsers() has no public name
 MOST_WORKERS = 1024
 
 
-def add_damaged_argument(parser: argparse.ArgumentParser, refused: str = "write nothing") -> None:
-    """Add --damaged to a parser.
+def add_on_damage_argument(parser: argparse.ArgumentParser, stopped: str = "write nothing") -> None:
+    """Add --on-damage to a parser.
 
-    refused: consequence of a damaged video by default, for the help.
+    stopped: consequence of a damaged video by default, for the help.
     """
     parser.add_argument(
-        "--damaged",
-        choices=("refuse", "keep"),
-        default="refuse",
-        help=f"for a damaged or truncated video: {refused}, or keep all readable frames and list the "
-        "damaged ones (refuse)",
+        "--on-damage",
+        choices=("stop", "skip", "hold"),
+        default="stop",
+        help=f"for a damaged or truncated video: stop and {stopped}; skip damaged frames; or hold the last "
+        "good frame and its masks instead. All list the damaged frames (stop)",
     )
 
 

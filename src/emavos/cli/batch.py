@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from emavos.cli.arguments import (
     MOST_WORKERS,
     Commands,
-    add_damaged_argument,
     add_memory_arguments,
     add_model_arguments,
+    add_on_damage_argument,
     add_output_arguments,
     add_reference_argument,
     load_predictor,
@@ -61,7 +61,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--rle", action="store_true", help="also write masks as COCO runs, rle/NAME.json, for pycocotools"
     )
-    add_damaged_argument(parser)
+    add_on_damage_argument(parser)
     add_output_arguments(parser)
     workers = parser.add_argument_group("workers", "one process by default")
     workers.add_argument(
@@ -116,7 +116,7 @@ def _batch(args: argparse.Namespace) -> None:
     start = time.monotonic()
     # disable=None: only on a terminal
     with tqdm(total=len(jobs), unit="video", leave=False, disable=args.quiet or None) as bar:
-        options = {"overlay": args.overlay, "rle": args.rle, "force": args.force, "damaged": args.damaged}
+        options = {"overlay": args.overlay, "rle": args.rle, "force": args.force, "on_damage": args.on_damage}
         if args.ray:
             _prepare_ray()
             if args.model is not None and args.model not in KNOWN and os.path.isdir(args.model):

@@ -51,7 +51,7 @@ def opened(
     _check_options(args)
     video = args.video[0] if len(args.video) == 1 else natural_order(map(Path, args.video))
     but = [] if args.mask is None else [args.mask]
-    frames = open_frames(video, but=but, damaged=args.damaged, **frame_options(args))
+    frames = open_frames(video, but=but, on_damage=args.on_damage, **frame_options(args))
     if frames.live:
         frames = _live(args, frames)
     mask = None if args.mask is None else read_masks(args.mask, frames, args.labels)

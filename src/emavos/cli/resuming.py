@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from functools import partial
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from emavos.confidence.expected import ObjectState
     from emavos.session import Result, Session
 
+_ON_DAMAGE = "on damage"
 SECONDS = 60.0  # between two savings; a shorter run leaves nothing to continue from
 
 
@@ -47,6 +48,7 @@ class Progress:
         self.ids: set[int] = set()  # of all objects in finished frames
         self.cuts: list[int] = []  # frames after a scene cut
         self.states: list[dict[int, ObjectState]] = []  # of the finished frames, if they are noted
+        self.damaged = False  # whether a damaged frame was met, so that its treatment counts
         self._names: list[str] = []  # of the finished frames that are not saved yet
         self._saved_at = time.monotonic()
         self._read(force, any_backend)
@@ -72,7 +74,7 @@ class Progress:
         if states:
             self.states.append(result.objects)
 
-    def save_if_due(self, session: Session, masks: Path) -> Callable[[], None] | None:
+    def save_if_due(self, session: Session, masks: Path) -> partial[None] | None:
         """First half of saving, if it is time: writes the session.
 
         masks: folder of the masks.
@@ -89,7 +91,7 @@ class Progress:
             return None
         states = [[[id, *astuple(state)] for id, state in objects.items()] for objects in self.states]
         content = {
-            "facts": self.facts,
+            "facts": {**self.facts, _ON_DAMAGE: self.facts.get(_ON_DAMAGE) if self.damaged else None},
             "done": session.index,
             "ids": sorted(self.ids),
             "cuts": [*self.cuts],
@@ -97,6 +99,10 @@ class Progress:
         }
         names, self._names, self._saved_at = self._names, [], time.monotonic()
         return partial(self._commit, content, names, masks)
+
+    def withdraw(self, commit: partial[None]) -> None:
+        """Undo `save_if_due`, whose second half is not called."""
+        self._names = [*commit.args[1], *self._names]
 
     def _commit(self, content: Mapping[str, Any], names: Sequence[str], masks: Path) -> None:
         try:
@@ -152,6 +158,10 @@ class Progress:
                 raise ValueError(f"it has {done} frames, and what is said of {len(states)}")
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"{self.folder} is damaged; remove this folder to start over") from error
+        if facts.get(_ON_DAMAGE) is None:  # no frame was damaged so far
+            facts[_ON_DAMAGE] = self.facts.get(_ON_DAMAGE)
+        else:
+            self.damaged = True
         if differ := differences(facts, self.facts, any_backend):
             if not force:
                 raise ValueError(

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from emavos.cli.arguments import (
     Commands,
-    add_damaged_argument,
     add_frame_arguments,
     add_labels_argument,
     add_memory_arguments,
     add_model_arguments,
+    add_on_damage_argument,
     add_output_arguments,
     check_idle,
     frame_options,
@@ -73,7 +73,7 @@ def add(commands: Commands) -> None:
         default="forward",
         help="direction of tracking, which decides the frames reached by a correction (forward)",
     )
-    add_damaged_argument(parser)
+    add_on_damage_argument(parser)
     add_output_arguments(parser)
     add_frame_arguments(parser)
     add_model_arguments(parser, size=480)
@@ -94,7 +94,7 @@ def _review(args: argparse.Namespace) -> None:
     if args.masks is not None:
         check_idle(args, args.parser, "with --masks the video is not tracked")
     check_apart(args.video, args.masks or args.mask, args.out)
-    frames = open_frames(args.video, [args.mask] if args.mask else [], args.damaged, **frame_options(args))
+    frames = open_frames(args.video, [args.mask] if args.mask else [], args.on_damage, **frame_options(args))
     with staged(args.out, args.force) as folder:
         masks = args.masks
         if masks is None:

@@ -7,16 +7,17 @@ import time
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from emavos.cli.arguments import (
     Commands,
-    add_damaged_argument,
     add_frame_arguments,
     add_labels_argument,
     add_memory_arguments,
     add_model_arguments,
+    add_on_damage_argument,
     add_output_arguments,
     add_reference_argument,
     load_predictor,
@@ -127,7 +128,7 @@ def add(commands: Commands) -> None:
         help="track from a mask to later frames, to earlier frames, or both. Between two masks of an object, "
         "both directions are fused (forward)",
     )
-    add_damaged_argument(parser)
+    add_on_damage_argument(parser)
     parser.add_argument(
         "--clean",
         type=whole(0),
@@ -189,6 +190,7 @@ def _run(args: argparse.Namespace) -> None:
             write_confidences(table, [frames.name(i) for i in range(count)], progress.states[:count])
     _tell_cuts([index for index in progress.cuts if index < count], frames, args.cuts, args.direction)
     if stopped is not None:
+        frames.tell_damage()
         _fail_partly(stopped, count, args.out)
     progress.remove()
     if not args.quiet:
@@ -223,14 +225,22 @@ def _track(
             with behind() as later:
                 try:
                     results = track(predictor, frames, masks, args.quiet, args.direction, session=session)
+                    commit: partial[None] | None = None
                     for frame, result in results:
                         name = frames.name(result.index)
+                        progress.damaged |= frames.damaged_until(result.index)
+                        if commit is not None and frames.stands_in(result.index):
+                            progress.withdraw(commit)  # to continue here, the frame before is needed
+                        elif commit is not None:
+                            later(written.after, commit)
                         later(written.write, name, frame, result.mask, written.matte_of(result))
                         progress.note(name, result, states=args.confidence is not None)
-                        if resumable is not None and (
-                            commit := progress.save_if_due(resumable, written.folder)
-                        ):
+                        commit = None
+                        if resumable is not None:
+                            commit = progress.save_if_due(resumable, written.folder)
+                        if commit is not None and not frames.holds:
                             later(written.after, commit)
+                            commit = None
                 except BaseException as error:
                     if not args.keep_partial:
                         raise
@@ -263,6 +273,7 @@ def _facts(args: argparse.Namespace, predictor: Predictor, frames: FrameSource) 
         "clicks": [*clicks, args.click_frame, args.prompter],
         **{name: getattr(args, name) for name in ("start", "stop", "step", "window", "clean", "direction")},
         "cuts": args.cuts,
+        "on damage": args.on_damage,
         "confidence": args.confidence is not None,
         "matte": args.matte is not None or args.cutout is not None,
     }

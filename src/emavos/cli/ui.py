@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from emavos.cli.arguments import (
     Commands,
-    add_damaged_argument,
     add_memory_arguments,
     add_model_arguments,
+    add_on_damage_argument,
     load_predictor,
     policy,
     shortcuts_of,
@@ -53,7 +53,7 @@ def add(commands: Commands) -> None:
         metavar="PNG|DIR",
         help="masks to start from, as for `emavos segment`",
     )
-    add_damaged_argument(parser, "do not open it")
+    add_on_damage_argument(parser, "do not open it")
     parser.add_argument(
         "--project",
         type=Path,
@@ -116,7 +116,7 @@ def _ui(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             and (args.project / FILE).is_file()  # a new name there is a single project, a clip from then on
         )
         keeps = args.project is not None and not of_shelf
-        desk = Desk(predictor, args.project if keeps else shelf, keeps, args.damaged, again)
+        desk = Desk(predictor, args.project if keeps else shelf, keeps, args.on_damage, again)
         try:
             if of_shelf:
                 desk.open_clip(args.project.resolve().name)

@@ -95,10 +95,10 @@ def read_masks(
         if not certain:
             numbered.append(f"{entry.name} for frame {frames.name(index)}")
     if elsewhere:
-        _tell(f"masks of frames that were not chosen are left out: {_some(elsewhere)}")
+        _tell(f"masks of frames that are not tracked are left out: {_some(elsewhere)}")
     if not masks and elsewhere:
         raise ValueError(
-            f"{entries[0].title} has no mask of a frame that was chosen; change start, stop or step"
+            f"{entries[0].title} has no mask of a frame that is tracked; change start, stop or step"
         )
     if not masks:
         raise ValueError(f"{entries[0].title} is empty: every pixel is 0, the background")

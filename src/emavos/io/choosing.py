@@ -1,14 +1,17 @@
-"""Choose frames of a source: by a pattern of file names, every Nth frame, or a range."""
+"""Choose frames of a source: by a pattern of file names, a range, every Nth, or all that are not damaged."""
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from functools import cached_property
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+from emavos.io.sound import Sound
 from emavos.io.source import FrameSource, notice
 
 _NUMBERED = re.compile(r"%(0?)([0-9]{0,2})d")
@@ -56,7 +59,7 @@ class Chosen(FrameSource):
 
     def __init__(self, source: FrameSource, start: int = 0, stop: int | None = None, step: int = 1) -> None:
         self._source, self._start, self._stop, self._step = source, start, stop, step
-        self.stored, self.exact = source.stored, source.exact
+        self.stored, self.exact, self.holds = source.stored, source.exact, source.holds
         self.live = source.live
         self.fps = None if source.fps is None else source.fps / step
         self.count = None if source.count is None else len(range(start, _least(stop, source.count), step))
@@ -74,6 +77,7 @@ class Chosen(FrameSource):
                 yield frame
             if empty:
                 raise ValueError(f"there is no frame from {self._start} on")
+            self.tell_damage()
         finally:
             if close := getattr(frames, "close", None):
                 close()
@@ -96,6 +100,19 @@ class Chosen(FrameSource):
         index = self._source.find(name)
         return None if index is None else self._place(index)
 
+    def is_damaged(self, index: int) -> bool:
+        return self._source.is_damaged(self._start + index * self._step)
+
+    def damaged_until(self, index: int) -> bool:
+        return self._source.damaged_until(self._start + index * self._step)
+
+    def tell_damage(self) -> None:
+        self._source.tell_damage()
+
+    def stands_in(self, index: int) -> bool:
+        this = self._start + index * self._step
+        return index > 0 and all(map(self._source.stands_in, range(this - self._step + 1, this + 1)))
+
     @property
     def whole(self) -> FrameSource:
         return self._source.whole
@@ -108,6 +125,68 @@ class Chosen(FrameSource):
         place, rest = divmod(index - self._start, self._step)
         inside = place >= 0 and not rest and (self._stop is None or index < self._stop)
         return place if inside else None
+
+
+class WithoutDamaged(FrameSource):
+    """The frames of a video without the damaged ones. Frames keep their names.
+
+    Whoever asks for the name or the place of a frame waits until the video was decoded once.
+    """
+
+    stored = True
+    exact = False
+
+    def __init__(self, source: FrameSource) -> None:
+        self._source, self.fps, self.count = source, source.fps, source.count
+
+    @cached_property
+    def _read(self) -> tuple[list[int], int]:
+        """The indices of the damaged frames, and the number of the others."""
+        read = sum(1 for _ in self._source)
+        damaged = [index for index in range(read) if self._source.is_damaged(index)]
+        return damaged, read - len(damaged)
+
+    @property
+    def sound(self) -> Sound | None:  # type: ignore[override]
+        return None if self._read[0] else self._source.sound  # would be late by the frames left out
+
+    def __iter__(self) -> Iterator[Any]:
+        return (frame for index, frame in enumerate(self._source) if not self._source.is_damaged(index))
+
+    def size(self) -> tuple[int, int] | None:
+        return self._source.size()
+
+    def name(self, index: int) -> str:
+        return self._source.name(self._number(index))
+
+    def damaged_until(self, index: int) -> bool:
+        return self._source.damaged_until(self._number(index))
+
+    def tell_damage(self) -> None:
+        self._source.tell_damage()
+
+    def find(self, name: str) -> int | None:
+        index = self._source.find(name)
+        return None if index is None else self._place(index)
+
+    @property
+    def whole(self) -> FrameSource:
+        return self._source.whole
+
+    def place(self, number: int) -> int | None:
+        index = self._source.place(number)
+        return None if index is None else self._place(index)
+
+    def _number(self, index: int) -> int:
+        """The index in the source of a frame that is not left out."""
+        damaged, _ = self._read
+        return index + bisect_right([number - place for place, number in enumerate(damaged)], index)
+
+    def _place(self, index: int) -> int | None:
+        damaged, good = self._read
+        before = bisect_left(damaged, index)
+        missing = damaged[before : before + 1] == [index] or index - before >= good
+        return None if missing else index - before
 
 
 class _ChosenReel:

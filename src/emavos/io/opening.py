@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from emavos.io.choosing import chosen, is_pattern, matching
+from emavos.io.choosing import WithoutDamaged, chosen, is_pattern, matching
 from emavos.io.images import (
     IMAGE_SUFFIXES,
     Images,
@@ -27,7 +27,7 @@ from emavos.io.images import (
 )
 from emavos.io.remote import is_address, without_secrets
 from emavos.io.source import FrameSource, notice
-from emavos.io.video import CameraSource, Damaged, StreamSource, VideoSource
+from emavos.io.video import CameraSource, OnDamage, StreamSource, VideoSource
 
 # Image formats of cameras and programs without support here; a warning lists such files.
 _FOREIGN = re.compile(
@@ -42,7 +42,7 @@ _SIGN = re.compile(r"(?:^|(?<=[=_ (]))-(?=[0-9])")
 def open_frames(
     source: PathLike | int | Iterable[Any],
     but: Collection[PathLike] = (),
-    damaged: Damaged = "refuse",
+    on_damage: OnDamage = "stop",
     *,
     window: Window | None = None,
     start: int = 0,
@@ -57,8 +57,10 @@ def open_frames(
         you leave the loop; a pattern, "frames/*.png" or "frames/%05d.png"; or any iterable or sequence of
         frames. Folders and files can be read repeatedly.
     but: files in the folder to skip, such as the mask.
-    damaged: treatment of a damaged or truncated video: "refuse" raises ValueError at the damage; "keep"
-        continues with all readable frames and lists the damaged frames in a warning at the end.
+    on_damage: treatment of a damaged or truncated video. "stop" raises ValueError at the damage; "hold"
+        returns the last good frame instead of a damaged one; "skip" leaves damaged frames out, and decodes
+        the video once before, to find them. All list the damaged frames, "hold" and "skip" in an
+        `InputWarning`.
     window: (low, high), the values of 16-bit or 32-bit gray images to show as black and white, in all frames.
         None uses 0 to 65535; or, if the first frames use at most 14 bits, 0 to the largest number with as
         many bits.
@@ -69,18 +71,20 @@ def open_frames(
     Raises FileNotFoundError if the source does not exist, ValueError if it contains no frames.
     """
     window = check_window(window)
-    opened = _open(source, but, damaged, window)
+    opened = _open(source, but, on_damage, window)
     if window is not None and (opened is source or not isinstance(opened, (Images, Pages))):
         raise ValueError(
             "a window is for image files of 16 or 32 bits; a video or a stream has 8 bits a channel"
         )
-    return opened if (start, stop, step) == (0, None, 1) else chosen(opened, start, stop, step)
+    frames = opened if (start, stop, step) == (0, None, 1) else chosen(opened, start, stop, step)
+    skips = on_damage == "skip" and isinstance(opened, VideoSource) and opened is not source
+    return WithoutDamaged(frames) if skips else frames
 
 
 def _open(
     source: PathLike | int | Iterable[Any],
     but: Collection[PathLike],
-    damaged: Damaged,
+    on_damage: OnDamage,
     window: Window | None,
 ) -> FrameSource:
     """All frames of a source."""
@@ -89,7 +93,7 @@ def _open(
     if isinstance(source, int) and not isinstance(source, bool):
         return CameraSource(str(source))
     if isinstance(source, (str, os.PathLike)):
-        return _open_path(source, but, damaged, window)
+        return _open_path(source, but, on_damage, window)
     if (
         isinstance(source, (list, tuple))
         and source
@@ -105,7 +109,7 @@ def _open(
 
 
 def _open_path(
-    source: PathLike, but: Collection[PathLike], damaged: Damaged, window: Window | None
+    source: PathLike, but: Collection[PathLike], on_damage: OnDamage, window: Window | None
 ) -> FrameSource:
     """All frames of a folder, a file, a pattern, a camera or a stream."""
     if isinstance(source, str) and source.startswith("camera:"):
@@ -123,7 +127,7 @@ def _open_path(
             raise ValueError(f"{path} is one image; frames are a folder of images or a video file")
         return pages
     if path.exists():
-        return VideoSource(path, damaged)
+        return VideoSource(path, on_damage)
     if is_address(source):
         raise ValueError(
             f"{without_secrets(os.fspath(source))} is not on this machine; copy it first, with "

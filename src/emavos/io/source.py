@@ -58,11 +58,13 @@ class FrameSource:
     exact: whether `count` is exact; a container's number may be only a hint.
     fps: frames per second, if the source has a frame rate.
     stored: whether frames are stored in files, so that they can be prefetched.
+    holds: whether a good frame may stand in for a damaged one, see `stands_in`.
     live: whether frames are made now, as by a camera: without an end, and another loop begins at the present.
     sound: the sound track that belongs to the frames, if they are of a video file.
     """
 
     stored = False
+    holds = False
     live = False
     count: int | None = None
     exact = True
@@ -79,6 +81,24 @@ class FrameSource:
     def reel(self) -> Reel | None:
         """The frames by index, if the source allows access in any order; otherwise None."""
         return None
+
+    def is_damaged(self, index: int) -> bool:
+        """Whether a frame that was read is damaged, so that a good frame stands in for it."""
+        return False
+
+    def damaged_until(self, index: int) -> bool:
+        """Whether a frame of the video up to this one was read and is damaged."""
+        return False
+
+    def tell_damage(self) -> None:
+        """List the damaged frames that were read in an `InputWarning`, unless this was done before.
+
+        Done by itself when all frames were read.
+        """
+
+    def stands_in(self, index: int) -> bool:
+        """Whether a frame that was read is only the frame before once more, because it is damaged."""
+        return index > 0 and self.is_damaged(index)
 
     @property
     def whole(self) -> FrameSource:

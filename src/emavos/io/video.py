@@ -7,7 +7,7 @@ import mmap
 import os
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,13 +20,14 @@ from emavos.io.ffmpeg import LIMIT, SAFE, import_av
 from emavos.io.images import MAX_PIXELS, Pixels, check_file, pixels_of
 from emavos.io.remote import without_secrets
 from emavos.io.sound import Sound
-from emavos.io.source import FrameSource, notice
+from emavos.io.source import FrameSource, notice, noting
 
 _ENDLESS = ("h264", "hevc", "mpegvideo", "nut")  # raw streams, and NUT without its index
 _CUT, _DAMAGED = "ends before the end that it declares", "is damaged"
-Damaged = Literal["refuse", "keep"]
+OnDamage = Literal["stop", "skip", "hold"]
 _STREAMED = "rtsp,rtsps,rtp,srtp,tcp,udp,tls"  # protocols within a stream
 _PATIENCE = 20.0  # seconds to wait for a stream
+_MOST_LISTED = 20  # runs of damaged frames in a message
 _NO_VIDEO = "is no video, or is cut off: no frames could be read"
 
 
@@ -34,18 +35,22 @@ class VideoSource(FrameSource):
     """A video file decoded by PyAV; yields upright frames.
 
     path: video file.
-    damaged: "refuse" raises ValueError at the first damaged or missing frame, and at the end of a truncated
-        file. "keep" returns damaged frames as decoded, repeats the previous frame for a missing one (at
-        the beginning, the next readable frame), and lists these frames in an `InputWarning` at the end.
+    on_damage: "stop" raises ValueError at the first damaged or missing frame, and at the end of a truncated
+        file. "hold" returns the last good frame instead of a damaged one (at the beginning, the first good
+        frame). "skip" does the same for `WithoutDamaged`. All name the damaged frames: "stop" in its error,
+        the others in an `InputWarning` after the last frame.
     """
 
     stored = True
 
-    def __init__(self, path: Path, damaged: Damaged = "refuse") -> None:
-        if damaged not in get_args(Damaged):
-            raise ValueError(f"damaged is one of {', '.join(get_args(Damaged))}, not {damaged!r}")
+    def __init__(self, path: Path, on_damage: OnDamage = "stop") -> None:
+        if on_damage not in get_args(OnDamage):
+            raise ValueError(f"on_damage is one of {', '.join(get_args(OnDamage))}, not {on_damage!r:.40}")
         self._av = import_av(f"reading {path}")
-        self._damaged = damaged
+        self._on_damage = on_damage
+        self._damaged = set[int]()  # indices of the frames that were read and are damaged
+        self._noted = False
+        self.holds = on_damage == "hold"
         self.path = path
         with self._open() as container:
             stream = self._stream(container)
@@ -58,39 +63,59 @@ class VideoSource(FrameSource):
         self.sound = Sound(path)
 
     def __iter__(self) -> Iterator[Pixels]:
-        read, early, last, faults, how = 0, 0, None, list[int](), ""
-        for pixels, fault in self._pictures():
-            if fault and self._damaged == "refuse":
-                raise self._truncated(read, fault)
+        how = yield from self._frames()
+        self.tell_damage(how)
+
+    def _frames(self) -> Generator[Pixels, None, str]:
+        """The frames; returns the fault of the end, if any."""
+        index, early, last, how = 0, 0, None, ""
+        for pixels, fault in self._pictures(exact=self._on_damage != "stop"):
+            if fault and self._on_damage == "stop":
+                raise self._stopped(index, fault)
             if fault not in ("", _DAMAGED):  # reported at the end
-                how = f"; after {read} frames it {fault}"
+                how = f"; after {index} frames it {fault}"
                 break
             if fault:
-                faults.append(read + early)
-            pixels = last if pixels is None else pixels
-            if pixels is None:  # no earlier frame to repeat: the first readable one is repeated
+                self._damaged.add(index + early)
+            else:
+                assert pixels is not None
+                self._check_size(pixels, None if last is None else last.shape, index + early)
+                last = pixels
+            if last is None:
                 early += 1
                 continue
-            self._check_size(pixels, None if last is None else last.shape, read)
-            last = pixels
             for _ in range(early + 1):
-                yield pixels
-                read += 1
+                yield last
+                index += 1
             early = 0
-        if not read:
+        if not index:
             raise ValueError(f"{self.path} {_NO_VIDEO}")
-        if faults or how:
-            shown = ", ".join(map(str, faults[:10])) + (f" and {len(faults) - 10} more" * (len(faults) > 10))
-            which = f"frames {shown} are damaged and kept as they are" if faults else "is damaged"
-            notice(f"{self.path}: {which}{how}", stacklevel=2)
+        return how
 
-    def _pictures(self) -> Iterator[tuple[Pixels | None, str]]:
-        """Yield each frame (None if it cannot be decoded) with its fault, if any; `_CUT` at the end."""
+    def tell_damage(self, how: str = "") -> None:
+        if (not self._damaged and not how) or self._noted:
+            return
+        self._noted = True
+        way = "left out" if self._on_damage == "skip" else "replaced by the last good frame before each"
+        which = f"{_listed(sorted(self._damaged))} damaged and {way}" if self._damaged else "is damaged"
+        notice(f"{self.path}: {which}{how}", stacklevel=3)
+
+    def is_damaged(self, index: int) -> bool:
+        return index in self._damaged
+
+    def damaged_until(self, index: int) -> bool:
+        return min(self._damaged, default=index + 1) <= index
+
+    def _pictures(self, exact: bool) -> Iterator[tuple[Pixels | None, str]]:
+        """Yield each frame (None if it cannot be decoded) with its fault, if any; `_CUT` at the end.
+
+        exact: whether to go on after a frame that cannot be decoded, and to yield its fault in its place.
+        """
         read, held, ends, broken, place = 0, 0, _Ends(), False, None
         with self._open() as container:
             stream = self._stream(container)
             # with frame threads, errors appear some frames late
-            stream.thread_type = "AUTO" if self._damaged == "refuse" else "SLICE"
+            stream.thread_type = "SLICE" if exact else "AUTO"
             packets = container.demux()  # audio too, as it may end after the video
             while True:
                 packet = None
@@ -112,12 +137,15 @@ class VideoSource(FrameSource):
                 except self._av.FFmpegError as error:
                     if error.errno == errno.ENOMEM and _memory_ran_out():
                         raise MemoryError(f"{self.path}: no memory for a frame") from error
-                    if self._damaged == "keep" and packet is not None:
+                    if exact and packet is not None:
                         yield None, _DAMAGED
                         held += 1
                         continue
+                    if read and exact:
+                        yield None, "cannot be read further"
+                        return
                     if read:
-                        raise self._truncated(read, _DAMAGED) from error
+                        raise self._stopped(read, _DAMAGED) from error
                     raise ValueError(
                         f"{self.path} is damaged, or its frames declare more than {MAX_PIXELS} pixels: none "
                         "could be read"
@@ -147,7 +175,7 @@ class VideoSource(FrameSource):
 
     def size(self) -> tuple[int, int] | None:
         with suppress(ValueError):  # reported when the frames are read
-            for frame in self:
+            for frame in self._frames():
                 return frame.shape[0], frame.shape[1]
         return None
 
@@ -201,13 +229,38 @@ class VideoSource(FrameSource):
                 "width); convert it to one size, or cut it there"
             )
 
-    def _truncated(self, read: int, fault: str) -> ValueError:
-        declared = f" of {self.count}" if self.count else ""
-        why = f"frame {read} {fault}" if fault == _DAMAGED else f"it {fault}"
+    def _stopped(self, read: int, fault: str) -> ValueError:
+        """The error of a video that is damaged after some frames. The rest is decoded to list all damage."""
+        damaged, how = list[int](), fault if fault != _DAMAGED else ""
+        with suppress(ValueError), noting():
+            for index, (_, other) in enumerate(self._pictures(exact=True)):
+                if other == _DAMAGED:
+                    damaged.append(index)
+                elif other:
+                    how = other
+        if not damaged and fault == _DAMAGED:
+            damaged = [read]
+        read, declared = (damaged or [read])[0], f" of {self.count}" if self.count else ""
+        why = " and ".join([f"{_listed(damaged)} damaged"] * bool(damaged) + [f"it {how}"] * bool(how))
         return ValueError(
-            f"{self.path} is damaged or cut off: {read}{declared} frames could be read ({why}); "
-            'to keep the readable frames, use --damaged keep, or open_frames(..., damaged="keep")'
+            f"{self.path} is damaged or cut off: {read}{declared} frames could be read ({why}); to track "
+            "the others, use --on-damage hold or skip, or on_damage= of open_frames"
         )
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """The frames as a subject: "frame 7 is", "frames 7, 9 to 12 are"."""
+    runs = list[list[int]]()
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    first = runs[:_MOST_LISTED]
+    shown = ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in first)
+    if rest := len(numbers) - sum(map(len, first)):
+        shown += f" and {rest} more"
+    return f"frame {shown} is" if len(numbers) == 1 else f"frames {shown} are"
 
 
 class _Ends:

@@ -73,7 +73,7 @@ class Opening(Table):
                     f"{name} is no video of a kind that is known here (mp4, mov, mkv, webm, avi)"
                 )
             with noting() as notes:
-                source = open_frames(path, [] if mask is None else [mask], self.damaged)
+                source = open_frames(path, [] if mask is None else [mask], self.on_damage)
                 masks = {} if mask is None else read_masks(mask, source)
             notes = [note.replace(f"{path.parent}/", "") for note in notes] if sent else notes
             folder = self.folder if self.shelf is None else self.shelf.place(name, self._is_taken)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from emavos.io import IdMask
-from emavos.io.video import Damaged
+from emavos.io.video import OnDamage
 from emavos.predictor import Predictor
 from emavos.ui.adding import Adding
 from emavos.ui.ahead import Ahead
@@ -43,13 +43,13 @@ class Table:
         predictor: Predictor,
         folder: Path,
         keeps: bool,
-        damaged: Damaged = "refuse",
+        on_damage: OnDamage = "stop",
         again: Callable[[Path], str] = lambda folder: f"emavos ui --project {folder}",
     ) -> None:
         self.predictor = predictor
         self.folder = folder
         self.keeps = keeps
-        self.damaged = damaged
+        self.on_damage = on_damage
         self.notes: list[str] = []  # warnings about the last opened video
         self.project: Project | None = None
         self.job: Job | None = None
