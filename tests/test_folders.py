@@ -48,7 +48,7 @@ def test_the_mask_among_the_frames_is_no_frame_and_a_note_says_so(tmp_path, pred
     folder = fill(tmp_path / "f", [f"img_{i:05d}.jpg" for i in range(3)])
     write_mask(folder / name, BOX)
     for path in (folder / name, str(folder / name)):
-        with pytest.warns(InputWarning, match=f"{name} is the mask, and no frame"):
+        with pytest.warns(InputWarning, match=f"left out: the mask {name}"):
             results = list(predictor.propagate(folder, path))
         assert len(results) == 3
     assert np.array_equal(results[0].mask, BOX)
@@ -62,7 +62,7 @@ def test_the_command_leaves_the_mask_out_of_the_frames_in_a_line(tmp_path, capsy
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         f"img_{i:05d}.png" for i in range(3)
     ]
-    assert capsys.readouterr().err == f"emavos: note: {folder}: first.png is the mask, and no frame\n"
+    assert capsys.readouterr().err == f"emavos: note: {folder}: left out: the mask first.png\n"
 
 
 @pytest.mark.parametrize("place", ["first", "last"])
@@ -91,8 +91,30 @@ def test_every_kind_of_image_that_is_read_is_a_frame(tmp_path, suffix):
 def test_what_looks_like_a_frame_and_is_not_read_is_named(tmp_path, name):
     folder = fill(tmp_path / "f", ["00000.jpg", "00002.jpg"])
     (folder / name).touch()
-    with pytest.warns(InputWarning, match=f"{name} is left out"):
+    with pytest.warns(InputWarning, match=f": left out: {name}$"):
         assert open_frames(folder).count == 2
+
+
+def test_all_that_a_folder_leaves_out_is_one_line(tmp_path, capsys):
+    folder = fill(tmp_path / "f", [f"img_{i:05d}.png" for i in range(3)])
+    write_mask(folder / "first.png", BOX)
+    for name in (*(f"img_{i:05d}.heic" for i in range(3, 11)), "cover.avif", "img_00011.jpg.part"):
+        (folder / name).touch()
+    arguments = ["segment", folder, "--mask", folder / "first.png", "--out", tmp_path / "out", "--size", "32"]
+    assert main([*map(str, arguments), "--quiet"]) == 0
+    line = f"{folder}: left out: cover.avif, 8 .heic, img_00011.jpg.part, the mask first.png"
+    assert capsys.readouterr().err == f"emavos: note: {line}\n"
+
+
+def test_a_mask_in_a_list_of_files_is_left_out_and_named(tmp_path, capsys):
+    folder = fill(tmp_path / "f", [f"img_{i:05d}.png" for i in range(3)])
+    write_mask(folder / "first.png", BOX)
+    arguments = [*folder.iterdir(), "--mask", folder / "first.png", "--out", tmp_path / "out", "--size", "32"]
+    assert main(["segment", *map(str, arguments), "--quiet"]) == 0
+    assert len([*(tmp_path / "out").iterdir()]) == 3
+    assert capsys.readouterr().err == "emavos: note: left out: the mask first.png\n"
+    with pytest.raises(ValueError, match="no image but the mask"):
+        open_frames([folder / "first.png"], but=[folder / "first.png"])
 
 
 def test_notes_and_hidden_files_are_passed_over(tmp_path):

@@ -109,11 +109,11 @@ def test_a_mask_among_the_frames_is_none_and_is_told_as_by_segment(here, capsys,
     Path("jobs.jsonl").write_text(json.dumps(job))
     assert main(["batch", "jobs.jsonl", "--out", "out", "--size", "64", "--device", "cpu"]) == 0
     told = capsys.readouterr().err
-    assert "note: clip0: data/clip0: first.png is the mask, and no frame" in told.replace(f"{here}/", "")
+    assert "note: clip0: data/clip0: left out: the mask first.png" in told.replace(f"{here}/", "")
     assert len(status("clip0")["notes"]) == 1
     single = ["segment", "data/clip0", "--mask", "data/clip0/first.png", "--out", "one", "--size", "64"]
     assert main([*single, "--device", "cpu", "--quiet"]) == 0
-    assert "first.png is the mask, and no frame" in capsys.readouterr().err
+    assert "left out: the mask first.png" in capsys.readouterr().err
     assert tree(here / "out" / "masks" / "clip0") == tree(here / "one")
 
 

@@ -461,7 +461,7 @@ def test_what_is_odd_about_a_video_in_the_background_is_told_when_it_is_opened(d
     desk.open_clip("one")
     assert desk.state()["notes"] == []
     desk.open_clip("odd")
-    assert "shot99.heic is left out" in desk.state()["notes"][0]
+    assert "left out: shot99.heic" in desk.state()["notes"][0]
 
 
 def test_stopping_all_tracking_still_reads_the_videos_that_wait(desk, clip, video, slow_reading, turns):

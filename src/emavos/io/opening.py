@@ -99,7 +99,13 @@ def _open(
         and source
         and all(isinstance(p, (str, os.PathLike)) for p in source)
     ):
-        files = _without_masks([Path(path) for path in source], but)
+        paths = [Path(path) for path in source]
+        files = _without_masks(paths, but)
+        if not files:
+            raise ValueError("the list has no image but the mask; name the frames")
+        kept = {*files}
+        if masks := [path for path in paths if path not in kept]:
+            notice(f"left out: {', '.join(_summary(masks, []))}", stacklevel=3)
         for path in files:
             check_file(path, "an image")
         return Images(files, window)
@@ -148,14 +154,8 @@ def open_folder(folder: Path, but: Collection[PathLike] = (), window: Window | N
     Skipped, oddly named and oddly ordered files are reported as `InputWarning`. Raises ValueError if other
     masks lie among the images, or if two images have the same stem.
     """
-    images = _of_files(list_images(folder), folder, but, window)
-    _tell(
-        folder,
-        _left_out(folder, images.files),
-        "is left out: it is no image of a kind that is read",
-        "are left out: they are no images of a kind that is read",
-    )
-    return images
+    images = list_images(folder)
+    return _of_files(images, folder, but, window, _left_out(folder, images))
 
 
 def _without_masks(files: Sequence[Path], but: Collection[PathLike]) -> list[Path]:
@@ -164,9 +164,13 @@ def _without_masks(files: Sequence[Path], but: Collection[PathLike]) -> list[Pat
 
 
 def _of_files(
-    files: Sequence[Path], folder: Path, but: Collection[PathLike], window: Window | None
+    files: Sequence[Path],
+    folder: Path,
+    but: Collection[PathLike],
+    window: Window | None,
+    others: Sequence[Path] = (),
 ) -> Images:
-    """The images of one folder, in order."""
+    """The images of one folder, in order. others: files left out, for the note."""
     frames = _without_masks(files, but)
     kept = {*frames}
     masks = [file for file in files if file not in kept]
@@ -179,13 +183,12 @@ def _of_files(
     odd = _named_unlike_the_others(frames)
     for file in dict.fromkeys((frames[0], *odd[:_LOOKED_AT])):
         _check(file, alone=len(frames) == 1)
-    _tell(folder, masks, "is the mask, and no frame", "are masks, and no frames")
-    _tell(
-        folder,
-        odd,
-        "is named unlike the other images and is a frame as they are",
-        "are named unlike the other images and are frames as they are",
-    )
+    if masks or others:
+        notice(f"{folder}: left out: {', '.join(_summary(masks, others))}", stacklevel=3)
+    if odd:
+        one = "is named unlike the other images and is a frame as they are"
+        several = "are named unlike the other images and are frames as they are"
+        notice(f"{folder}: {_some(odd)} {one if len(odd) == 1 else several}", stacklevel=3)
     if note := _note_of_order([file.stem for file in frames]):
         notice(f"{folder}: {note}", stacklevel=3)
     return Images(frames, window)
@@ -296,12 +299,18 @@ def _check(path: Path, alone: bool) -> None:
             refuse_mask(image, path)
 
 
-def _tell(folder: Path, files: Sequence[Path], one: str, several: str) -> None:
-    if files:
-        names = ", ".join(file.name for file in files[:4]) + (
-            f" and {len(files) - 4} more" if len(files) > 4 else ""
-        )
-        notice(f"{folder}: {names} {one if len(files) == 1 else several}", stacklevel=4)
+def _summary(masks: Sequence[Path], others: Sequence[Path]) -> Iterator[str]:
+    """Files left out, in words: "8 .heic", "cover.avif", "the mask first.png"."""
+    for suffix, count in Counter(path.suffix for path in others).items():
+        kind = [path for path in others if path.suffix == suffix]
+        yield f"{count} {suffix}" if suffix and count > 2 else _some(kind)
+    if masks:
+        yield f"the {'mask' if len(masks) == 1 else 'masks'} {_some(masks)}"
+
+
+def _some(files: Sequence[Path]) -> str:
+    names = ", ".join(file.name for file in files[:4])
+    return names + (f" and {len(files) - 4} more" if len(files) > 4 else "")
 
 
 def _pattern(name: str) -> str:
