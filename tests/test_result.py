@@ -64,6 +64,10 @@ def test_results_predictors_and_sessions_say_what_they_are(mask):
     said = repr(predictor)
     assert said.startswith("Predictor(stcn-tiny, ")
     assert "device=cpu, dtype=float32, size=source" in said
+    assert (
+        repr(predictor.session().step(np.zeros((32, 48, 3), np.uint8)))
+        == "Result(index=0, size=32x48, no objects)"
+    )
     session = predictor.session(start=3)
     assert repr(session) == "Session(index=3, ids=(), frame_size=unknown, memory=0.0 MB)"
     session.step(np.zeros((32, 48, 3), np.uint8), np.eye(32, 48, dtype=np.int32))

@@ -141,6 +141,14 @@ def test_any_size_and_half_precision(make, size):
     assert out.isfinite().all()
 
 
+def test_modules_print_the_arguments_that_they_were_made_with():
+    assert repr(ExternalAttention(32)) == "ExternalAttention(32, slots=64, form='equation', residual=True)"
+    assert "32, slots=8, form='block', " in repr(ExternalAttention(32, 8, form="block"))
+    heads = repr(MultiHeadExternalAttention(32, heads=4, slots=16, residual=False))
+    assert "32, heads=4, slots=16, expansion=4, residual=False" in heads
+    assert "32, dim=4, residual=True" in repr(SelfAttention(32))
+
+
 def test_the_two_memories_share_no_storage():
     attention = ExternalAttention(32)
     assert attention.key_memory.data_ptr() != attention.value_memory.data_ptr()

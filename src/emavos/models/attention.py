@@ -86,6 +86,10 @@ class ExternalAttention(nn.Module):
         out = _like(double_norm(logits) @ self.value_memory, x)
         return x + out if self.residual else out
 
+    def extra_repr(self) -> str:
+        """The arguments of the constructor, shown by `repr`."""
+        return f"{self.channels}, slots={len(self.key_memory)}, form={self.form!r}, residual={self.residual}"
+
 
 class MultiHeadExternalAttention(nn.Module):
     """External attention with several heads that share two small memories (Guo et al., 2021, section 3.3).
@@ -131,6 +135,12 @@ class MultiHeadExternalAttention(nn.Module):
         out = _like(self.proj_out(out.transpose(1, 2).flatten(2)), x)
         return x + out if self.residual else out
 
+    def extra_repr(self) -> str:
+        """The arguments of the constructor, shown by `repr`."""
+        expansion, slots = self.proj_in.out_features // self.channels, self.key_memory.out_features
+        heads = self.heads // expansion
+        return f"{self.channels}, {heads=}, {slots=}, {expansion=}, residual={self.residual}"
+
 
 class SelfAttention(nn.Module):
     """Self-attention softmax(Q K^T / sqrt(d)) V over the positions of one map, the paper's baseline.
@@ -161,6 +171,10 @@ class SelfAttention(nn.Module):
         )
         out = _like(out, x)
         return x + out if self.residual else out
+
+    def extra_repr(self) -> str:
+        """The arguments of the constructor, shown by `repr`."""
+        return f"{self.channels}, dim={self.query.out_features}, residual={self.residual}"
 
 
 def double_norm(logits: Tensor) -> Tensor:

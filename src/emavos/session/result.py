@@ -128,7 +128,8 @@ class Result:
         height, width = self.prob.shape[1:]
         sure = zip(self.ids, self.confidences, strict=True)
         objects = ", ".join(f"{id}: {confidence:.2f}" for id, confidence in sure)
-        return f"Result(index={self.index}, size={height}x{width}, confidences={{{objects}}})"
+        what = f"confidences={{{objects}}}" if self.ids else "no objects"
+        return f"Result(index={self.index}, size={height}x{width}, {what})"
 
     def _repr_png_(self) -> bytes:
         """The mask in colours, for notebooks."""

@@ -138,6 +138,9 @@ class Session:
     def step(self, frame: object, mask: object = None) -> Result:
         """The masks of the next frame.
 
+        Without a mask, and before any object was introduced, the result is an empty mask without ids. You may
+        step on, and introduce objects later: with a mask, `add`, `click` or `remember`.
+
         frame: a PIL image, an array (H, W, 3) of uint8, or a tensor (3, H, W), uint8 or float in [0, 1]; or
             the result of `prepare` or of `Predictor.encode`.
         mask: your annotation of this frame, if any: (H, W) of ids, 0 if you do not know. An array, a tensor,
