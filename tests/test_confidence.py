@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from emavos import Predictor, Session
-from emavos.confidence.expected import observe, signs_of
+from emavos.clicks.seen import score_of
+from emavos.confidence.expected import Evidence
 from emavos.demo import synthetic_clip
+from emavos.session.frame import signs_of
 
 FRAMES, TRUTH = synthetic_clip(frames=6, size=(96, 160))
 
@@ -25,9 +27,10 @@ def blob(inside, outside=0.0, rows=slice(10, 20)):
     return torch.stack([1 - prob, prob])
 
 
-def confidence(prob, edges=None):
-    (value,), _ = observe(prob, (1,), (), edges or {})
-    return value
+def confidence(prob, edge=0.0):
+    """Of the first object, last seen with this share of its outline at the border."""
+    signs = signs_of(prob)
+    return Evidence(signs, torch.full((len(signs),), edge), (False,) * len(signs)).confidences()[0]
 
 
 def test_a_mask_is_surer_the_clearer_it_stands_out():
@@ -44,23 +47,39 @@ def test_confidence_does_not_depend_on_other_objects_or_size():
     other[0, 30:35, 30:35] = 0.8
     two = torch.cat([one, other])
     two[0] -= other[0]
-    (first, _), _ = observe(two, (1, 2), (), {})
-    assert first == pytest.approx(confidence(one))
+    assert confidence(two) == pytest.approx(confidence(one))
 
 
 def test_an_object_that_left_across_the_border_is_surer_gone_than_one_that_faded():
-    left, faded = (
-        {1: float(signs_of(prob[1], prob[1] > 0.5)[2])} for prob in (blob(0.9, rows=slice(0, 5)), blob(0.9))
-    )
+    left, faded = (float(signs_of(prob)[0, 2]) for prob in (blob(0.9, rows=slice(0, 5)), blob(0.9)))
     nothing = blob(0.0)
     assert confidence(nothing, left) > 0.5 > confidence(nothing, faded)
 
 
 def test_an_object_of_which_a_trace_is_left_is_less_surely_gone():
-    for edges in ({}, {1: 0.3}):
-        values = [confidence(blob(trace), edges) for trace in (0.0, 0.03, 0.08)]
+    for edge in (0.0, 0.3):
+        values = [confidence(blob(trace), edge) for trace in (0.0, 0.03, 0.08)]
         assert values == sorted(values, reverse=True)
         assert len({*values}) == 3
+
+
+def test_the_score_of_clicks_is_the_agreement_of_a_confidence():
+    for prob in (blob(0.9, 0.1), blob(0.6), blob(0.0)):
+        assert score_of(prob[1]) == pytest.approx(float(signs_of(prob)[0, 1]))
+
+
+def test_a_result_keeps_its_confidences_whatever_happens_before_they_are_read(predictor):
+    read, later = predictor.session(), predictor.session()
+    results = []
+    for session in (read, later):
+        session.step(FRAMES[0], TRUTH[0])
+        results.append(session.step(FRAMES[1]))
+    before = results[0].confidences
+    for session, result in zip((read, later), results, strict=True):
+        result.prob.zero_()
+        session.remove([1])
+        session.step(FRAMES[2])
+    assert results[1].confidences == before
 
 
 def test_a_given_mask_is_sure_and_one_given_as_absent_stays_so(predictor):

@@ -495,7 +495,9 @@ def outcomes(video):
     """All that a session remembers and says of its current frame, to compare with another's."""
     banks = [group.bank.state() for group in video.groups]
     held = [x for tensors, _ in banks for x in tensors.values()]
-    return video.index, video.ids, [slots for _, slots in banks], held, video.signs()
+    evidence = video._now.evidence
+    signs = (*evidence.signs.flatten().tolist(), *evidence.edges_before.tolist(), *evidence.given)
+    return video.index, video.ids, [slots for _, slots in banks], held, signs
 
 
 def assert_alike(ours, theirs):
@@ -514,7 +516,7 @@ STEPS_AND_EDITS = {
 }
 
 
-@pytest.mark.parametrize("name", STEPS_AND_EDITS)
+@pytest.mark.parametrize("name", [name for name in STEPS_AND_EDITS if name != "pin"])  # has no result
 @pytest.mark.parametrize("trouble", [torch.OutOfMemoryError, KeyboardInterrupt])
 def test_what_fails_while_confidences_are_computed_did_not_happen(model, monkeypatch, name, trouble):
     two = np.where(TRUTH[0] == 3, 0, TRUTH[0])
@@ -524,7 +526,7 @@ def test_what_fails_while_confidences_are_computed_did_not_happen(model, monkeyp
         raise trouble
 
     with monkeypatch.context() as patch:
-        patch.setattr("emavos.session.session.observe", fail)
+        patch.setattr("emavos.session.frame.signs_of", fail)
         with pytest.raises(trouble):
             STEPS_AND_EDITS[name](broken)
     assert_alike(outcomes(broken), outcomes(plain))

@@ -19,7 +19,7 @@ ALLOWED = {
     "machine": set(),
     "confidence": set(),
     "annotations": {"io"},
-    "clicks": {"confidence", "frames", "models"},
+    "clicks": {"frames", "models"},
     "frames": {"annotations", "io"},
     "weights": {"clicks", "frames", "io", "machine", "models"},
     "settings": {"frames", "memory", "models"},

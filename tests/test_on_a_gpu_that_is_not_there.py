@@ -107,13 +107,16 @@ def empty_like(x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", NETWORKS)
-def test_a_frame_is_waited_for_twice(waits, dtype):
+def test_a_step_waits_once_and_reading_the_confidences_again(waits, dtype):
     followed = session(dtype=dtype)
     followed.step(FRAME, MASK)
     for _ in range(5):
         waits.places.clear()
-        assert followed.step(FRAME).prob.is_cuda
-        assert waits.places == ["_check_finite", "observe"]
+        result = followed.step(FRAME)
+        assert result.prob.is_cuda
+        assert waits.places == ["_check_finite"]
+        assert len(result.confidences) == 2
+        assert {*waits.places} == {"_check_finite", "confidences"}
 
 
 POLICIES = [

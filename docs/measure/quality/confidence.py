@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from emavos.confidence.expected import Evidence, absent_features, present_features
 from emavos.evaluation import region_similarity
 from emavos.io import IdMask, read_mask
 from emavos.models import STCN
@@ -46,7 +47,7 @@ class Seen:
     kind: str
     frame: int
     object: int  # 0 for the union of all objects
-    signs: tuple[float, ...]
+    features: tuple[float, ...]
     confidence: float
     present: bool  # the predicted mask is not empty
     left: float  # true area as a fraction of the area in the first frame
@@ -65,12 +66,17 @@ def follow(model: STCN, clip: Clip, kind: str, first: IdMask, size: int) -> Iter
         result = session.step(frame, first if t == 0 else None)
         if t == 0:
             continue
-        signs = session.signs()
-        for id, state in result.objects.items():
-            present = len(signs[id]) == 2  # an absent object has three
+        evidence = result.sureness
+        assert isinstance(evidence, Evidence)
+        rows = zip(evidence.signs.tolist(), evidence.edges_before.tolist(), strict=True)
+        for (id, state), ((area, agreement, _, trace), edge) in zip(
+            result.objects.items(), rows, strict=True
+        ):
+            present = area > 0
+            features = present_features(agreement) if present else absent_features(edge, trace)
             left = float((truth == id).sum() / max((clip.truths[0] == id).sum(), 1))
             J = region_similarity(result.mask == id, truth == id)
-            yield Seen(clip.name, kind, t, id, signs[id], state.confidence, present, left, J)
+            yield Seen(clip.name, kind, t, id, features, state.confidence, present, left, J)
 
 
 def follow_union(model: STCN, clip: Clip, first: IdMask, size: int) -> Iterator[Seen]:
@@ -105,19 +111,21 @@ def auc(scores: Sequence[float], positive: Sequence[bool]) -> float:
     return float(below)
 
 
-def fit(signs: NDArray[np.float64], target: NDArray[np.float64], ridge: float = 1.0) -> NDArray[np.float64]:
-    """Logistic regression: weights to predict each target from its row of signs.
+def fit(
+    features: NDArray[np.float64], target: NDArray[np.float64], ridge: float = 1.0
+) -> NDArray[np.float64]:
+    """Logistic regression: weights to predict each target from its row of features.
 
-    signs: (n, k).
+    features: (n, k).
     target: (n,) in [0, 1].
     ridge: penalty on the squared weights except the first, so that a few failures do not give huge weights.
     """
-    weights = np.zeros(signs.shape[1])
-    keep = np.diag([1e-6, *[ridge] * (signs.shape[1] - 1)])
+    weights = np.zeros(features.shape[1])
+    keep = np.diag([1e-6, *[ridge] * (features.shape[1] - 1)])
     for _ in range(50):  # Newton steps
-        p = 1 / (1 + np.exp(-signs @ weights))
-        slope = signs.T @ (p - target) + keep @ weights
-        weights -= np.linalg.solve((signs * (p * (1 - p))[:, None]).T @ signs + keep, slope)
+        p = 1 / (1 + np.exp(-features @ weights))
+        slope = features.T @ (p - target) + keep @ weights
+        weights -= np.linalg.solve((features * (p * (1 - p))[:, None]).T @ features + keep, slope)
     return weights
 
 
@@ -150,8 +158,8 @@ def _calibrate(seen: Sequence[Seen]) -> None:
     for name, present in (("PRESENT", True), ("ABSENT", False)):
         rows = [one for one in seen if one.present == present]
         rows = [one for one in rows if not (present and one.kind.startswith(ABSENCES))]
-        signs = np.array([one.signs for one in rows])
-        weights = fit(signs, np.array([one.J for one in rows]))
+        features = np.array([one.features for one in rows])
+        weights = fit(features, np.array([one.J for one in rows]))
         print(f"{name} = ({', '.join(f'{w:.3f}' for w in weights)})  # {len(rows)} frames")
 
 

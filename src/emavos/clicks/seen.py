@@ -15,7 +15,6 @@ from torch.nn import functional
 from emavos.clicks.model import ClickHead
 from emavos.clicks.planes import STRIDE, Prompts
 from emavos.clicks.prompt import Prompt, make_prompt, to_prompts
-from emavos.confidence.expected import signs_of
 from emavos.frames.preprocess import WorkingFrame, resize
 from emavos.models import Features
 
@@ -179,8 +178,9 @@ Look = Callable[[WorkingFrame, Features], SeenFrame]
 
 def score_of(prob: Tensor) -> float:
     """The expected intersection over union of the mask of a probability (H, W)."""
-    area, agreement, *_ = signs_of(prob, prob > 0.5).tolist()
-    return agreement if area else 0.0
+    mask = (prob > 0.5).to(prob.dtype)
+    inside = torch.dot(prob.flatten(), mask.flatten())
+    return float(inside / (mask.sum() + prob.sum() - inside).clamp(min=1e-6))
 
 
 def near_clicks(mask: Tensor, prompts: Prompts) -> Tensor:

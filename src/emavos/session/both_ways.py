@@ -12,6 +12,7 @@ only the backward prediction; after its last, only the forward prediction.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -176,7 +177,7 @@ def steps(
                 whole = any(shown[other].issuperset(group.ids) for group in session.groups)
                 if whole and other in when and when[other] > time:
                     session.remember(reel[other], masks[other], when[other])
-        yield Result(index, result.ids, result.prob, result.confidences, result.unmatched)
+        yield replace(result, index=index)
 
 
 def _of_frames(masks: Mapping[int, Any], reel: Reel) -> dict[int, NDArray[np.int32]]:

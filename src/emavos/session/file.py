@@ -37,7 +37,7 @@ class SessionState:
     index: int  # of the next frame
     frame_size: tuple[int, int] | None
     banks: Banks
-    edges: dict[int, float]  # from the last frame, see `emavos.confidence.observe`
+    edges: dict[int, float]  # by object, see `CurrentFrame.edges`
     absent: Mapping[int, int] = dataclasses.field(default_factory=dict)  # frames in a row without a pixel
 
 

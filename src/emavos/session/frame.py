@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
-from types import MappingProxyType
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from emavos.confidence.expected import Sureness
-from emavos.frames.preprocess import Crop, WorkingFrame, pad_to_stride, resize, to_working
+from emavos.confidence.expected import Evidence
+from emavos.frames.preprocess import Crop, WorkingFrame, moved, pad_to_stride, resize, to_working
 from emavos.models import STCN, Features, aggregate
 from emavos.session.banks import Banks, unlike
 from emavos.session.result import CUT, Result
 from emavos.session.shortcuts import cells_near, coverage, encode_near
 from emavos.settings import Settings, Shortcuts
+
+OBJECTS_AT_ONCE = 8  # objects per pass of the network: bounds its memory, and shared work is computed once
+_FADES = 0.9  # per frame: decay of the memory that an object touched the border
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,23 +41,20 @@ class EncodedFrame(WorkingFrame):
         return cls(working.pixels, working.crop, working.size, features, network)
 
 
-_NO_EDGES: Mapping[int, float] = MappingProxyType({})
-OBJECTS_AT_ONCE = 8  # objects per pass of the network: bounds its memory, and shared work is computed once
-
-
 @dataclass(frozen=True, eq=False)
 class CurrentFrame:
     """The frame of the last step. You can edit it until the next step."""
 
     index: int
+    ids: tuple[int, ...]  # of the objects
     frame: Tensor  # (1, 3, H', W'), normalised and padded, at the working size
     features: Features
     crop: Crop  # undoes the padding
     prob: Tensor  # (1 + O, H', W')
     full: Tensor  # (1 + O, H, W), at the size of the frame
+    edges_before: Tensor  # (F,), `edges` of the previous frame. Its F objects are the first of these
     given: tuple[int, ...] = ()  # ids of the objects with a user's mask on this frame
     remembered: frozenset[int] = frozenset()  # ids of the objects with a mask of this frame already in memory
-    edges: Mapping[int, float] = field(default_factory=dict)  # from the previous frame, see `observe`
     unmatched: float | None = None  # share of the frame that resembles nothing in the memory
     without_masks: bool = False  # after a scene cut, if such frames get no masks
 
@@ -63,9 +63,27 @@ class CurrentFrame:
         """(Ck, h, w) float32, whatever the dtype of the network."""
         return self.features.key[0].float()
 
-    def result(self, ids: tuple[int, ...], sureness: Sureness) -> Result:
+    @cached_property
+    def evidence(self) -> Evidence:
+        """What the masks show, for their confidences."""
+        edges = functional.pad(self.edges_before, (0, len(self.ids) - len(self.edges_before)))
+        return Evidence(signs_of(self.prob[self.crop]), edges, tuple(id in self.given for id in self.ids))
+
+    @cached_property
+    def edges(self) -> Tensor:
+        """(O,), the share of each outline last seen at the border. Fades as the object moves inside."""
+        before = self.evidence.edges_before
+        area, _, edge, _ = self.evidence.signs.unbind(dim=1)
+        edges = torch.where(area > 0, torch.maximum(edge, _FADES * before), before)
+        if not self.given:
+            return edges
+        given = moved(torch.tensor(self.evidence.given, device="cpu"), edges.device)
+        # objects that the user marks as absent count as having left across the border
+        return torch.where(given, torch.where(area > 0, edge, 1.0), edges)
+
+    def result(self) -> Result:
         """A result with a copy of the probabilities, because edits still read the frame's own."""
-        return Result(self.index, ids, self.full.clone(), sureness.confidences, self.unmatched)
+        return Result(self.index, self.ids, self.full.clone(), self.evidence, self.unmatched)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,14 +105,14 @@ class Tracker:
         name: int,
         *,
         counts: bool = False,
-        edges: Mapping[int, float] = _NO_EDGES,
+        edges: Tensor | None = None,
     ) -> CurrentFrame:
         """A frame with its predicted masks.
 
         index: of the frame.
         name: index of the frame in errors.
         counts: whether the readout counts as use of the memory. If so, scene cuts are looked for as well.
-        edges: from the previous frame, see `observe`.
+        edges: of the previous frame; None: there is none.
         """
         network, banks, cuts = self.network, self.banks, self.settings.cuts
         frame, features = _input_of(network, working), features_of(network, working)
@@ -110,13 +128,14 @@ class Tracker:
             prob = probabilities(network, readout, features, banks.ids, self.settings.shortcuts, name)
         return CurrentFrame(
             index,
+            banks.ids,
             frame,
             features,
             working.crop,
             prob,
             resize(prob[working.crop], working.size),
+            prob.new_empty(0) if edges is None else edges,
             remembered=banks.remembered(index),
-            edges=edges,
             unmatched=unmatched,
             without_masks=without,
         )
@@ -329,7 +348,7 @@ def with_masks(
     """The frame with these masks.
 
     now: the frame.
-    ids: of all objects, in order, the new ones last.
+    ids: of all objects: those of the frame, then the new ones.
     given: ids of the objects with a mask.
     planes: (G, H, W) of 0 and 1, the masks of `given`.
     new: whether some of these objects are new.
@@ -342,6 +361,7 @@ def with_masks(
     full = overwrite(now.full, ids, given, planes)
     return replace(
         now,
+        ids=ids,
         prob=aggregate(prob[1:]) if new else prob,  # as in STCN, where objects begin
         full=aggregate(full[1:]) if new and not edit else full,
         given=tuple(dict.fromkeys(now.given + given)),
@@ -349,11 +369,17 @@ def with_masks(
     )
 
 
-def without_objects(now: CurrentFrame, ids: tuple[int, ...], gone: Collection[int]) -> CurrentFrame:
-    """The frame without the objects in `gone`; their pixels become background. ids: of all objects."""
-    staying = [place for place, id in enumerate(ids) if id not in gone]
-    given = tuple(id for id in now.given if id not in gone)
-    return replace(now, prob=_only(now.prob, staying), full=_only(now.full, staying), given=given)
+def without_objects(now: CurrentFrame, gone: Collection[int]) -> CurrentFrame:
+    """The frame without the objects in `gone`; their pixels become background."""
+    staying = [place for place, id in enumerate(now.ids) if id not in gone]
+    return replace(
+        now,
+        ids=tuple(now.ids[place] for place in staying),
+        prob=_only(now.prob, staying),
+        full=_only(now.full, staying),
+        given=tuple(id for id in now.given if id not in gone),
+        edges_before=now.evidence.edges_before[staying],
+    )
 
 
 def overwrite(prob: Tensor, ids: tuple[int, ...], given: tuple[int, ...], planes: Tensor) -> Tensor:
@@ -386,3 +412,27 @@ def _divided_among_the_rest(prob: Tensor, planes: list[int]) -> Tensor:
     prob[planes] = 0
     prob[0] += prob.sum(dim=0) < 1e-6
     return prob / prob.sum(dim=0)
+
+
+def signs_of(prob: Tensor) -> Tensor:
+    """Four signs of each object's mask, (O, 4): area, agreement, share at the border, highest probability.
+
+    The agreement is the intersection over union of the mask and the probability. The union counts the mask in
+    full, plus the probability outside the mask. The share is that of the outline.
+
+    prob: (1 + O, H, W), background first.
+    """
+    winner = prob.max(dim=0).indices  # argmax takes twenty times as long
+    signs = [_signs_of(own, (winner == place).to(own.dtype)) for place, own in enumerate(prob[1:], 1)]
+    return torch.stack(signs) if signs else prob.new_empty(0, 4)
+
+
+def _signs_of(prob: Tensor, mask: Tensor) -> Tensor:
+    """The signs (4,) of one object. prob, mask: (H, W) float, as summing bool takes ten times as long."""
+    area = mask.sum()
+    inside = torch.dot(prob.flatten(), mask.flatten())
+    agreement = inside / (area + prob.sum() - inside).clamp(min=1e-6)
+    inner = mask.diff(dim=0).abs().sum() + mask.diff(dim=1).abs().sum()
+    border = mask[0].sum() + mask[-1].sum() + mask[:, 0].sum() + mask[:, -1].sum()
+    edge = border / (inner + border).clamp(min=1)
+    return torch.stack([area, agreement, edge, prob.max()])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emavos.annotations.outlines import Polygon, box_of, outlines
-from emavos.confidence.expected import ObjectState
+from emavos.confidence.expected import Evidence, ObjectState
 from emavos.frames.preprocess import to_pixels
 from emavos.io import Pixels, write_mask
 from emavos.io.ids import mask_png
@@ -31,7 +31,7 @@ class Result:
     ids: the objects tracked so far, in the order of introduction.
     prob: (1 + O, H, W) float32, background first, then in the order of ids. Sums to one over the first axis.
         You may change the tensor; later frames do not depend on it.
-    confidences: expected J of each mask, in [0, 1], in the order of ids.
+    sureness: the confidences, or the evidence that they follow from.
     unmatched: share of the frame that resembles nothing in the memory, in [0, 1]; None if this was not
         measured: see `Settings.cuts`.
     """
@@ -39,13 +39,18 @@ class Result:
     index: int
     ids: tuple[int, ...]
     prob: Tensor = field(repr=False)
-    confidences: tuple[float, ...]
+    sureness: tuple[float, ...] | Evidence = field(repr=False)
     unmatched: float | None = None
 
     @property
     def cut(self) -> bool:
         """Whether the frame shows another scene than the memory: `unmatched` is at least `CUT`."""
         return self.unmatched is not None and self.unmatched >= CUT
+
+    @cached_property
+    def confidences(self) -> tuple[float, ...]:
+        """Expected J of each mask, in [0, 1], in the order of ids."""
+        return self.sureness.confidences() if isinstance(self.sureness, Evidence) else self.sureness
 
     @cached_property
     def mask(self) -> np.ndarray:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from emavos.clicks.seen import Look, ObjectClicks, SeenFrame
-from emavos.confidence.expected import Sureness, observe, signs
 from emavos.frames.masks import ids_of, one_hot, planes_of, to_mask
 from emavos.frames.preprocess import WorkingFrame, moved
 from emavos.memory import MemoryPolicy
@@ -32,7 +31,6 @@ class _Before:
 
     banks: BanksMark
     now: CurrentFrame | None
-    sureness: Sureness
     clicks: Mapping[int, ObjectClicks]
 
 
@@ -86,7 +84,7 @@ class Session:
         self._order = order
         self._tracker = Tracker(self.network, self.settings, Banks(self.settings.policy))
         self._now: CurrentFrame | None = None
-        self._sureness = Sureness()
+        self._saved_edges: Tensor | None = None  # `edges` of the last frame of a saved session
         self._undo: list[_Before] = []  # one before each edit since the last step
         self._look = look
         self._seen: SeenFrame | None = None  # the current frame, once it was clicked on
@@ -104,6 +102,10 @@ class Session:
     @property
     def _banks(self) -> Banks:
         return self._tracker.banks
+
+    @property
+    def _edges(self) -> Tensor | None:
+        return self._saved_edges if self._now is None else self._now.edges
 
     @property
     def policy(self) -> MemoryPolicy:
@@ -153,23 +155,20 @@ class Session:
         with computing(self.network) as device:
             working, name = self._working(frame, self.index, device), self._name(self.index)
             given, labels = ((), None) if mask is None else _annotation(mask, working.size, name)
-            before = _Before(self._banks.mark(cells=False), self._now, self._sureness, self._clicks)
+            before = _Before(self._banks.mark(cells=False), self._now, self._clicks)
             before_drop: BanksMark | None = None
             try:
                 for reference in self._references:
                     referring(self._tracker, reference, working.size, self.index, device, introduce=True)[1]()
-                edges = self._sureness.edges
-                now = self._tracker.see(working, self.index, name, counts=True, edges=edges)
+                now = self._tracker.see(working, self.index, name, counts=True, edges=self._edges)
                 if labels is not None:
                     now = self._tracker.give(now, given, one_hot(moved(labels, device), given))
-                sureness = self._observe(now)
-                result = now.result(self.ids, sureness)
+                result = now.result()
                 absent, gone = self._absences(now, result)
                 before_drop = self._banks.mark(cells=True) if gone else None
                 store = self._tracker.storing(now, gone)
                 if gone:
-                    now = without_objects(now, result.ids, gone)
-                    sureness = self._observe(now)
+                    now = without_objects(now, gone)
             except BaseException:  # out of memory, or interrupted: undo the step
                 if before_drop is not None:
                     self._banks.rewind(before_drop)
@@ -178,7 +177,7 @@ class Session:
                 raise
             self._keep_edits()
             store()
-        self._now, self._sureness, self._absent = now, sureness, absent
+        self._now, self._absent = now, absent
         self._seen, self._clicks = None, {}
         self._references.clear()
         self.frame_size = working.size
@@ -328,10 +327,10 @@ class Session:
         if unknown := [id for id in ids if id not in self.ids]:
             raise ValueError(f"object {unknown[0]} is not tracked")
         with self._editing() as now:
-            self._now = without_objects(now, self.ids, ids)
+            self._now = without_objects(now, ids)
             self._banks.remove(ids)
             self._clicks = {id: clicks for id, clicks in self._clicks.items() if id not in ids}
-            return self._edited(self._now)
+            return self._now.result()
 
     def pin(self) -> None:
         """Keep the current frame, with its current masks, in the memory of all objects for ever.
@@ -346,7 +345,6 @@ class Session:
             pinned = (id for id in self.ids if id not in now.remembered)
             self._now = replace(now, given=tuple(dict.fromkeys((*now.given, *pinned))))
             self._tracker.storing(self._now)()
-            self._sureness = self._observe(self._now)
 
     def forget(self, since: int) -> None:
         """Drop frames from index `since` on from the memory. Annotated frames stay.
@@ -362,7 +360,8 @@ class Session:
             raise ValueError("there is nothing to undo: no edit since the last step")
         before = self._undo[-1]
         assert before.now is not None
-        result = before.now.result(before.banks.ids, before.sureness)
+        with computing(self.network):
+            result = before.now.result()
         self._restore(self._undo.pop())
         return result
 
@@ -373,9 +372,10 @@ class Session:
         """
         if self._references:
             raise ValueError("a reference is stored at the first step; save the session after that step")
-        state = SessionState(
-            self.settings, self.index, self.frame_size, self._banks, {**self._sureness.edges}, self._absent
-        )
+        with computing(self.network):
+            of_objects = [] if self._edges is None else self._edges.tolist()
+        edges = dict(zip(self.ids, of_objects, strict=True))
+        state = SessionState(self.settings, self.index, self.frame_size, self._banks, edges, self._absent)
         write_state(path, state, self.model)
 
     @classmethod
@@ -401,17 +401,11 @@ class Session:
         session = cls(model, network=network, settings=state.settings, start=state.index, look=look)
         session._tracker = Tracker(network, state.settings, state.banks)
         session.frame_size, session._absent = state.frame_size, {**state.absent}
-        session._sureness = Sureness(edges=state.edges)
+        edges = [state.edges.get(id, 0.0) for id in state.banks.ids]
+        session._saved_edges = torch.tensor(
+            edges, dtype=torch.float32, device=next(network.parameters()).device
+        )
         return session
-
-    def signs(self) -> dict[int, tuple[float, ...]]:
-        """The features behind the confidence of each object on the current frame: see `emavos.confidence`.
-
-        Raises ValueError if there is no frame yet.
-        """
-        if self._now is None:
-            raise ValueError("there is no frame yet; step() comes first")
-        return signs(self._now.prob[self._now.crop], self.ids, self._now.edges)
 
     def _mend(self, masks: Mapping[int, object], since: int | None = None) -> Result:
         """The result of the current frame with these masks of new or tracked objects, as an edit."""
@@ -426,7 +420,7 @@ class Session:
             if since is not None:
                 self._forget(since, masks)
             self._tracker.storing(self._now)()
-            return self._edited(self._now)
+            return self._now.result()  # the last allocation of an edit, so a failed edit is undone
 
     def _absences(self, now: CurrentFrame, result: Result) -> tuple[dict[int, int], list[int]]:
         """Frames in a row without a pixel of each object, and the objects to drop for it."""
@@ -447,7 +441,7 @@ class Session:
         if self._now is None:
             raise ValueError("there is no frame to edit yet; step() comes first")
         with computing(self.network):
-            before = _Before(self._banks.mark(cells=True), self._now, self._sureness, self._clicks)
+            before = _Before(self._banks.mark(cells=True), self._now, self._clicks)
             try:
                 yield self._now
             except BaseException:
@@ -462,15 +456,7 @@ class Session:
 
     def _restore(self, before: _Before) -> None:
         self._banks.rewind(before.banks)
-        self._now, self._sureness, self._clicks = before.now, before.sureness, before.clicks
-
-    def _edited(self, now: CurrentFrame) -> Result:
-        """The new result of the current frame. The last allocation of an edit, so a failed edit is undone."""
-        self._sureness = self._observe(now)
-        return now.result(self.ids, self._sureness)
-
-    def _observe(self, now: CurrentFrame) -> Sureness:
-        return observe(now.prob[now.crop], self.ids, now.given, now.edges)
+        self._now, self._clicks = before.now, before.clicks
 
     def _name(self, index: int) -> int:
         """The number of a frame in errors."""
