@@ -38,12 +38,12 @@ KINDS = (
         ("evaluation/test_scoring.py", "evaluation/test_metrics.py", "evaluation/test_layouts.py"),
     ),
     Kind(
-        "a folder is believed: a mask, other pictures or another order among its frames",
-        "what is left out, added or ordered oddly is said in a line, or refused",
+        "a folder has a mask or other pictures among its frames, or an odd order",
+        "one line says what is left out, added or ordered oddly, or the folder is refused",
         ("test_folders.py", "hostile/test_files.py"),
     ),
     Kind(
-        "a video is cut, damaged, mirrored, late, or says of itself what is not so",
+        "a video is cut, damaged, mirrored or late, or its header is wrong",
         "frames are upright and all there, or the command says which are not",
         ("hostile/test_videos.py", "hostile/test_damage.py"),
     ),
@@ -69,7 +69,7 @@ KINDS = (
     ),
     Kind(
         "a run is killed",
-        "it goes on to the same bytes, and what it left is removed",
+        "the next run continues to the same bytes, and removes leftovers",
         ("test_kills.py", "ui/test_desk.py", "ui/test_project.py"),
     ),
     Kind(
@@ -88,12 +88,12 @@ KINDS = (
         ("ui/test_server.py",),
     ),
     Kind(
-        "a project's folder of a stranger leads out of it",
+        "links in a project folder from a stranger lead elsewhere",
         "no link is followed, and every number has a bound",
         ("ui/test_stranger.py",),
     ),
     Kind(
-        "a model is loaded that nobody meant",
+        "another model is loaded than the one you named",
         "known names come first, and files lie within the Hub's cache",
         ("test_pretrained.py", "test_hub.py"),
     ),
