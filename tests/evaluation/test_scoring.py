@@ -173,6 +173,14 @@ def test_an_object_that_begins_later_counts_from_the_frame_after_the_one_that_gi
     assert {i: list(one.J_frames) for i, one in score.items()} == expected
 
 
+def test_a_result_with_an_object_that_begins_later_is_refused_with_the_way_to_score_it():
+    truth = np.array([0, 3, 300])[video(7)]
+    truth[:3][truth[:3] == 300] = 0
+    with pytest.raises(ValueError, match=r"frame 3: pred has id 300, which .*late=True"):
+        score_sequence(truth, truth)
+    assert [*score_sequence(truth, truth, late=True)] == [3, 300]
+
+
 def test_an_object_that_vanishes_after_the_first_frame_counts_as_davis_counts_it():
     truth = video(5)
     truth[1:][truth[1:] == 2] = 0

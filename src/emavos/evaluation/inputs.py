@@ -76,10 +76,18 @@ def objects_of(name: str, truth: AnyMask) -> list[int]:
     return [i for i in ids if i != VOID]
 
 
-def check_ids(name: str, pred: AnyMask, objects: Collection[int]) -> None:
-    """Raise ValueError if a result contains an id that is not in `objects`."""
+def check_ids(name: str, pred: AnyMask, objects: Collection[int], later: Collection[int]) -> None:
+    """Raise ValueError if a result contains an id that is not in `objects`.
+
+    later: ids that the truth shows, but only after its first frame, in a protocol without such objects.
+    """
     if not (foreign := [i for i in _ids(pred) if i not in objects]):
         return
+    if ignored := [i for i in foreign if i in later]:
+        raise ValueError(
+            f"{name}: pred has id {some(ignored)}, which truth shows only after its first frame; to score "
+            "it, use late=True, or a protocol that gives each object's first mask (lvos)"
+        )
     several = sorted(objects) == [*range(1, 1 + len(objects))]
     wanted = f"objects 1 to {len(objects)}" if several else f"objects {', '.join(map(str, sorted(objects)))}"
     raise ValueError(

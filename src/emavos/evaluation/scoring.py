@@ -184,7 +184,7 @@ def _score(
                     f"{name}: truth has no object; if 255 is the object and not void, use binary=True"
                 )
             continue
-        check_ids(name, pred_ids, begins)
+        check_ids(name, pred_ids, begins, ignored)
         rows.append({i: _measure(pred_ids == i, true_ids == i, scoring) for i in counting})
     series = rows if scores_last else rows[:-1]
     if not series:
