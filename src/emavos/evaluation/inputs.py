@@ -83,7 +83,7 @@ def check_ids(name: str, pred: AnyMask, objects: Collection[int], later: Collect
     """
     if not (foreign := [i for i in _ids(pred) if i not in objects]):
         return
-    if ignored := [i for i in foreign if i in later]:
+    if ignored := [str(i) for i in foreign if i in later]:
         raise ValueError(
             f"{name}: pred has id {some(ignored)}, which truth shows only after its first frame; to score "
             "it, use late=True, or a protocol that gives each object's first mask (lvos)"
