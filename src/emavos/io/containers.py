@@ -1,15 +1,19 @@
-"""Detect truncated video files. FFmpeg plays a truncated file without an error."""
+"""Detect video files that are cut or have holes. FFmpeg plays what is left without an error."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 _ASF = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # GUID of the file properties object
 _NUT_INDEX = bytes.fromhex("4e58dd672f23e64e")
-_CLUSTER, _SEGMENT = 0x1F43B675, 0x18538067
+_CLUSTER, _INFO, _SEGMENT = 0x1F43B675, 0x1549A966, 0x18538067
+_SMPTE = bytes.fromhex("060e2b34")
+_MXF = bytes.fromhex("060e2b34020501010d0102010102")  # of a header partition
+_FLV_TAGS = (8, 9, 15, 18)  # sound, pictures, and two of data
 _TO_ITS_END = ("obu", "yuv4mpegpipe")  # formats whose last frame ends at the end of the file
 
 
@@ -19,6 +23,8 @@ def is_cut(path: Path, kind: str, end: int | None) -> bool | None:
     path: video file.
     kind: FFmpeg's name of the container, several names separated by commas.
     end: end of the last packet in bytes, if known.
+
+    Raises Broken if the file has bytes that belong to no part of the container.
     """
     names = kind.split(",")
     if end is not None and not {*names}.isdisjoint(_TO_ITS_END):
@@ -31,6 +37,18 @@ def is_cut(path: Path, kind: str, end: int | None) -> bool | None:
             return check(file, path.stat().st_size)
         except (EOFError, struct.error):
             return True
+
+
+class Broken(Exception):
+    """Bytes amid a file belong to no part of the container. FFmpeg passes over them, and over frames."""
+
+
+def _stray(file: BinaryIO, at: int) -> None:
+    """This place is no part of the container: returns None if only zeros follow, otherwise raises Broken."""
+    file.seek(at)
+    while block := file.read(1 << 20):
+        if block.strip(b"\0"):
+            raise Broken
 
 
 def is_fragmented(path: Path) -> bool:
@@ -67,21 +85,43 @@ def _boxes(file: BinaryIO, size: int) -> list[tuple[bytes, int]]:
 
 
 def _matroska(file: BinaryIO, size: int) -> bool | None:
-    at = 0
-    for _ in range(10_000_000):
-        if at >= size:
-            return None  # a stream without a declared length
+    at, ends = 0, None  # the end of the segment, if declared
+    while at < size and at != ends:
         file.seek(at)
         name, begin = _vint(file, at, keep=True)
+        if name is None:
+            _stray(file, at)
+            return None
         length, begin = _vint(file, begin, keep=False)
         if name == _SEGMENT and length is not None:
-            return begin + length > size
-        if name is None or (length is None and name not in (_SEGMENT, _CLUSTER)):
+            ends = begin + length
+            if ends > size:
+                return True
+        if name in (_SEGMENT, _CLUSTER):
+            at = begin  # into it: what it has follows
+            continue
+        if length is None:
             return None
-        at = begin + (length or 0)
-        if at > size:
-            return True
-    return None
+        at = begin + length
+        if ends is not None and at > ends:
+            raise Broken
+    return None if ends is None else at > size
+
+
+def declares_duration(path: Path) -> bool:
+    """Whether a Matroska file declares a duration. Otherwise, FFmpeg estimates one from the bit rate."""
+    with path.open("rb") as file, suppress(EOFError):
+        at = 0
+        while True:
+            file.seek(at)
+            name, begin = _vint(file, at, keep=True)
+            length, begin = _vint(file, begin, keep=False)
+            if name == _INFO and length is not None:
+                return b"\x44\x89" in file.read(min(length, 1 << 16))
+            if name in (None, _CLUSTER) or (length is None and name != _SEGMENT):
+                return False
+            at = begin if name == _SEGMENT else begin + (length or 0)
+    return False
 
 
 def _vint(file: BinaryIO, at: int, keep: bool) -> tuple[int | None, int]:
@@ -106,9 +146,9 @@ def _asf(file: BinaryIO, size: int) -> bool | None:
     return None if flags & 1 or not declared else bool(declared > size)  # lowest bit: a live stream
 
 
-def _gif(file: BinaryIO, size: int) -> bool:
+def _gif(file: BinaryIO, size: int) -> bool | None:
     head = _take(file, 13)
-    at = 13 + _colours(head[10])
+    at, twice = 13 + _colours(head[10]), False
     while at < size:
         file.seek(at)
         kind = _take(file, 1)[0]
@@ -118,13 +158,16 @@ def _gif(file: BinaryIO, size: int) -> bool:
             at += 11 + _colours(_take(file, 9)[8])
         elif kind == 0x21:
             at += 2
+        elif kind == 0 and not twice:  # some writers end a block twice
+            at, twice = at + 1, True
+            continue
         else:
-            return False  # not a GIF block; left to the decoder
+            raise Broken
         file.seek(at)
         while length := _take(file, 1)[0]:
             at += 1 + length
             file.seek(at)
-        at += 1
+        at, twice = at + 1, False
     return True
 
 
@@ -146,8 +189,124 @@ def _mpegts(file: BinaryIO, size: int) -> bool | None:
     for length, offset in ((188, 0), (192, 4), (204, 0)):
         marks = head[offset::length][: min(len(head), size) // length]
         if len(marks) > 3 and set(marks) == {0x47}:
+            file.seek(0)
+            while block := file.read(length << 13):
+                marks = block[offset::length][: len(block) // length]
+                if marks.strip(b"\x47"):
+                    raise Broken
             return True if size % length else None
     return None
+
+
+def _flv(file: BinaryIO, size: int) -> bool | None:
+    head = _take(file, 9)
+    at, complete = int.from_bytes(head[5:9], "big") + 4, None
+    while at + 15 <= size:
+        file.seek(at)
+        tag = _take(file, 11)
+        if tag[0] & 31 not in _FLV_TAGS:
+            _stray(file, at)
+            return None
+        length = int.from_bytes(tag[1:4], "big")
+        content = file.read(min(length, 4096))
+        if tag[0] == 18 and (place := content.find(b"\x08filesize\0")) >= 0:
+            (declared,) = struct.unpack_from(">d", content, place + 10)
+            if declared > size:
+                return True
+        complete = (
+            False if tag[0] == 9 and content[1:2] == b"\x02" and length == 5 else None
+        )  # the end of H.264
+        at += 15 + length
+    return complete if at == size else True
+
+
+def _mpeg(file: BinaryIO, size: int) -> bool | None:
+    at, ended = 0, None
+    while at + 4 <= size:
+        file.seek(at)
+        head = _take(file, 4)
+        if head[0] == 0 and head[:3] != b"\0\0\1":  # stuffing
+            at += 1
+            continue
+        if head[:3] != b"\0\0\1" or head[3] < 0xB9:
+            if at == 0:
+                return None
+            _stray(file, at)
+            return None
+        ended = False if head[3] == 0xB9 else None
+        if head[3] == 0xB9:
+            at += 4
+        elif head[3] == 0xBA:
+            rest = _take(file, 10)
+            at += 14 + (rest[9] & 7) if rest[0] & 0xC0 == 0x40 else 12
+        else:
+            at += 6 + int.from_bytes(_take(file, 2), "big")
+    return True if at > size else ended
+
+
+def _ivf(file: BinaryIO, size: int) -> bool | None:
+    head = _take(file, 32)
+    at, count, time, each = int.from_bytes(head[6:8], "little"), 0, 0, 0
+    while at < size:
+        file.seek(at)
+        length, now = struct.unpack("<IQ", _take(file, 12))
+        at, count, time, each = at + 12 + length, count + 1, now, now - time
+    declared = int.from_bytes(head[24:28], "little")  # the number of frames, or their time
+    if declared in (0, 0xFFFFFFFF):
+        return True if at > size else None
+    return at > size or declared > max(count, time + each)
+
+
+def _apng(file: BinaryIO, size: int) -> bool:
+    at = 8
+    while at < size:
+        file.seek(at)
+        length, name = struct.unpack(">I4s", _take(file, 8))
+        if name == b"IEND":
+            return at + 12 > size
+        at += 12 + length
+    return True
+
+
+def _mxf(file: BinaryIO, size: int) -> bool | None:
+    head = file.read(1 << 16)
+    if (at := max(head.find(_MXF), 0)) + 64 > size:
+        return None
+    place = at + 17 + (head[at + 16] & 0x7F if head[at + 16] & 0x80 else 0)
+    (footer,) = struct.unpack_from(">Q", head, place + 24)
+    if footer and at + footer >= size:
+        return True
+    while at < size:
+        file.seek(at)
+        key, first = _take(file, 16), _take(file, 1)[0]
+        if not key.startswith(_SMPTE):
+            _stray(file, at)
+            return None
+        more = first & 0x7F if first & 0x80 else 0
+        at += 17 + more + (int.from_bytes(_take(file, more), "big") if more else first)
+    return True if at > size else False if footer else None
+
+
+def _dv(file: BinaryIO, size: int) -> bool | None:
+    head = _take(file, 4)
+    return True if size % (12_000 * (12 if head[3] & 0x80 else 10)) else None
+
+
+def _avi(file: BinaryIO, size: int) -> bool | None:
+    at, ends = 0, None
+    while at + 8 <= size:
+        file.seek(at)
+        name, length = struct.unpack("<4sI", _take(file, 8))
+        if not name.replace(b" ", b"0").isalnum():
+            _stray(file, at)
+            return None
+        if name == b"RIFF" and length not in (0, 0xFFFFFFFF):  # the size, of which some take 8 bytes too many
+            ends = at + length
+            if ends > size:
+                return True
+        lasts = name in (b"RIFF", b"LIST") and file.read(4) in (b"AVI ", b"AVIX", b"movi", b"rec ")
+        at += 12 if lasts else 8 + length + length % 2
+    return None if ends is None else at > size + 1
 
 
 def _tail(file: BinaryIO, size: int, count: int = 4096) -> bytes:
@@ -163,11 +322,18 @@ def _take(file: BinaryIO, count: int) -> bytes:
 
 
 _CHECKS: Mapping[str, Callable[[BinaryIO, int], bool | None]] = {
+    "apng": _apng,
     "asf": _asf,
+    "avi": _avi,
+    "dv": _dv,
+    "flv": _flv,
     "gif": _gif,
+    "ivf": _ivf,
     "matroska": _matroska,
     "mjpeg": _mjpeg,
     "mov": _mp4,
+    "mpeg": _mpeg,
     "mpegts": _mpegts,
+    "mxf": _mxf,
     "nut": _nut,
 }

@@ -15,16 +15,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image
 
-from emavos.io.containers import is_cut, is_fragmented
+from emavos.io.containers import Broken, declares_duration, is_cut, is_fragmented
 from emavos.io.ffmpeg import LIMIT, SAFE, import_av
 from emavos.io.images import MAX_PIXELS, Pixels, check_file, pixels_of
 from emavos.io.remote import without_secrets
 from emavos.io.sound import Sound
 from emavos.io.source import FrameSource, notice, noting
 
-_ENDLESS = ("h264", "hevc", "mpegvideo", "nut")  # raw streams, and NUT without its index
+_ENDLESS = ("dv", "h264", "hevc", "mpeg", "mpegvideo", "nut")  # raw streams; NUT and MPEG without their ends
 _CUT, _DAMAGED = "ends before the end that it declares", "is damaged"
 OnDamage = Literal["stop", "skip", "hold"]
+_BROKEN = "has a damaged part, from which frames may be missing"
 _STREAMED = "rtsp,rtsps,rtp,srtp,tcp,udp,tls"  # protocols within a stream
 _PATIENCE = 20.0  # seconds to wait for a stream
 _MOST_LISTED = 20  # runs of damaged frames in a message
@@ -151,13 +152,18 @@ class VideoSource(FrameSource):
                         "could be read"
                     ) from error
             kind, codec = container.format.name, stream.codec_context.name
-            cut = is_cut(self.path, kind, place)
-            declared = _declared_end(container)
+            declared = _declared_end(container, self.path)
+        try:
+            cut, hole = is_cut(self.path, kind, place), False
+        except Broken:
+            cut, hole = False, True
         # containers round durations, and include pauses
         short = ends.last < declared - min(0.1 * declared, 1.0)
         if not read:
             raise ValueError(f"{self.path} {_NO_VIDEO}")
-        if broken or cut or (cut is None and short):
+        if hole:
+            yield None, _BROKEN
+        elif broken or cut or (cut is None and short):
             yield None, _CUT
         elif codec in ("h264", "hevc") and ends.missing > held:
             yield None, f"lacks {ends.missing - held} frames that its decoder passed over"
@@ -391,10 +397,12 @@ def _upright(frame: Any) -> Pixels:
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
-def _declared_end(container: Any) -> float:
+def _declared_end(container: Any, path: Path) -> float:
     """The declared end of a file in seconds; 0 for formats whose end is only estimated from the file size."""
     names = container.format.name.split(",")
-    if container.duration is None or not {"mp4", "matroska"} & set(names):
+    if container.duration is None or not {"matroska", "mp4", "mxf"} & set(names):
+        return 0.0
+    if "matroska" in names and not declares_duration(path):
         return 0.0
     begin = (
         0 if "matroska" in names else container.start_time or 0
