@@ -16,7 +16,7 @@ import pytest
 
 import kills
 from emavos import Predictor
-from emavos.batch import find_jobs, processes, run_batch, run_in_processes
+from emavos.batch import Processes, find_jobs, processes, run_batch
 from emavos.batch.run import Batch, Outcome
 from emavos.cli import main
 from emavos.io.source import InputWarning
@@ -84,14 +84,14 @@ def load():
 def test_several_processes_give_the_bytes_of_one(here, threads):
     run_batch(find_jobs("data"), load(), "one")
     seen = []
-    outcomes = run_in_processes(find_jobs("data"), load, "two", processes=2, threads=3, each=seen.append)
+    outcomes = run_batch(find_jobs("data"), load, "two", workers=Processes(2, threads=3), each=seen.append)
     assert [outcome.name for outcome in outcomes] == ["clip0", "clip1", "clip2"]
     assert {outcome.name for outcome in seen} == {"clip0", "clip1", "clip2"}
     assert tree(here / "two") == tree(here / "one")
     assert threads == [3, 3]
-    again = run_in_processes(find_jobs("data"), load, "two")
+    again = run_batch(find_jobs("data"), load, "two", workers=Processes())
     assert not any(outcome.made for outcome in again)
-    assert run_in_processes([], load, "none") == []
+    assert run_batch([], load, "none", workers=Processes()) == []
 
 
 @pytest.mark.parametrize(("cores", "each", "videos"), [(1, 1, 1), (2, 1, 2), (8, 1, 3), (4, 2, 2), (1, 2, 1)])
@@ -100,7 +100,7 @@ def test_auto_is_a_process_for_each_core_and_no_more_than_videos(
 ):
     monkeypatch.setattr(processes, "cores", lambda: cores)
     monkeypatch.setattr(Batch, "_track", lambda self, predictor, job, stage: (0, []))
-    run_in_processes(find_jobs("data"), load, "out", threads=each)
+    run_batch(find_jobs("data"), load, "out", workers=Processes(threads=each))
     assert threads == [each] * videos
 
 
@@ -117,7 +117,7 @@ def test_a_video_whose_process_is_killed_is_started_again_and_given_up_after_the
         return track(self, predictor, job, stage)
 
     monkeypatch.setattr(Batch, "_track", deadly)
-    outcomes = run_in_processes(find_jobs("data"), load, "out", processes=count)
+    outcomes = run_batch(find_jobs("data"), load, "out", workers=Processes(count))
     assert [outcome.error for outcome in outcomes] == [
         "",
         "",
@@ -139,13 +139,15 @@ def test_a_video_that_kills_its_process_before_its_inputs_are_read_is_given_up(h
 
     monkeypatch.setattr(Batch, "run", deadly)
     seen = []
-    outcomes = run_in_processes(find_jobs("data"), load, "out", processes=2, each=seen.append)
+    outcomes = run_batch(find_jobs("data"), load, "out", workers=Processes(2), each=seen.append)
     assert [outcome.error[:39] for outcome in outcomes] == ["", "the process that tracked it was killed,", ""]
     assert sorted(outcome.name for outcome in seen) == ["clip0", "clip1", "clip2"]
     assert "was killed, 2 times" in Path("out/status/clip1.json").read_text()
     assert len(threads) == 4  # two, and one for each kill
     monkeypatch.setattr(Batch, "run", run)
-    assert not any(outcome.error for outcome in run_in_processes(find_jobs("data"), load, "out"))
+    assert not any(
+        outcome.error for outcome in run_batch(find_jobs("data"), load, "out", workers=Processes())
+    )
 
 
 def test_a_process_that_is_killed_while_it_sends_is_one_that_is_killed(here, threads, monkeypatch):
@@ -165,16 +167,22 @@ def test_a_process_that_is_killed_while_it_sends_is_one_that_is_killed(here, thr
         end(self, target, args)
 
     monkeypatch.setattr(Process, "run", cut_off)
-    outcomes = run_in_processes(find_jobs("data"), load, "out", processes=1)
+    outcomes = run_batch(find_jobs("data"), load, "out", workers=Processes(1))
     assert all("was killed, 2 times" in outcome.error for outcome in outcomes)
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "many", None])
 def test_numbers_of_processes_and_threads_below_one_are_refused(here, wrong):
-    with pytest.raises(ValueError, match=r'processes is a whole number of at least 1 or "auto", not '):
-        run_in_processes(find_jobs("data"), load, "out", processes=wrong)
+    with pytest.raises(ValueError, match=r'count is a whole number of at least 1 or "auto", not '):
+        run_batch(find_jobs("data"), load, "out", workers=Processes(wrong))
     with pytest.raises(ValueError, match="threads is a whole number of at least 1, not "):
-        run_in_processes(find_jobs("data"), load, "out", threads=wrong)
+        run_batch(find_jobs("data"), load, "out", workers=Processes(threads=wrong))
+
+
+def test_workers_refuse_a_predictor_because_each_makes_its_own(here):
+    with pytest.raises(ValueError, match="pass a function of a module that returns one, not a predictor"):
+        run_batch(find_jobs("data"), load(), "out", workers=Processes())
+    assert not Path("out").exists()
 
 
 def test_a_process_that_ends_before_its_model_is_loaded_is_told_if_others_go_on(here, threads, monkeypatch):
@@ -189,14 +197,14 @@ def test_a_process_that_ends_before_its_model_is_loaded_is_told_if_others_go_on(
         return load()
 
     with pytest.warns(InputWarning, match=r"ended with code -9 before .*, 1 is left; .* fewer processes"):
-        outcomes = run_in_processes(find_jobs("data"), load_all_but_one, "out", processes=2)
+        outcomes = run_batch(find_jobs("data"), load_all_but_one, "out", workers=Processes(2))
     assert not any(outcome.error for outcome in outcomes)
 
 
 def test_windows_waits_for_no_more_processes_than_it_can(here, threads, monkeypatch):
     monkeypatch.setattr(processes, "sys", SimpleNamespace(platform="win32"))
     monkeypatch.setattr(processes, "_MOST_ON_WINDOWS", 2)
-    run_in_processes(find_jobs("data"), load, "out", processes=3)
+    run_batch(find_jobs("data"), load, "out", workers=Processes(3))
     assert threads == [1, 1]
 
 
@@ -211,24 +219,26 @@ def test_processes_that_cannot_load_the_model_end_the_run_and_a_full_disk_does(h
         return load()
 
     with pytest.raises(ValueError, match=r"ended with code -9 before its model was loaded; .*fewer"):
-        run_in_processes(find_jobs("data"), load_once, "out", processes=2)
+        run_batch(find_jobs("data"), load_once, "out", workers=Processes(2))
 
     def full(self, predictor, job, stage):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Batch, "_track", full)
     with pytest.raises(OSError, match="No space left"):
-        run_in_processes(find_jobs("data"), load, "out", processes=2)
+        run_batch(find_jobs("data"), load, "out", workers=Processes(2))
     assert not [path for path in Path("out").rglob("*") if "partial" in path.name]
 
 
 def test_the_command_takes_a_number_of_processes_or_auto(here, monkeypatch, capsys):
     calls = []
-    monkeypatch.setattr("emavos.batch.run_in_processes", lambda jobs, load, out, **k: calls.append(k) or [])
+    monkeypatch.setattr(
+        "emavos.batch.run_batch", lambda jobs, load, out, workers, **k: calls.append(workers) or []
+    )
     command = ["batch", "data", "--out", "out", "--quiet", "--processes"]
     assert main([*command, "auto"]) == 0
     assert main([*command, "3", "--threads", "2"]) == 0
-    assert [(call["processes"], call["threads"]) for call in calls] == [("auto", 1), (3, 2)]
+    assert calls == [Processes("auto", 1), Processes(3, 2)]
     assert main([*command, "2", "--ray", "2"]) == 1
     assert "give either --ray or --processes" in capsys.readouterr().err
     for wrong in ("0", "many"):

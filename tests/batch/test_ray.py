@@ -11,7 +11,7 @@ import pytest
 
 import kills
 from emavos import Predictor
-from emavos.batch import find_jobs, on_ray, run_on_ray
+from emavos.batch import RayWorkers, find_jobs, on_ray, run_batch
 from emavos.cli import batch as commands
 from emavos.cli import main
 from kills import tree
@@ -59,7 +59,13 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"\[ray\]"):
-        run_on_ray(find_jobs(tmp_path), lambda: None, tmp_path / "out", workers=2)
+        run_batch(find_jobs(tmp_path), lambda: None, tmp_path / "out", workers=RayWorkers(2))
+
+
+@pytest.mark.parametrize("numbers", [(0,), (True,), (2, 0), (2, 1.5)])
+def test_numbers_of_workers_and_threads_below_one_are_refused(numbers):
+    with pytest.raises(ValueError, match="is a whole number of at least 1, not "):
+        RayWorkers(*numbers)
 
 
 class Elsewhere:
@@ -96,10 +102,10 @@ def test_workers_find_relative_paths_wherever_they_work(tmp_path, monkeypatch):
     def load():
         return Predictor.from_pretrained(device="cpu", size=64)
 
-    (outcome,) = run_on_ray(iter(find_jobs("data")), load, "out", workers=1)
+    (outcome,) = run_batch(iter(find_jobs("data")), load, "out", workers=RayWorkers(1))
     assert (outcome.error, outcome.frames) == ("", 4)
     assert len(list((tmp_path / "out" / "masks" / "clip0").iterdir())) == 4
-    assert run_on_ray([], load, tmp_path / "none", workers=1) == []
+    assert run_batch([], load, tmp_path / "none", workers=RayWorkers(1)) == []
 
 
 @pytest.mark.parametrize("address", [None, "", "10.0.0.1:6379"])
@@ -122,7 +128,7 @@ def test_ray_listens_on_this_machine_alone_unless_a_cluster_is_named(tmp_path, m
         return Predictor.from_pretrained(device="cpu", size=64)
 
     with pytest.raises(KeyError):  # no row came
-        run_on_ray(find_jobs(tmp_path / "data"), load, tmp_path / "out", workers=3, threads=2)
+        run_batch(find_jobs(tmp_path / "data"), load, tmp_path / "out", workers=RayWorkers(3, threads=2))
     here = {"address": "local", "_node_ip_address": "127.0.0.1", "num_cpus": 6}
     assert {name: value for name, value in started.items() if name in here} == ({} if address else here)
     assert started["include_dashboard"] is False
@@ -182,7 +188,7 @@ def test_workers_get_a_model_by_its_whole_path(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path)
     seen = []
-    monkeypatch.setattr("emavos.batch.run_on_ray", lambda _, load, *a, **k: seen.append(load) or [])
+    monkeypatch.setattr("emavos.batch.run_batch", lambda _, load, *a, **k: seen.append(load) or [])
     monkeypatch.setattr("emavos.cli.batch._prepare_ray", lambda: None)
     for model in ("mine", "user/name"):
         assert main(["batch", "data", "--out", "out", "--ray", "1", "--model", model, "--quiet"]) == 0

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from emavos.batch.jobs import Job
 from emavos.batch.run import Batch, Outcome
-from emavos.io.images import PathLike
-from emavos.io.video import OnDamage
 from emavos.machine import how_to_install
 from emavos.predictor import Predictor
 
@@ -35,71 +34,60 @@ class _Worker:
         return {"stop": "", "outcome": json.dumps(asdict(outcome))}
 
 
-def run_on_ray(
-    jobs: Iterable[Job],
-    load: Callable[[], Predictor],
-    out: PathLike,
-    *,
-    workers: int,
-    threads: int = 1,
-    overlay: bool = False,
-    rle: bool = False,
-    force: bool = False,
-    on_damage: OnDamage = "stop",
-    each: Callable[[Outcome], None] = lambda outcome: None,
-) -> list[Outcome]:
-    """Like `run_batch`, with workers of Ray Data (extra `ray`).
+@dataclass(frozen=True)
+class RayWorkers:
+    """Workers of Ray Data (extra `ray`) for `run_batch`.
 
-    jobs: videos to process.
-    load: returns a predictor; called once in each worker.
-    out: folder for the outputs.
-    workers: number of workers.
+    count: number of workers.
     threads: processors per worker. A worker also gets a GPU if its predictor uses one.
-    overlay, rle, force: see `run_batch`.
-    each: called with each outcome as it arrives, in any order.
 
     Runs on the connected Ray cluster, or the cluster at RAY_ADDRESS; otherwise Ray is started on this machine
     and stopped at the end. Workers use the same paths for inputs and outputs, so several machines need a
-    shared disk. If a worker is killed, its video is started again; the video is given up after the second
-    kill. The outputs equal those of one process with as many threads, byte for byte.
+    shared disk. The outputs equal those of one process with as many threads, byte for byte.
+
+    Raises ValueError if a number is below 1, and ImportError without Ray.
     """
-    ray, data = _import_ray()
-    jobs = [*jobs]
-    predictor = load()
-    batch = Batch.of(predictor, os.path.abspath(out), overlay=overlay, rle=rle, on_damage=on_damage)
-    batch = replace(batch, retries=secrets.token_hex(4))
-    batch.begin(jobs, force)
-    batch = batch.agreed(predictor)
-    if not jobs:
-        return []
-    gpus = int(predictor.device.type == "cuda")
-    del predictor
-    started = not ray.is_initialized()
-    if started:
-        try:
-            ray.init(
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-                **_here(workers * threads),
-            )
-        except Exception as error:  # Ray raises no specific error here
-            raise ValueError(f"Ray does not start: {error}") from error
-    try:
-        found: dict[str, Outcome] = {}
-        for row in _rows(data, jobs, (load, batch, threads), workers, threads, gpus):
-            if row["stop"]:
-                raise OSError(row["stop"])
-            content = json.loads(row["outcome"])
-            outcome = Outcome(**content | {name: tuple(content[name]) for name in ("ids", "notes")})
-            found[outcome.name] = outcome
-            each(outcome)
-    except ray.exceptions.RayError as error:
-        raise ValueError(f"Ray stopped: {error}") from error
-    finally:
+
+    count: int
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in {"count": self.count, "threads": self.threads}.items():
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} is a whole number of at least 1, not {value!r:.40}")
+        _import_ray()  # raises ImportError before a model is loaded
+
+    def outcomes(
+        self, jobs: Sequence[Job], load: Callable[[], Predictor], batch: Batch, device: str
+    ) -> Generator[Outcome, None, None]:
+        """Yield the outcome of each video as it arrives: see `emavos.batch.run.Workers`."""
+        if not jobs:
+            return
+        ray, data = _import_ray()
+        batch = replace(batch, out=Path(os.path.abspath(batch.out)), retries=secrets.token_hex(4))
+        gpus = int(device == "cuda")
+        started = not ray.is_initialized()
         if started:
-            ray.shutdown()
-    return [found[job.name] for job in jobs]
+            try:
+                ray.init(
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    **_here(self.count * self.threads),
+                )
+            except Exception as error:  # Ray raises no specific error here
+                raise ValueError(f"Ray does not start: {error}") from error
+        try:
+            for row in _rows(data, jobs, (load, batch, self.threads), self.count, self.threads, gpus):
+                if row["stop"]:
+                    raise OSError(row["stop"])
+                content = json.loads(row["outcome"])
+                yield Outcome(**content | {name: tuple(content[name]) for name in ("ids", "notes")})
+        except ray.exceptions.RayError as error:
+            raise ValueError(f"Ray stopped: {error}") from error
+        finally:
+            if started:
+                ray.shutdown()
 
 
 def _here(processors: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -15,9 +15,7 @@ from typing import Any, Literal
 from emavos.batch.jobs import Job
 from emavos.batch.run import TRIES, Batch, Outcome, give_up_killed
 from emavos.io.ahead import cores
-from emavos.io.images import PathLike
 from emavos.io.source import notice
-from emavos.io.video import OnDamage
 from emavos.io.whole import sweep
 from emavos.predictor import Predictor
 
@@ -44,89 +42,77 @@ class _Worker:
         return cls(process, ours)
 
 
-def run_in_processes(
-    jobs: Iterable[Job],
-    load: Callable[[], Predictor],
-    out: PathLike,
-    *,
-    processes: int | Literal["auto"] = "auto",
-    threads: int = 1,
-    overlay: bool = False,
-    rle: bool = False,
-    force: bool = False,
-    on_damage: OnDamage = "stop",
-    each: Callable[[Outcome], None] = lambda outcome: None,
-) -> list[Outcome]:
-    """Like `run_batch`, in several processes of this machine.
+@dataclass(frozen=True)
+class Processes:
+    """Processes of this machine for `run_batch`.
 
-    jobs: videos to process.
-    load: returns a predictor; called once in each process, so a function of a module, not a lambda.
-    out: folder for the outputs.
-    processes: number of processes, on which the masks do not depend. "auto": as many as have `threads` cores
-        each, but not more than videos; on an accelerator one.
+    count: number of processes. "auto": as many as have `threads` cores each, but not more than videos; on an
+        accelerator one.
     threads: of each process. Another number rounds differently.
-    overlay, rle, force, on_damage: see `run_batch`.
-    each: called with each outcome as it arrives, in any order.
 
-    If a process is killed, its video is started again; the video is given up after the second kill. Call this
-    under `if __name__ == "__main__":` in a script, because each process imports the script.
+    Call `run_batch` under `if __name__ == "__main__":` in a script, because each process imports the script.
 
-    Raises ValueError like `Batch.begin`, if a number is below 1, and if no process can load the model, and
-    OSError if the disk of the outputs is full or read-only.
+    Raises ValueError if a number is below 1.
     """
-    for name, value in {"processes": 1 if processes == "auto" else processes, "threads": threads}.items():
-        if type(value) is not int or value < 1:
-            other = ' or "auto"' if name == "processes" else ""
-            raise ValueError(f"{name} is a whole number of at least 1{other}, not {value!r:.40}")
-    jobs = [*jobs]
-    predictor = load()
-    batch = Batch.of(predictor, out, overlay=overlay, rle=rle, on_damage=on_damage)
-    batch.begin(jobs, force)
-    batch = batch.agreed(predictor)
-    many = max(cores() // threads, 1) if predictor.device.type == "cpu" else 1
-    count = min(many if processes == "auto" else processes, len(jobs))
-    if sys.platform == "win32":
-        count = min(count, _MOST_ON_WINDOWS)
-    del predictor
-    waiting, found, kills = deque(jobs), dict[str, Outcome](), Counter[str]()
-    started = [_Worker.start(load, batch, threads) for _ in range(count)]
-    workers = [*started]
-    try:
-        while len(found) < len(jobs):
-            workers = _handed_out(workers, waiting)
-            for connection in wait([worker.connection for worker in workers]):
-                worker = next(worker for worker in workers if worker.connection is connection)
-                try:
-                    message = worker.connection.recv()
-                except (EOFError, OSError):  # killed, perhaps in the middle of a message
-                    workers.remove(worker)
-                    worker.process.join()
-                    if not worker.ready:
-                        _note_unloaded(worker, len(workers))
+
+    count: int | Literal["auto"] = "auto"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in {
+            "count": 1 if self.count == "auto" else self.count,
+            "threads": self.threads,
+        }.items():
+            if type(value) is not int or value < 1:
+                other = ' or "auto"' if name == "count" else ""
+                raise ValueError(f"{name} is a whole number of at least 1{other}, not {value!r:.40}")
+
+    def outcomes(
+        self, jobs: Sequence[Job], load: Callable[[], Predictor], batch: Batch, device: str
+    ) -> Generator[Outcome, None, None]:
+        """Yield the outcome of each video as it arrives: see `emavos.batch.run.Workers`."""
+        many = max(cores() // self.threads, 1) if device == "cpu" else 1
+        count = min(many if self.count == "auto" else self.count, len(jobs))
+        if sys.platform == "win32":
+            count = min(count, _MOST_ON_WINDOWS)
+        waiting, missing, kills = deque(jobs), len(jobs), Counter[str]()
+        started = [_Worker.start(load, batch, self.threads) for _ in range(count)]
+        workers = [*started]
+        try:
+            while missing:
+                workers = _handed_out(workers, waiting)
+                for connection in wait([worker.connection for worker in workers]):
+                    worker = next(worker for worker in workers if worker.connection is connection)
+                    try:
+                        message = worker.connection.recv()
+                    except (EOFError, OSError):  # killed, perhaps in the middle of a message
+                        workers.remove(worker)
+                        worker.process.join()
+                        if not worker.ready:
+                            _note_unloaded(worker, len(workers))
+                            continue
+                        if (job := worker.job) is not None:
+                            kills[job.name] += 1
+                            if kills[job.name] < TRIES:
+                                waiting.appendleft(job)
+                            else:
+                                missing -= 1
+                                yield give_up_killed(batch, job)
+                        started.append(_Worker.start(load, batch, self.threads))
+                        workers.append(started[-1])
                         continue
-                    if (job := worker.job) is not None:
-                        kills[job.name] += 1
-                        if kills[job.name] < TRIES:
-                            waiting.appendleft(job)
-                        else:
-                            found[job.name] = give_up_killed(batch, job)
-                            each(found[job.name])
-                    started.append(_Worker.start(load, batch, threads))
-                    workers.append(started[-1])
-                    continue
-                if isinstance(message, OSError):
-                    raise message
-                if isinstance(message, Outcome):
-                    found[message.name] = message
-                    each(message)
-                worker.ready, worker.job = True, None
-    finally:
-        for worker in started:  # those that had nothing more to do too
-            worker.connection.close()
-            worker.process.terminate()
-            worker.process.join()
-        sweep(batch.out)  # what a worker was writing
-    return [found[job.name] for job in jobs]
+                    if isinstance(message, OSError):
+                        raise message
+                    worker.ready, worker.job = True, None
+                    if isinstance(message, Outcome):
+                        missing -= 1
+                        yield message
+        finally:
+            for worker in started:  # those that had nothing more to do too
+                worker.connection.close()
+                worker.process.terminate()
+                worker.process.join()
+            sweep(batch.out)  # what a worker was writing
 
 
 def _handed_out(workers: Sequence[_Worker], waiting: deque[Job]) -> list[_Worker]:

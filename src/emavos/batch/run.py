@@ -6,11 +6,11 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
 from emavos.annotations.labels import label_file
 from emavos.batch.jobs import Job, check_names
@@ -297,43 +297,81 @@ class Batch:
             partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+class Workers(Protocol):
+    """Who tracks the videos of a batch: `emavos.batch.Processes` or `emavos.batch.RayWorkers`."""
+
+    def outcomes(
+        self, jobs: Sequence[Job], load: Callable[[], Predictor], batch: Batch, device: str
+    ) -> Generator[Outcome, None, None]:
+        """Yield the outcome of each video, in any order.
+
+        load: returns a predictor; called once in each worker.
+        device: type of the predictor's device.
+        """
+
+
 def run_batch(
     jobs: Iterable[Job],
-    predictor: Predictor,
+    predictor: Predictor | Callable[[], Predictor],
     out: PathLike,
     *,
+    workers: Workers | None = None,
     overlay: bool = False,
     rle: bool = False,
     force: bool = False,
     on_damage: OnDamage = "stop",
     each: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Track the objects of many videos, one after another. `Batch` lists the outputs.
+    """Track the objects of many videos. `Batch` lists the outputs.
 
     jobs: videos to process.
-    predictor: tracks the objects.
+    predictor: tracks the objects; or a function that returns one. Workers need a function, which each of them
+        calls once.
     out: folder for the outputs.
+    workers: `Processes(4)` or `RayWorkers(4)`; None: this process, one video after another. The masks do not
+        depend on the number of workers.
     overlay: whether to write overlay videos too.
     rle: whether to write COCO runs too.
     on_damage: treatment of a damaged or truncated video, see `emavos.io.open_frames`.
     force: whether to replace videos made with other settings.
-    each: called with each outcome.
+    each: called with each outcome as it arrives. Those of workers arrive in any order.
 
-    A failed video is reported in its outcome and does not stop the run. Videos finished by an earlier run
-    with the same settings and unchanged inputs are skipped, so a stopped or killed run continues and ends
-    with the same bytes.
+    A failed video is reported in its outcome and does not stop the run. If a worker is killed, its video is
+    started again; the video is given up after the second kill. Videos finished by an earlier run with the
+    same settings and unchanged inputs are skipped, so a stopped or killed run continues and ends with the
+    same bytes.
 
-    Raises ValueError like `Batch.begin`, and OSError if the disk of the outputs is full or read-only.
+    Raises ValueError like `Batch.begin`, for workers with a predictor instead of a function, and if no worker
+    can start, and OSError if the disk of the outputs is full or read-only.
     """
     jobs = [*jobs]
-    batch = Batch.of(predictor, out, overlay=overlay, rle=rle, on_damage=on_damage)
+    if workers is not None and isinstance(predictor, Predictor):
+        raise ValueError(
+            "each worker makes a predictor of its own; pass a function of a module that returns one, not a "
+            "predictor"
+        )
+    here = predictor if isinstance(predictor, Predictor) else predictor()
+    batch = Batch.of(here, out, overlay=overlay, rle=rle, on_damage=on_damage)
     batch.begin(jobs, force)
-    batch = batch.agreed(predictor)
-    outcomes = []
+    batch = batch.agreed(here)
+    if workers is None:
+        arriving = _in_turn(jobs, here, batch)
+    else:
+        assert not isinstance(predictor, Predictor)
+        device = here.device.type
+        del here  # the workers need the memory
+        arriving = workers.outcomes(jobs, predictor, batch, device)
+    outcomes: dict[str, Outcome] = {}
+    with closing(arriving):
+        for outcome in arriving:
+            outcomes[outcome.name] = outcome
+            each(outcome)
+    return [outcomes[job.name] for job in jobs]
+
+
+def _in_turn(jobs: Sequence[Job], predictor: Predictor, batch: Batch) -> Generator[Outcome, None, None]:
     for job in jobs:
-        outcomes.append(batch.run(predictor, job))
-        each(outcomes[-1])
-    return outcomes
+        yield batch.run(predictor, job)
 
 
 def give_up_killed(batch: Batch, job: Job) -> Outcome:

@@ -10,7 +10,6 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,7 @@ from emavos.cli.words import counted, plain
 
 if TYPE_CHECKING:
     from emavos.batch import Outcome
+    from emavos.batch.run import Workers
 
 # set by torchrun and others, and by Slurm
 _RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
@@ -97,7 +97,7 @@ def _batch(args: argparse.Namespace) -> None:
     import torch
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
-    from emavos.batch import find_jobs, run_batch, run_in_processes, run_on_ray, shard
+    from emavos.batch import Processes, RayWorkers, find_jobs, run_batch, shard
     from emavos.weights.load import KNOWN
 
     if args.ray and args.shard:
@@ -114,26 +114,30 @@ def _batch(args: argparse.Namespace) -> None:
         if not args.quiet:
             print(f"shard {part[0]} of {part[1]} ({where}): {len(jobs)} of {counted(known, 'video')}")
     start = time.monotonic()
+    threads = args.threads or 1
+    workers: Workers | None = None
+    if args.ray:
+        _prepare_ray()
+        if args.model is not None and args.model not in KNOWN and os.path.isdir(args.model):
+            args.model = os.path.abspath(args.model)  # workers run in another folder
+        workers = RayWorkers(args.ray, threads)
+    elif args.processes:
+        workers = Processes(args.processes, threads)
+    elif args.threads:
+        torch.set_num_threads(args.threads)
     # disable=None: only on a terminal
     with tqdm(total=len(jobs), unit="video", leave=False, disable=args.quiet or None) as bar:
-        options = {"overlay": args.overlay, "rle": args.rle, "force": args.force, "on_damage": args.on_damage}
-        if args.ray:
-            _prepare_ray()
-            if args.model is not None and args.model not in KNOWN and os.path.isdir(args.model):
-                args.model = os.path.abspath(args.model)  # workers run in another folder
-            load = functools.partial(load_predictor, args, shortcuts_of(args), **policy(args))
-            outcomes = run_on_ray(
-                jobs, load, args.out, workers=args.ray, threads=args.threads or 1, each=_step(bar), **options
-            )
-        elif args.processes:
-            load = functools.partial(load_predictor, args, shortcuts_of(args), **policy(args))
-            workers = {"processes": args.processes, "threads": args.threads or 1}
-            outcomes = run_in_processes(jobs, load, args.out, each=_step(bar), **workers, **options)
-        else:
-            if args.threads:
-                torch.set_num_threads(args.threads)
-            predictor = load_predictor(args, shortcuts_of(args), **policy(args))
-            outcomes = run_batch(jobs, predictor, args.out, each=_step(bar), **options)
+        outcomes = run_batch(
+            jobs,
+            functools.partial(load_predictor, args, shortcuts_of(args), **policy(args)),
+            args.out,
+            workers=workers,
+            overlay=args.overlay,
+            rle=args.rle,
+            force=args.force,
+            on_damage=args.on_damage,
+            each=lambda outcome: bar.update(),
+        )
     _tell(outcomes, time.monotonic() - start, args)
 
 
@@ -153,10 +157,6 @@ def _prepare_ray() -> None:
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     logging.disable(logging.WARNING)
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
-
-
-def _step(bar: Any) -> Callable[[Outcome], None]:
-    return lambda outcome: bar.update()
 
 
 def _tell(outcomes: list[Outcome], seconds: float, args: argparse.Namespace) -> None:
