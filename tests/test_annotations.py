@@ -408,7 +408,7 @@ def test_boxes_and_lines_are_left_out_in_a_line(tmp_path):
         assert np.array_equal(read_annotations(path).mask(0), drawn())
     content["shapes"] = content["shapes"][2:3]
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"00000\.json has no mask; it has boxes only, which are no masks"):
+    with pytest.raises(ValueError, match=r"00000\.json has no mask; it has boxes only, which are not masks"):
         read_annotations(path)
 
 
@@ -534,7 +534,7 @@ def test_a_damaged_brush_is_refused(change):
 )
 def test_arrays_that_are_no_mask_are_refused_by_name(tmp_path, array):
     np.save(tmp_path / "a.npy", array)
-    with pytest.raises(ValueError, match=r"a\.npy is no mask that can be read"):
+    with pytest.raises(ValueError, match=r"a\.npy cannot be read as a mask"):
         read_arrays(tmp_path / "a.npy")
 
 
@@ -616,7 +616,7 @@ def test_colours_without_a_list_are_numbered_if_that_is_asked_for(tmp_path, caps
     assert main([*arguments, "--background", "#33ddff"]) == 0
     assert np.unique(read_mask(tmp_path / "p" / "00000.png")).tolist() == [0, 1, 2]
     assert main([*arguments, "--background", "blue"]) == 1
-    assert "'blue' is no colour" in capsys.readouterr().err
+    assert "'blue' is not a colour" in capsys.readouterr().err
 
 
 def test_smoothed_colours_are_refused_however_they_are_asked_for(tmp_path, capsys):

@@ -116,7 +116,7 @@ def test_an_encoder_that_this_machine_cannot_compile_is_refused_in_one_line(here
     assert run.returncode == 1
     line = run.stderr.splitlines()[-1]  # torch may have warned before
     assert line.startswith("emavos: error: ")
-    assert "--compile cannot be done here: " in line
+    assert "--compile cannot run here: " in line
     assert "No working C++ compiler found" in line
     assert "CXX" in line
     assert not (here / "out").exists()

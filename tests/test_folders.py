@@ -372,7 +372,7 @@ def test_a_window_for_8_bits_or_for_a_stream_is_refused(tmp_path, capsys):
     with pytest.raises(ValueError, match="a window is for image files"):
         open_frames([frame()], window=(0, 9))
     assert main(["segment", str(folder), "--mask", "a.png", "--out", "o", "--window", "9,0"]) == 2
-    assert "is no window LOW,HIGH, such as 0,4095" in capsys.readouterr().err
+    assert "is not a window LOW,HIGH, such as 0,4095" in capsys.readouterr().err
 
 
 class Old:

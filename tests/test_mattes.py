@@ -330,7 +330,7 @@ def test_videos_for_editors_show_what_the_pngs_do(here):
         (("--matte", "clip"), "--matte clip is also the video"),
         (("--matte-of", "2"), "--matte-of changes nothing"),
         (("--matte", "m.mp4", "--matte-bits", "16"), "--matte-bits changes nothing"),
-        (("--matte", "m", "--matte-of", "9"), "--matte-of 9 is no object; the masks have 2, 7"),
+        (("--matte", "m", "--matte-of", "9"), "--matte-of 9 is not an object; the masks have 2, 7"),
     ],
 )
 def test_mattes_that_cannot_be_written_are_refused_and_nothing_is(here, capsys, options, words):

@@ -261,7 +261,7 @@ def test_a_predictor_is_moved_as_a_module_is(folder):
     assert predictor.to("cpu") is predictor.to(torch.device("cpu")) is predictor
     assert predictor.facts() == before
     with pytest.raises(
-        ValueError, match=r"dtype takes another network; from_pretrained\(..., dtype='float16'\)"
+        ValueError, match=r"another dtype needs another network: from_pretrained\(..., dtype='float16'\)"
     ):
         predictor.to(torch.float16)
     with pytest.raises(ValueError, match="not 'gpu'"):

@@ -213,7 +213,7 @@ def test_a_reference_stands_for_the_mask_on_the_command_line(here, capsys):
     assert main([*argv, "--direction", "both", "--force"]) == 1
     assert "--reference tracks forward" in capsys.readouterr().err
     assert main([*argv, "--force", "--matte", "m", "--matte-of", "1,9"]) == 1
-    assert "--matte-of 9 is no object; the masks have 1" in capsys.readouterr().err
+    assert "--matte-of 9 is not an object; the masks have 1" in capsys.readouterr().err
     assert not (here / "m").exists()
     write_mask(here / "small.png", np.ones((9, 9), np.uint8))
     argv[3:5] = ["clip/00002.png", "small.png"]

@@ -107,7 +107,7 @@ def test_the_order_of_objects_in_a_file_is_one_of_them_or_that_of_older_files(pr
         facts = json.loads(file.metadata()["session"])
     for ids in ([1, 2], [1, 2, 3, 3], [1, 2, 4], [1, 2, True], [1, 2, "3"], "123", 3, None):
         save_file(tensors, tmp_path / "odd", {"session": json.dumps(facts | {"ids": ids})})
-        with pytest.raises(ValueError, match="odd is no saved session"):
+        with pytest.raises(ValueError, match="odd is not a saved session"):
             predictor.session(tmp_path / "odd")
     del facts["ids"]
     save_file(tensors, tmp_path / "old", {"session": json.dumps(facts)})
@@ -151,9 +151,9 @@ def test_what_is_no_saved_session_is_told_by_name(predictor, tmp_path):
         assert changed != content
         (tmp_path / name).write_bytes(changed)
     for name in ("text", "tensors", "cut", "older", "newer"):
-        with pytest.raises(ValueError, match=f"{name} is no saved session, or is damaged"):
+        with pytest.raises(ValueError, match=f"{name} is not a saved session, or is damaged"):
             predictor.session(tmp_path / name)
-    with pytest.raises(ValueError, match="it holds no session"):
+    with pytest.raises(ValueError, match="it does not hold a session"):
         predictor.session(tmp_path / "tensors")
     for place in (tmp_path, tmp_path / "no" / "folder"):
         with pytest.raises(ValueError, match="is a folder, or lies in none"):

@@ -129,7 +129,7 @@ def test_a_predictor_with_other_settings_shares_the_network_and_leaves_the_first
     second = first.with_settings(size=64, resize_ahead=False)
     assert second.network is first.network
     assert (first.size, second.size, second.settings.resize_ahead) == (None, 64, False)
-    with pytest.raises(ValueError, match="dtype takes another network; make a new Predictor"):
+    with pytest.raises(ValueError, match="dtype needs another network; make a new Predictor"):
         first.with_settings(dtype=torch.bfloat16)
     with pytest.raises(ValueError, match="size is a whole number of pixels"):
         first.with_settings(size=3)

@@ -164,7 +164,9 @@ class Predictor:
         network, and RuntimeError if the policy's backend cannot run on the device. Then nothing is moved.
         """
         if isinstance(device, torch.dtype):
-            raise ValueError(f"dtype takes another network; from_pretrained(..., dtype={str(device)[6:]!r})")
+            raise ValueError(
+                f"another dtype needs another network: from_pretrained(..., dtype={str(device)[6:]!r})"
+            )
         place = choose_device(device)
         _check_half(place, self.dtype)
         settings = self.settings.asked()
@@ -229,7 +231,7 @@ class Predictor:
         TypeError if a field does not exist, and RuntimeError if the policy's backend cannot run here.
         """
         if fixed := {"dtype", "compile"} & changes.keys():
-            raise ValueError(f"{min(fixed)} takes another network; make a new Predictor")
+            raise ValueError(f"{min(fixed)} needs another network; make a new Predictor")
         other = copy.copy(self)
         other.settings = replace(self.settings, **changes)
         if other.policy.backend != self.policy.backend:

@@ -163,7 +163,7 @@ class Settings:
                 reason, remedy = str(error), ""
             raise ValueError(
                 f"the run to continue was begun with backend {backend!r}; the {backend} readout cannot run: "
-                f"{reason}{', or' if remedy else ';'} begin elsewhere"
+                f"{reason}{', or' if remedy else ';'} start a new run in another folder"
             ) from error
 
     def facts(self) -> dict[str, Any]:

@@ -77,13 +77,13 @@ def test_a_job_survives_its_line():
         ('{"video": "a", "mask": {}}', "no 'mask'"),
         ('{"video": "a", "reference": []}', "no 'mask'"),
         ('{"video": "a", "reference": ["b", "c"]}', r"reference is a list of \[IMAGE, PNG\]"),
-        ('{"video": "a", "reference": [["b", 3]]}', "3 is no path"),
-        ('{"video": 3, "mask": "m"}', "3 is no path"),
-        ('{"video": "a", "mask": {"0": null}}', "None is no path"),
-        ('{"video": "a\\u0000", "mask": "m"}', "is no path"),
-        ('{"video": "a", "mask": "m", "name": "../x"}', "is no name for outputs"),
+        ('{"video": "a", "reference": [["b", 3]]}', "3 is not a path"),
+        ('{"video": 3, "mask": "m"}', "3 is not a path"),
+        ('{"video": "a", "mask": {"0": null}}', "None is not a path"),
+        ('{"video": "a\\u0000", "mask": "m"}', "is not a path"),
+        ('{"video": "a", "mask": "m", "name": "../x"}', "cannot name outputs"),
         ('{"video": "a", "mask": "m", "name": 3}', "a name is a text"),
-        ('{"video": "..", "mask": "m"}', "is no name for outputs"),
+        ('{"video": "..", "mask": "m"}', "cannot name outputs"),
         ('{"video": "/", "mask": "m"}', "a name is a text"),
         ('{"video": "a", "mask": "m", "sise": 240}', "no option sise; the options are .*size"),
         ('{"video": "a", "mask": "m", "size": 3}', "from 16 to 8192"),
@@ -152,7 +152,7 @@ def test_where_there_are_no_jobs_it_is_said(tmp_path):
     with pytest.raises(ValueError, match="holds no videos; a folder has them beside their masks"):
         find_jobs(tmp_path)
     (tmp_path / "a.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match=r"a\.jsonl is not a list of jobs: byte 0 is no UTF-8"):
+    with pytest.raises(ValueError, match=r"a\.jsonl is not a list of jobs: byte 0 is not UTF-8"):
         find_jobs(tmp_path / "a.jsonl")
 
 

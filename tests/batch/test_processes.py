@@ -240,7 +240,7 @@ def test_the_command_takes_a_number_of_processes_or_auto(here, monkeypatch, caps
     assert main([*command, "3", "--threads", "2"]) == 0
     assert calls == [Processes("auto", 1), Processes(3, 2)]
     assert main([*command, "2", "--ray", "2"]) == 1
-    assert "give either --ray or --processes" in capsys.readouterr().err
+    assert "pass either --ray or --processes" in capsys.readouterr().err
     for wrong in ("0", "many"):
         assert main([*command, wrong]) == 2
         assert "is not a whole number" in capsys.readouterr().err

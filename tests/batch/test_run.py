@@ -238,7 +238,7 @@ def test_a_shard_that_is_none_is_wrong_usage(here, capsys, text):
 def test_outputs_stay_out_of_inputs_and_of_other_folders(here, capsys):
     before = tree(here)
     assert batch(out="data") == 1
-    assert "data is not empty and no batch" in capsys.readouterr().err
+    assert "data is not empty and not of a batch" in capsys.readouterr().err
     assert batch("--force", out="data") == 1
     assert "lies among the outputs" in capsys.readouterr().err
     assert batch(out="data/clip0.png") == 1

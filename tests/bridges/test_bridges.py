@@ -108,7 +108,7 @@ def test_a_stack_that_declares_more_than_a_memory_holds_is_refused_by_name(tmp_p
     )
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
         file.writestr("masks.npy", header.getvalue())
-    with pytest.raises(ValueError, match=r"a\.npz is no stack of masks"):
+    with pytest.raises(ValueError, match=r"a\.npz cannot be read as a stack of masks"):
         read_stack(tmp_path / "a.npz")
 
 

@@ -222,7 +222,7 @@ def test_the_heads_in_the_package_are_small_and_what_their_table_says(model):
     ("found", "error"),
     [
         (np.zeros((3, 3), bool), r"returned \(3, 3\) of bool"),
-        (np.full(SIZE, 2.0), "no probabilities"),
+        (np.full(SIZE, 2.0), "not probabilities"),
         (None, "returned"),
     ],
 )

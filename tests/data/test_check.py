@@ -89,7 +89,7 @@ def clear(path):
         (renumber, "clips/Annotations/480p/two/00003.png", "has id 300, out of range"),
         (void, "clips/Annotations/480p/two/00003.png", "has id 255 beside others"),
         (colour, "static/masks/b.png", "is an RGB mask"),
-        (compress, "clips/Annotations/480p/one/00001.png", "00001.jpg is no PNG, so it is no mask"),
+        (compress, "clips/Annotations/480p/one/00001.png", "00001.jpg is not a PNG"),
         (clear, "static/masks/b.png", "has no object in any mask"),
         (lambda path: path.unlink(), "static/masks/b.png", "b.jpg has no mask"),
         (lambda path: path.unlink(), "static/images/b.jpg", "b.png has no image"),

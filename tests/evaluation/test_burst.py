@@ -178,11 +178,14 @@ def test_a_sequence_whose_object_begins_on_its_last_annotated_frame_counts_in_ho
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda one: one.update(seq_name="../a"), r"'\.\./a' is no name of a file"),
+        (lambda one: one.update(seq_name="../a"), r"'\.\./a' is not the name of a file"),
         (lambda one: one["segmentations"].pop(), "a has 3 annotated frames and 2 masks"),
         (lambda one: one["track_category_ids"].pop("1"), "has no category of track 1"),
         (lambda one: one["track_category_ids"].update({"255": 4}), "track 255 cannot be saved as a mask"),
-        (lambda one: one["all_image_paths"].pop(4), "annotates frame0004.jpg, which is none of its frames"),
+        (
+            lambda one: one["all_image_paths"].pop(4),
+            "annotates frame0004.jpg, which is not one of its frames",
+        ),
         (lambda one: one.update(height=10**7), "the size of a run-length encoding"),
         (lambda one: one.pop("width"), "width"),
         (lambda one: one.update(segmentations=3), "TypeError"),
@@ -206,13 +209,13 @@ def test_what_burst_lacks_is_told(burst, tmp_path):
         find_videos(burst, PROTOCOLS["burst-test"])
     results = results_of(burst, tmp_path / "truth")
     write_mask(results / "YFCC100M/a/frame0000.png", np.full(SIZE, 9, np.uint8))
-    with pytest.raises(ValueError, match=r"frame0000\.png has id 9, which is no track of YFCC100M/a"):
+    with pytest.raises(ValueError, match=r"frame0000\.png has id 9, which is not a track of YFCC100M/a"):
         score_folder(burst, results, VAL)
     (results / "YFCC100M/a/frame0000.png").unlink()
     with pytest.raises(ValueError, match=r"frame0000\.png is missing"):
         score_folder(burst, results, VAL)
     (burst / "frames/val/YFCC100M/a/frame0003.jpg").unlink()
-    with pytest.raises(ValueError, match=r"frame0003\.jpg: frames of all_classes\.json that are not there"):
+    with pytest.raises(ValueError, match=r"frame0003\.jpg: missing, although all_classes\.json lists"):
         find_videos(burst, VAL)
 
 

@@ -83,7 +83,7 @@ def test_other_weights_of_the_same_name_are_not_taken_for_these(davis, capsys):
     save_model(STCN(PRESETS["stcn-tiny"]), "model")
     capsys.readouterr()
     assert tiny("--model", "model", "--sequence", "one") == 1
-    refused(capsys, "holds masks made otherwise (weights differ)")
+    refused(capsys, "holds masks made with other settings (weights differ)")
 
 
 def test_each_choice_of_options_has_masks_of_its_own(davis):
@@ -213,7 +213,10 @@ def test_masks_that_no_one_asked_for_are_named_on_stderr(davis, capsys):
     shutil.copytree("davis/Annotations/480p", "theirs")
     shutil.copy("theirs/one/00001.png", "theirs/one/00009.png")
     assert evaluate("--results", "theirs") == 0
-    assert capsys.readouterr().err == "emavos: theirs: not scored, as not asked for: one/00009.png\n"
+    assert (
+        capsys.readouterr().err
+        == "emavos: theirs: not scored, because this benchmark does not want them: one/00009.png\n"
+    )
 
 
 def test_masks_of_other_data_are_made_again(davis, capsys):
@@ -232,7 +235,7 @@ def test_a_benchmark_whose_truth_is_not_whole_has_no_score(davis, capsys):
     (davis / "ImageSets/2017/val.txt").write_text("one\ntwo\n")
     (davis / "Annotations/480p/one/00002.png").unlink()
     assert evaluate("--model", "copy-first-mask", "--protocol", "davis-2017-val") == 1
-    refused(capsys, "the truth is not whole", "lacks one/00002", "take davis-like")
+    refused(capsys, "the truth is incomplete", "lacks one/00002", "use davis-like")
 
 
 def test_sequences_without_a_truth_are_named_and_the_others_scored(davis, capsys):
@@ -240,7 +243,7 @@ def test_sequences_without_a_truth_are_named_and_the_others_scored(davis, capsys
         (davis / f"Annotations/480p/two/{name}.png").unlink()
     assert evaluate("--model", "copy-first-mask", "--zip", "--pictures", "2") == 0
     output = capsys.readouterr()
-    assert "all: not scored, as there is no truth: two" in output.err
+    assert "all: not scored, because there is no truth: two" in output.err
     assert (davis.parent / "out/copy-first-mask.zip").is_file()
     assert main(["compare", "--data", "davis", "out/masks/copy-first-mask", "--out", "shown", "--quiet"]) == 0
 
@@ -255,11 +258,11 @@ def test_frames_without_a_truth_are_named_on_stderr(davis, capsys):
     shutil.copytree("davis/Annotations/480p", "theirs")
     (davis / "Annotations/480p/one/00002.png").unlink()
     assert evaluate("--results", "theirs") == 0
-    assert "theirs: not scored, as there is no truth: one/00002" in capsys.readouterr().err
+    assert "theirs: not scored, because there is no truth: one/00002" in capsys.readouterr().err
     assert (
         main(["compare", "--data", "davis", "--processes", "1", "theirs", "--out", "shown", "--quiet"]) == 0
     )
-    assert "theirs: not scored, as there is no truth: one/00002" in capsys.readouterr().err
+    assert "theirs: not scored, because there is no truth: one/00002" in capsys.readouterr().err
     assert score_folder("davis", "theirs", PROTOCOLS["davis-like"]).untold == ("one/00002",)
 
 

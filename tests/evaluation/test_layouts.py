@@ -131,7 +131,7 @@ def test_frames_end_with_the_last_that_is_wanted(tmp_path):
 def test_a_spoiled_meta_json_is_named(tmp_path, spoiled):
     root = youtube_tree(tmp_path)
     (root / "valid/meta.json").write_text(spoiled)
-    with pytest.raises(ValueError, match=r"valid/meta.json is no meta.json of YouTube-VOS"):
+    with pytest.raises(ValueError, match=r"valid/meta.json is not a meta.json of YouTube-VOS"):
         find_videos(root, PROTOCOLS["youtube-vos-2018"])
 
 
@@ -203,7 +203,7 @@ def test_a_mask_that_is_named_as_no_frame_is_named(tmp_path):
     write_sequence(tmp_path, "JPEGImages", "Annotations", "cow")
     (tmp_path / "Annotations/cow/00000.png").rename(tmp_path / "Annotations/cow/7.png")
     (video,) = find_videos(tmp_path, PROTOCOLS["davis-like"])
-    with pytest.raises(ValueError, match=r"cow/7.png is named as no frame of .*JPEGImages/cow"):
+    with pytest.raises(ValueError, match=r"cow/7.png does not have the name of a frame of .*JPEGImages/cow"):
         video.given()
 
 

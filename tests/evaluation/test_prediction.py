@@ -114,13 +114,13 @@ def test_a_run_that_stops_leaves_no_half_of_a_video(videos, tmp_path):
 
 def test_masks_of_other_settings_are_not_taken_for_these(videos, tmp_path):
     run(videos, tmp_path / "out")
-    with pytest.raises(ValueError, match=r"out holds masks made otherwise \(every, flip differ\)"):
+    with pytest.raises(ValueError, match=r"out holds masks made with other settings \(every, flip differ\)"):
         run(videos, tmp_path / "out", {"model": "a", "every": 3, "flip": True})
 
 
 def test_a_spoiled_record_is_named(videos, tmp_path):
     (tmp_path / "run.json").write_text('{"settings": 1}')
-    with pytest.raises(ValueError, match=r"run.json is no record of a run"):
+    with pytest.raises(ValueError, match=r"run.json is not a record of a run"):
         Run.read(tmp_path)
     assert Run.read(tmp_path / "nowhere") is None
 

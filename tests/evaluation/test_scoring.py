@@ -242,7 +242,7 @@ def test_a_mask_of_another_size_is_refused():
 
 @pytest.mark.parametrize(("frames", "ended"), [(5, "pred"), (7, "truth")])
 def test_videos_of_different_length_are_refused(frames, ended):
-    with pytest.raises(ValueError, match=f"frame {min(frames, 6)}: {ended} has ended, the other has not"):
+    with pytest.raises(ValueError, match=f"frame {min(frames, 6)}: {ended} has fewer frames than the other"):
         score_sequence(video(6), video(frames))
 
 

@@ -91,7 +91,7 @@ def spoil(path, kind):
     ("kind", "message"),
     [
         ("missing", "one/00001.png is missing"),
-        ("gif", "one/00001.png is no PNG"),
+        ("gif", "one/00001.png is not a PNG"),
         ("size", "one/00001.png is 9x8 but its frame is 32x40"),
         ("id", "one/00001.png has id 9, which no given mask shows"),
         ("gray", r"one/00001.png has no palette \(its mode is L\)"),

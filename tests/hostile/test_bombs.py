@@ -109,7 +109,7 @@ def pack(path, **declared):
 )
 def test_a_stack_that_declares_much_or_something_else_is_refused(tmp_path, declared):
     pack(tmp_path / "a.npz", **declared)
-    with pytest.raises(ValueError, match=r"a\.npz is no stack of masks that can be read"):
+    with pytest.raises(ValueError, match=r"a\.npz cannot be read as a stack of masks"):
         read_stack(tmp_path / "a.npz")
 
 
@@ -148,7 +148,7 @@ def test_json_that_is_none_is_named(tmp_path, content):
 def test_a_text_is_bounded(tmp_path):
     with (tmp_path / "a.txt").open("wb") as file:
         file.truncate(1 << 29)
-    with pytest.raises(ValueError, match="which is no size of a list"):
+    with pytest.raises(ValueError, match="which is too large for a list"):
         read_text(tmp_path / "a.txt", "a list")
 
 
@@ -177,7 +177,7 @@ def test_a_record_of_somebody_elses_run_is_refused_by_name(tmp_path, changes):
     (tmp_path / "run.json").write_text(json.dumps(RUN))
     assert Run.read(tmp_path).fps == 2
     (tmp_path / "run.json").write_text(json.dumps(RUN | changes))
-    with pytest.raises(ValueError, match=r"run\.json is no record of a run"):
+    with pytest.raises(ValueError, match=r"run\.json is not a record of a run"):
         Run.read(tmp_path)
 
 

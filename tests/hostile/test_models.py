@@ -220,7 +220,7 @@ def test_a_saved_session_that_cannot_be_is_refused(model, saved, tmp_path, case)
     change(tensors, session)
     tensors = {name: x.contiguous() for name, x in tensors.items()}
     save_file(tensors, tmp_path / "bad", metadata={"session": json.dumps(session)})
-    with pytest.raises(ValueError, match=rf"bad is no saved session, or is damaged: .*{words}"):
+    with pytest.raises(ValueError, match=rf"bad is not a saved session, or is damaged: .*{words}"):
         Session.load(tmp_path / "bad", model)
 
 

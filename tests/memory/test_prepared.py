@@ -539,7 +539,8 @@ def test_a_run_that_was_begun_with_native_says_so_if_it_cannot_continue(cache, m
     monkeypatch.setattr(native_readout, "_loaded", [])
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(
-        ValueError, match=r"begun with backend 'native'.* is found; install g\+\+ or .*, or begin elsewhere"
+        ValueError,
+        match=r"begun with backend 'native'.* is found; install g\+\+ or .*, or start a new run",
     ):
         predictor.continuing({"backend": "native"})
 
@@ -557,7 +558,9 @@ def test_a_session_of_native_says_how_to_get_a_compiler_and_another_obstacle_doe
     monkeypatch.setattr(native_readout, "obstacle", lambda *_: "it is broken")
     with pytest.raises(ValueError, match=r"the native readout: it is broken$"):
         Predictor(load_model()).session(tmp_path / "saved")
-    with pytest.raises(ValueError, match=r"the native readout cannot run: it is broken; begin elsewhere$"):
+    with pytest.raises(
+        ValueError, match=r"the native readout cannot run: it is broken; start a new run in another folder$"
+    ):
         Predictor(load_model()).continuing({"backend": "native"})
 
 

@@ -163,7 +163,7 @@ def test_a_graph_of_another_network_is_refused_by_what_differs(tmp_path):
 def test_a_file_that_is_no_onnx_graph_is_refused_by_its_name(tmp_path):
     pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
     (tmp_path / "x.onnx").write_bytes(b"no protobuf at all")
-    with pytest.raises(ValueError, match=r"x\.onnx is damaged, or no ONNX graph"):
+    with pytest.raises(ValueError, match=r"x\.onnx is damaged, or not an ONNX graph"):
         load_dinov2(small(), tmp_path / "x.onnx")
     with pytest.raises(FileNotFoundError):
         load_dinov2(small(), tmp_path / "none.onnx")

@@ -158,7 +158,7 @@ def test_sigterm_to_all_processes_of_a_run_saves_and_ends_it(root, tmp_path):
 
 def test_a_sequence_to_hold_out_that_is_not_there_is_an_error(root, tmp_path, capsys):
     assert main(command(root, tmp_path / "run", "--hold-out", "won")) == 1
-    assert "--hold-out won is no sequence of" in capsys.readouterr().err
+    assert "--hold-out won is not a sequence of" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

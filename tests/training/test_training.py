@@ -260,7 +260,7 @@ def test_stages_survive_json_and_wrong_fields_are_refused():
         ({"batch": 0}, "batch is at least 1"),
         ({"lr": -1.0}, "lr is more than 0"),
         ({"real": 7.0}, "real is from 0 to 1"),
-        ({"warmup": -5}, "warmup is not negative"),
+        ({"warmup": -5}, "warmup is at least 0, not -5"),
         ({"iterations": 100, "decay_from": 200}, "decay_from is from 0 to iterations"),
         ({"zoom": (1.0, 0.5)}, "zoom is two numbers that rise"),
         ({"preset": "nope"}, "there is no preset nope"),
@@ -288,7 +288,7 @@ def test_trunks_start_from_imagenet_and_the_rest_from_the_seed():
     assert torch.equal(ours[trunk], other[trunk])
     assert not torch.equal(ours["decoder.pred.weight"], other["decoder.pred.weight"])
     assert not ours["value_encoder.trunk.stem.conv.weight"][:, 3:].any()
-    with pytest.raises(ValueError, match="no ImageNet weights are at hand for the trunks of stcn"):
+    with pytest.raises(ValueError, match="there are no ImageNet weights here for the trunks of stcn"):
         start_from_imagenet("stcn")
 
 

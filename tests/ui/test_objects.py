@@ -155,7 +155,7 @@ def test_hidden_and_locked_objects_are_so_again_after_a_restart(given, predictor
     odd = ({"hidden": [0]}, {"alone": "1"}, {"locked": [256]}, {"locked": 1}, {"hidden": [[1]]})
     for wrong in ([], {}, "", None, *(asked | one for one in odd)):
         refused = client.put("/api/switches", json=wrong)
-        assert (refused.status_code, "no switches" in refused.json()["error"]) == (400, True), wrong
+        assert (refused.status_code, "not switches" in refused.json()["error"]) == (400, True), wrong
     assert client.put("/api/switches", content=b"[" * 9000).status_code == 400
     client.headers["x-project"] = "another"
     assert client.put("/api/switches", json=asked).status_code == 409

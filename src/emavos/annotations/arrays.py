@@ -37,7 +37,7 @@ def read_arrays(path: PathLike) -> dict[str | int, IdMask]:
         except MemoryError:
             raise
         except Exception as error:  # zipfile, zlib and NumPy raise whatever their readers do
-            raise ValueError(f"{path} is no mask that can be read: {error}") from error
+            raise ValueError(f"{path} cannot be read as a mask: {error}") from error
 
 
 def _of_archive(file: BinaryIO) -> dict[str | int, IdMask]:
@@ -88,7 +88,9 @@ def _masks_of(array: NDArray[Any]) -> dict[str | int, IdMask]:
     if array.dtype.kind != "b":
         return {index: mask.astype(np.int32) for index, mask in enumerate(array)}
     if (array.sum(axis=0) > 1).any():
-        raise ValueError("planes of two objects overlap; bridges.first_mask(planes, scores=...) settles that")
+        raise ValueError(
+            "planes of two objects overlap; combine them with bridges.first_mask(planes, scores=...)"
+        )
     ids = np.arange(1, len(array) + 1, dtype=np.int32)
     mask = np.zeros(array.shape[1:], np.int32)
     for id, plane in zip(ids, array, strict=True):

@@ -41,7 +41,7 @@ def read_cvat(text: str) -> tuple[list[Picture], list[str]]:
     try:
         parser.Parse(text, True)
     except expat.ExpatError as error:
-        raise ValueError(f"it is no XML: {error}") from error
+        raise ValueError(f"it is not XML: {error}") from error
     if not reader.is_cvat:
         raise ValueError("it has no <annotations> of CVAT")
     return reader.pictures(), reader.labels

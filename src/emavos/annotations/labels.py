@@ -122,7 +122,7 @@ def number_colours(pictures: Iterable[NDArray[np.uint8]], background: Colour = (
             entries.setdefault((value >> 16, value >> 8 & 255, value & 255))
         if len(entries) > MOST_COLOURS:
             raise ValueError(
-                f"the masks have more than {MOST_COLOURS} colours, which are no objects; draw them "
+                f"the masks have more than {MOST_COLOURS} colours, which are too many for objects; draw them "
                 f"without smoothing"
             )
     listed = [("background" if c == background else hex_of(c), c) for c in entries]
@@ -140,7 +140,7 @@ def colour_of(text: str) -> Colour:
         return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
     parts = text.replace(",", " ").split()
     if len(parts) != 3 or not all(part.isdecimal() and int(part) < 256 for part in parts):
-        raise ValueError(f"{text!r:.60} is no colour; write #rrggbb or red,green,blue")
+        raise ValueError(f"{text!r:.60} is not a colour; write #rrggbb or red,green,blue")
     return int(parts[0]), int(parts[1]), int(parts[2])
 
 
@@ -159,7 +159,7 @@ def _of_lines(text: str) -> Iterator[tuple[str, Colour | None]]:
         elif len(line) < 200 and ":" not in line:
             yield line, None
         else:
-            raise ValueError(f"{line!r:.60} is no label")
+            raise ValueError(f"{line!r:.60} is not a label")
 
 
 def _of_json(content: Any) -> Iterator[tuple[str, Colour | None]]:
@@ -192,5 +192,5 @@ def _of_xml(text: str) -> list[tuple[str, Colour | None]]:
     try:
         parser.Parse(text, True)
     except expat.ExpatError as error:
-        raise ValueError(f"it is no XML: {error}") from error
+        raise ValueError(f"it is not XML: {error}") from error
     return found

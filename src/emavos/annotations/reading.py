@@ -66,7 +66,7 @@ class Annotations:
         known = size or picture.size
         if known is None:
             raise ValueError(
-                f"{self.path} does not say how large its frames are ({self.kind} never does); give the "
+                f"{self.path} does not say how large its frames are ({self.kind} never does); pass the "
                 f"frames too"
             )
         if size is not None and picture.size is not None and size != picture.size:
@@ -118,7 +118,9 @@ def read_annotations(path: PathLike, labels: LabelMap | None = None) -> Annotati
     kept = [place for place, picture in enumerate(pictures) if any(numbered.ids[place])]
     if not kept:
         boxes = any("box" in picture.left_out for picture in pictures)
-        raise ValueError(f"{path} has no mask" + ("; it has boxes only, which are no masks" if boxes else ""))
+        raise ValueError(
+            f"{path} has no mask" + ("; it has boxes only, which are not masks" if boxes else "")
+        )
     return Annotations(
         kind,
         os.fspath(path),

@@ -43,7 +43,7 @@ def decode_rle(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
     try:
         runs = np.array(_from_text(counts) if isinstance(counts, str) else counts, dtype=np.int64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{counts!r:.60} are no counts of a run-length encoding") from error
+        raise ValueError(f"{counts!r:.60} are not counts of a run-length encoding") from error
     if runs.ndim != 1 or (runs < 0).any() or (runs > height * width).any() or runs.sum() != height * width:
         raise ValueError(f"counts of a run-length encoding do not fill {height}x{width} (height x width)")
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width, order="F")
@@ -69,7 +69,7 @@ def _from_text(text: str) -> list[int]:
     for letter in text:
         bits = ord(letter) - 48
         if not 0 <= bits < 64 or shift > 60:
-            raise ValueError(f"{letter!r} is no letter of a run")
+            raise ValueError(f"{letter!r} is not a letter of a run")
         number |= (bits & 31) << shift
         shift += 5
         if not bits & 32:

@@ -178,7 +178,7 @@ def runs_by_row(counts: Sequence[int], size: Size) -> Plane:
 def points_of(values: Any) -> Points:
     """Points (P, 2) of x, y, x, y, ... or of pairs. Raises ValueError if they are neither."""
     if not isinstance(values, (list, tuple)):
-        raise ValueError(f"{values!r:.60} are no points")
+        raise ValueError(f"{values!r:.60} are not points")
     flat = [v for pair in values for v in pair] if values and isinstance(values[0], (list, tuple)) else values
     if len(flat) % 2 or len(flat) > 2 * MOST_POINTS:
         raise ValueError(f"points are x, y, x, y, ... of at most {MOST_POINTS}, not {len(flat)} numbers")
@@ -188,7 +188,7 @@ def points_of(values: Any) -> Points:
 def number(value: Any) -> float:
     """A finite number of JSON. Raises ValueError for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= 2.0**40:
-        raise ValueError(f"{value!r:.60} is no finite number")
+        raise ValueError(f"{value!r:.60} is not a finite number")
     return float(value)
 
 
@@ -197,7 +197,7 @@ def whole_number(value: Any) -> int:
     if isinstance(value, str) and len(value) <= 20:
         return int(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1:
-        raise ValueError(f"{value!r:.60} is no whole number")
+        raise ValueError(f"{value!r:.60} is not a whole number")
     return int(value)
 
 
@@ -205,7 +205,7 @@ def frame_name(image: object) -> str:
     """The name of a frame: that of its image without folder and suffix. Raises ValueError if it is none."""
     name = PurePosixPath(str(image).replace("\\", "/")).stem
     if not 0 < len(name) <= 200 or not name.isprintable() or name[0] == "." or set(name) & set('/:*?"<>|'):
-        raise ValueError(f"{image!r:.60} is no name of an image")
+        raise ValueError(f"{image!r:.60} is not the name of an image")
     return name
 
 

@@ -115,7 +115,7 @@ class Job:
         if mask is not None:
             paths += mask.values() if isinstance(mask, dict) else [mask]
         if wrong := [path for path in paths if not isinstance(path, str) or not path or "\0" in path]:
-            raise ValueError(f"{wrong[0]!r:.60} is no path")
+            raise ValueError(f"{wrong[0]!r:.60} is not a path")
         home = Path(home)
         return cls(
             name=content.pop("name", _name_of(Path(video))),
@@ -201,7 +201,7 @@ def _of_folder(folder: Path, references: Sequence[tuple[Path, Path]]) -> Iterato
     if left_out := [video.name for video in others if video.stem not in jobs]:
         names = ", ".join(left_out[:4]) + (f" and {len(left_out) - 4} more" if len(left_out) > 4 else "")
         notice(
-            f"{folder}: {names} lies beside a mask and is no video of a kind known by its name; "
+            f"{folder}: {names} lies beside a mask, but its ending is not that of a video; "
             "name it in a list of jobs",
             stacklevel=2,
         )
@@ -258,6 +258,6 @@ def _check_name(name: object) -> None:
     odd = {*'/\\:*?"<>|'} & {*name}
     if odd or not name.isprintable() or name != name.strip(" .") or name[0] == ".":
         raise ValueError(
-            f"{name!r} is no name for outputs: it is that of one file, without / and the like, and neither "
+            f"{name!r} cannot name outputs; use a plain file name, without / and the like, that neither "
             "begins nor ends with a dot or a space"
         )

@@ -105,7 +105,7 @@ class Batch:
             raise ValueError(f"{self.out} is a file, not a folder")
         known = (self.out / "status").is_dir() or not self.out.exists() or not any(self.out.iterdir())
         if not known and not force:
-            raise ValueError(f"{self.out} is not empty and no batch; choose another folder, or --force")
+            raise ValueError(f"{self.out} is not empty and not of a batch; choose another folder, or --force")
         home = os.path.realpath(self.out)
         for job in jobs:
             pairs = (path for pair in job.references for path in pair)

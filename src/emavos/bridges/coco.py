@@ -114,7 +114,7 @@ def read_coco(path: PathLike) -> Iterator[tuple[str, IdMask]]:
         for annotation in content["annotations"]:
             found[int(annotation["image_id"])].append(annotation)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise ValueError(f"{path} is no COCO file of images and annotations: {error!r:.100}") from error
+        raise ValueError(f"{path} is not a COCO file of images and annotations: {error!r:.100}") from error
     for number, image in images.items():
         try:
             size, name = check_size([int(image["height"]), int(image["width"])]), str(image["file_name"])

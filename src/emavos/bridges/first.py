@@ -122,7 +122,7 @@ def _plane(item: Any, size: tuple[int, int] | None, number: int) -> Plane:
 def _array(value: Any) -> NDArray[Any]:
     array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)  # a torch tensor
     if array.dtype.kind not in "buif":
-        raise ValueError(f"{value!r:.60} is no plane, polygon or run-length encoding")
+        raise ValueError(f"{value!r:.60} is not a plane, a polygon or a run-length encoding")
     return array
 
 

@@ -76,7 +76,7 @@ def read_stack(path: PathLike, most_bytes: int = MOST_BYTES) -> tuple[NDArray[An
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             masks, names = file["masks"], file["names"]
     except Exception as error:  # zipfile, zlib and NumPy raise errors of many types
-        raise ValueError(f"{path} is no stack of masks that can be read: {error}") from error
+        raise ValueError(f"{path} cannot be read as a stack of masks: {error}") from error
     return masks, [str(name) for name in names]
 
 

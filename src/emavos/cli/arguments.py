@@ -98,7 +98,7 @@ def _window(text: str) -> tuple[float, float]:
     try:
         window = check_window(tuple(float(part) for part in text.split(",")))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r:.40} is no window LOW,HIGH, such as 0,4095") from error
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a window LOW,HIGH, such as 0,4095") from error
     assert window is not None
     return window
 
@@ -127,7 +127,7 @@ def add_device_arguments(parser: Any) -> None:
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
         default="float32",
-        help="precision of the network; auto: the fastest type with the same masks (float32)",
+        help="precision of the network; auto: float32 on a CPU, half precision on CUDA (float32)",
     )
     parser.add_argument(
         "--compile",
@@ -214,7 +214,7 @@ def _compile_a_little(x: Tensor) -> None:
         lines = str(error).splitlines()
         reason = " ".join([*lines[:2], *(line for line in lines[2:] if "error:" in line)])
         raise RuntimeError(
-            f"--compile cannot be done here: {reason}; it takes a C++ compiler, g++ or clang, or one that "
+            f"--compile cannot run here: {reason}; it needs a C++ compiler, g++ or clang, or one that "
             "the environment variable CXX names, and a folder that TORCHINDUCTOR_CACHE_DIR may name"
         ) from error
 

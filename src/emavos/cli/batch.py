@@ -102,10 +102,11 @@ def _batch(args: argparse.Namespace) -> None:
 
     if args.ray and args.shard:
         raise ValueError(
-            "--shard is for processes that know nothing of each other; --ray shares the work itself"
+            "--shard is for processes that know nothing of each other, and --ray divides the work itself; "
+            "pass one of them"
         )
     if args.ray and args.processes:
-        raise ValueError("--ray starts its own processes; give either --ray or --processes")
+        raise ValueError("--ray starts its own processes; pass either --ray or --processes")
     jobs = find_jobs(args.jobs, [(image, mask) for image, mask in args.reference])
     part, where = _part(args)
     if part is not None and not args.ray:

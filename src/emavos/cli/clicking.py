@@ -75,7 +75,7 @@ def clicked(args: argparse.Namespace) -> bool:
     """Whether there are clicks. Raises ValueError unless there are either clicks or --mask."""
     clicks = any(getattr(args, name) for name in _OPTIONS)
     if clicks and args.mask is not None:
-        raise ValueError("--mask and clicks both say what to track; give one of them")
+        raise ValueError("--mask and clicks both name the objects; pass one of them")
     if clicks and args.labels is not None:
         raise ValueError("--labels is for the colours of --mask; leave it out with clicks")
     if not clicks and args.mask is None and not args.reference:

@@ -104,6 +104,6 @@ def say(method: str, why: str, names: Sequence[str]) -> None:
 
 def say_what_is_not_scored(method: str, score: Score) -> None:
     """Print a line to stderr for each kind of mask, frame or object left out of the score."""
-    say(method, "not scored, as not asked for", score.extra)
-    say(method, "not scored, as there is no truth", score.untold)
-    say(method, "not scored, as they begin later (see --protocol lvos and mose)", score.later)
+    say(method, "not scored, because this benchmark does not want them", score.extra)
+    say(method, "not scored, because there is no truth", score.untold)
+    say(method, "not scored, because they begin later (see --protocol lvos and mose)", score.later)

@@ -112,7 +112,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     if args.data is None:
         if args.table is None or args.model or args.results:
-            raise ValueError("there is nothing to measure on: name a data set with --data")
+            raise ValueError("there is no data to measure on; name a data set with --data")
         print(compare_with_paper(args.table))
         return
     protocol = protocol_of(args)
@@ -132,7 +132,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     )
     methods, scored = list(done.methods), done.scored
     if scored:
-        say("all", "not scored, as there is no truth", [v.name for v in done.videos if not v.truths])
+        say("all", "not scored, because there is no truth", [v.name for v in done.videos if not v.truths])
     about = f"{protocol.name}, {counted(len(done.videos), 'sequence')}"
     paper = compare_with_paper(args.table, done.measured(), about) if args.table else ""
     print(about)

@@ -121,4 +121,6 @@ def check_ids(
     objects = sorted({int(id) for mask in every for id in np.unique(mask)} - {0})
     for id in ids:
         if id not in objects:
-            raise ValueError(f"--matte-of {id} is no object; the masks have {', '.join(map(str, objects))}")
+            raise ValueError(
+                f"--matte-of {id} is not an object; the masks have {', '.join(map(str, objects))}"
+            )

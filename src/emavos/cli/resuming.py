@@ -155,7 +155,7 @@ class Progress:
                 for row in content["states"]
             ]
             if done < 1 or len(states) not in (0, done):
-                raise ValueError(f"it has {done} frames, and what is said of {len(states)}")
+                raise ValueError(f"it has {done} frames, but states of {len(states)}")
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"{self.folder} is damaged; remove this folder to start over") from error
         if facts.get(_ON_DAMAGE) is None:  # no frame was damaged so far

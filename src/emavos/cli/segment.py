@@ -330,4 +330,4 @@ def _ids(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r:.40} is no list of ids such as 1,3") from error
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a list of ids such as 1,3") from error

@@ -33,8 +33,8 @@ def add(commands: Commands) -> None:
         "--stage",
         default="finetune",
         metavar="NAME",
-        help="finetune: on your clips (default); tiny-1 to -9 and base-1 to -5: the embedded models; "
-        "0, 1, 2, 3: STCN; paper-pretrained, paper-alone: the paper; clicks: a click head for --init",
+        help="finetune: on your clips (default); tiny-1 to tiny-10 and base-1 to base-6: the embedded "
+        "models; 0, 1, 2, 3: STCN; paper-pretrained, paper-alone: the paper; clicks: a click head for --init",
     )
     parser.add_argument(
         "--data",
@@ -233,7 +233,7 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
         config = replace(config, leave_out=tuple(args.hold_out))
         there = [name for clips in open_held_out(args.data, config) for name in clips.names]
         if missing := [name for name in args.hold_out if name not in there]:  # it would be trained on
-            raise ValueError(f"--hold-out {missing[0]} is no sequence of {args.data}")
+            raise ValueError(f"--hold-out {missing[0]} is not a sequence of {args.data}")
     if args.init is None:
         return config, start_from_imagenet(config.preset, config.seed, args.trunks)
     model = load_model(args.init)
@@ -260,7 +260,7 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
     names = [name for name, preset in PRESETS.items() if preset == model.config]
     if not names:
         raise ValueError(
-            f"{args.init} is of no preset ({', '.join(PRESETS)}), so it is not trained from here"
+            f"the config of {args.init} is not a preset ({', '.join(PRESETS)}), so it cannot be trained here"
         )
     return replace(config, preset=names[0]), model
 

@@ -228,5 +228,5 @@ def _foreign(found: Any, size: tuple[int, ...]) -> Tensor:
     if array.dtype.kind != "f":
         return torch.from_numpy((array != 0).astype(np.float32))
     if not ((array >= 0) & (array <= 1)).all():
-        raise ValueError("the prompter returned numbers that are no probabilities from 0 to 1")
+        raise ValueError("the prompter returned numbers that are not probabilities from 0 to 1")
     return torch.from_numpy(array.astype(np.float32))

@@ -91,7 +91,11 @@ def _clips(root: Path) -> tuple[list[Group], list[str]]:
     for folder in sorted(path for path in images.iterdir() if path.is_dir()):
         frames, faults = _by_stem(folder)
         found, more = _by_stem(masks / folder.name)
-        wrong += [f"{mask} is no PNG, so it is no mask" for mask in found.values() if mask.suffix != ".png"]
+        wrong += [
+            f"{mask} is not a PNG, so it is not read as a mask"
+            for mask in found.values()
+            if mask.suffix != ".png"
+        ]
         found = {stem: mask for stem, mask in found.items() if mask.suffix == ".png"}
         wrong += faults + more
         wrong += [f"{found[stem]} has no image in {folder}" for stem in found if stem not in frames]

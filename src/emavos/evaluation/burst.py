@@ -69,7 +69,7 @@ class FrameRuns:
         try:
             return {id: decode_rle({"size": [*self.size], "counts": runs}) for id, runs in self.runs.items()}
         except ValueError as error:
-            raise ValueError(f"{self} is no annotation of BURST: {error}") from error
+            raise ValueError(f"{self} is not an annotation of BURST: {error}") from error
 
     def mask(self) -> IdMask:
         """The ids (H, W). If objects overlap, the pixel is of the smaller one."""
@@ -218,7 +218,7 @@ def _read_result(sequence: BurstSequence, frame: FrameRuns, results: Path) -> Id
         have, want = ("x".join(map(str, size)) for size in (mask.shape, frame.size))
         raise ValueError(f"{file} is {have} but its frame is {want} (height x width)")
     if foreign := sorted({*np.unique(mask).tolist()} - {0, *sequence.classes}):
-        raise ValueError(f"{file} has id {foreign[0]}, which is no track of {sequence.name}")
+        raise ValueError(f"{file} has id {foreign[0]}, which is not a track of {sequence.name}")
     return mask
 
 
@@ -239,14 +239,14 @@ def _sequence(path: Path, one: Mapping[str, Any]) -> BurstSequence:
         frames.append(FrameRuns(path, f"{Path(image).stem}.png", size, runs))
     images = tuple(_part(image) for image in one.get("all_image_paths") or annotated)
     if lost := {*annotated} - {*images}:
-        raise ValueError(f"{name} annotates {min(lost)}, which is none of its frames")
+        raise ValueError(f"{name} annotates {min(lost)}, which is not one of its frames")
     return BurstSequence(name, images, tuple(frames), classes)
 
 
 def _part(name: Any) -> str:
     """A name that leads to no other folder."""
     if not isinstance(name, str) or name in ("", ".", "..") or not {"/", "\\", "\0"}.isdisjoint(name):
-        raise ValueError(f"{name!r:.60} is no name of a file or a folder")
+        raise ValueError(f"{name!r:.60} is not the name of a file or a folder")
     return name
 
 

@@ -37,13 +37,13 @@ def check_results(videos: Sequence[Video], results: Path) -> CheckedResults:
     if bare := [video.name for video in videos if not video.truths]:
         raise ValueError(
             f"the only truth of {some(bare)} is the masks that tracking starts from; to score, add the truth "
-            "of other frames, or take another split"
+            "of other frames, or use another split"
         )
     untold = [f"{video.name}/{frame}" for video in videos for frame in video.untold]
     if incomplete := [name for video in videos if video.protocol.whole for name in video.untold]:
         raise ValueError(
-            f"the truth is not whole, as this benchmark's is: it lacks {some(untold)} "
-            f"({len(incomplete)} frames); complete the data, or take davis-like"
+            f"the truth is incomplete, and this benchmark needs all of it: it lacks {some(untold)} "
+            f"({len(incomplete)} frames); complete the data, or use davis-like"
         )
     compared = {f"{video.name}/{path.name}" for video in videos for path in video.truths[1:]}
     allowed = {f"{video.name}/{name}.png" for video in videos for name in video.wanted}
@@ -58,11 +58,11 @@ def check_pair(name: str, truth: AnyMask | None, pred: AnyMask | None) -> None:
     """Raise ValueError unless both masks of a frame exist, hold integer ids and have the same size."""
     if truth is None or pred is None:
         ended = "truth" if truth is None else "pred"
-        raise ValueError(f"{name}: {ended} has ended, the other has not; give every frame of both")
+        raise ValueError(f"{name}: {ended} has fewer frames than the other; pass every frame of both")
     for whose, mask in (("truth", truth), ("pred", pred)):
         if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype.kind not in "biu":
             what = f"{type(mask).__name__} {np.shape(mask)} of {np.asarray(mask).dtype}"
-            raise ValueError(f"{name}: {whose} is {what}; give integer ids as a numpy array (H, W)")
+            raise ValueError(f"{name}: {whose} is {what}; pass integer ids as a numpy array (H, W)")
     if truth.shape != pred.shape:
         have, want = ("{}x{}".format(*mask.shape) for mask in (pred, truth))
         raise ValueError(f"{name}: pred is {have} but truth is {want}; resize pred by nearest neighbour")

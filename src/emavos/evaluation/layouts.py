@@ -77,7 +77,7 @@ class Video:
         files = self.masks if self.protocol.late else self.masks[:1]
         if lost := [path for path in files if path.stem not in indices]:
             where = self.images[0].parent if self.images else "the data, which holds no frames of it"
-            raise ValueError(f"{lost[0]} is named as no frame of {where}")
+            raise ValueError(f"{lost[0]} does not have the name of a frame of {where}")
         return {indices[path.stem]: path for path in files}
 
     def introductions(self) -> Iterator[tuple[Path, IdMask | None]]:
@@ -146,7 +146,7 @@ def find_videos(
     known = list(meta) if meta is not None else _listed(root, protocol, masks)
     if odd := [name for name in known if name in ("", ".", "..") or not {"/", "\\"}.isdisjoint(name)]:
         raise ValueError(
-            f"{odd[0]!r} cannot be the name of a sequence: it is that of no folder beside others"
+            f"{odd[0]!r} cannot be the name of a sequence; use the name of one folder, without slashes"
         )
     sequences = {name: name for name in known}  # each with the name of its folder of frames
     if protocol.per_object:
@@ -203,7 +203,7 @@ def _find_burst(root: Path, protocol: Protocol, names: Sequence[str] | None, ima
     for name, one in sequences.items():
         frames = tuple(folder / name / image for image in one.images) if folder is not None else ()
         if images and (lost := [str(file) for file in frames if not file.is_file()]):
-            raise ValueError(f"{some(lost, 3)}: frames of {path.name} that are not there")
+            raise ValueError(f"{some(lost, 3)}: missing, although {path.name} lists these frames")
         begin = next(place for place, frame in enumerate(one.frames) if frame.runs)
         videos.append(
             Video(
@@ -302,7 +302,7 @@ def _parse_meta(path: Path) -> dict[str, dict[int, Any]]:
         return videos
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f'{path} is no meta.json of YouTube-VOS, {{"videos": {{NAME: {{"objects": ...}}}}}}: {error!r}'
+            f'{path} is not a meta.json of YouTube-VOS, {{"videos": {{NAME: {{"objects": ...}}}}}}: {error!r}'
         ) from error
 
 

@@ -77,7 +77,9 @@ class Run:
             fields["timings"] = {name: Timing(**timing) for name, timing in fields["timings"].items()}
             return cls(**fields)._checked()
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path} is no record of a run ({error}); delete it with its masks") from error
+            raise ValueError(
+                f"{path} is not a record of a run ({error}); delete it with its masks"
+            ) from error
 
     def _checked(self) -> Run:
         """Returns this run; raises ValueError if a value has the wrong type, as in a foreign file."""
@@ -102,7 +104,7 @@ class Run:
             ):
                 wrong.append("timings")
         if wrong:
-            raise ValueError(f"{wrong[0]} are of another kind")
+            raise ValueError(f"{wrong[0]} have the wrong type")
         return self
 
     def write(self, folder: str | PathLike[str]) -> None:
@@ -144,7 +146,8 @@ def predict(
     run = Run.read(out) or Run(settings)
     if differ := differences(run.settings, settings, any_backend):
         raise ValueError(
-            f"{out} holds masks made otherwise ({some(differ)} differ); choose another folder, or delete it"
+            f"{out} holds masks made with other settings ({some(differ)} differ); choose another folder, "
+            "or delete it"
         )
     for folder in {out, *((out / video.name).parent for video in videos)}:
         sweep(folder)

@@ -64,7 +64,7 @@ def _problems(video: Video, results: Path) -> Iterator[str]:
             yield str(error)
             continue
         if not path.read_bytes().startswith(b"\x89PNG"):
-            yield f"{shown} is no PNG"
+            yield f"{shown} is not a PNG"
             continue
         with Image.open(path, formats=("PNG",)) as image, Image.open(images[name], formats=FORMATS) as frame:
             mode, size, wanted = image.mode, image.size, ImageOps.exif_transpose(frame).size

@@ -61,7 +61,9 @@ def decode_image(content: PathLike | BinaryIO, name: str) -> Image.Image:
     with _opened_as(content, name) as file:
         _check_pixels(file)
         if file.format in _PAGED and (pages := len(_pages(file))) > 1:
-            raise ValueError(f"it holds {pages} pictures; name it as the video, or save one picture a file")
+            raise ValueError(
+                f"it holds {pages} pictures; pass the file as the video, or save one picture per file"
+            )
         return _loaded(file)
 
 

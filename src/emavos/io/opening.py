@@ -102,7 +102,7 @@ def _open(
         paths = [Path(path) for path in source]
         files = _without_masks(paths, but)
         if not files:
-            raise ValueError("the list has no image but the mask; name the frames")
+            raise ValueError("the only image in the list is the mask; name the frames too")
         kept = {*files}
         if masks := [path for path in paths if path not in kept]:
             notice(f"left out: {', '.join(_summary(masks, []))}", stacklevel=3)

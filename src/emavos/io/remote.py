@@ -58,7 +58,7 @@ def name_in(address: str) -> str:
     scheme = match[1].lower() if (match := _ADDRESS.match(address)) else ""
     if not scheme or scheme in _HERE or "::" in address:
         raise ValueError(
-            f"{without_secrets(address)} is no address of a file elsewhere, such as https://host/video.mp4"
+            f"{without_secrets(address)} is not an address of a file on another machine, such as https://host/video.mp4"
         )
     name = address.partition("://")[2].partition("?")[0].rstrip("/").rpartition("/")[2]
     if not name or name in (".", "..") or "\\" in name or name.startswith("."):

@@ -24,11 +24,11 @@ def read_text(path: PathLike, what: str, errors: str = "strict") -> str:
     check_file(path, what)
     path = Path(path)
     if (size := path.stat().st_size) > MOST_BYTES:
-        raise ValueError(f"{path} has {size} bytes, which is no size of {what} ({MOST_BYTES} at most)")
+        raise ValueError(f"{path} has {size} bytes, which is too large for {what} ({MOST_BYTES} at most)")
     try:
         return path.read_text(encoding="utf-8-sig", errors=errors)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not {what}: byte {error.start} is no UTF-8") from error
+        raise ValueError(f"{path} is not {what}: byte {error.start} is not UTF-8") from error
 
 
 def read_json(path: PathLike, what: str) -> Any:

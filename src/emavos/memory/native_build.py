@@ -81,7 +81,7 @@ def prepared() -> Build:
     """
     folder = cache_folder()
     if folder is None:
-        raise NotReadyError("there is no cache folder: EMAVOS_CACHE is empty or no absolute path")
+        raise NotReadyError("there is no cache folder: EMAVOS_CACHE is empty or not an absolute path")
     try:
         if not folder.exists():
             raise NotReadyError("it is not prepared")
@@ -125,7 +125,7 @@ def build() -> Build:
     """
     folder = cache_folder()
     if folder is None:
-        raise RuntimeError("EMAVOS_CACHE is empty or no absolute path; name a folder of your own by it")
+        raise RuntimeError("EMAVOS_CACHE is empty or not an absolute path; name a folder of your own by it")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if (reason := _unsafe(folder)) is not None:

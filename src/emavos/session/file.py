@@ -82,16 +82,18 @@ def read_state(path: str | os.PathLike[str], model: STCN, network: STCN) -> Sess
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {}).get("session", "null"))
             if facts is None:
-                raise ValueError("it holds no session")
+                raise ValueError("it does not hold a session")
             device = next(network.parameters()).device
             tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
         return _state(facts, tensors, model, network)
     except _ElsewhereError as error:
         raise ValueError(f"{os.fspath(path)} {error}") from error.__cause__
     except KeyError as error:
-        raise ValueError(f"{os.fspath(path)} is no saved session, or is damaged: it lacks {error}") from error
+        raise ValueError(
+            f"{os.fspath(path)} is not a saved session, or is damaged: it lacks {error}"
+        ) from error
     except (SafetensorError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{os.fspath(path)} is no saved session, or is damaged: {error}") from error
+        raise ValueError(f"{os.fspath(path)} is not a saved session, or is damaged: {error}") from error
 
 
 def _state(facts: Mapping[str, Any], tensors: dict[str, Tensor], model: STCN, network: STCN) -> SessionState:
@@ -117,7 +119,7 @@ def _state(facts: Mapping[str, Any], tensors: dict[str, Tensor], model: STCN, ne
         _check_bank(contents, slots, len(group["ids"]), facts["frame_size"], model, settings)
         groups.append(Group(tuple(group["ids"]), MemoryBank.from_state(settings.policy, contents, slots)))
     if tensors:
-        raise ValueError(f"it holds {min(tensors)}, which is no part of a session")
+        raise ValueError(f"it holds {min(tensors)}, which is not part of a session")
     return SessionState(
         settings,
         facts["index"],
@@ -177,7 +179,7 @@ def _check_facts(facts: Mapping[str, Any]) -> None:
         if not any(kind == "given" and frame < index for kind, frame in group["slots"]):
             raise ValueError(f"it was never given the objects {group['ids']!s:.60}")
     if not all(0 <= edge <= 1 for edge in facts.get("edges", {}).values()):
-        raise ValueError("its objects lie at the border by more than all or less than nothing")
+        raise ValueError("shares of its objects that lie at the border are not between 0 and 1")
 
 
 def _order(facts: Mapping[str, Any]) -> tuple[int, ...]:
@@ -210,7 +212,7 @@ def _check_bank(
     if (prototypes := contents.get("prototypes.keys")) is not None:
         count, policy = len(prototypes) if prototypes.ndim else 0, settings.policy
         if not 1 <= count <= cells or policy.eviction != "consolidate" or not policy.bounded:
-            raise ValueError(f"it holds {count} prototypes, which its policy does not leave")
+            raise ValueError(f"it holds {count} prototypes, which its policy does not keep")
         shapes |= {
             "prototypes.keys": (count, keys),
             "prototypes.values": (count, objects, values),

@@ -136,7 +136,7 @@ def _shown_whole(groups: Sequence[tuple[int, ...]], shown: Collection[int], prob
         return whole
     lacking = ", ".join(str(id) for group in groups for id in group if id not in shown)
     raise ValueError(
-        f"{problem} {lacking:.60}, and objects that were introduced together are remembered together"
+        f"{problem} {lacking:.60}, and a mask must show all objects that were introduced together"
     )
 
 

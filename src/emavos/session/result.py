@@ -124,9 +124,7 @@ class Result:
         path: file to write, named .png. Its folder must exist.
         """
         if os.path.splitext(path)[1].lower() != ".png":
-            raise ValueError(
-                f"{os.fspath(path)} is not named .png, the one kind of file that a mask is saved as"
-            )
+            raise ValueError(f"{os.fspath(path)} is not named .png; masks are saved as PNGs only")
         write_mask(path, self.mask)
 
     def __repr__(self) -> str:

@@ -100,7 +100,7 @@ class TrainConfig:
                 raise ValueError(f"{name} is from 0 to 1, not {getattr(self, name)}")
         for name in ("weight_decay", "warmup", "dice", "matching", "clip_grad", "top_k"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} is not negative, as {getattr(self, name)} is")
+                raise ValueError(f"{name} is at least 0, not {getattr(self, name)}")
         if not self.several or min(self.several) < 0 or not sum(self.several) > 0:
             raise ValueError(f"several are shares of one, two, ... objects, not {self.several}")
         if not 0 <= self.ema < 1:

@@ -43,7 +43,7 @@ def start_from_imagenet(preset: str, seed: int = 0, trunks: Sequence[Path] | Non
             return model
         if trunks is None:
             raise ValueError(
-                f"no ImageNet weights are at hand for the trunks of {preset}; give torchvision's of "
+                f"there are no ImageNet weights here for the trunks of {preset}; pass torchvision's of "
                 "ResNet-50 and ResNet-18 as files, or start from a model"
             )
         for trunk, path in zip(ours, trunks, strict=True):

@@ -149,7 +149,7 @@ def _names(names: object, count: int) -> list[str] | None:
         raise ValueError(f"it has not a name for each of its {count} frames")
     for name in names:
         if not isinstance(name, str) or _NOT_IN_NAMES.search(name) or not 0 < len(name) <= _LONGEST_NAME:
-            raise ValueError(f"{name!r:.40} is no name of a frame")
+            raise ValueError(f"{name!r:.40} is not the name of a frame")
     if len({*names}) < count:
         raise ValueError("two of its frames have one name")
     return names

@@ -94,7 +94,7 @@ class History:
             track = {number_of(i, self._count): tracked_of(fact) for i, fact in facts["track"].items()}
             settings = facts["settings"]
             if not isinstance(settings, dict | None):
-                raise TypeError("its settings are none")
+                raise TypeError("its settings are not an object")
             return Snapshot(
                 ids_by_frame(facts["given"], self._count),
                 numbers_by_frame(facts["revisions"], self._count),

@@ -80,7 +80,7 @@ class ImageFiles:
         picture, path = self._open("soft", mask_name(index, version))
         self._check_size((picture.height, picture.width), path)
         if picture.mode != "L":
-            raise ValueError(f"{path} is damaged: it is no gray picture")
+            raise ValueError(f"{path} is damaged: it is not a gray picture")
         return np.asarray(picture, np.float32) / np.float32(255)
 
     def write_matte(self, index: int, version: int, matte: NDArray[np.float32]) -> None:
@@ -92,7 +92,7 @@ class ImageFiles:
         picture, path = self._open("drafts", f"{index:05d}.png")
         self._check_size((picture.height, picture.width), path)
         if picture.mode != "LA":
-            raise ValueError(f"{path} is damaged: it is no picture of strokes")
+            raise ValueError(f"{path} is damaged: it is not a picture of strokes")
         ids, painted = np.moveaxis(np.asarray(picture), 2, 0)
         return ids, painted > 0
 

@@ -60,7 +60,7 @@ def check_free(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder; a new project needs one of its own")
+        raise ValueError(f"{folder} is not a folder; a new project needs a folder of its own")
     names = {path.name for path in folder.iterdir()} - {HELD}
     names = {name for name in names if not re.fullmatch(r"\.\.unfinished\.[0-9a-f]{8}\.partial", name)}
     if UNFINISHED in names:

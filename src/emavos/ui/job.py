@@ -146,5 +146,5 @@ def in_words(error: BaseException) -> str:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)) and message:
         return " ".join(message.split())
-    _LOG.error("unforeseen", exc_info=error)
-    return f"something unforeseen went wrong ({type(error).__name__}); the terminal says what"
+    _LOG.error("unexpected", exc_info=error)
+    return f"something unexpected went wrong ({type(error).__name__}); the terminal shows the details"

@@ -69,9 +69,7 @@ class Opening(Table):
                     "start `emavos ui` with another --project, or without one"
                 )
             if sent and not _VIDEOS.match(_head(path)):
-                raise ValueError(
-                    f"{name} is no video of a kind that is known here (mp4, mov, mkv, webm, avi)"
-                )
+                raise ValueError(f"{name} is not a video that this page can open (mp4, mov, mkv, webm, avi)")
             with noting() as notes:
                 source = open_frames(path, [] if mask is None else [mask], self.on_damage)
                 masks = {} if mask is None else read_masks(mask, source)

@@ -37,7 +37,9 @@ def parse_switches(text: bytes) -> Switches:
         hidden, locked = (sorted({*map(_id, facts[name])}) for name in ("hidden", "locked"))
         alone = None if facts["alone"] is None else _id(facts["alone"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"these are no switches, lists of ids for hidden and locked: {error}") from error
+        raise ValueError(
+            f"these are not switches, which are lists of ids for hidden and locked: {error}"
+        ) from error
     return Switches(tuple(hidden), tuple(locked), alone)
 
 

@@ -138,7 +138,7 @@ def load_resnet(trunk: ResNetTrunk, path: str | os.PathLike[str]) -> None:
         try:
             theirs = load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"{os.fspath(path)} is damaged, or no safetensors file: {error}") from error
+            raise ValueError(f"{os.fspath(path)} is damaged, or not a safetensors file: {error}") from error
     else:
         theirs = read_checkpoint(path)
     state = {key: x for key, x in theirs.items() if not key.startswith(("layer4.", "fc."))}
@@ -223,7 +223,7 @@ def _backbone_of(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     except OSError:
         raise
     except Exception:  # protobuf and onnx raise anything here
-        raise ValueError(f"{os.fspath(path)} is damaged, or no ONNX graph") from None
+        raise ValueError(f"{os.fspath(path)} is damaged, or not an ONNX graph") from None
     names = {"Reshape": "embeddings.positions", "Concat": "embeddings.class_position"}
     backbone = {}
     for node in graph.node:

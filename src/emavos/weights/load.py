@@ -306,7 +306,7 @@ def _load_folder(folder: Path, sha256: str | None, dtype: torch.dtype) -> STCN:
         if not (folder / name).is_file():
             raise ValueError(f"{folder} has no {name}; a model is {CONFIG_NAME} and {WEIGHTS_NAME}")
     if (folder / CONFIG_NAME).stat().st_size > _CONFIG_BYTES:
-        raise ValueError(f"{folder / CONFIG_NAME} has more than {_CONFIG_BYTES} bytes; it is no config")
+        raise ValueError(f"{folder / CONFIG_NAME} has more than {_CONFIG_BYTES} bytes; it is not a config")
     try:
         fields = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
         if not isinstance(fields, dict):
