@@ -113,7 +113,7 @@ def test_a_mask_in_a_list_of_files_is_left_out_and_named(tmp_path, capsys):
     assert main(["segment", *map(str, arguments), "--quiet"]) == 0
     assert len([*(tmp_path / "out").iterdir()]) == 3
     assert capsys.readouterr().err == "emavos: note: left out: the mask first.png\n"
-    with pytest.raises(ValueError, match="no image but the mask"):
+    with pytest.raises(ValueError, match="only image in the list is the mask"):
         open_frames([folder / "first.png"], but=[folder / "first.png"])
 
 

@@ -248,7 +248,7 @@ def test_a_video_without_an_index_or_of_another_kind_is_refused(tmp_path):
     pytest.importorskip("av")
     for content in (b"", b"text, not a video", video(tmp_path / "whole.mp4", 2).read_bytes()[:100]):
         (tmp_path / "a.mp4").write_bytes(content)
-        with pytest.raises(ValueError, match=r"a\.mp4 is no video, or is cut off: no frames"):
+        with pytest.raises(ValueError, match=r"a\.mp4 is not a video, or is cut off: no frames"):
             open_frames(tmp_path / "a.mp4")
 
 

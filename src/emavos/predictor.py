@@ -217,8 +217,7 @@ class Predictor:
         """Digest of the weights, and the settings of a session that begins now, as JSON values.
 
         A backend "auto" is replaced by the choice for this device (see `emavos.memory.choose_backend`), which
-        a predictor makes once.
-        On one machine, equal facts mean equal masks.
+        a predictor makes once. On one machine, equal facts mean equal masks.
         """
         return {"weights": weights_sha256(self.model), **self._settled().facts()}
 
@@ -241,7 +240,7 @@ class Predictor:
         return other
 
     def continuing(self, facts: Mapping[str, Any] | None) -> Predictor:
-        """A predictor for a run that may have begun before, whose "auto" is the backend of that run.
+        """A predictor to continue a run, or to begin one. Its "auto" is the backend that the run began with.
 
         facts: of the begun run, from `facts`; None if it begins now. See
             `emavos.settings.Settings.continuing`.
@@ -491,7 +490,7 @@ class Predictor:
 
 
 def _held(results: Iterator[Result], source: FrameSource, annotated: Collection[int]) -> Iterator[Result]:
-    """The results, with those of the last good frame again on each damaged frame that it stands in for.
+    """The results. A damaged frame repeats the result of the last good frame, if that stands in for it.
 
     annotated: indices of the frames with masks of the user.
     """
@@ -533,7 +532,7 @@ def _by_frame(mask: Any, optional: bool) -> dict[int, Any]:
 
     optional: whether there may be no mask.
 
-    Raises ValueError for a frame that is no index, and as `_existing` does.
+    Raises ValueError if a frame is not an index, and as `_existing` does.
     """
     masks = mask if isinstance(mask, Mapping) else {} if mask is None and optional else {0: mask}
     no_index = [index for index in masks if not isinstance(index, (int, np.integer)) or index < 0]

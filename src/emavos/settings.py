@@ -1,4 +1,4 @@
-"""Settings: all that decides the masks of a video besides the weights, the frames and the user's masks."""
+"""Settings: everything that affects the masks of a video, except weights, frames and the user's masks."""
 
 from __future__ import annotations
 
@@ -199,8 +199,8 @@ def check_network(model: object) -> None:
 def differences(was: Mapping[str, Any], now: Mapping[str, Any], any_backend: bool = False) -> list[str]:
     """Sorted names of the facts that differ, for a run to continue.
 
-    Another build of the native readout is no difference: it may round otherwise, but finds the same cells,
-    and a compiler that was updated is no reason to start over.
+    Another build of the native readout does not count: it may round differently but finds the same cells, so
+    you need not start over after an update of the compiler.
 
     any_backend: whether the backends may differ, because "auto" is asked for now.
     """

@@ -38,7 +38,7 @@ def video(tmp_path, monkeypatch):
     ("arguments", "error"),
     [
         ([], "nothing says what to track"),
-        (["--click", "5,5", "--mask", "m.png"], "give one of them"),
+        (["--click", "5,5", "--mask", "m.png"], "pass one of them"),
         (["--click", "5"], "'5' is not X,Y"),
         (["--click", "a,b"], "'a,b' is not X,Y"),
         (["--click", "0:5,5"], "an id from 1"),

@@ -122,7 +122,7 @@ KINDS = {
         f"{COMMANDS['segment']} --model {{data}}/bad",
         "decoder.pred.bias holds NaN or infinity",
     ),
-    "a video": (f"segment {{data}}/bad.mp4 --mask {{data}}/small.png {END}", "is no video"),
+    "a video": (f"segment {{data}}/bad.mp4 --mask {{data}}/small.png {END}", "is not a video"),
     "a checkpoint of evaluate": (f"{COMMANDS['evaluate']} --model {{data}}/bad", "holds NaN or infinity"),
     "a checkpoint of batch": (f"{COMMANDS['batch']} --model {{data}}/bad", "holds NaN or infinity"),
     "a checkpoint of train": (

@@ -113,17 +113,17 @@ def beyond(path):
 
 
 REFUSED = {  # the case as the page tells it: what makes it, and words of the message
-    "an empty video": (Path.touch, "is no video"),
-    "text under the name of a video": (lambda p: p.write_text("text"), "is no video"),
+    "an empty video": (Path.touch, "is not a video"),
+    "text under the name of a video": (lambda p: p.write_text("text"), "is not a video"),
     "a video cut in the middle": (cut, r"is damaged or cut off: \d+ of 12 frames could be read"),
-    "a list of other files under the name of a video": (playlist, "is no video"),
-    "a video of sound alone": (sound, "is no video: it has only audio"),
+    "a list of other files under the name of a video": (playlist, "is not a video"),
+    "a video of sound alone": (sound, "is not a video: it has only audio"),
     "a video without a frame": (empty, "no frames could be read"),
     "a video whose size changes midway": (
         two_sizes,
         r"changes its size: frame 5 is 32x32 but it began with 32x48",
     ),
-    "a video that declares 60000x60000": (raw, "is no video"),
+    "a video that declares 60000x60000": (raw, "is not a video"),
     "a GIF that declares 60000x60000": (gif, "frames declare more than 134217728 pixels"),
     "a video that declares 2^31 frames": (beyond, "is damaged: it declares more than FFmpeg can read"),
     "a video whose frames declare 60000x60000": (pngs, "frames declare more than 134217728 pixels"),

@@ -356,7 +356,7 @@ def test_a_playlist_is_no_video(predictor, tmp_path):
     client.get("/?token=secret")
     playlist, key = b"#EXTM3U\n/etc/passwd\n", {"x-project": ""}
     answer = client.put("/api/video?name=../../a.mp4", content=playlist, headers=key)
-    assert answer.json()["error"].startswith("a.mp4 is no video")
+    assert answer.json()["error"].startswith("a.mp4 is not a video")
 
 
 def test_masks_are_given_tracked_and_downloaded(client, desk, clip):

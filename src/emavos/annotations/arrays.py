@@ -22,9 +22,10 @@ def read_arrays(path: PathLike) -> dict[str | int, IdMask]:
     """The masks of a file, by the name or the number of their frame.
 
     A `.npy` has ids (H, W), for frame 0; ids (T, H, W), for frames 0, 1, ...; or planes (O, H, W) of bool,
-    which are objects 1, 2, ... of frame 0. A `.npz` has one such array, or `masks` and `names` as
-    `write_stack` writes them. Nothing in it is executed. Raises ValueError that names the file if it holds
-    something else, or more than 512 MB.
+    one for each of the objects 1, 2, ... of frame 0. A `.npz` has one such array, or `masks` and `names` as
+    `write_stack` writes them. No code in the file is executed.
+
+    Raises ValueError with the name of the file if the file has something else, or more than 512 MB.
     """
     check_file(path, "a mask")
     with open(path, "rb") as file:
@@ -61,7 +62,7 @@ def _of_archive(file: BinaryIO) -> dict[str | int, IdMask]:
 
 
 def _check(file: Any) -> None:
-    """Raise ValueError if an array declares more than is read, before its memory is taken."""
+    """Raise ValueError if an array declares more than the limits, before memory is allocated."""
     version = np.lib.format.read_magic(file)
     formats: Mapping[Any, Any] = {(1, 0): np.lib.format.read_array_header_1_0}
     shape, _, dtype = formats.get(version, np.lib.format.read_array_header_2_0)(file)

@@ -21,9 +21,9 @@ from emavos.annotations.shapes import (
 
 
 def read_coco(content: Mapping[str, Any]) -> tuple[list[Picture], dict[int, str]]:
-    """Its annotated frames, and the names of its categories by number.
+    """The annotated frames of a file, and the names of its categories by number.
 
-    The id of an object is the annotation's `track_id`, or that among its attributes, as CVAT writes.
+    The id of an object is the `track_id` of its annotation, or, as CVAT writes it, of its attributes.
     """
     categories = {whole_number(c["id"]): str(c["name"]) for c in content.get("categories", [])}
     found: dict[int, tuple[list[Shape], list[str]]] = {

@@ -28,10 +28,10 @@ _SHAPES = ("box", "polygon", "polyline", "points", "ellipse", "cuboid", "skeleto
 
 
 def read_cvat(text: str) -> tuple[list[Picture], list[str]]:
-    """Its annotated frames, and the labels of the task in order.
+    """The annotated frames of a file, and the labels of the task in order.
 
-    A track counts on its key frames, which somebody drew. Frames in between are interpolated, and
-    those where the object is outside show none.
+    Only the key frames of a track count, which somebody drew. Frames in between are interpolated and skipped.
+    If the object is outside on a key frame, it has no mask there.
     """
     reader = _Reader()
     parser = expat.ParserCreate()
@@ -52,7 +52,7 @@ def _refuse(*_: object) -> NoReturn:
 
 
 class _Reader:
-    """What CVAT's elements say, one at a time."""
+    """Reads the elements of CVAT's XML, one at a time."""
 
     def __init__(self) -> None:
         self.is_cvat = False

@@ -32,7 +32,8 @@ Colour = tuple[int, int, int]
 class LabelMap:
     """Labels in the order of their list; the first one is object 1.
 
-    names: {id: name}. colours: {(red, green, blue): id}, 0 for the background; empty if the list has none.
+    names: {id: name}.
+    colours: {(red, green, blue): id}, 0 for the background; empty if the list has no colours.
     source: the file, for errors.
     """
 
@@ -60,7 +61,9 @@ class LabelMap:
     def ids_of(self, image: Image.Image, name: str) -> IdMask:
         """The ids (H, W) of a picture in the colours of the list.
 
-        name: what the picture is called in errors. Raises ValueError if it has a colour that is not listed.
+            name: of the picture, for errors.
+
+        Raises ValueError if the picture has a colour that is not listed.
         """
         if not self.colours:
             raise ValueError(f"{self.source} has no colours; it cannot number those of {name}")
@@ -84,7 +87,7 @@ def read_labels(path: PathLike) -> LabelMap:
     """The labels of a file: `labelmap.txt` (CVAT), `label_colors.txt` (CamVid), `classes.txt` (YOLO), the
     JSON of CVAT's raw labels or {"name": "#rrggbb"}, or Label Studio's XML of a labelling interface.
 
-    Raises ValueError that names the file if it is none of these.
+    Raises ValueError with the name of the file if the file is none of these.
     """
     text, suffix = read_text(path, _WHAT), Path(path).suffix.lower()
     try:
@@ -100,7 +103,7 @@ def read_labels(path: PathLike) -> LabelMap:
 
 
 def find_labels(place: Path) -> LabelMap | None:
-    """The list beside a mask or a folder of masks, where its tool puts it; None if there is none."""
+    """The list beside a mask or a folder of masks, at the place used by its tool; None if there is none."""
     path = label_file(place)
     return None if path is None else read_labels(path)
 
@@ -135,7 +138,7 @@ def hex_of(colour: Sequence[int]) -> str:
 
 
 def colour_of(text: str) -> Colour:
-    """The colour of "#rrggbb" or "red,green,blue". Raises ValueError if it is neither."""
+    """The colour of "#rrggbb" or "red,green,blue". Raises ValueError for other texts."""
     if re.fullmatch("#[0-9a-fA-F]{6}", text):
         return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
     parts = text.replace(",", " ").split()

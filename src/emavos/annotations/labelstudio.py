@@ -30,7 +30,7 @@ _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # prefix that Label Studio adds to
 
 
 def read_label_studio(tasks: Sequence[Mapping[str, Any]]) -> list[Picture]:
-    """Its annotated frames: of each task, the last annotation that was not cancelled."""
+    """The annotated frames of a file: of each task, the last annotation that was not cancelled."""
     pictures = []
     for task in tasks:
         kept = [a for a in task["annotations"] if not a.get("was_cancelled")]
@@ -84,8 +84,10 @@ def _drawing(kind: str, value: Mapping[str, Any], size: Size) -> Callable[[Size]
 def decode_brush(rle: Sequence[int], size: Size) -> Plane:
     """The plane of a brush. Its bytes are a bit stream of runs of the four channels of a picture.
 
-    32 bits have the number of values, 5 the bits of a value less 1, and 4 times 4 the bits of a length less
-    1. Then come blocks: a bit says whether one value is repeated, 2 bits which of the four lengths follows.
+    The stream begins with the number of values (32 bits), the bits per value minus 1 (5 bits), and four
+    lengths in bits, minus 1 (4 bits each). Blocks follow: one bit tells whether one value is repeated, and
+    two bits which of the four lengths the run's length has.
+
     Raises ValueError if the runs do not fill `size`.
     """
     if not isinstance(rle, list) or not all(type(v) is int and 0 <= v < 256 for v in rle):

@@ -1,4 +1,4 @@
-"""Which shapes are one object, and what id it has."""
+"""Decides which shapes are one object, and the id of each object."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ _MOST, _VOID = 65535, 255  # ids of files
 class Numbered:
     """The ids of all shapes.
 
-    ids: for each picture, for each of its shapes. names: {id: label}. note: what may surprise in it, "" if
-        nothing.
+    ids: for each picture, for each of its shapes.
+    names: {id: label}.
+    note: a remark for the user if the result may surprise; otherwise "".
     """
 
     ids: tuple[tuple[int, ...], ...]
@@ -28,13 +29,18 @@ class Numbered:
 def number_objects(pictures: Sequence[Picture], labels: Mapping[int, str]) -> Numbered:
     """The ids of shapes that lie in one or more frames.
 
-    labels: names by id, as a list of labels gives them; they set the ids if shapes are told apart by label.
+    labels: {id: name} from a list of labels. If objects are distinguished by label, they get these ids.
 
-    In this order: the ids that the tool itself gives objects; the numbers of groups, if every shape is in
-    one, none has shapes of two labels, and all are ids of files, 1 to 65535 without 255, the void; the
-    numbers that all labels are; with one annotated frame, an id for each shape, but one for those of a group;
-    with several frames, an id for each label and group, since nothing says which shape of one frame is which
-    of another. The background has id 0, wherever it is named.
+    The first rule that applies decides:
+
+    * The tool has ids of objects: these.
+    * Every shape is in a group, no group has two labels, and the numbers of the groups are ids of files (1 to
+      65535, except 255, the void): the numbers of the groups.
+    * All labels are numbers: these.
+    * Only one frame is annotated: an id for each shape, and one id for all shapes of a group.
+    * Otherwise: an id for each label and group, because no other link connects shapes of two frames.
+
+    A label called "background" has id 0.
     """
     shapes = [shape for picture in pictures for shape in picture.shapes if not _is_background(shape)]
     if shapes and all(shape.id is not None for shape in shapes):
@@ -61,7 +67,7 @@ def number_objects(pictures: Sequence[Picture], labels: Mapping[int, str]) -> Nu
 
 
 def _are_objects(shapes: Sequence[Shape]) -> bool:
-    """Whether every shape is in a group whose number is an id of files, and none has shapes of two labels."""
+    """Whether every shape is in a group, all numbers are ids of files, and no group has two labels."""
     label_of: dict[str, str] = {}
     return all(
         is_id(s.group)
@@ -80,7 +86,7 @@ def _numbered(pictures: Sequence[Picture], ids: Mapping[Shape, int], note: str =
 
 
 def _note_of(pictures: Sequence[Picture]) -> str:
-    """Whether a frame has several shapes of one label and group, which become one object."""
+    """A note if a frame has several shapes of one label and group, which become one object; otherwise ""."""
     for picture in pictures:
         counts = Counter((s.label, s.group) for s in picture.shapes if not _is_background(s))
         if counts and (most := counts.most_common(1)[0])[1] > 1:

@@ -46,7 +46,7 @@ def outlines(plane: NDArray[Any], tolerance: float = 0.0) -> list[Polygon]:
 
 
 class _Loop:
-    """A closed chain of pixel edges: the pixels inside it, in order, without repeats of one pixel in turn.
+    """A closed chain of pixel edges, as the pixels inside the chain, in order. No pixel follows itself.
 
     points: x and y of the pixels.
     lefts: {(x, y): place of the left edge of this pixel among `points`}.

@@ -43,7 +43,9 @@ _WRONG = (
 class Annotations:
     """The masks of some frames of a video, as an annotation tool saved them.
 
-    kind: the tool or format. pictures: the frames that have a mask. names: {id: label}.
+    kind: the tool or format.
+    pictures: the frames that have a mask.
+    names: {id: label}.
     path: the file or folder, for errors.
     """
 
@@ -59,8 +61,10 @@ class Annotations:
     def mask(self, place: int, size: Size | None = None) -> IdMask:
         """The mask (H, W) of ids of a frame, drawn now.
 
-        place: of the frame among `pictures`. size: (H, W) of the frame, which not every format says.
-        Raises ValueError if the size is not known, or is another one than the file says.
+        place: of the frame among `pictures`.
+        size: (H, W) of the frame; required if the format does not contain the size.
+
+        Raises ValueError if the size is unknown, or differs from the size in the file.
         """
         picture, ids = self.pictures[place], self.ids[place]
         known = size or picture.size
@@ -86,11 +90,12 @@ def read_annotations(path: PathLike, labels: LabelMap | None = None) -> Annotati
     """The masks in a file or folder of Labelme, COCO, YouTube-VIS, Label Studio, VIA (JSON), CVAT (XML) or
     YOLO (text).
 
-    labels: names in order, which set the ids of objects; None: those beside the file, if there are any. How
-        shapes become objects is said at `emavos.annotations.numbering.number_objects`.
+    labels: names in order, which set the ids of objects; None: the list beside the file, if there is one. See
+        `emavos.annotations.numbering.number_objects` for the rules.
 
-    What is no mask (boxes, lines, points) is left out, and an `InputWarning` says so.
-    Raises ValueError that names the file if it is damaged, something else, or has no mask at all.
+    Boxes, lines and points are left out, with an `InputWarning`.
+
+    Raises ValueError with the name of the file if the file is damaged, of another kind, or without a mask.
     """
     path = with_labels(Path(path))
     files = annotation_files(path) if path.is_dir() else [path]
@@ -135,7 +140,7 @@ def read_names(path: PathLike, labels: LabelMap | None = None) -> dict[int, str]
 
     labels: a list that numbers the objects of annotations, see `read_annotations`.
 
-    Raises ValueError that names the file if it has no names.
+    Raises ValueError with the name of the file if the file has no names.
     """
     path = Path(path)
     if path.is_dir() or path.suffix.lower() != ".txt":
@@ -217,7 +222,7 @@ def _of_json(content: Any, name: str) -> tuple[str, list[Picture], dict[int, str
 
 
 def _with_names(picture: Picture, names: Mapping[int, str]) -> Picture:
-    """A frame of YOLO whose classes, counted from 0, have their names."""
+    """A frame of YOLO with the names of its classes instead of their numbers, which count from 0."""
     shapes = [replace(s, label=names.get(int(s.label) + 1, s.label)) for s in picture.shapes]
     return replace(picture, shapes=tuple(shapes))
 
@@ -234,7 +239,7 @@ def _tell(path: Path, pictures: Sequence[Picture], numbered: Numbered) -> None:
 
 @contextmanager
 def _of_stranger(path: PathLike, what: str) -> Iterator[None]:
-    """Whatever a file of another structure leads to is a ValueError that names it."""
+    """Turn every error about a file of another structure into a ValueError with the name of the file."""
     try:
         yield
     except _WRONG as error:

@@ -1,4 +1,4 @@
-"""Run-length encoding as COCO has it."""
+"""COCO's run-length encoding."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def encode_rle(plane: NDArray[Any]) -> Rle:
 def decode_rle(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
     """The plane (H, W) of runs whose `counts` are compressed (text or bytes) or a list of numbers.
 
-    Raises ValueError where they are neither, or do not fill the plane of `size`.
+    Raises ValueError for other counts, and if they do not fill the plane of `size`.
     """
     if not isinstance(rle, Mapping):
         raise ValueError(f"a run-length encoding is a dict of size and counts, not {type(rle).__name__}")
@@ -50,8 +50,10 @@ def decode_rle(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
 
 
 def _to_text(runs: list[int]) -> str:
-    """Five bits a letter, lowest first, the sixth says that more follow; from the fourth run on, what counts
-    is the difference to the last run of the same kind."""
+    """The compressed text of COCO: five bits a letter, lowest first, and a sixth bit if more letters follow.
+
+    From the fourth run on, the text has the difference to the last run of the same kind.
+    """
     letters = []
     for i, run in enumerate(runs):
         rest = run - runs[i - 2] if i > 2 else run
@@ -83,7 +85,7 @@ def _from_text(text: str) -> list[int]:
 
 
 def check_size(size: Any) -> tuple[int, int]:
-    """Height and width of a picture that a memory holds, checked."""
+    """Height and width of a picture, checked to fit into memory."""
     if isinstance(size, (list, tuple, np.ndarray)) and len(size) == 2:
         whole = all(isinstance(side, (int, np.integer)) and not isinstance(side, bool) for side in size)
         if whole and min(size) > 0 and int(size[0]) * int(size[1]) <= MAX_PIXELS:

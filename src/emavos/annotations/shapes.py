@@ -24,8 +24,8 @@ FARTHEST = 2.0**20  # of a coordinate, in pixels
 class Drawn(NamedTuple):
     """The pixels of a shape, within a rectangle of its frame, so that many small shapes are drawn quickly.
 
-    plane: (h, w) of bool, cut off where the shape hangs over the frame.
-    top, left: the row and the column of the frame where the plane begins.
+    plane: (h, w) of bool, cut off at the border of the frame.
+    top, left: row and column of the plane's first pixel in the frame.
     """
 
     plane: Plane
@@ -48,11 +48,11 @@ class Drawn(NamedTuple):
 class Shape:
     """One outline or plane of an annotated frame.
 
-    label: the name of its class, "" if it has none.
-    draw: returns its pixels for the size of the frame.
-    group: shapes of equal label and group are parts of one object; "" if the tool does not say.
-    id: the number that the tool gives the object through the whole video, if it does.
-    height: of two shapes that cover a pixel the higher has it, or the later of equal ones.
+    label: name of the class; "" if there is none.
+    draw: returns the pixels for a size of the frame.
+    group: shapes of equal label and group are parts of one object; "" if the tool has no groups.
+    id: the tool's number of the object in the whole video; None if there is none.
+    height: if two shapes cover a pixel, the pixel belongs to the higher one, or to the later of two equals.
     """
 
     label: str
@@ -68,9 +68,9 @@ class Picture:
 
     name: the file name of its image without folder and suffix.
     shapes: in the order of the file.
-    size: (H, W), None if the file does not say.
-    index: its number in the video, counted from 0, if the file knows frames by their number only.
-    left_out: what of the frame is no mask, such as "box", once for each.
+    size: (H, W); None if the file does not have the size.
+    index: number in the video, counted from 0, if the file knows frames by number only.
+    left_out: kinds of annotations that are not masks, such as "box", once for each annotation.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Picture:
 
 
 def polygons(parts: Sequence[Points], relative: bool = False) -> Callable[[Size], Drawn]:
-    """What several polygons enclose together, their outlines included.
+    """The area enclosed by polygons, including their outlines.
 
     relative: whether coordinates are fractions of width and height.
     """
@@ -102,7 +102,7 @@ def polygons(parts: Sequence[Points], relative: bool = False) -> Callable[[Size]
 
 
 def _around(parts: Sequence[Points], size: Size) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The part of a frame where polygons lie: its first column and row, and one past its last."""
+    """The rectangle around polygons: its first column and row, and one past its last."""
     if not parts:
         return (0, 0), (0, 0)
     first = np.floor(np.min([points.min(axis=0) for points in parts], axis=0)) - 1
@@ -138,7 +138,7 @@ def ellipse(
 
 
 def pasted(plane: Plane, left: int, top: int) -> Callable[[Size], Drawn]:
-    """A small plane whose upper left corner lies at (left, top) of the frame; what hangs over is cut off."""
+    """A small plane with its upper left corner at (left, top) of the frame, cut off at the border."""
     if max(abs(left), abs(top)) > FARTHEST:
         raise ValueError(f"a mask begins within {FARTHEST:.0f} pixels of the frame, not at ({left}, {top})")
 
@@ -150,7 +150,7 @@ def pasted(plane: Plane, left: int, top: int) -> Callable[[Size], Drawn]:
 
 
 def whole(plane: Callable[[], Plane]) -> Callable[[Size], Drawn]:
-    """A plane of the whole frame, which `plane` unpacks when it is wanted."""
+    """A plane of the whole frame, unpacked by `plane` on use."""
 
     def draw(size: Size) -> Drawn:
         unpacked = plane()
@@ -176,7 +176,7 @@ def runs_by_row(counts: Sequence[int], size: Size) -> Plane:
 
 
 def points_of(values: Any) -> Points:
-    """Points (P, 2) of x, y, x, y, ... or of pairs. Raises ValueError if they are neither."""
+    """Points (P, 2) of x, y, x, y, ... or of pairs. Raises ValueError for anything else."""
     if not isinstance(values, (list, tuple)):
         raise ValueError(f"{values!r:.60} are not points")
     flat = [v for pair in values for v in pair] if values and isinstance(values[0], (list, tuple)) else values
@@ -202,7 +202,7 @@ def whole_number(value: Any) -> int:
 
 
 def frame_name(image: object) -> str:
-    """The name of a frame: that of its image without folder and suffix. Raises ValueError if it is none."""
+    """The name of a frame: the name of its image without folder and suffix. Raises ValueError without one."""
     name = PurePosixPath(str(image).replace("\\", "/")).stem
     if not 0 < len(name) <= 200 or not name.isprintable() or name[0] == "." or set(name) & set('/:*?"<>|'):
         raise ValueError(f"{image!r:.60} is not the name of an image")

@@ -13,7 +13,7 @@ _NAMES = ("label", "name", "class", "category", "type", "object")
 
 
 def read_via(content: Mapping[str, Any]) -> list[Picture]:
-    """Its annotated frames. VIA does not write the size of an image."""
+    """The annotated frames of a file. VIA does not write the size of an image."""
     pictures = []
     for image in content.get("_via_img_metadata", content).values():
         regions = image["regions"]
@@ -30,7 +30,7 @@ def read_via(content: Mapping[str, Any]) -> list[Picture]:
 
 
 def _label(attributes: Mapping[str, Any]) -> str:
-    """The attribute that names the object: the one there is, or that of a usual name."""
+    """The attribute that names the object: the only one, or one with a usual name."""
     names = [key for key in attributes if str(key).lower() in _NAMES] or [*attributes][:1]
     value = attributes[names[0]] if names else ""
     if isinstance(value, Mapping):  # of boxes to tick

@@ -234,9 +234,9 @@ def _cvat(masks: VideoMasks) -> str:
 
 
 def _numbers(names: Sequence[str]) -> list[int]:
-    """The number of each frame, by which CVAT finds frames of a video: that of its name, from 0.
+    """The number of each frame, by which CVAT finds the frames of a video: the number in its name.
 
-    Names whose lowest is 1 count from 1.
+    CVAT counts from 0. If the lowest number in the names is 1, the names count from 1.
     """
     if all(name.isdecimal() for name in names):
         lowest = min(map(int, names), default=0)

@@ -10,7 +10,7 @@ from emavos.annotations.shapes import Picture, Shape, frame_name, size_of, whole
 
 
 def read_youtube_vis(content: Mapping[str, Any]) -> tuple[list[Picture], dict[int, str]]:
-    """Its annotated frames, and the names of its categories by number.
+    """The annotated frames of a file, and the names of its categories by number.
 
     The id of an object is the `track_id` of its annotation, or the annotation's own id.
     """

@@ -217,7 +217,8 @@ def _unless_absent(
 def _mask_of(folder: Path, name: str) -> Path:
     """The mask beside a video: a PNG, or otherwise a file of arrays or annotations.
 
-    A text is not considered: YOLO's describe the image of their name, and those beside videos are notes.
+    A text file is not considered: YOLO's belong to the image of their name, and a text beside a video is
+    usually notes or subtitles.
     """
     places = [folder / f"{name}{suffix}" for suffix in (".png", *ARRAYS, ".json", ".xml")]
     return next((place for place in places if place.is_file()), places[0])

@@ -129,7 +129,7 @@ def _handed_out(workers: Sequence[_Worker], waiting: deque[Job]) -> list[_Worker
 
 
 def _note_unloaded(worker: _Worker, left: int) -> None:
-    """Tell that a process ended before its model was loaded. Raises ValueError if no other is left."""
+    """Report that a process ended before its model was loaded. Raises ValueError if no other is left."""
     how = f"a process of the batch ended with code {worker.process.exitcode} before its model was loaded"
     remedy = "if there is too little memory, use fewer processes"
     if not left:

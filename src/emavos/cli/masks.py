@@ -1,4 +1,4 @@
-"""`emavos masks info|convert`: what is in the masks of other tools, and the same as PNGs of ids."""
+"""`emavos masks info|convert`: show the masks of other tools, or convert them to PNGs of ids."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _convert(args: argparse.Namespace) -> None:
 
 
 def _check_format(args: argparse.Namespace) -> VideoMasks:
-    """Masks to be filled, after --out and the options of the format were checked."""
+    """An empty `VideoMasks` to fill, after checking --out and the options of the format."""
     from emavos.annotations import VideoMasks
 
     kinds = {"cvat": ".xml", "labelme": "", "yolo": ""}
@@ -184,7 +184,7 @@ def _print_names(named: dict[int, str]) -> None:
 def _masks(
     args: argparse.Namespace, labels: LabelMap | None, named: dict[int, str]
 ) -> Iterator[tuple[str, IdMask]]:
-    """The name of each frame that has a mask, and the mask; the names of ids go into `named`."""
+    """Yield the name and the mask of each frame that has a mask; add the names of ids to `named`."""
     from emavos.frames.mask_files import open_masks
     from emavos.io import open_frames
 
@@ -206,7 +206,7 @@ def _masks(
 
 
 def _sizes(mask: IdMask) -> str:
-    """The pixels of each object."""
+    """The number of pixels of each object."""
     import numpy as np
 
     ids, counts = np.unique(mask, return_counts=True)

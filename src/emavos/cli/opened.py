@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def at_hand(args: argparse.Namespace) -> Iterator[None]:
-    """Copy VIDEO from its address, if it has one, for as long as this context lasts."""
+    """If VIDEO is an address, copy it; the copy exists while this context lasts."""
     from tempfile import TemporaryDirectory
 
     from emavos.io.remote import copy_from, is_address, name_in

@@ -182,7 +182,7 @@ def facts_of_stopped(out: Path) -> dict[str, Any] | None:
 
 
 def _folder(out: Path) -> Path:
-    """The folder for the progress of a run: in the nearest folder above the outputs that is there."""
+    """The folder for the progress of a run, in the nearest existing folder above the outputs."""
     out = Path(os.path.abspath(out))
     names = {home: f".{shortened('.'.join(out.relative_to(home).parts))}.resume" for home in out.parents}
     places = [home / name for home, name in names.items() if home.exists()]

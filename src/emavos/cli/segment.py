@@ -209,7 +209,7 @@ def _track(
     progress: Progress,
     written: Written,
 ) -> tuple[int, BaseException | None]:
-    """Write the outputs of all frames. Returns how many, and the error that stopped the run if they stay."""
+    """Write the outputs of all frames. Returns their number, and the error that stopped a partial run."""
     from emavos.batch.tracking import track
     from emavos.cli.resuming import kept_on_stop
     from emavos.io import behind
@@ -255,7 +255,7 @@ def _track(
 
 
 def _facts(args: argparse.Namespace, predictor: Predictor, frames: FrameSource) -> dict[str, Any]:
-    """All that decides the masks and the notes of a run, as plain values."""
+    """Everything that affects the masks and the notes of a run, as plain values."""
     from emavos import __version__
     from emavos.batch.run import inputs_sha256
 

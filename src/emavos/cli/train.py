@@ -162,7 +162,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _train_clicks(args: argparse.Namespace) -> None:
-    """Stage clicks: a click head for a model that stays as it is."""
+    """Stage clicks: train a click head; the model does not change."""
     import torch
 
     from emavos.clicks import ClickHead
@@ -281,7 +281,7 @@ def _distilled(args: argparse.Namespace, config: TrainConfig, model: STCN) -> ST
 
 
 def _with(config: _Config, settings: list[str]) -> _Config:
-    """The config with FIELD=VALUE set; a VALUE that is no JSON is text."""
+    """The config with FIELD=VALUE set; a VALUE that is not JSON is text."""
     fields = json.loads(config.to_json())
     for setting in settings:
         name, equals, text = setting.partition("=")

@@ -122,7 +122,7 @@ class Written:
 
 
 def picture_places(args: argparse.Namespace) -> dict[str, Path | None]:
-    """The outputs that are pictures, by their options."""
+    """Places of the outputs that are pictures, by option."""
     return {"--overlay": args.overlay, "--matte": args.matte, "--cutout": args.cutout}
 
 
@@ -146,9 +146,9 @@ def check_apart(
 
 
 def check_kind(option: str, path: Path | None) -> None:
-    """Raise ValueError if the name of an output is that of a file that the option does not write.
+    """Raise ValueError if the option cannot write a file with the ending of this name.
 
-    A name with an unknown ending, such as a mistyped one, is a folder's only if the folder exists.
+    A name with an unknown ending, perhaps mistyped, is a folder only if the folder exists.
     """
     kind = "" if path is None else path.suffix.lower()
     if path is None or kind in KINDS[option]:

@@ -25,7 +25,7 @@ _Clip = list[tuple[Tensor, Tensor]]  # frames (3, S, S) in [0, 1] and ids (S, S)
 
 @dataclass(frozen=True)
 class MixedSamples(Dataset[Sample]):
-    """Endless samples. Objects come from the picture first; pasted objects fill up to the batch's number.
+    """Endless samples. Objects of the picture come first; pasted objects fill up to the number of the batch.
 
     Sample i is drawn from a generator seeded with (seed, i). Samples therefore depend neither on the number
     of workers nor on stopping and resuming a run.

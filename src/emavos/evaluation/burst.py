@@ -117,11 +117,11 @@ def common_classes(path: Path) -> frozenset[int] | None:
 def score_burst(
     sequences: Sequence[BurstSequence], results: str | PathLike[str], common: frozenset[int] | None
 ) -> dict[str, float]:
-    """HOTA of the mask-guided task: the mean over classes, of all and of the common and the other ones.
+    """HOTA of the mask-guided task: means over all classes, over the common ones, and over the others.
 
     sequences: with the ground truth of every annotated frame.
     results: folder with masks at `<sequence>/<frame>.png`.
-    common: the common classes; None leaves them and the others out.
+    common: the common classes; None: only the mean over all classes.
 
     The benchmark's program compares the boxes around masks, and so do these scores, except "HOTA of masks".
     Every annotated frame with a scored object counts, including the first. Distractors do not.
@@ -244,7 +244,7 @@ def _sequence(path: Path, one: Mapping[str, Any]) -> BurstSequence:
 
 
 def _part(name: Any) -> str:
-    """A name that leads to no other folder."""
+    """A name without a path to another folder."""
     if not isinstance(name, str) or name in ("", ".", "..") or not {"/", "\\", "\0"}.isdisjoint(name):
         raise ValueError(f"{name!r:.60} is not the name of a file or a folder")
     return name

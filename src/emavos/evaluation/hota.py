@@ -21,7 +21,7 @@ _EPS = np.finfo(np.float64).eps
 class FrameMatch:
     """The objects of one frame.
 
-    truth, pred: (N,) and (M,), numbers of the true and the predicted tracks in it.
+    truth, pred: (N,) and (M,), numbers of the true and the predicted tracks in the frame.
     iou: (N, M), intersection over union.
     """
 

@@ -234,7 +234,7 @@ def some(names: Sequence[str], most: int = 10) -> str:
 
 
 def _folders(folder: Path) -> list[str]:
-    """The names of the folders in a folder; of none if it does not exist."""
+    """The names of the folders in a folder; empty if the folder does not exist."""
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")

@@ -49,7 +49,7 @@ class ObjectScore:
         return self._of_spans(absent=False)
 
     def _of_spans(self, absent: bool) -> float:
-        """The mean J&F of spans of frames that the object is, or is not, absent from, except the first."""
+        """The mean J&F over spans of frames without (or with) the object, except the first span."""
         both, at, spans = np.add(self.J_frames, self.F_frames) / 2, 0, list[float]()
         for gone, span in groupby(self.absent):
             end = at + len([*span])
@@ -92,7 +92,7 @@ class Score:
 
     @property
     def more(self) -> Mapping[str, float]:
-        """All further measures of the benchmark, by name. Those of objects are means over objects."""
+        """Further measures of the benchmark, by name. Measures of objects are averaged over the objects."""
         measures = {
             "lvos": {"V": "stability"},
             "mosev2": {"J&F gone": "disappeared", "J&F back": "reappeared"},

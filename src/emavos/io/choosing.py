@@ -130,7 +130,7 @@ class Chosen(FrameSource):
 class WithoutDamaged(FrameSource):
     """The frames of a video without the damaged ones. Frames keep their names.
 
-    Whoever asks for the name or the place of a frame waits until the video was decoded once.
+    The first question about a name or a place of a frame decodes the whole video, to find the damage.
     """
 
     stored = True

@@ -1,4 +1,4 @@
-"""Whether a file is another one than before, without reading long videos whole."""
+"""Notices that a file was replaced, without reading long videos whole."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ _PART = 1 << 14  # bytes
 
 
 def fingerprint(path: Path) -> bytes:
-    """A hash of a file's name and size, and of its begin, its middle and its end, 16 KiB each.
+    """A hash of a file's name and size, and of its beginning, its middle and its end, 16 KiB each.
 
-    Compressed files that differ anywhere nearly always differ in these: in tables, check sums, or in all that
-    follows. A change in place of a few bytes of an uncompressed file may be missed.
+    Two compressed files that differ nearly always differ in these parts too: in tables, in checksums, or in
+    everything after the difference. If a few bytes of an uncompressed file are changed in place, the hash may
+    stay the same.
 
-    Raises ValueError for anything but a regular file: a pipe that nobody writes to would be waited for.
+    Raises ValueError for anything but a regular file, because reading a pipe might never end.
     """
     check_file(path, "a video or an image")
     size = path.stat().st_size

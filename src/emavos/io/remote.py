@@ -110,9 +110,9 @@ def _file_system(address: str, shown: str) -> tuple[Any, str]:
 
 
 def _check_there(files: Any, path: str, shown: str) -> None:
-    """Raise FileNotFoundError if nothing is at a path, or OSError if that is not known.
+    """Raise FileNotFoundError if nothing is at a path, or OSError if this cannot be found out.
 
-    fsspec says of an address of http that it does not exist if the server does not answer, or refuses.
+    For http, fsspec also reports a missing file if the server does not answer, or refuses.
     """
     if files.exists(path):
         return

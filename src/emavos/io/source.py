@@ -59,7 +59,7 @@ class FrameSource:
     fps: frames per second, if the source has a frame rate.
     stored: whether frames are stored in files, so that they can be prefetched.
     holds: whether a good frame may stand in for a damaged one, see `stands_in`.
-    live: whether frames are made now, as by a camera: without an end, and another loop begins at the present.
+    live: whether frames come from a camera or a stream: they have no end, and a loop begins at the present.
     sound: the sound track that belongs to the frames, if they are of a video file.
     """
 
@@ -93,11 +93,11 @@ class FrameSource:
     def tell_damage(self) -> None:
         """List the damaged frames that were read in an `InputWarning`, unless this was done before.
 
-        Done by itself when all frames were read.
+        Called by itself when all frames were read.
         """
 
     def stands_in(self, index: int) -> bool:
-        """Whether a frame that was read is only the frame before once more, because it is damaged."""
+        """Whether a frame that was read repeats the frame before it, because it is damaged."""
         return index > 0 and self.is_damaged(index)
 
     @property

@@ -17,7 +17,7 @@ def read_text(path: PathLike, what: str, errors: str = "strict") -> str:
 
     path: file to read.
     what: expected content for error messages, such as "a list of sequences".
-    errors: what Python does with bytes that are no UTF-8.
+    errors: what Python does with bytes that are not UTF-8.
 
     Raises ValueError if the file is not UTF-8, too long, a pipe or a folder.
     """

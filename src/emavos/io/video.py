@@ -29,7 +29,7 @@ _BROKEN = "has a damaged part, from which frames may be missing"
 _STREAMED = "rtsp,rtsps,rtp,srtp,tcp,udp,tls"  # protocols within a stream
 _PATIENCE = 20.0  # seconds to wait for a stream
 _MOST_LISTED = 20  # runs of damaged frames in a message
-_NO_VIDEO = "is no video, or is cut off: no frames could be read"
+_NO_VIDEO = "is not a video, or is cut off: no frames could be read"
 
 
 class VideoSource(FrameSource):
@@ -217,7 +217,7 @@ class VideoSource(FrameSource):
             kinds = ", ".join(
                 sorted({"a picture" if s.type == "video" else str(s.type) for s in container.streams})
             )
-            held = f"is no video: it has only {kinds}" if kinds else _NO_VIDEO
+            held = f"is not a video: it has only {kinds}" if kinds else _NO_VIDEO
             raise ValueError(f"{self.path} {held}")
         known = [stream for stream in streams if stream.codec_context is not None]
         if not known:

@@ -144,7 +144,7 @@ def release(partial: Path, lock: int | None) -> None:
 def alone_in(folder: Path) -> Iterator[None]:
     """Wait until no other process is in such a block for this folder.
 
-    Nothing is waited for on Windows, or on file systems without locks.
+    Does not wait on Windows, or on file systems without locks.
     """
     if sys.platform == "win32":
         yield

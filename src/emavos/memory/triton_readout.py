@@ -22,9 +22,9 @@ _MIN_SHARE = 1024  # memory cells per program, at least
 
 @dataclass(frozen=True)
 class Tiles:
-    """Sizes of the kernels' blocks. They decide the time of a readout, not the readout.
+    """Sizes of the kernels' blocks. They affect the time of a readout, not its result.
 
-    The defaults were chosen by the number of registers used. `.ci/gpu` measures others on a GPU.
+    The defaults use few registers. `.ci/gpu` measures other sizes on a GPU.
     """
 
     queries: int = 32  # query cells per program of `scan`
@@ -43,7 +43,7 @@ MEASURED: Mapping[tuple[int, int], Tiles] = {(9, 0): Tiles(gathered=8192, scan_w
 def obstacle(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> str | None:
     """The reason why the kernels cannot compute this readout; None if nothing prevents it.
 
-    The device comes first: on a CPU, nothing else that is changed would help.
+    The device is checked first: on a CPU, no other change would help.
     """
     tensors = {"query": query, "keys": keys, "values": values}
     if query.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
@@ -157,7 +157,7 @@ def scan_constants(channels: int, top_k: int, factors: torch.dtype, tiles: Tiles
 def gather_constants(
     channels: int, top_k: int, counts: bool = False, tiles: Tiles = Tiles()
 ) -> dict[str, Any]:
-    """Compile-time constants of `gather`. The number of objects is none, so a new object compiles nothing.
+    """Compile-time constants of `gather`, without the number of objects: a new object compiles nothing.
 
     channels: Cv.
     counts: whether weights are added to `received`.

@@ -34,7 +34,7 @@ class STCNConfig:
     unit_keys: whether keys have unit length times a learned scale. Otherwise keys are the bare projection.
     key_positions: whether the last four channels of a key say where in the frame its cell is.
     fine_key_channels: channels of a key for the trunk's map at stride 4.
-    vit_key_channels: channels of a key for the transformer alone; 0: added to those of the trunk.
+    vit_key_channels: channels of a key for the transformer only; 0: its part is added to that of the trunk.
     top_k: memory cells that a readout uses, unless a policy says otherwise.
     scene_key_channels: channels of a key for a small network that sees the whole frame.
     """

@@ -49,8 +49,9 @@ class KeyEncoder(nn.Module):
         the key.
     fine_key_channels: channels of the key for the trunk's map at stride 4, averaged over each cell. They come
         after those of the last map, which has lost colour and texture. 0: none.
-    vit_key_channels: channels of the key for the transformer alone, after these. 0: its part is added to that
-        of the last map. Each part has a learned length of its own, so none can drown another.
+    vit_key_channels: channels of the key for the transformer only, after these. 0: the transformer's part is
+        added to the part of the last map. Each part has a learned length of its own, so none can drown
+        another.
     scene_key_channels: channels of the key for a `SceneKey`, after these. 0: none.
     """
 

@@ -18,7 +18,7 @@ UNLIKE = 0.2  # a cell resembles no other from this squared distance on, over it
 
 
 def unlike(config: STCNConfig) -> float:
-    """`UNLIKE` for the keys of a model. Keys of more parts differ more (docs/experiments.md, scene cuts)."""
+    """The limit `UNLIKE` for the keys of a model; with more parts, keys differ more (docs/experiments.md)."""
     if config.vit_key_channels:
         return 0.35
     return 0.26 if config.fine_key_channels else UNLIKE

@@ -77,7 +77,7 @@ def _prompted(frame: Tensor, truth: Tensor, rng: np.random.Generator) -> ClickSa
 
 
 def _box(truth: Tensor, rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """Around the object, each side off by up to a twelfth of the box."""
+    """A box around the object, each side off by up to a twelfth of the box."""
     y, x = (axis.tolist() for axis in (truth.any(dim=1).nonzero()[:, 0], truth.any(dim=0).nonzero()[:, 0]))
     left, top, right, bottom = x[0], y[0], x[-1] + 1, y[-1] + 1
     off = rng.uniform(-1 / 12, 1 / 12, 4) * np.array([right - left, bottom - top] * 2)
@@ -85,7 +85,7 @@ def _box(truth: Tensor, rng: np.random.Generator) -> tuple[float, float, float, 
 
 
 def _anywhere(truth: Tensor, rng: np.random.Generator) -> tuple[float, float, int]:
-    """A click inside the object, or outside it and rather near."""
+    """A click inside the object, or outside but near it."""
     label = int(rng.random() < 0.5)
     if label:
         spots = (~_grown(~truth, 3)).nonzero()
@@ -99,7 +99,7 @@ def _anywhere(truth: Tensor, rng: np.random.Generator) -> tuple[float, float, in
 
 
 def _stroke(truth: Tensor, rng: np.random.Generator) -> list[tuple[float, float, int]]:
-    """A line of clicks through the object, as a scribble is."""
+    """A line of clicks through the object, like a scribble."""
     spots = (~_grown(~truth, 2)).nonzero()
     spots = spots if len(spots) else truth.nonzero()
     (y0, x0), (y1, x1) = (spots[rng.integers(len(spots))].tolist() for _ in range(2))
@@ -109,7 +109,7 @@ def _stroke(truth: Tensor, rng: np.random.Generator) -> list[tuple[float, float,
 
 
 def _spoilt(truth: Tensor, rng: np.random.Generator) -> Tensor:
-    """A mask as a tracker may leave it: too wide or narrow, with a piece lost or a piece too much."""
+    """A mask with a tracker's mistakes: too wide or too narrow, with a piece missing or a piece too much."""
     mask = truth.clone()
     kind = rng.integers(4)
     if kind == 0:

@@ -65,7 +65,7 @@ def add_scene_key(
 
 @torch.no_grad()
 def scene_maps(model: STCN, teacher: STCN, clips: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """What a scene's part learns from: maps of the model's trunk, and the transformer's part of the teacher.
+    """Training data of a scene's part: maps of the model's trunk, and the transformer's part of the teacher.
 
     clips: frames (T, 3, H, W), normalised, all of one size.
 

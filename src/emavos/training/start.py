@@ -225,7 +225,7 @@ def project_keys(model: STCN, frames: Iterable[Tensor]) -> None:
 
 
 def _project(projection: nn.Conv2d, maps: Iterable[Tensor]) -> None:
-    """Make a projection (Ck, C, 1, 1) that of the principal components of maps (B, C, h, w)."""
+    """Set a projection (Ck, C, 1, 1) to the principal components of maps (B, C, h, w)."""
     cells = torch.cat([x.transpose(0, 1).flatten(1).T for x in maps])  # (n, C)
     mean = cells.mean(dim=0)
     directions = torch.linalg.eigh((cells - mean).T @ (cells - mean)).eigenvectors  # by rising variance
