@@ -39,7 +39,7 @@ class Protocol:
     zip_folder: str = ""  # folder of the sequences inside a submission
     about: str = ""  # one line of description
     per_object: bool = False  # each object alone, as MASKS/<sequence>/<object>/<frame>.png; they may overlap
-    annotations: tuple[str, ...] = ()  # files of BURST, in place of folders of masks
+    annotations: tuple[str, ...] = ()  # files of BURST, instead of folders of masks
     scoring: Literal["davis", "lvos", "mosev2", "burst"] = (
         "davis"  # measures: see `emavos.evaluation.metrics`
     )
