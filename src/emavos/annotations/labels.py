@@ -43,7 +43,7 @@ class LabelMap:
 
     @classmethod
     def of(cls, entries: Sequence[tuple[str, Colour | None]], source: str) -> LabelMap:
-        """Number labels from 1, without the background; without a background, black is one."""
+        """Labels numbered from 1. A label of the background is 0; without one, black is the background."""
         if not 0 < len(entries) <= _MOST:
             raise ValueError(f"it has {len(entries)} labels; 1 to {_MOST} are read")
         names, colours = dict[int, str](), dict[Colour, int]()
@@ -61,7 +61,7 @@ class LabelMap:
     def ids_of(self, image: Image.Image, name: str) -> IdMask:
         """The ids (H, W) of a picture in the colours of the list.
 
-            name: of the picture, for errors.
+        name: of the picture, for errors.
 
         Raises ValueError if the picture has a colour that is not listed.
         """
