@@ -1,7 +1,7 @@
 """How well clicks give a mask: NoC@80/85/90, and the intersection over union after 1, 3 and 5 clicks.
 
 Clicks are simulated as RITM does (Sofiiuk et al., 2021): each at the pixel farthest from the border of what
-is most wrong, 20 at most. An object that never comes to the wanted overlap counts as 20.
+is most wrong, 20 at most. If an object never reaches an overlap, it counts as 20.
 
     python docs/measure/quality/clicks.py --stills DATA/train --videos DATA/val
 
@@ -37,7 +37,7 @@ def overlaps(
     truth: Tensor,
     most: int = MOST,
 ) -> tuple[list[float], list[float]]:
-    """Intersection over union after each of `most` clicks, and the scores that were given."""
+    """Intersection over union after each of `most` clicks, and the scores of the head."""
     mask, last = torch.zeros_like(truth), None
     points: list[tuple[float, float]] = []
     labels: list[int] = []
@@ -59,7 +59,7 @@ def overlaps(
 
 
 def clicks_needed(found: list[float], wanted: float) -> int:
-    """How many clicks it took to come to an overlap; all of them where it did not."""
+    """Number of clicks to an overlap; the number of all clicks if the overlap was not reached."""
     return next((i for i, x in enumerate(found, 1) if x >= wanted), len(found))
 
 

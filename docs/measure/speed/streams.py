@@ -2,8 +2,8 @@
 
 Each method gets a folder of JPEG frames and the mask of the first frame, and returns the mask of every
 frame. Reading, resizing and the value of every fifth frame count. `reference` is STCN's published evaluation,
-rebuilt with the weights of our `stcn` (see reference.py). Processes that multiply matrices take the part of
-other programs; they run beside the first stream only.
+rebuilt with the weights of our `stcn` (see reference.py). Processes that multiply matrices play other
+programs; they run beside the first stream only.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _stcn() -> STCN:
 
 @contextmanager
 def other_programs(per_core: int) -> Iterator[None]:
-    """So many processes per core that compute all the time."""
+    """This many processes per core that compute all the time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     code = _OTHER_PROGRAM.format(parent=os.getpid())
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -1,6 +1,6 @@
 """The tables of docs/performance.md that need no data, measured anew: `python tables.py FILE`.
 
-It takes some ten minutes.
+The program runs for about ten minutes.
 """
 
 from __future__ import annotations
@@ -44,9 +44,11 @@ COMPUTED = ("Bounds of a readout on a GPU", ("roofline.py",))
 
 
 def sections(options: Sequence[str]) -> Iterator[str]:
-    """Markdown of each table: its title, its command and what that printed.
+    """Markdown of each table: its title, its command and the output of the command.
 
-    options: further arguments of all that measure, such as --threads 2. Raises RuntimeError where one fails.
+    options: further arguments of all programs, such as --threads 2.
+
+    Raises RuntimeError if a program fails.
     """
     for title, command in (*((title, (*words, *options)) for title, words in TABLES), COMPUTED):
         program, *rest = command
