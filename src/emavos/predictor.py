@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -14,15 +13,15 @@ import numpy as np
 import torch
 
 from emavos.clicks import Clicked, ClickHead, SeenFrame
-from emavos.clicks.seen import Prompter
+from emavos.clicks.seen import Looker, Prompter
 from emavos.frames.mask_files import names_its_frames, read_masks
 from emavos.frames.masks import check_given
-from emavos.frames.preprocess import WorkingFrame, denormalize, to_pixels, to_working
+from emavos.frames.preprocess import WorkingFrame, to_working
 from emavos.io import FrameSource, ahead, open_frames, read_ahead, read_mask
 from emavos.io.ahead import has_spare_core
 from emavos.machine import one_thread_after_fork
 from emavos.memory import MemoryPolicy, choose_backend
-from emavos.models import PRESETS, STCN, Features, compiled, folded, weights_sha256
+from emavos.models import PRESETS, STCN, compiled, folded, weights_sha256
 from emavos.session import Result, Session
 from emavos.session.both_ways import Direction, check_direction, propagate_backward, propagate_both
 from emavos.session.frame import EncodedFrame, computing, features_of
@@ -89,11 +88,7 @@ class Predictor:
         self.settings = Settings.of(self.network, policy, size, shortcuts, resize_ahead)
         self._decided: dict[torch.device, Settings] = {}
         self._settled()  # raises before the first frame if the backend cannot run
-        self.prompter = prompter
-        # returns the click head, and the network whose features the head reads
-        self._clicks: Callable[[], tuple[ClickHead, STCN]] | None = None
-        if clicks is not None:
-            self._clicks = partial(_pair, clicks, self.network)
+        self._looker = Looker(self.network, clicks, prompter)
 
     @classmethod
     def from_pretrained(
@@ -146,46 +141,175 @@ class Predictor:
         _check_half(place, chosen)
         wide = torch.float64 if chosen == torch.float64 else torch.float32  # rounded after folding
         model = load_model(name_or_path, device=place, dtype=wide, **hub)
-        predictor = cls(
-            model, policy, size, shortcuts, chosen, compile, resize_ahead=resize_ahead, prompter=prompter
-        )
-        predictor._clicks = LazyHead(predictor.network, name_or_path, **hub)
+        predictor = cls(model, policy, size, shortcuts, chosen, compile, resize_ahead=resize_ahead)
+        head = LazyHead(predictor.network, name_or_path, **hub)
+        predictor._looker = Looker(predictor.network, head, prompter)
         model.to(chosen)
         return predictor
 
-    def to(self, device: str | torch.device) -> Predictor:
-        """Move the model to a device; returns the predictor, like `to` of a torch module.
+    def propagate(
+        self,
+        frames: str | os.PathLike[str] | int | Iterable[Any],
+        mask: Any = None,
+        *,
+        masks: Mapping[int, Any] | None = None,
+        direction: Direction = "forward",
+        session: Session | None = None,
+    ) -> Iterator[Result]:
+        """Yield the masks of each frame in turn.
 
-        device: "auto", or a device of torch.
+        Between frames, only the memory bank is kept, plus a few frames prefetched from files.
 
-        Running sessions use the same network, so begin new sessions afterwards.
+        frames: a folder of images; a video file (extra `video`); a camera, "camera:0"; or any iterable of PIL
+            images, arrays (H, W, 3) of uint8 or tensors (3, H, W).
+        mask: of the first frame, (H, W) of ids, 0 for the background: a path, a PIL image, an array or a
+            tensor. Pass a dict {frame index: mask} to annotate several frames: new objects are introduced
+            there, and tracked objects are corrected. A folder of masks named like their frames, or a file of
+            an annotation tool (docs/masks.md), can annotate several frames too. Files are checked before the
+            first frame, and images are read again at their frame. Masks inside the folder of frames are not
+            used as frames.
+        masks: the dict, as a named argument instead of `mask`.
+        direction: "forward" propagates each mask to later frames, "backward" to earlier frames, "both" to
+            both. If "both" finds an object annotated on both sides of a frame, the two predictions are fused
+            by distance and confidence. Results are always in the order of the frames. "backward" and "both"
+            need frames that can be read again (a folder, a video file or a list), and spool the backward pass
+            to disk: see docs/editing.md.
+        session: a session to continue, such as a saved one, or one with a reference: frames before its index
+            are skipped, and no mask is needed. Only for "forward". None: a new session.
 
-        Raises ValueError if torch cannot use the device, or for a dtype, because a dtype needs another
-        network, and RuntimeError if the policy's backend cannot run on the device. Then nothing is moved.
+        Raises ValueError as `Session.step` does, if the direction needs frames that cannot be read again, and
+        if a mask is for a frame that does not exist ("forward" raises this at the end of a stream, because
+        the frame might still come).
         """
-        if isinstance(device, torch.dtype):
-            raise ValueError(
-                f"another dtype needs another network: from_pretrained(..., dtype={str(device)[6:]!r})"
-            )
-        place = choose_device(device)
-        _check_half(place, self.dtype)
-        settings = self.settings.asked()
-        policy = settings.policy
-        choose_backend(policy.backend, place, self.dtype, policy.top_k or self.network.config.top_k)
-        self.model.to(place)
-        self.network.to(place)
-        self.settings, self._decided = settings, {}
-        return self
+        if direction != "forward":
+            check_direction(direction)
+        _check_session(session, self.model, direction)
+        if masks is not None and (mask is not None or not isinstance(masks, Mapping)):
+            raise ValueError("give either mask, or masks as a dict {frame index: mask}")
+        mask = mask if masks is None else masks
+        if isinstance(mask, (str, os.PathLike)) and names_its_frames(mask):
+            frames = open_frames(frames)
+            mask = read_masks(mask, frames)
+        by_frame = _by_frame(mask, optional=session is not None)
+        source = open_frames(frames, but=[m for m in by_frame.values() if isinstance(m, (str, os.PathLike))])
+        _check_sizes(by_frame, source)
+        if direction == "forward":
+            results = self._forward(source, by_frame, session)
+        else:
+            arrays = {index: _read(m) for index, m in by_frame.items()}
 
-    def __repr__(self) -> str:
-        config = self.model.config
-        name = next((name for name, preset in PRESETS.items() if preset == config), config.trunk)
-        size = "source" if self.size is None else self.size
-        dtype = str(self.dtype).removeprefix("torch.")
-        millions = sum(p.numel() for p in self.model.parameters()) / 1e6
-        return (
-            f"Predictor({name}, {millions:.1f} million parameters, "
-            f"device={self.device}, dtype={dtype}, size={size}, policy={self.policy})"
+            def begin(order: Sequence[int]) -> Session:
+                return self.session(order=order)
+
+            if direction == "backward":
+                results = propagate_backward(begin, source, arrays)
+            else:
+                results = propagate_both(begin, source, arrays, stop=self.settings.cuts == "stop")
+        return _held(results, source, {*by_frame}) if source.holds else results
+
+    def _forward(
+        self, frames: FrameSource, masks: dict[int, Any], session: Session | None
+    ) -> Iterator[Result]:
+        """Step through the frames. masks: by frame, taken out as their frames are reached."""
+        session = self.session() if session is None else session
+        resize_ahead = self.settings.resize_ahead
+        if resize_ahead is None:  # a GPU resizes by itself
+            resize_ahead = self.device.type == "cpu" and has_spare_core(torch.get_num_threads())
+        first = session.index
+        if resize_ahead and frames.stored:
+            ready: Iterator[Any] = ahead(_prepared(session, frames, first))
+        else:
+            ready = islice(read_ahead(frames), first, None)
+        for index, frame in enumerate(ready, first):
+            yield session.step(frame, _read(masks.pop(index, None)))
+        if unused := [index for index in masks if index >= first]:
+            raise ValueError(
+                f"a mask is given for frame {min(unused)} but the video has {session.index} frames"
+            )
+
+    def session(
+        self,
+        saved: str | os.PathLike[str] | None = None,
+        *,
+        start: int = 0,
+        order: Sequence[int] | None = None,
+    ) -> Session:
+        """A session for a new video, to step through frame by frame; or a saved session, to continue.
+
+        saved: file written by `Session.save`. A saved session brings its own policy, size, shortcuts and
+            index.
+        start: index of the first frame of a new video.
+        order: video frame of each step of a new video, if the steps are not in the order of the video. Errors
+            use these numbers.
+
+        Raises ValueError as `Session.load` does.
+        """
+        if saved is not None:
+            return Session.load(saved, self.model, self.network, self._looker.look)
+        return Session(
+            self.model,
+            network=self.network,
+            settings=self._settled(),
+            start=start,
+            order=order,
+            look=self._looker.look,
+        )
+
+    def encode(self, frame: Any) -> EncodedFrame:
+        """A frame with its features, for `look` and for the `step` of a session of this predictor.
+
+        The frame is then encoded once, however often you look at it. You may call this in a second thread,
+        ahead of `step`. The masks are the same.
+
+        frame: as for `Session.step`.
+
+        Raises ValueError as `Session.step` does.
+        """
+        with computing(self.network) as device:
+            working = frame if isinstance(frame, WorkingFrame) else to_working(frame, self.size, device)
+            return EncodedFrame.of(self.network, working)
+
+    @property
+    def shares_features(self) -> bool:
+        """Whether clicks read the features that tracking reads, so that `look` gains from `encode`.
+
+        Raises ValueError if the model has no click head.
+        """
+        return self._looker.shares_features
+
+    def look(self, frame: Any) -> SeenFrame:
+        """A frame to click on. The network encodes the frame once, so each click is fast.
+
+        frame: as for `Session.step`, or the result of `encode`. A `prompter` gets an encoded frame at working
+            size.
+
+        Raises ValueError as `Session.step` does, and if the model has no click head.
+        """
+        if isinstance(frame, EncodedFrame):
+            return self._looker.look(frame, features_of(self.network, frame))
+        return self._looker.look(to_working(frame, self.size, self.device), frame=frame)
+
+    def click(
+        self,
+        frame: Any,
+        points: Any = None,
+        labels: Any = None,
+        *,
+        box: Any = None,
+        scribbles: Any = None,
+        scribble_labels: Any = None,
+        mask: Any = None,
+    ) -> Clicked:
+        """The mask of one object of a frame, from clicks, scribbles, a box or an earlier mask.
+
+        For several clicks on one frame, call `look` once. Arguments and errors: see
+        `emavos.clicks.SeenFrame.click`.
+
+        >>> result = predictor.click(frame, points=[(420, 210), (80, 40)], labels=[1, 0])
+        >>> result.mask.shape, result.score
+        """
+        return self.look(frame).click(
+            points, labels, box=box, scribbles=scribbles, scribble_labels=scribble_labels, mask=mask
         )
 
     @property
@@ -212,6 +336,11 @@ class Predictor:
     def shortcuts(self) -> Shortcuts:
         """Work to skip."""
         return self.settings.shortcuts
+
+    @property
+    def prompter(self) -> Prompter | None:
+        """The tool that predicts masks from clicks instead of a click head."""
+        return self._looker.prompter
 
     def facts(self) -> dict[str, Any]:
         """Digest of the weights, and the settings of a session that begins now, as JSON values.
@@ -260,6 +389,30 @@ class Predictor:
             self._decided[device] = self.settings.decided(self.network)
         return self._decided[device]
 
+    def to(self, device: str | torch.device) -> Predictor:
+        """Move the model to a device; returns the predictor, like `to` of a torch module.
+
+        device: "auto", or a device of torch.
+
+        Running sessions use the same network, so begin new sessions afterwards.
+
+        Raises ValueError if torch cannot use the device, or for a dtype, because a dtype needs another
+        network, and RuntimeError if the policy's backend cannot run on the device. Then nothing is moved.
+        """
+        if isinstance(device, torch.dtype):
+            raise ValueError(
+                f"another dtype needs another network: from_pretrained(..., dtype={str(device)[6:]!r})"
+            )
+        place = choose_device(device)
+        _check_half(place, self.dtype)
+        settings = self.settings.asked()
+        policy = settings.policy
+        choose_backend(policy.backend, place, self.dtype, policy.top_k or self.network.config.top_k)
+        self.model.to(place)
+        self.network.to(place)
+        self.settings, self._decided = settings, {}
+        return self
+
     def save_pretrained(
         self,
         folder: str | os.PathLike[str],
@@ -285,208 +438,16 @@ class Predictor:
             self.model, repository, card=card, dtype=dtype, revision=revision, private=private, token=token
         )
 
-    def session(
-        self,
-        saved: str | os.PathLike[str] | None = None,
-        *,
-        start: int = 0,
-        order: Sequence[int] | None = None,
-    ) -> Session:
-        """A session for a new video, to step through frame by frame; or a saved session, to continue.
-
-        saved: file written by `Session.save`. A saved session brings its own policy, size, shortcuts and
-            index.
-        start: index of the first frame of a new video.
-        order: video frame of each step of a new video, if the steps are not in the order of the video. Errors
-            use these numbers.
-
-        Raises ValueError as `Session.load` does.
-        """
-        if saved is not None:
-            return Session.load(saved, self.model, self.network, self._look_with_features)
-        return Session(
-            self.model,
-            network=self.network,
-            settings=self._settled(),
-            start=start,
-            order=order,
-            look=self._look_with_features,
+    def __repr__(self) -> str:
+        config = self.model.config
+        name = next((name for name, preset in PRESETS.items() if preset == config), config.trunk)
+        size = "source" if self.size is None else self.size
+        dtype = str(self.dtype).removeprefix("torch.")
+        millions = sum(p.numel() for p in self.model.parameters()) / 1e6
+        return (
+            f"Predictor({name}, {millions:.1f} million parameters, "
+            f"device={self.device}, dtype={dtype}, size={size}, policy={self.policy})"
         )
-
-    def encode(self, frame: Any) -> EncodedFrame:
-        """A frame with its features, for `look` and for the `step` of a session of this predictor.
-
-        The frame is then encoded once, however often you look at it. You may call this in a second thread,
-        ahead of `step`. The masks are the same.
-
-        frame: as for `Session.step`.
-
-        Raises ValueError as `Session.step` does.
-        """
-        with computing(self.network) as device:
-            working = frame if isinstance(frame, WorkingFrame) else to_working(frame, self.size, device)
-            return EncodedFrame.of(self.network, working)
-
-    @property
-    def shares_features(self) -> bool:
-        """Whether clicks read the features that tracking reads, so that `look` gains from `encode`.
-
-        Raises ValueError if the model has no click head.
-        """
-        return self.prompter is None and self._click_head()[1] is self.network
-
-    def look(self, frame: Any) -> SeenFrame:
-        """A frame to click on. The network encodes the frame once, so each click is fast.
-
-        frame: as for `Session.step`, or the result of `encode`. A `prompter` gets an encoded frame at working
-            size.
-
-        Raises ValueError as `Session.step` does, and if the model has no click head.
-        """
-        if isinstance(frame, EncodedFrame):
-            return self._look_with_features(frame, features_of(self.network, frame))
-        device = self.device
-        working = to_working(frame, self.size, device)
-        if self.prompter is not None:
-            return SeenFrame.by_prompter(self.prompter, to_pixels(frame), working.size)
-        return self._look_by_head(working)
-
-    def _look_with_features(self, working: WorkingFrame, features: Features) -> SeenFrame:
-        """A frame to click on, from its features. `prompter` gets the frame at working size."""
-        if self.prompter is None:
-            return self._look_by_head(working, features)
-        pixels = to_pixels(denormalize(working.pixels[working.crop][0]).clamp(0, 1))
-        return SeenFrame.by_prompter(self.prompter, pixels, working.size)
-
-    def click(
-        self,
-        frame: Any,
-        points: Any = None,
-        labels: Any = None,
-        *,
-        box: Any = None,
-        scribbles: Any = None,
-        scribble_labels: Any = None,
-        mask: Any = None,
-    ) -> Clicked:
-        """The mask of one object of a frame, from clicks, scribbles, a box or an earlier mask.
-
-        For several clicks on one frame, call `look` once. Arguments and errors: see
-        `emavos.clicks.SeenFrame.click`.
-
-        >>> result = predictor.click(frame, points=[(420, 210), (80, 40)], labels=[1, 0])
-        >>> result.mask.shape, result.score
-        """
-        return self.look(frame).click(
-            points, labels, box=box, scribbles=scribbles, scribble_labels=scribble_labels, mask=mask
-        )
-
-    def _look_by_head(self, working: WorkingFrame, features: Features | None = None) -> SeenFrame:
-        """A frame whose masks the click head predicts.
-
-        features: of the frame, from `self.network`; None: not computed yet.
-        """
-        device = self.device
-        head, network = self._click_head()
-        if features is None or network is not self.network:
-            with torch.no_grad(), torch.autocast(device.type, enabled=False):
-                network.to(device)
-                features = network.encode_key(working.pixels.to(next(network.parameters()).dtype))
-        return SeenFrame.by_head(head.to(device), working, features)
-
-    def _click_head(self) -> tuple[ClickHead, STCN]:
-        """The click head, and the network whose features the head reads."""
-        if self._clicks is None:
-            raise ValueError(
-                "this predictor has no click head: make it with Predictor.from_pretrained, or pass clicks or "
-                "prompter"
-            )
-        return self._clicks()
-
-    def propagate(
-        self,
-        frames: str | os.PathLike[str] | int | Iterable[Any],
-        mask: Any = None,
-        *,
-        masks: Mapping[int, Any] | None = None,
-        direction: Direction = "forward",
-        session: Session | None = None,
-    ) -> Iterator[Result]:
-        """Yield the masks of each frame in turn.
-
-        Between frames, only the memory bank is kept, plus a few frames prefetched from files.
-
-        frames: a folder of images; a video file (extra `video`); a camera, "camera:0"; or any iterable of PIL
-            images, arrays (H, W, 3) of uint8 or tensors (3, H, W).
-        mask: of the first frame, (H, W) of ids, 0 for the background: a path, a PIL image, an array or a
-            tensor. Pass a dict {frame index: mask} to annotate several frames: new objects are introduced
-            there, and tracked objects are corrected. A folder of masks named like their frames, or a file of
-            an annotation tool (docs/masks.md), can annotate several frames too. Files are checked before the
-            first frame, and images are read again at their frame. Masks inside the folder of frames are not
-            used as frames.
-        masks: the dict, as a named argument instead of `mask`.
-        direction: "forward" propagates each mask to later frames, "backward" to earlier frames, "both" to
-            both. If "both" finds an object annotated on both sides of a frame, the two predictions are fused
-            by distance and confidence. Results are always in the order of the frames. "backward" and "both"
-            need frames that can be read again (a folder, a video file or a list), and spool the backward pass
-            to disk: see docs/editing.md.
-        session: a session to continue, such as a saved one, or one with a reference: frames before its index
-            are skipped, and no mask is needed. Only for "forward". None: a new session.
-
-        Raises ValueError as `Session.step` does, if the direction needs frames that cannot be read again, and
-        if a mask is for a frame that does not exist ("forward" raises this at the end of a stream, because
-        the frame might still come).
-        """
-        if direction != "forward":
-            check_direction(direction)
-        _check_session(session, self.model, direction)
-        if masks is not None and (mask is not None or not isinstance(masks, Mapping)):
-            raise ValueError("give either mask, or masks as a dict {frame index: mask}")
-        mask = mask if masks is None else masks
-        if isinstance(mask, (str, os.PathLike)) and names_its_frames(mask):
-            frames = open_frames(frames)
-            mask = read_masks(mask, frames)
-        by_frame = _by_frame(mask, optional=session is not None)
-        source = open_frames(frames, but=[m for m in by_frame.values() if isinstance(m, (str, os.PathLike))])
-        _check_sizes(by_frame, source)
-        if source.holds:
-            return _held(self._propagate(source, by_frame, direction, session), source, {*by_frame})
-        return self._propagate(source, by_frame, direction, session)
-
-    def _propagate(
-        self, source: FrameSource, by_frame: dict[int, Any], direction: Direction, session: Session | None
-    ) -> Iterator[Result]:
-        """The results of all frames. by_frame: masks."""
-        if direction == "forward":
-            return self._propagate_forward(source, by_frame, session)
-        arrays = {index: _read(m) for index, m in by_frame.items()}
-
-        def begin(order: Sequence[int]) -> Session:
-            return self.session(order=order)
-
-        if direction == "backward":
-            return propagate_backward(begin, source, arrays)
-        return propagate_both(begin, source, arrays, stop=self.settings.cuts == "stop")
-
-    def _propagate_forward(
-        self, frames: FrameSource, masks: dict[int, Any], session: Session | None
-    ) -> Iterator[Result]:
-        """Step through the frames. masks: by frame, taken out as their frames are reached."""
-        session = self.session() if session is None else session
-        resize_ahead = self.settings.resize_ahead
-        if resize_ahead is None:  # a GPU resizes by itself
-            resize_ahead = self.device.type == "cpu" and has_spare_core(torch.get_num_threads())
-        first = session.index
-        if resize_ahead and frames.stored:
-            ready: Iterator[Any] = ahead(_prepared(session, frames, first))
-        else:
-            ready = islice(read_ahead(frames), first, None)
-        for index, frame in enumerate(ready, first):
-            yield session.step(frame, _read(masks.pop(index, None)))
-        if unused := [index for index in masks if index >= first]:
-            raise ValueError(
-                f"a mask is given for frame {min(unused)} but the video has {session.index} frames"
-            )
 
 
 def _held(results: Iterator[Result], source: FrameSource, annotated: Collection[int]) -> Iterator[Result]:
@@ -500,11 +461,6 @@ def _held(results: Iterator[Result], source: FrameSource, annotated: Collection[
             result = replace(last, index=result.index)
         last = replace(result, prob=result.prob.clone())  # the user may change the tensor
         yield result
-
-
-def _pair(head: ClickHead, network: STCN) -> tuple[ClickHead, STCN]:
-    """A function with a name, because a predictor can be pickled, and a lambda cannot."""
-    return head, network
 
 
 def _check_half(place: torch.device, dtype: torch.dtype) -> None:

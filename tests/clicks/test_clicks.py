@@ -197,7 +197,7 @@ def test_clicks_with_base_are_answered_by_tiny_which_is_told_once():
 
 def test_a_head_comes_back_from_its_file_and_a_wrong_one_is_refused(model, predictor, tmp_path):
     path = tmp_path / "clicks.safetensors"
-    save_clicks(predictor._clicks()[0], path, torch.float32)
+    save_clicks(predictor._looker.head()[0], path, torch.float32)
     state = torch.random.get_rng_state()
     head = load_clicks(model, path)
     assert torch.equal(torch.random.get_rng_state(), state)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from emavos.clicks.seen import Prompter
     from emavos.predictor import Predictor
     from emavos.settings import Shortcuts
 
@@ -304,7 +305,12 @@ def _short_side(text: str) -> int:
     return 0 if text == "0" else whole(16)(text)
 
 
-def load_predictor(args: argparse.Namespace, shortcuts: Shortcuts | None = None, **policy: Any) -> Predictor:
+def load_predictor(
+    args: argparse.Namespace,
+    shortcuts: Shortcuts | None = None,
+    prompter: Prompter | None = None,
+    **policy: Any,
+) -> Predictor:
     from emavos.machine import keep_freed_memory
     from emavos.memory import MemoryPolicy
     from emavos.predictor import Predictor
@@ -320,6 +326,7 @@ def load_predictor(args: argparse.Namespace, shortcuts: Shortcuts | None = None,
             size=args.size or None,
             shortcuts=shortcuts,
             compile=args.compile,
+            prompter=prompter,
         )
 
 

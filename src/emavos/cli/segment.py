@@ -175,9 +175,8 @@ def _run(args: argparse.Namespace) -> None:
     with staged_together(args.force) as outputs, ExitStack() as stack:
         written = Written(args, frames, outputs, stack)
         table = None if args.confidence is None else outputs.file(args.confidence, "--confidence")
-        predictor = load_predictor(args, shortcuts_of(args), **policy(args))
+        predictor = load_predictor(args, shortcuts_of(args), prompter, **policy(args))
         predictor = predictor.with_settings(cuts=args.cuts, drop_absent=args.drop_absent)
-        predictor.prompter = prompter
         predictor = predictor.continuing(facts_of_stopped(args.out))
         any_backend = predictor.settings.auto_backend
         progress = Progress(args.out, _facts(args, predictor, frames), args.force, any_backend)

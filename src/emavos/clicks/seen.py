@@ -15,8 +15,8 @@ from torch.nn import functional
 from emavos.clicks.model import ClickHead
 from emavos.clicks.planes import STRIDE, Prompts
 from emavos.clicks.prompt import Prompt, make_prompt, to_prompts
-from emavos.frames.preprocess import WorkingFrame, resize
-from emavos.models import Features
+from emavos.frames.preprocess import WorkingFrame, denormalize, resize, to_pixels
+from emavos.models import STCN, Features
 
 # Returns the mask of an object, (H, W) of bool or of probabilities, for a frame (H, W, 3) uint8 and a prompt.
 Prompter = Callable[[np.ndarray, Prompt], Any]
@@ -170,6 +170,58 @@ class ObjectClicks:
         labels = np.concatenate([earlier.labels, prompt.labels])
         local = before.local and prompt.box is None
         return cls(Prompt(points, labels, prompt.box or earlier.box, prompt.mask), local)
+
+
+class Looker:
+    """Makes frames to click on, for the network that tracks.
+
+    head: the click head for the features of `network`; a function that returns a head and the network whose
+        features it reads; or None: there is no head.
+    prompter: answers clicks instead of the head.
+    """
+
+    def __init__(
+        self,
+        network: STCN,
+        head: ClickHead | Callable[[], tuple[ClickHead, STCN]] | None,
+        prompter: Prompter | None,
+    ) -> None:
+        self.network, self.prompter = network, prompter
+        self._head = head
+
+    @property
+    def shares_features(self) -> bool:
+        """Whether clicks read the features that tracking reads. Raises ValueError if there is no head."""
+        return self.prompter is None and self.head()[1] is self.network
+
+    def head(self) -> tuple[ClickHead, STCN]:
+        """The head, and the network whose features it reads. Raises ValueError if there is no head."""
+        if self._head is None:
+            raise ValueError(
+                "this predictor has no click head: make it with Predictor.from_pretrained, or pass clicks or "
+                "prompter"
+            )
+        return (self._head, self.network) if isinstance(self._head, ClickHead) else self._head()
+
+    def look(
+        self, working: WorkingFrame, features: Features | None = None, frame: object = None
+    ) -> SeenFrame:
+        """A frame to click on.
+
+        features: of the frame, from `network`; None: not computed yet.
+        frame: the user's frame, for the prompter; None: the prompter gets the frame at working size.
+        """
+        if self.prompter is not None:
+            if frame is None:
+                frame = denormalize(working.pixels[working.crop][0]).clamp(0, 1)
+            return SeenFrame.by_prompter(self.prompter, to_pixels(frame), working.size)
+        device = working.pixels.device
+        head, network = self.head()
+        if features is None or network is not self.network:
+            with torch.no_grad(), torch.autocast(device.type, enabled=False):
+                network.to(device)
+                features = network.encode_key(working.pixels.to(next(network.parameters()).dtype))
+        return SeenFrame.by_head(head.to(device), working, features)
 
 
 # Makes a frame to click on, from a working frame and its features.
