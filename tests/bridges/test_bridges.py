@@ -87,7 +87,7 @@ def test_what_is_no_stack_is_refused(tmp_path, mask):
     (tmp_path / "text.npz").write_text("no")
     np.savez(tmp_path / "object.npz", masks=np.array([{}]), names=np.array(["a"]))
     for name in ("other", "array", "text", "object"):
-        with pytest.raises(ValueError, match=f"{name}.npz is no stack"):
+        with pytest.raises(ValueError, match=f"{name}.npz cannot be read as a stack"):
             read_stack(tmp_path / f"{name}.npz")
 
 

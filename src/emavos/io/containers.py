@@ -44,7 +44,7 @@ class Broken(Exception):
 
 
 def _stray(file: BinaryIO, at: int) -> None:
-    """This place is no part of the container: returns None if only zeros follow, otherwise raises Broken."""
+    """This place is not part of the container: returns None if only zeros follow, otherwise raises Broken."""
     file.seek(at)
     while block := file.read(1 << 20):
         if block.strip(b"\0"):
