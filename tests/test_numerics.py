@@ -17,7 +17,9 @@ from emavos.evaluation import region_similarity
 from emavos.memory import readout, topk_readout
 from emavos.models import PRESETS, STCN, efficientnet_lite
 from emavos.session import frame as current_frame
+from emavos.training.start import mean_of_weights
 from emavos.weights import load_model
+from emavos.weights.click_head import load_clicks
 
 BACKENDS = ["dense", "blocks", *(["native"] if shutil.which("c++") else [])]
 FRAMES, MASKS = synthetic_clip(frames=10, size=(120, 214))  # the demo's scene
@@ -227,6 +229,23 @@ def test_keys_whose_squares_are_no_number_are_an_error_that_names_frame_and_obje
             weight *= 1e25
     with pytest.raises(FloatingPointError, match="frame 1: the network gives NaN or infinity for object 1"):
         follow(network, frames=FRAMES[:2], backend=backend)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_the_callers_default_dtype_rounds_no_weight(dtype):
+    expected, head = load_model("tiny").state_dict(), load_clicks(load_model("tiny")).state_dict()
+    torch.set_default_dtype(dtype)
+    try:
+        model = load_model("tiny")
+        loaded = (
+            model.state_dict(),
+            load_clicks(model).state_dict(),
+            mean_of_weights([model, model]).state_dict(),
+        )
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for state, wanted in zip(loaded, (expected, head, expected), strict=True):
+        assert all(torch.equal(state[name], x) and state[name].dtype == x.dtype for name, x in wanted.items())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

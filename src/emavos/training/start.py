@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -191,7 +192,7 @@ def mean_of_weights(models: Sequence[STCN]) -> STCN:
     for model in models[1:]:
         if model.config != models[0].config:
             raise ValueError(f"models of one config have a mean, not {models[0].config} and {model.config}")
-    mean = STCN(models[0].config).eval()
+    mean = copy.deepcopy(models[0]).float().cpu().eval()
     states = [model.state_dict() for model in models]
     mean.load_state_dict(
         {

@@ -48,9 +48,9 @@ def load_clicks(network: STCN, name_or_path: str | os.PathLike[str] | None = Non
         state = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
-    head = empty_head(network)
+    head = empty_head(network).float()
     load_strictly(head, state, f"{path} does not fit the model")
-    return head.float().eval().to(next(network.parameters()).device)
+    return head.eval().to(next(network.parameters()).device)
 
 
 def save_clicks(head: ClickHead, path: str | os.PathLike[str], dtype: torch.dtype = torch.float16) -> None:

@@ -324,6 +324,6 @@ def _load_folder(folder: Path, sha256: str | None, dtype: torch.dtype) -> STCN:
     with torch.device("meta"):  # no random weights: drawing them would advance torch's generator
         model = STCN(config)
     _check_state(model, state, f"{weights} does not fit its {CONFIG_NAME}")  # before allocating memory
-    model.to_empty(device="cpu")
+    model.to(dtype).to_empty(device="cpu")  # torch's default dtype would round the weights
     model.load_state_dict(state)
-    return model.to(dtype).eval()
+    return model.eval()
