@@ -253,7 +253,7 @@ def test_a_video_without_a_frame_that_counts_is_refused(frames):
 
 
 def test_what_is_no_array_of_ids_is_refused():
-    with pytest.raises(ValueError, match=r"frame 0: pred is ndarray \(24, 36\) of float64; give integer"):
+    with pytest.raises(ValueError, match=r"frame 0: pred is ndarray \(24, 36\) of float64; pass integer"):
         score_sequence(video(6), video(6) / 2)
     with pytest.raises(ValueError, match=r"frame 0: truth is ndarray \(24, 36, 1\) of int32"):
         score_sequence(video(6)[..., None], video(6))
