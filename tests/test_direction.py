@@ -239,7 +239,7 @@ def test_remember_tells_which_objects_learn_of_the_frame(predictor):
     assert session.remember(FRAMES[5], TRUTH[5], 5) == (1, 2, 3)
     assert session.remember(FRAMES[6], np.where(TRUTH[6] == 1, 0, TRUTH[6]), 6) == (3,)
     held = [group.bank.state()[1] for group in session.groups]
-    message = "mask of frame 7 cannot be remembered: it lacks 1, 3, and objects that were introduced together"
+    message = "mask of frame 7 cannot be remembered: it lacks 1, 3, and a mask must show all"
     with pytest.raises(ValueError, match=message):
         session.remember(FRAMES[7], only(2, 7), 7)
     with pytest.raises(ValueError, match="it lacks 1, 2, 3"):
