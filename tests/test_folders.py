@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
@@ -416,3 +417,26 @@ def test_what_is_wrong_with_a_later_mask_is_said_before_the_first_frame(
     assert "00003" in said
     assert "nothing was written" not in said
     assert {"size": "16x24", "empty": "without an object are left out", "text": "not an image"}[wrong] in said
+
+
+@pytest.mark.parametrize("option", ["--mask", "--labels", "--reference", "jobs", "job"])
+def test_an_address_in_place_of_a_file_is_answered_with_what_to_do(tmp_path, capsys, option):
+    folder = fill(tmp_path / "f", ["00000.jpg", "00001.jpg"])
+    write_mask(tmp_path / "m.png", BOX)
+    address = "https://me:secret@host/m.png"
+    (tmp_path / "jobs.jsonl").write_text(json.dumps({"video": str(folder), "mask": address}))
+    ways = {
+        "--mask": ["segment", folder, "--mask", address],
+        "--labels": ["segment", folder, "--mask", tmp_path / "m.png", "--labels", address],
+        "--reference": ["segment", folder, "--reference", address, address],
+        "jobs": ["batch", address],
+        "job": ["batch", tmp_path / "jobs.jsonl"],
+    }
+    assert main([*map(str, ways[option]), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert (
+        "https://host/m.png is an address, not a file of this machine; download it and pass the file" in said
+    )
+    assert "secret" not in said
+    with pytest.raises(FileNotFoundError, match="is an address"):
+        Predictor.from_pretrained(size=32).propagate(folder, address)

@@ -18,6 +18,7 @@ from emavos.frames.mask_files import names_its_frames, read_masks
 from emavos.frames.masks import check_given
 from emavos.frames.preprocess import WorkingFrame, to_working
 from emavos.io import FrameSource, ahead, open_frames, read_ahead, read_mask
+from emavos.io.addresses import absent
 from emavos.io.ahead import has_spare_core
 from emavos.machine import one_thread_after_fork
 from emavos.memory import MemoryPolicy, choose_backend
@@ -519,5 +520,5 @@ def _existing(mask: Any) -> Any:
     if mask is None:
         raise ValueError("mask is None; give the mask of the first frame, or a dict {frame index: mask}")
     if isinstance(mask, (str, os.PathLike)) and not os.path.exists(mask):
-        raise FileNotFoundError(f"{os.fspath(mask)} does not exist")
+        raise absent(mask)
     return mask

@@ -12,6 +12,7 @@ from emavos.evaluation import PROTOCOLS
 from emavos.frames.mask_files import ARRAYS
 from emavos.frames.preprocess import check_short_side
 from emavos.io import list_images
+from emavos.io.addresses import absent, is_address
 from emavos.io.images import PathLike
 from emavos.io.source import notice
 from emavos.io.text import read_text
@@ -116,6 +117,8 @@ class Job:
             paths += mask.values() if isinstance(mask, dict) else [mask]
         if wrong := [path for path in paths if not isinstance(path, str) or not path or "\0" in path]:
             raise ValueError(f"{wrong[0]!r:.60} is not a path")
+        if remote := [path for path in paths if is_address(path)]:
+            raise ValueError(str(absent(remote[0])))
         home = Path(home)
         return cls(
             name=content.pop("name", _name_of(Path(video))),
@@ -144,7 +147,7 @@ def find_jobs(path: PathLike, references: Sequence[tuple[Path, Path]] = ()) -> l
     elif path.exists():
         jobs = [*_of_lines(path, references)]
     else:
-        raise FileNotFoundError(f"{path} does not exist; jobs are a file of JSON lines or a folder of videos")
+        raise FileNotFoundError(f"{absent(path)}; jobs are a file of JSON lines or a folder of videos")
     if not jobs:
         raise ValueError(
             f"{path} holds no videos; a folder has them beside their masks, a.mp4 and a.png or b/ and b.png, "

@@ -23,7 +23,8 @@ def at_hand(args: argparse.Namespace) -> Iterator[None]:
     """If VIDEO is an address, copy it; the copy exists while this context lasts."""
     from tempfile import TemporaryDirectory
 
-    from emavos.io.remote import copy_from, is_address, name_in
+    from emavos.io.addresses import is_address
+    from emavos.io.remote import copy_from, name_in
 
     if not args.remote:
         yield

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from emavos.io.addresses import absent
 from emavos.io.ids import MARK, IdMask, ids_of_picture, is_known_palette
 from emavos.io.source import FrameSource, notice
 from emavos.io.tiff import kinds_of_pages
@@ -301,6 +302,6 @@ def check_file(path: PathLike, what: str) -> None:
     if os.path.isfile(path):
         return
     if not os.path.exists(path):
-        raise FileNotFoundError(f"{os.fspath(path)} does not exist")
+        raise absent(path)
     kind = "a folder" if os.path.isdir(path) else "a pipe or a device"
     raise ValueError(f"{os.fspath(path)} is {kind}, not {what}")

@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from emavos.io.addresses import is_address, without_secrets
 from emavos.io.choosing import WithoutDamaged, chosen, is_pattern, matching
 from emavos.io.images import (
     IMAGE_SUFFIXES,
@@ -25,7 +26,6 @@ from emavos.io.images import (
     read_image,
     refuse_mask,
 )
-from emavos.io.remote import is_address, without_secrets
 from emavos.io.source import FrameSource, notice
 from emavos.io.video import CameraSource, OnDamage, StreamSource, VideoSource
 

@@ -8,22 +8,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from emavos.io.addresses import ADDRESS, without_secrets
 from emavos.io.images import PathLike
 from emavos.io.whole import partial_folder
 
-_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-_AFTER_SCHEME = re.compile(r"(?<=://)[^\s'\"<>]+")
 _HERE = ("file", "local", "camera", "rtsp", "rtsps")  # files of this machine, and streams without an end
-
-
-def is_address(text: object) -> bool:
-    """Whether a text is an address such as s3://bucket/video.mp4."""
-    return isinstance(text, str) and _ADDRESS.match(text) is not None
-
-
-def without_secrets(text: str) -> str:
-    """A text without the names, passwords and queries of the addresses in it, for messages."""
-    return _AFTER_SCHEME.sub(lambda match: match[0].partition("?")[0].rpartition("@")[2], text)
 
 
 def fetch(address: str, folder: PathLike) -> Path:
@@ -55,7 +44,7 @@ def name_in(address: str) -> str:
 
     Raises ValueError if there is none, or the address is of a file of this machine.
     """
-    scheme = match[1].lower() if (match := _ADDRESS.match(address)) else ""
+    scheme = match[1].lower() if (match := ADDRESS.match(address)) else ""
     if not scheme or scheme in _HERE or "::" in address:
         raise ValueError(
             f"{without_secrets(address)} is not an address of a file on another machine, such as https://host/video.mp4"

@@ -15,10 +15,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image
 
+from emavos.io.addresses import without_secrets
 from emavos.io.containers import Broken, declares_duration, is_cut, is_fragmented
 from emavos.io.ffmpeg import LIMIT, SAFE, import_av
 from emavos.io.images import MAX_PIXELS, Pixels, check_file, pixels_of
-from emavos.io.remote import without_secrets
 from emavos.io.sound import Sound
 from emavos.io.source import FrameSource, notice, noting
 

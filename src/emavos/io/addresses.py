@@ -1,0 +1,33 @@
+"""Addresses, such as s3://bucket/video.mp4: how they are told from paths and named in messages."""
+
+from __future__ import annotations
+
+import os
+import re
+
+ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_AFTER_SCHEME = re.compile(r"(?<=://)[^\s'\"<>]+")
+_SHORTENED = re.compile(r"([a-z][a-z0-9+.-]+):/(?!/)", re.IGNORECASE)
+
+
+def is_address(text: object) -> bool:
+    """Whether a text is an address such as s3://bucket/video.mp4."""
+    return isinstance(text, str) and ADDRESS.match(text) is not None
+
+
+def without_secrets(text: str) -> str:
+    """A text without the names, passwords and queries of the addresses in it, for messages."""
+    return _AFTER_SCHEME.sub(lambda match: match[0].partition("?")[0].rpartition("@")[2], text)
+
+
+def absent(path: str | os.PathLike[str]) -> FileNotFoundError:
+    """The error of a path at which there is no file. An address, also one that `Path` shortened, is told."""
+    text = os.fspath(path)
+    if match := _SHORTENED.match(text):
+        text = f"{match[1]}://{text[match.end() :]}"
+    if not is_address(text):
+        return FileNotFoundError(f"{text} does not exist")
+    return FileNotFoundError(
+        f"{without_secrets(text)} is an address, not a file of this machine; download it and pass the file "
+        "(in Python: emavos.io.fetch(address, folder))"
+    )
