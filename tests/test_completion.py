@@ -29,6 +29,22 @@ def test_a_wrong_word_is_answered_with_the_nearest(capsys, words, meant):
     assert f"; did you mean {meant}? (see emavos" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["segment", "v", "--out", "o", "--qqqqq"], "emavos segment"),
+        (["masks", "info", "m", "--qqqqq"], "emavos masks info"),
+        (["segment", "v"], "emavos segment"),
+        (["masks", "covert"], "emavos masks"),
+        (["--qqqqq"], "emavos"),
+        (["segmnt"], "emavos"),
+    ],
+)
+def test_an_error_names_the_help_of_its_command(capsys, words, named):
+    assert main(words) == 2
+    assert capsys.readouterr().err.endswith(f" (see {named} --help)\n")
+
+
 @pytest.mark.parametrize("words", [["xyzzy"], ["segment", "v", "--out", "o", "--qqqqq"], ["segment"]])
 def test_a_word_that_is_near_to_none_gets_no_suggestion(capsys, words):
     assert main(words) == 2

@@ -36,7 +36,7 @@ from emavos.cli import (
     train,
     ui,
 )
-from emavos.cli.completion import add_completion_argument, with_suggestion
+from emavos.cli.completion import add_completion_argument, command_of, with_suggestion
 from emavos.cli.streams import speaking
 from emavos.cli.words import plain
 
@@ -140,7 +140,8 @@ class _Parser(argparse.ArgumentParser):
             message = f"{message[:200]}; a video of images is named by its folder, one argument"
         else:
             message = with_suggestion(message, self, self._words)
-        self.exit(_fail(f"{message} (see {self.prog} --help)", BAD_USAGE))
+        named = self if extra == message else command_of(self, self._words)
+        self.exit(_fail(f"{message} (see {named.prog} --help)", BAD_USAGE))
 
 
 class _ShowVersion(argparse.Action):

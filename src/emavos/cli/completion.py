@@ -51,13 +51,13 @@ def with_suggestion(message: str, parser: argparse.ArgumentParser, words: Sequen
     extra = message.removeprefix("unrecognized arguments: ")
     if extra == message or not extra.startswith("--"):
         return message
-    parser = _named(parser, words)
+    parser = command_of(parser, words)
     known = {option for action in parser._actions for option in action.option_strings}
     near = difflib.get_close_matches(re.split("[ =]", extra, maxsplit=1)[0], sorted(known), 1)
     return f"{message}; did you mean {near[0]}?" if near else message
 
 
-def _named(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.ArgumentParser:
+def command_of(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of the command, and of its action if it has several."""
     for word in words:
         for action in parser._actions:
