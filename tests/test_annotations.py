@@ -430,7 +430,9 @@ def test_the_higher_of_two_shapes_has_the_pixels_of_both(tmp_path):
 def test_a_file_that_does_not_say_how_large_frames_are_asks_for_them(tmp_path, frames, capsys):
     path = str(a_via_project(tmp_path))
     assert main(["masks", "info", path]) == 1
-    assert "a.json does not say how large its frames are" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "a.json does not say how large its frames are" in said
+    assert "--frames VIDEO" in said
 
 
 def test_annotations_of_another_size_than_the_frame_are_refused(tmp_path, frames):

@@ -188,7 +188,7 @@ def test_a_sequence_whose_object_begins_on_its_last_annotated_frame_counts_in_ho
         ),
         (lambda one: one.update(height=10**7), "the size of a run-length encoding"),
         (lambda one: one.pop("width"), "width"),
-        (lambda one: one.update(segmentations=3), "TypeError"),
+        (lambda one: one.update(segmentations=3), "has no len"),
     ],
 )
 def test_a_damaged_file_of_burst_is_refused_by_name(burst, change, words):
@@ -200,6 +200,18 @@ def test_a_damaged_file_of_burst_is_refused_by_name(burst, change, words):
         ValueError, match=f"all_classes.json is not a file of annotations of BURST: .*{words}"
     ):
         find_videos(burst, VAL)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("{}", "it lacks 'sequences'"), ("[]", "list indices"), ('{"sequences": [{}]}', "lacks 'dataset'")],
+)
+def test_a_file_that_is_not_of_burst_is_answered_with_how_one_begins(tmp_path, content, words):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ValueError, match=r"a\.json is not a file") as caught:
+        read_burst(tmp_path / "a.json")
+    assert words in str(caught.value)
+    assert 'it begins like {"sequences": [{"dataset": ' in str(caught.value)
 
 
 def test_what_burst_lacks_is_told(burst, tmp_path):

@@ -17,6 +17,7 @@ from emavos.evaluation.report import (
     objects_table,
     overview,
     to_dict,
+    unit_note,
     write_overview,
     write_scores,
 )
@@ -58,6 +59,15 @@ def test_a_method_is_a_line_of_scores_speed_memory_and_size():
     assert table.rows == (expected, ("b", *[None] * 6))
     assert table.text().splitlines()[1].split() == ["a", "0.542", "0.417", "0.667", "10", "500", "1,234,567"]
     assert table.text().splitlines()[2].split() == ["b", *"------"]
+
+
+def test_the_speed_has_its_unit_and_its_machine():
+    timed = [Run({}, parameters=1, machine=name) for name in ("a CPU, 2 threads", "a GPU", "a GPU")]
+    methods = [Method(str(place), None, None, run) for place, run in enumerate(timed)]
+    assert unit_note(methods) == (
+        "fps: frames tracked per second, without reading and writing (a CPU, 2 threads, a GPU)"
+    )
+    assert unit_note([Method("others", None, SCORE, None), Method("copy", None, SCORE, Run({}))]) == ""
 
 
 def test_a_method_without_a_network_has_no_speed():

@@ -71,7 +71,7 @@ class Annotations:
         if known is None:
             raise ValueError(
                 f"{self.path} does not say how large its frames are ({self.kind} never does); pass the "
-                f"frames too"
+                "frames too: --frames VIDEO of `emavos masks`, or size= here"
             )
         if size is not None and picture.size is not None and size != picture.size:
             have, want = ("x".join(map(str, s)) for s in (picture.size, size))

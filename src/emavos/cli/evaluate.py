@@ -107,7 +107,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from emavos.evaluation.comparison import compare, file_name
     from emavos.evaluation.layouts import annotations_of
     from emavos.evaluation.published import compare_with_paper
-    from emavos.evaluation.report import by_sequence, overview
+    from emavos.evaluation.report import by_sequence, overview, unit_note
     from emavos.evaluation.submission import write_submission
 
     if args.data is None:
@@ -138,7 +138,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     print(about)
     if scored:
         print(f"\nJ&F\n{by_sequence(scored).text()}")
-    print(f"\n{overview(methods).text()}")
+    print(f"\n{overview(methods).text()}\n{unit_note(methods)}".rstrip())
     if not scored:
         print("\nnot scored: the data holds no truth but the masks that are given")
     if paper:

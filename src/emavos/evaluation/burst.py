@@ -30,6 +30,11 @@ from emavos.io.whole import replacing
 FIRST = "first_frame_annotations.json"  # each object on its first annotated frame only
 COMMON = "common_classes.json"  # the tracks of the 78 common classes
 _WHAT = "a file of annotations of BURST"
+_BEGINS = (
+    '{"sequences": [{"dataset": "YFCC100M", "seq_name": "v_f69ebe5b731d3e87c1a3992ee39c3b7e", "width": 640, '
+    '"height": 480, "annotated_image_paths": ["frame0000.jpg", ...], "track_category_ids": {"1": 805, ...}, '
+    '"segmentations": [{"1": {"rle": "..."}}, ...], ...'
+)
 
 # Classes that the benchmark's program counts as another, and those that it never scores, by category.
 MERGED = {153: 943, 201: 1175, 207: 554, 967: 529}
@@ -101,9 +106,8 @@ def read_burst(path: Path) -> list[BurstSequence]:
     try:
         return [_sequence(path, one) for one in content["sequences"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is not {_WHAT}: {error if isinstance(error, ValueError) else repr(error)}"
-        ) from error
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} is not {_WHAT}: {reason}; it begins like {_BEGINS}") from error
 
 
 def common_classes(path: Path) -> frozenset[int] | None:

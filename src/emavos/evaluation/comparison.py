@@ -22,6 +22,7 @@ from emavos.evaluation.report import (
     by_sequence,
     objects_table,
     overview,
+    unit_note,
     write_overview,
     write_scores,
 )
@@ -108,7 +109,7 @@ class Comparison:
             "machine": "; ".join(dict.fromkeys(m.run.machine for m in methods if m.run and m.run.machine)),
             "made by": f"emavos {__version__}",
         }
-        parts = [Section("Overview", [("", overview(methods))])]
+        parts = [Section("Overview", [(unit_note(methods), overview(methods))])]
         if paper:
             parts.append(Section("The paper", text=paper))
         if self.scored:

@@ -95,6 +95,14 @@ def overview(methods: Sequence[Method]) -> Table:
     return Table((*columns, "fps", "peak MB", "parameters"), tuple(rows))
 
 
+def unit_note(methods: Sequence[Method]) -> str:
+    """The unit of the speed in `overview`, with the machine; empty if nothing was timed."""
+    timed = [method.run for method in methods if method.run is not None and method.run.parameters is not None]
+    machines = ", ".join(dict.fromkeys(run.machine for run in timed if run.machine))
+    note = "fps: frames tracked per second, without reading and writing"
+    return (f"{note} ({machines})" if machines else note) if timed else ""
+
+
 def by_sequence(methods: Sequence[Method]) -> Table:
     """J&F of each sequence (the mean over its objects), one column per scored method."""
     scored = [method for method in methods if method.score is not None]
