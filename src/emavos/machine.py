@@ -7,12 +7,24 @@ import errno
 import gc
 import os
 import platform
+import threading
+from contextlib import suppress
 from functools import cache
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # torch takes seconds to load, and reading files does not need torch
     import torch
+
+
+_CGROUP = Path("/sys/fs/cgroup")
+# limit and use of the memory of a container, and files in it that give way, in versions 2 and 1
+_GROUPS = (
+    (_CGROUP, "memory.max", "memory.current", "inactive_file"),
+    (_CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 @cache
@@ -38,6 +50,18 @@ def keep_garbage_after_fork() -> None:
     """
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=gc.freeze)
+
+
+def end_with_parent() -> None:
+    """Make this process of `multiprocessing` end at once when its parent does, also if that is killed."""
+    parent = parent_process()
+    if parent is not None:
+
+        def watch() -> None:
+            wait([parent.sentinel])
+            os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()
 
 
 INSTALL = 'pip install ".[{extra}]"'  # run in a clone; once emavos is on the package index: "emavos[{extra}]"
@@ -96,6 +120,24 @@ def keep_freed_memory() -> bool:
     mallopt = ctypes.CDLL(None).mallopt
     trim_threshold, mmap_threshold = -1, -3  # constants from <malloc.h>
     return bool(mallopt(trim_threshold, 512 << 20) == 1 and mallopt(mmap_threshold, 64 << 20) == 1)
+
+
+def free_memory() -> float | None:
+    """The bytes for new processes, within the limit of this container; None if unknown (not Linux)."""
+    with suppress(OSError, ValueError, StopIteration):
+        free = 1024 * _line_of(Path("/proc/meminfo"), "MemAvailable:")
+        for folder, limit, used, cached in _GROUPS:
+            with suppress(OSError, ValueError, StopIteration):  # no container, or no limit: "max"
+                most, now = (float((folder / file).read_text()) for file in (limit, used))
+                free = min(free, most - now + _line_of(folder / "memory.stat", cached))
+        return max(free, 0.0)
+    return None
+
+
+def _line_of(path: Path, name: str) -> float:
+    """The number in the line of a file that begins with this name."""
+    lines = map(str.split, path.read_text().splitlines())
+    return next(float(words[1]) for words in lines if words[0] == name)
 
 
 class PeakMemory:

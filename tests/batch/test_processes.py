@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import subprocess
+import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from multiprocessing import Pipe
 from pathlib import Path
 from types import SimpleNamespace
@@ -94,16 +96,38 @@ def test_several_processes_give_the_bytes_of_one(here, threads):
     assert run_batch([], load, "none", workers=Processes()) == []
 
 
+@pytest.mark.parametrize(
+    ("free", "count", "note"),
+    [
+        (None, 3, ""),  # not known
+        (8e9, 3, ""),
+        (1.95e9, 2, r"1\.9 GB of memory are free: auto starts 2 instead of 3 processes"),
+        (0.0, 1, r"0\.0 GB of memory are free: auto starts 1 instead of 3 processes"),
+    ],
+)
+def test_auto_starts_no_more_processes_than_fit_into_memory(here, threads, monkeypatch, free, count, note):
+    monkeypatch.setattr(processes, "cores", lambda: 8)
+    monkeypatch.setattr(processes, "free_memory", lambda: free)
+    monkeypatch.setattr(Batch, "_track", lambda self, predictor, job, stage: (0, []))
+    with pytest.warns(InputWarning, match=note) if note else nullcontext():
+        run_batch(find_jobs("data"), load, "out", workers=Processes())
+    assert len(threads) == count
+    run_batch(find_jobs("data"), load, "out", workers=Processes(3))  # as you say
+    assert len(threads) == count + 3
+
+
 @pytest.mark.parametrize(("cores", "each", "videos"), [(1, 1, 1), (2, 1, 2), (8, 1, 3), (4, 2, 2), (1, 2, 1)])
 def test_auto_is_a_process_for_each_core_and_no_more_than_videos(
     here, threads, monkeypatch, cores, each, videos
 ):
     monkeypatch.setattr(processes, "cores", lambda: cores)
+    monkeypatch.setattr(processes, "free_memory", lambda: None)
     monkeypatch.setattr(Batch, "_track", lambda self, predictor, job, stage: (0, []))
     run_batch(find_jobs("data"), load, "out", workers=Processes(threads=each))
     assert threads == [each] * videos
 
 
+@pytest.mark.filterwarnings("ignore:the process that tracked")
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_video_whose_process_is_killed_is_started_again_and_given_up_after_the_second_kill(
     here, threads, monkeypatch, count
@@ -139,15 +163,65 @@ def test_a_video_that_kills_its_process_before_its_inputs_are_read_is_given_up(h
 
     monkeypatch.setattr(Batch, "run", deadly)
     seen = []
-    outcomes = run_batch(find_jobs("data"), load, "out", workers=Processes(2), each=seen.append)
+    with pytest.warns(InputWarning, match="tracked clip1 was killed, .*; the batch goes on with 1 process$"):
+        outcomes = run_batch(find_jobs("data"), load, "out", workers=Processes(2), each=seen.append)
     assert [outcome.error[:39] for outcome in outcomes] == ["", "the process that tracked it was killed,", ""]
     assert sorted(outcome.name for outcome in seen) == ["clip0", "clip1", "clip2"]
     assert "was killed, 2 times" in Path("out/status/clip1.json").read_text()
-    assert len(threads) == 4  # two, and one for each kill
+    assert len(threads) == 3  # two, and one when none was left
     monkeypatch.setattr(Batch, "run", run)
     assert not any(
         outcome.error for outcome in run_batch(find_jobs("data"), load, "out", workers=Processes())
     )
+
+
+def test_a_process_that_crashes_is_replaced(here, threads, monkeypatch):
+    run = Batch.run
+
+    def deadly(self, predictor, job):
+        if job.name == "clip1":
+            raise SystemExit
+        return run(self, predictor, job)
+
+    monkeypatch.setattr(Batch, "run", deadly)
+    monkeypatch.setattr(Process, "exitcode", -11)  # a segmentation fault, which is no lack of memory
+    run_batch(find_jobs("data"), load, "out", workers=Processes(2))
+    assert len(threads) == 4  # two, and one for each crash
+
+
+PARENT = """
+import multiprocessing, sys, time
+from emavos.machine import end_with_parent
+
+def child(pipe):
+    end_with_parent()
+    pipe.send("ready")
+    time.sleep(600)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    ours, its = context.Pipe()
+    process = context.Process(target=child, args=(its,))
+    process.start()
+    ours.recv()
+    print(process.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes in /proc")
+def test_processes_end_with_their_parent_however_it_is_killed(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    with subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert Path(f"/proc/{child}").exists()
+        parent.kill()
+        for _ in range(600):
+            if not Path(f"/proc/{child}").exists() or " Z " in Path(f"/proc/{child}/stat").read_text():
+                return
+            time.sleep(0.1)
+    pytest.fail("the process goes on without its parent")
 
 
 def test_a_process_that_is_killed_while_it_sends_is_one_that_is_killed(here, threads, monkeypatch):

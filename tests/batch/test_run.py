@@ -50,7 +50,7 @@ def test_masks_are_those_of_segment_and_the_rest_agrees_with_them(here, capsys):
     assert batch("--overlay", "--rle") == 0
     out, err = capsys.readouterr()
     assert "3 videos made, 12 frames" in out
-    assert err == ""
+    assert err == "clip0: done (1 of 3)\nclip1: done (2 of 3)\nclip2: done (3 of 3)\n"
     single = ["segment", "data/clip1", "--mask", "data/clip1.png", "--out", "one", "--rle", "one.json"]
     assert main([*single, "--overlay", "one.mp4", "--size", "64", "--device", "cpu", "--quiet"]) == 0
     assert tree(here / "out" / "masks" / "clip1") == tree(here / "one")
@@ -85,6 +85,30 @@ def test_a_job_takes_paths_as_text_and_frames_as_numbers(here, predictor):
     assert not read_mask("out/masks/dog/00000.png").any()
     with pytest.raises(ValueError, match="cat: video and mask are paths"):
         Job("cat", "data/clip0", read_mask("data/clip0.png"))
+
+
+def test_the_command_prints_a_line_for_each_video_that_is_finished(here, capsys):
+    assert batch() == 0
+    assert capsys.readouterr().err.splitlines() == [f"clip{i}: done ({i + 1} of 3)" for i in range(3)]
+    Path("data/clip1.png").write_text("no picture\x1b[2J")
+    assert batch() == 1
+    first, second, third, last = capsys.readouterr().err.splitlines()
+    assert (first, third) == ("clip0: already there (1 of 3)", "clip2: already there (3 of 3)")
+    assert second.startswith("clip1: failed: ")
+    assert second.endswith(" (2 of 3)")
+    assert last.startswith("emavos: clip1: ")
+    assert batch("--quiet") == 1
+    assert capsys.readouterr().err == f"{last}\n"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '"done"'])
+def test_a_damaged_status_is_told_and_its_video_made_again(here, capsys, content):
+    assert batch("--quiet") == 0
+    made = tree(here / "out")
+    (here / "out" / "status" / "clip1.json").write_text(content)
+    assert batch("--quiet") == 0
+    assert capsys.readouterr().err == "emavos: note: out/status/clip1.json is damaged; clip1 is made again\n"
+    assert tree(here / "out") == made
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders here")
@@ -124,7 +148,8 @@ def test_a_bad_video_does_not_stop_the_rest_and_is_told_of_at_the_end(here, caps
     out, err = capsys.readouterr()
     assert "1 video made, 4 frames" in out
     assert "2 failed" in out
-    assert [line.split(": ")[1] for line in err.splitlines()] == ["clip0", "clip1"]
+    told = [line for line in err.splitlines() if line.startswith("emavos: ")]
+    assert [line.split(": ")[1] for line in told] == ["clip0", "clip1"]
     assert "00002.png is not an image" in err
     assert "clip1.png does not exist" in err
     assert [status(f"clip{i}")["state"] for i in range(3)] == ["failed", "failed", "done"]
@@ -168,7 +193,8 @@ def test_a_video_is_made_again_where_its_inputs_changed_or_its_outputs_are_gone(
     (here / "out" / "masks" / "clip0" / "00001.png").unlink()
     (here / "out" / "rle" / "clip1.json").unlink()
     (here / "out" / "status" / "clip2.json").write_text("{")
-    assert made() == [True] * 3
+    with pytest.warns(InputWarning, match="clip2.json is damaged; clip2 is made again"):
+        assert made() == [True] * 3
     assert tree(here / "out") == whole
     (here / "data" / "clip0" / "00003.png").unlink()
     write_mask("data/clip1.png", np.where(read_mask("data/clip1.png") == 1, 5, 0))

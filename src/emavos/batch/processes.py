@@ -17,9 +17,12 @@ from emavos.batch.run import TRIES, Batch, Outcome, give_up_killed
 from emavos.io.ahead import cores
 from emavos.io.source import notice
 from emavos.io.whole import sweep
+from emavos.machine import end_with_parent, free_memory
 from emavos.predictor import Predictor
 
 _CONTEXT = get_context("spawn")  # threads of torch do not survive a fork
+_MEMORY = 0.9e9  # bytes of a process with a small model at 480 lines
+_KILL = 9  # SIGKILL, which Windows lacks
 _MOST_ON_WINDOWS = 60  # `wait` takes at most 63 connections there
 _READY = "ready"  # first message of a worker; then come outcomes, or an OSError that stops the run
 
@@ -46,9 +49,12 @@ class _Worker:
 class Processes:
     """Processes of this machine for `run_batch`.
 
-    count: number of processes. "auto": as many as have `threads` cores each, but not more than videos; on an
-        accelerator one.
+    count: number of processes. "auto": as many as have `threads` cores and memory for a model each, but not
+        more than videos; on an accelerator one.
     threads: of each process. Another number rounds differently.
+
+    A process that was killed, as by a system without memory, is not replaced if others go on. Processes end
+    with the one that calls `run_batch`.
 
     Call `run_batch` under `if __name__ == "__main__":` in a script, because each process imports the script.
 
@@ -71,8 +77,9 @@ class Processes:
         self, jobs: Sequence[Job], load: Callable[[], Predictor], batch: Batch, device: str
     ) -> Generator[Outcome, None, None]:
         """Yield the outcome of each video as it arrives: see `emavos.batch.run.Workers`."""
-        many = max(cores() // self.threads, 1) if device == "cpu" else 1
-        count = min(many if self.count == "auto" else self.count, len(jobs))
+        count = min(
+            _fitting(device, self.threads, len(jobs)) if self.count == "auto" else self.count, len(jobs)
+        )
         if sys.platform == "win32":
             count = min(count, _MOST_ON_WINDOWS)
         waiting, missing, kills = deque(jobs), len(jobs), Counter[str]()
@@ -91,6 +98,9 @@ class Processes:
                         if not worker.ready:
                             _note_unloaded(worker, len(workers))
                             continue
+                        back_off = bool(workers) and worker.process.exitcode == -_KILL
+                        if back_off:
+                            _note_killed(worker, len(workers))
                         if (job := worker.job) is not None:
                             kills[job.name] += 1
                             if kills[job.name] < TRIES:
@@ -98,8 +108,9 @@ class Processes:
                             else:
                                 missing -= 1
                                 yield give_up_killed(batch, job)
-                        started.append(_Worker.start(load, batch, self.threads))
-                        workers.append(started[-1])
+                        if not back_off:
+                            started.append(_Worker.start(load, batch, self.threads))
+                            workers.append(started[-1])
                         continue
                     if isinstance(message, OSError):
                         raise message
@@ -128,6 +139,32 @@ def _handed_out(workers: Sequence[_Worker], waiting: deque[Job]) -> list[_Worker
     return [worker for worker in workers if not worker.connection.closed]
 
 
+def _fitting(device: str, threads: int, videos: int) -> int:
+    """How many processes have `threads` cores and memory each; one on an accelerator."""
+    if device != "cpu":
+        return 1
+    many = min(max(cores() // threads, 1), videos)
+    free = free_memory()
+    fitting = many if free is None else int(free // _MEMORY)
+    if fitting < many and many > 1:
+        notice(
+            f"{(free or 0) / 1e9:.1f} GB of memory are free: auto starts {max(fitting, 1)} instead of {many} "
+            "processes",
+            stacklevel=3,
+        )
+    return max(min(many, fitting), 1)
+
+
+def _note_killed(worker: _Worker, left: int) -> None:
+    """Tell that a process was killed and is not replaced, because others go on."""
+    name = "a process" if worker.job is None else f"the process that tracked {worker.job.name}"
+    notice(
+        f"{name} was killed, perhaps because memory ran out; the batch goes on with {left} "
+        f"{'process' if left == 1 else 'processes'}",
+        stacklevel=3,
+    )
+
+
 def _note_unloaded(worker: _Worker, left: int) -> None:
     """Report that a process ended before its model was loaded. Raises ValueError if no other is left."""
     how = f"a process of the batch ended with code {worker.process.exitcode} before its model was loaded"
@@ -141,6 +178,7 @@ def _work(connection: Connection, load: Callable[[], Predictor], batch: Batch, t
     """Track the videos that come through the connection, until it is closed."""
     import torch
 
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
     torch.set_num_threads(threads)
     predictor = load()

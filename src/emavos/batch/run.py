@@ -117,6 +117,8 @@ class Batch:
             sweep(folder)
         for job in jobs:
             status = self._status(job)
+            if not status and self._status_path(job).exists():
+                notice(f"{self._status_path(job)} is damaged; {job.name} is made again", stacklevel=3)
             differ = self._differences(job, status)
             if not force and status.get("state") == "done" and differ:
                 raise ValueError(

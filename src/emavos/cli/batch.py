@@ -10,6 +10,7 @@ import re
 import secrets
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,8 @@ def add(commands: Commands) -> None:
         "--processes",
         type=_processes,
         metavar="N|auto",
-        help="N processes on this machine; auto: one for each core, but not more than videos",
+        help="N processes on this machine; auto: one for each core, but not more than videos, or than "
+        "the free memory has room for",
     )
     workers.add_argument(
         "--threads",
@@ -137,7 +139,7 @@ def _batch(args: argparse.Namespace) -> None:
             rle=args.rle,
             force=args.force,
             on_damage=args.on_damage,
-            each=lambda outcome: bar.update(),
+            each=_step(bar, args.quiet),
         )
     _tell(outcomes, time.monotonic() - start, args)
 
@@ -158,6 +160,23 @@ def _prepare_ray() -> None:
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     logging.disable(logging.WARNING)
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+
+
+def _step(bar: Any, quiet: bool) -> Callable[[Outcome], None]:
+    """A function that moves the bar on, and prints a line for each finished video."""
+    count = 0
+
+    def step(outcome: Outcome) -> None:
+        nonlocal count
+        count += 1
+        state = "done" if outcome.made else "already there"
+        state = f"failed: {plain(outcome.error)}" if outcome.error else state
+        if not quiet:
+            bar.write(f"{outcome.name}: {state} ({count} of {bar.total})", file=sys.stderr)
+            sys.stderr.flush()
+        bar.update()
+
+    return step
 
 
 def _tell(outcomes: list[Outcome], seconds: float, args: argparse.Namespace) -> None:
