@@ -64,13 +64,13 @@ def test_folder_file_list_and_stream_give_the_same_masks(predictor, folder):
 @pytest.mark.parametrize("spare", [False, True])
 def test_files_are_prepared_in_a_thread_where_a_core_is_free(predictor, folder, monkeypatch, spare):
     threads = []
-    prepare = Session.prepare
+    preprocess = Session.preprocess
 
     def noted(*arguments):
         threads.append(threading.current_thread())
-        return prepare(*arguments)
+        return preprocess(*arguments)
 
-    monkeypatch.setattr(Session, "prepare", noted)
+    monkeypatch.setattr(Session, "preprocess", noted)
     monkeypatch.setattr("emavos.predictor.has_spare_core", lambda threads: spare)
     results = [*predictor.propagate(folder, MASKS[0])]
     assert len(threads) == (len(results) if spare else 0)

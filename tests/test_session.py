@@ -243,32 +243,32 @@ def test_a_frame_of_another_size_is_refused_by_number(model):
 def test_frames_prepared_beforehand_are_those_that_are_not(model):
     frames = video(3, height=70)
     plain, ahead = Session(model, size=48), Session(model, size=48)
-    ready = [ahead.prepare(frame, i) for i, frame in enumerate(frames)]
+    ready = [ahead.preprocess(frame, i) for i, frame in enumerate(frames)]
     first = np.pad(FIRST, ((0, 6), (0, 0)))
     results = [ahead.step(frame, None if i else first) for i, frame in enumerate(ready)]
     assert_same(results, [plain.step(frame, None if i else first) for i, frame in enumerate(frames)])
     with pytest.raises(ValueError, match=r"frame 7: an array frame is \(H, W, 3\) of uint8"):
-        ahead.prepare(frames[0][0], 7)
+        ahead.preprocess(frames[0][0], 7)
     with pytest.raises(ValueError, match=r"frame 3 is 64x72 but the video began with 70x72"):
-        ahead.step(ahead.prepare(video(1)[0], 3))
+        ahead.step(ahead.preprocess(video(1)[0], 3))
     with pytest.raises(ValueError, match="index is the index of a frame"):
-        ahead.prepare(frames[0], -1)
+        ahead.preprocess(frames[0], -1)
 
 
 def test_a_frame_prepared_for_another_session_is_refused(model):
     session = Session(model, size=48)
-    foreign = Session(model, size=64).prepare(video(1)[0], 0)
+    foreign = Session(model, size=64).preprocess(video(1)[0], 0)
     with pytest.raises(
-        ValueError, match=r"frame 0 was prepared at 64x72 .* on cpu, for .* whose size is 48 on cpu"
+        ValueError, match=r"frame 0 was preprocessed at 64x72 .* on cpu, for .* whose size is 48 on cpu"
     ):
         session.step(foreign, FIRST)
     session.step(video(1)[0], FIRST)
-    with pytest.raises(ValueError, match="frame 5 was prepared at 64x72"):
+    with pytest.raises(ValueError, match="frame 5 was preprocessed at 64x72"):
         session.remember(foreign, FIRST, 5)
-    elsewhere = replace(session.prepare(video(1)[0], 1), pixels=torch.zeros(1, 3, 48, 64, device="meta"))
+    elsewhere = replace(session.preprocess(video(1)[0], 1), pixels=torch.zeros(1, 3, 48, 64, device="meta"))
     with pytest.raises(ValueError, match="another size or device"):
         session.step(elsewhere)
-    assert session.remember(session.prepare(video(1)[0], 5), FIRST, 5) == (1, 2)
+    assert session.remember(session.preprocess(video(1)[0], 5), FIRST, 5) == (1, 2)
 
 
 def test_frames_encoded_beforehand_give_the_same_bits_and_are_encoded_once(model, monkeypatch):
@@ -287,7 +287,7 @@ def test_frames_encoded_beforehand_give_the_same_bits_and_are_encoded_once(model
     assert len(counted) == 1
     for ours, theirs in zip(results, expected, strict=True):
         assert torch.equal(ours.prob, theirs.prob)
-    with pytest.raises(ValueError, match="frame 3 was prepared at 64x72"):
+    with pytest.raises(ValueError, match="frame 3 was preprocessed at 64x72"):
         ahead.step(Predictor(model, size=64).encode(video(1)[0]))
 
 

@@ -218,7 +218,7 @@ class Predictor:
             resize_ahead = self.device.type == "cpu" and has_spare_core(torch.get_num_threads())
         first = session.index
         if resize_ahead and frames.stored:
-            ready: Iterator[Any] = ahead(_prepared(session, frames, first))
+            ready: Iterator[Any] = ahead(_preprocessed(session, frames, first))
         else:
             ready = islice(read_ahead(frames), first, None)
         for index, frame in enumerate(ready, first):
@@ -470,10 +470,10 @@ def _check_half(place: torch.device, dtype: torch.dtype) -> None:
         raise ValueError("a CPU cannot compute in float16; use float32, or bfloat16 if the CPU has it")
 
 
-def _prepared(session: Session, frames: FrameSource, first: int) -> Iterator[WorkingFrame]:
-    """The frames from index `first` on, prepared for the steps of the session."""
+def _preprocessed(session: Session, frames: FrameSource, first: int) -> Iterator[WorkingFrame]:
+    """The frames from index `first` on, preprocessed for the steps of the session."""
     for index, frame in islice(enumerate(frames), first, None):
-        yield session.prepare(frame, index)
+        yield session.preprocess(frame, index)
 
 
 def _check_session(session: Session | None, model: STCN, direction: Direction) -> None:

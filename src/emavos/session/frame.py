@@ -212,7 +212,7 @@ def computing(network: STCN) -> Iterator[torch.device]:
         yield device
 
 
-def prepared(frame: object, short_side: int | None, device: torch.device, name: int) -> WorkingFrame:
+def preprocessed(frame: object, short_side: int | None, device: torch.device, name: int) -> WorkingFrame:
     """A frame in the form that the network expects.
 
     frame: as for `to_working`.
@@ -235,19 +235,19 @@ def checked(
     frame_size: tuple[int, int] | None,
     name: int,
 ) -> WorkingFrame:
-    """The prepared frame, or the frame itself if it was prepared before.
+    """The preprocessed frame, or the frame itself if it was preprocessed before.
 
-    frame, short_side, device, name: as for `prepared`.
+    frame, short_side, device, name: as for `preprocessed`.
     frame_size: (H, W) of the first frame; None if `frame` is the first.
 
-    Raises ValueError as `prepared` does, if the frame was prepared for another size or device, and if the
-    first frame had another size.
+    Raises ValueError as `preprocessed` does, if the frame was preprocessed for another size or device, and if
+    the first frame had another size.
     """
-    working = frame if isinstance(frame, WorkingFrame) else prepared(frame, short_side, device, name)
+    working = frame if isinstance(frame, WorkingFrame) else preprocessed(frame, short_side, device, name)
     if not working.suits(short_side, device):
         height, width = working.working_size
         raise ValueError(
-            f"frame {name} was prepared at {height}x{width} (height x width) on "
+            f"frame {name} was preprocessed at {height}x{width} (height x width) on "
             f"{working.pixels.device.type}, for a session of another size or device than this one, "
             f"whose size is {short_side} on {device.type}"
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from emavos.frames.masks import ids_of, one_hot, to_mask
 from emavos.frames.preprocess import IMAGENET_MEAN, WorkingFrame, moved, resize, to_frame
-from emavos.session.frame import CurrentFrame, Tracker, prepared, with_masks
+from emavos.session.frame import CurrentFrame, Tracker, preprocessed, with_masks
 
 _LACKS = "the reference cannot be remembered: its mask lacks"
 
@@ -93,7 +93,7 @@ def referring(
     """
     banks = tracker.banks
     image, labels = fitted(reference.image, reference.labels, size)
-    now = tracker.see(prepared(image, tracker.settings.size, device, at), at, at)
+    now = tracker.see(preprocessed(image, tracker.settings.size, device, at), at, at)
     # small objects may vanish from `labels`; the first step introduces all the same those that `taught` named
     shown = reference.ids if introduce else ids_of(labels)
     new = tuple(id for id in shown if introduce and id not in banks.ids)

@@ -19,7 +19,7 @@ from emavos.memory import MemoryPolicy
 from emavos.models import STCN, is_compiled
 from emavos.session.banks import Banks, BanksMark, Group
 from emavos.session.file import SessionState, read_state, write_state
-from emavos.session.frame import CurrentFrame, Tracker, checked, computing, prepared, without_objects
+from emavos.session.frame import CurrentFrame, Tracker, checked, computing, preprocessed, without_objects
 from emavos.session.references import Reference, referring, remembering, taught
 from emavos.session.result import Result
 from emavos.settings import Settings, Shortcuts
@@ -38,8 +38,8 @@ class Session:
     """Tracks the objects of one video, one frame at a time.
 
     Make one with `Predictor.session()`. A session keeps only its memory banks, bounded by the policy, and the
-    frame of the last step. Do not share a session between threads, except for `prepare`. Several sessions of
-    one model may run in several threads.
+    frame of the last step. Do not share a session between threads, except for `preprocess`. Several sessions
+    of one model may run in several threads.
 
     You can edit the last frame until the next step: `add`, `correct`, `remove`, `pin` and `forget` change the
     memory for later frames, and `undo` reverts the last edit.
@@ -144,7 +144,7 @@ class Session:
         step on, and introduce objects later: with a mask, `add`, `click` or `remember`.
 
         frame: a PIL image, an array (H, W, 3) of uint8, or a tensor (3, H, W), uint8 or float in [0, 1]; or
-            the result of `prepare` or of `Predictor.encode`.
+            the result of `preprocess` or of `Predictor.encode`.
         mask: your annotation of this frame, if any: (H, W) of ids, 0 if you do not know. An array, a tensor,
             or a PIL image of palette, gray or 1-bit kind. New ids are introduced, and tracked ids are
             corrected. Objects take their pixels from the others.
@@ -184,7 +184,7 @@ class Session:
         self.index += 1
         return result
 
-    def prepare(self, frame: object, index: int) -> WorkingFrame:
+    def preprocess(self, frame: object, index: int) -> WorkingFrame:
         """The frame, resized and normalised, to pass to `step` or `remember` of this session.
 
         You may call this in a second thread, ahead of `step`, to save time on a CPU.
@@ -196,7 +196,7 @@ class Session:
         """
         _index("index", index)
         with computing(self.network) as device:
-            return prepared(frame, self.size, device, self._name(index))
+            return preprocessed(frame, self.size, device, self._name(index))
 
     def remember(self, frame: object, mask: object, index: int | None = None) -> tuple[int, ...]:
         """Learn the appearance of objects from an annotated frame of another time, or from another picture.

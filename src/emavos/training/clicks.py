@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ from emavos.io.whole import write_tensors
 from emavos.models import STCN
 from emavos.training.average import WeightAverage
 from emavos.training.click_samples import ClickSample, draw_sample, is_measured, prompts_of
+from emavos.training.config import RunConfig
 from emavos.training.stages import HELD_OUT
 
 _AVERAGE = 0.99  # decay of the averaged weights
@@ -36,7 +36,7 @@ _STATE = ("exp_avg", "exp_avg_sq", "step")  # state of AdamW for each parameter
 
 
 @dataclass(frozen=True)
-class ClickConfig:
+class ClickConfig(RunConfig):
     """A run. The samples and clicks of an iteration are functions of the seed and its number."""
 
     iterations: int = 600
@@ -71,17 +71,6 @@ class ClickConfig:
             )
         object.__setattr__(self, "batches", batches)  # JSON knows lists only
         object.__setattr__(self, "leave_out", tuple(self.leave_out))
-
-    @classmethod
-    def from_json(cls, text: str) -> ClickConfig:
-        fields = json.loads(text)
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(fields) - known):
-            raise ValueError(f"unknown training fields: {', '.join(unknown)}")
-        return cls(**fields)
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2)
 
     def learning_rate(self, iteration: int) -> float:
         """The factor on `lr` and `new_lr` at an iteration, counted from 0."""

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from emavos.models import PRESETS
 from emavos.training.losses import Bootstrapping
@@ -16,10 +16,27 @@ Precision = Literal["float32", "bfloat16", "float16"]
 Sampling = Literal["composed", "videos", "mixed"]
 Optimiser = Literal["adamw", "adam"]
 Decay = Literal["linear", "step"]
+T = TypeVar("T", bound="RunConfig")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class RunConfig:
+    """The settings of a training run, as text for files."""
+
+    @classmethod
+    def from_json(cls: type[T], text: str) -> T:
+        fields: Mapping[str, Any] = json.loads(text)
+        names = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(fields.keys() - names):
+            raise ValueError(f"unknown training fields: {', '.join(unknown)}")
+        return cls(**fields)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+
+@dataclass(frozen=True)
+class TrainConfig(RunConfig):
     """One stage of training. The defaults are the first stage of the embedded model.
 
     The learning rate rises over `warmup` iterations and then stays constant. With `decay="linear"`, the rate
@@ -120,17 +137,6 @@ class TrainConfig:
             )
         if self.frames < 2:
             raise ValueError(f"a clip has at least 2 frames, not {self.frames}")
-
-    @classmethod
-    def from_json(cls, text: str) -> TrainConfig:
-        fields: Mapping[str, Any] = json.loads(text)
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(fields) - known):
-            raise ValueError(f"unknown training fields: {', '.join(unknown)}")
-        return cls(**fields)
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2)
 
     def learning_rate(self, iteration: int) -> float:
         """The factor on `lr` and `trunk_lr` at an iteration, counted from 0."""

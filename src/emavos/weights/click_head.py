@@ -9,15 +9,12 @@ from threading import Lock
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from emavos.clicks.model import ClickHead
 from emavos.io.source import InputWarning
 from emavos.io.whole import write_tensors
 from emavos.models import STCN, folded
-from emavos.weights.hub import check_sha256
-from emavos.weights.load import KNOWN, find_files, load_model, load_strictly
+from emavos.weights.load import KNOWN, find_files, load_model, load_strictly, read_weights
 
 CLICKS_NAME = "clicks.safetensors"
 
@@ -42,12 +39,7 @@ def load_clicks(network: STCN, name_or_path: str | os.PathLike[str] | None = Non
             f"{path.parent} has no {CLICKS_NAME}, so this model cannot be clicked with; click with tiny, "
             "train a head for it (docs/clicks.md), or pass a prompter"
         )
-    if sha256 is not None:
-        check_sha256(path, sha256)
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    state = read_weights(path, sha256)
     head = empty_head(network).float()
     load_strictly(head, state, f"{path} does not fit the model")
     return head.eval().to(next(network.parameters()).device)

@@ -271,6 +271,16 @@ def push_model(
         )
 
 
+def read_weights(path: Path, sha256: str | None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises ValueError if the file is damaged, or has another sha256."""
+    if sha256 is not None:
+        check_sha256(path, sha256)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+
+
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     """Load all of a state dict. Missing and unknown keys are errors.
 
@@ -315,12 +325,7 @@ def _load_folder(folder: Path, sha256: str | None, dtype: torch.dtype) -> STCN:
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{folder / CONFIG_NAME}: {error}") from error
     weights = folder / WEIGHTS_NAME
-    if sha256 is not None:
-        check_sha256(weights, sha256)
-    try:
-        state = load_file(weights)
-    except SafetensorError as error:
-        raise ValueError(f"{weights} is not a whole safetensors file: {error}") from error
+    state = read_weights(weights, sha256)
     with torch.device("meta"):  # no random weights: drawing them would advance torch's generator
         model = STCN(config)
     _check_state(model, state, f"{weights} does not fit its {CONFIG_NAME}")  # before allocating memory
