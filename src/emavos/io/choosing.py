@@ -54,11 +54,51 @@ def matching(path: Path) -> list[Path]:
     return [folder / each for each in found]
 
 
-class Chosen(FrameSource):
-    """The frames start, start + step, ... before stop of a source. Frames keep their names."""
+class _Part(FrameSource):
+    """Some of the frames of a source. Frames keep their names."""
+
+    def __init__(self, source: FrameSource) -> None:
+        self._source = source
+
+    def _number(self, index: int) -> int:
+        """The index in the source of a frame of this part."""
+        raise NotImplementedError
+
+    def _place(self, number: int) -> int | None:
+        """The index in this part of a frame of the source; None if the frame is left out."""
+        raise NotImplementedError
+
+    @property
+    def whole(self) -> FrameSource:
+        return self._source.whole
+
+    def place(self, number: int) -> int | None:
+        index = self._source.place(number)
+        return None if index is None else self._place(index)
+
+    def size(self) -> tuple[int, int] | None:
+        return self._source.size()
+
+    def name(self, index: int) -> str:
+        return self._source.name(self._number(index))
+
+    def find(self, name: str) -> int | None:
+        index = self._source.find(name)
+        return None if index is None else self._place(index)
+
+    def damaged_until(self, index: int) -> bool:
+        return self._source.damaged_until(self._number(index))
+
+    def tell_damage(self) -> None:
+        self._source.tell_damage()
+
+
+class Chosen(_Part):
+    """The frames start, start + step, ... before stop of a source."""
 
     def __init__(self, source: FrameSource, start: int = 0, stop: int | None = None, step: int = 1) -> None:
-        self._source, self._start, self._stop, self._step = source, start, stop, step
+        super().__init__(source)
+        self._start, self._stop, self._step = start, stop, step
         self.stored, self.exact, self.holds = source.stored, source.exact, source.holds
         self.live = source.live
         self.fps = None if source.fps is None else source.fps / step
@@ -82,9 +122,6 @@ class Chosen(FrameSource):
             if close := getattr(frames, "close", None):
                 close()
 
-    def size(self) -> tuple[int, int] | None:
-        return self._source.size()
-
     def reel(self) -> Any:
         reel = self._source.reel()
         return (
@@ -93,42 +130,24 @@ class Chosen(FrameSource):
             else _ChosenReel(reel, range(self._start, _least(self._stop, len(reel)), self._step))
         )
 
-    def name(self, index: int) -> str:
-        return self._source.name(self._start + index * self._step)
-
-    def find(self, name: str) -> int | None:
-        index = self._source.find(name)
-        return None if index is None else self._place(index)
-
     def is_damaged(self, index: int) -> bool:
-        return self._source.is_damaged(self._start + index * self._step)
-
-    def damaged_until(self, index: int) -> bool:
-        return self._source.damaged_until(self._start + index * self._step)
-
-    def tell_damage(self) -> None:
-        self._source.tell_damage()
+        return self._source.is_damaged(self._number(index))
 
     def stands_in(self, index: int) -> bool:
-        this = self._start + index * self._step
+        this = self._number(index)
         return index > 0 and all(map(self._source.stands_in, range(this - self._step + 1, this + 1)))
 
-    @property
-    def whole(self) -> FrameSource:
-        return self._source.whole
+    def _number(self, index: int) -> int:
+        return self._start + index * self._step
 
-    def place(self, number: int) -> int | None:
-        index = self._source.place(number)
-        return None if index is None else self._place(index)
-
-    def _place(self, index: int) -> int | None:
-        place, rest = divmod(index - self._start, self._step)
-        inside = place >= 0 and not rest and (self._stop is None or index < self._stop)
+    def _place(self, number: int) -> int | None:
+        place, rest = divmod(number - self._start, self._step)
+        inside = place >= 0 and not rest and (self._stop is None or number < self._stop)
         return place if inside else None
 
 
-class WithoutDamaged(FrameSource):
-    """The frames of a video without the damaged ones. Frames keep their names.
+class WithoutDamaged(_Part):
+    """The frames of a video without the damaged ones.
 
     The first question about a name or a place of a frame decodes the whole video, to find the damage.
     """
@@ -137,7 +156,8 @@ class WithoutDamaged(FrameSource):
     exact = False
 
     def __init__(self, source: FrameSource) -> None:
-        self._source, self.fps, self.count = source, source.fps, source.count
+        super().__init__(source)
+        self.fps, self.count = source.fps, source.count
 
     @cached_property
     def _read(self) -> tuple[list[int], int]:
@@ -153,40 +173,15 @@ class WithoutDamaged(FrameSource):
     def __iter__(self) -> Iterator[Any]:
         return (frame for index, frame in enumerate(self._source) if not self._source.is_damaged(index))
 
-    def size(self) -> tuple[int, int] | None:
-        return self._source.size()
-
-    def name(self, index: int) -> str:
-        return self._source.name(self._number(index))
-
-    def damaged_until(self, index: int) -> bool:
-        return self._source.damaged_until(self._number(index))
-
-    def tell_damage(self) -> None:
-        self._source.tell_damage()
-
-    def find(self, name: str) -> int | None:
-        index = self._source.find(name)
-        return None if index is None else self._place(index)
-
-    @property
-    def whole(self) -> FrameSource:
-        return self._source.whole
-
-    def place(self, number: int) -> int | None:
-        index = self._source.place(number)
-        return None if index is None else self._place(index)
-
     def _number(self, index: int) -> int:
-        """The index in the source of a frame that is not left out."""
         damaged, _ = self._read
         return index + bisect_right([number - place for place, number in enumerate(damaged)], index)
 
-    def _place(self, index: int) -> int | None:
+    def _place(self, number: int) -> int | None:
         damaged, good = self._read
-        before = bisect_left(damaged, index)
-        missing = damaged[before : before + 1] == [index] or index - before >= good
-        return None if missing else index - before
+        before = bisect_left(damaged, number)
+        missing = damaged[before : before + 1] == [number] or number - before >= good
+        return None if missing else number - before
 
 
 class _ChosenReel:
