@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import platform
 import subprocess
 import sys
@@ -54,3 +55,24 @@ print(faults() - before)
         for command in commands
     )
     assert kept < given / 10
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries keep what they like")
+def test_the_memory_of_a_frame_is_not_zeroed_again_for_the_next():
+    code = """
+import resource
+import torch
+from emavos import Predictor
+from emavos.demo import synthetic_clip
+torch.set_num_threads(2)
+frames, masks = synthetic_clip(frames=12, size=(480, 854))
+faults = []
+for result in Predictor.from_pretrained(device="cpu").propagate([*frames], masks[0] * (masks[0] == 3)):
+    result.mask
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[-1] - faults[-7])
+"""
+    names = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    faults = int(subprocess.check_output([sys.executable, "-c", code], env=environment, text=True))
+    assert faults < 6 * 3000  # pages of six frames; there were 15,000 in each

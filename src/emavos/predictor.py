@@ -20,7 +20,7 @@ from emavos.frames.preprocess import WorkingFrame, to_working
 from emavos.io import FrameSource, ahead, open_frames, read_ahead, read_mask
 from emavos.io.addresses import absent
 from emavos.io.ahead import has_spare_core
-from emavos.machine import one_thread_after_fork
+from emavos.machine import adapt_freed_memory, one_thread_after_fork
 from emavos.memory import MemoryPolicy, choose_backend
 from emavos.models import PRESETS, STCN, compiled, folded, weights_sha256
 from emavos.session import Result, Session
@@ -82,6 +82,7 @@ class Predictor:
         prompter: Prompter | None = None,
     ) -> None:
         one_thread_after_fork()
+        adapt_freed_memory()
         check_network(model)
         dtype = None if dtype is None else float_of(dtype)
         self.model = model
