@@ -195,3 +195,13 @@ def test_a_group_that_does_not_exist_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         suite.main(["--data", "x", "--model", "tiny", "--out", str(tmp_path), "--groups", "single,triple"])
     assert "unknown groups: triple; there are single" in capsys.readouterr().err
+
+
+def test_a_score_is_named_after_its_model_and_its_dtype(tmp_path):
+    frames, masks = synthetic_clip(frames=3, size=(96, 128))
+    suite.write_clip(tmp_path, "short", lambda: zip(frames, masks, strict=True))
+    scores = [
+        suite.score_model("tiny", tmp_path, {"short": "single"}, dtype=t) for t in ("float32", "bfloat16")
+    ]
+    assert [score.model for score in scores] == ["tiny", "tiny bfloat16"]
+    assert abs(scores[0].JF - scores[1].JF) < 0.05

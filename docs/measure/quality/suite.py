@@ -6,7 +6,7 @@ TRAIN has `clips` and `more/clips`. The suite's clips are made once in FOLDER/cl
 FOLDER/suite.txt is the printed report: J&F by clip, by group and over all clips with a bootstrap interval,
 the softness of each model's affinity and the quality of its matching. Further models are compared with the
 first, clip by clip. FOLDER/suite.json has the same numbers. `--against` compares with the first model in the
-suite.json of an earlier run.
+suite.json of an earlier run. `--dtype float32 bfloat16` scores each model in both.
 
 Models judged by the suite must be trained without the clips of `HELD_OUT`.
 """
@@ -150,22 +150,26 @@ def score_clip(predictor: Predictor, cache: Path, name: str, group: str) -> Clip
     return ClipScore(group, len(scores), J, F, (J + F) / 2)
 
 
-def score_model(name: str, cache: Path, clips: Mapping[str, str], device: str = "cpu") -> ModelScore:
+def score_model(
+    name: str, cache: Path, clips: Mapping[str, str], device: str = "cpu", dtype: str = "float32"
+) -> ModelScore:
     """Score a model on clips.
 
     name: name or folder of the model, see `Predictor.from_pretrained`.
     cache: folder of the clips.
     clips: group of each clip.
-    device: device to run on.
+    device, dtype: as for `Predictor.from_pretrained`. The name of the score ends in a dtype but float32.
     """
-    predictor, start = Predictor.from_pretrained(name, device=device, size=SIZE), time.process_time()
+    predictor = Predictor.from_pretrained(name, device=device, dtype=dtype, size=SIZE)
+    start = time.process_time()
+    called = name if predictor.dtype == torch.float32 else f"{name} {dtype}"
     scores = {}
     for clip, group in clips.items():
         scores[clip] = score_clip(predictor, cache, clip, group)
-        print(f"{name}: {clip} {scores[clip].JF:.3f}", file=sys.stderr, flush=True)
+        print(f"{called}: {clip} {scores[clip].JF:.3f}", file=sys.stderr, flush=True)
     network, matches = predictor.network, [clip for clip in DAVIS if clip in clips]
     keys = {clip: matching(network, *read_clip(cache, clip), size=SIZE) for clip in matches}
-    return ModelScore(name, scores, keys, time.process_time() - start)
+    return ModelScore(called, scores, keys, time.process_time() - start)
 
 
 def read_score(path: Path, clips: Mapping[str, str]) -> ModelScore:
@@ -238,6 +242,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--against", type=Path, metavar="FILE", help="suite.json of a model to compare with")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of torch")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--dtype", nargs="+", default=["float32"], choices=["float32", "bfloat16", "auto"],
+        help="each model is scored in each of these (float32)",
+    )  # fmt: skip
     parser.add_argument("--groups", metavar="A,B", default=",".join(GROUPS), help="(%(default)s)")
     args = parser.parse_args(argv)
     groups = args.groups.split(",")
@@ -252,7 +260,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     args.out.mkdir(parents=True, exist_ok=True)
-    scores = before + [score_model(name, cache, clips, args.device) for name in args.model]
+    scores = before + [
+        score_model(name, cache, clips, args.device, dtype) for name in args.model for dtype in args.dtype
+    ]
     text = table(scores)
     print(text)
     (args.out / "suite.txt").write_text(text + "\n")
