@@ -88,6 +88,7 @@ def test_the_report_is_printed_in_lines_and_says_how_to_install_what_is_missing(
     assert f"torch {importlib.metadata.version('torch')}" in out
     lines = {line.split("  ")[0]: line for line in out.splitlines()}
     assert lines["model"].endswith("embedded, works")
+    assert lines["dtype auto"].endswith("for base")
     for backend in ("dense", "blocks"):
         assert lines[f"readout {backend}"].endswith("works")
     assert lines["extra small"].endswith('lacks emavos-nowhere>=3: pip install ".[small]"')
@@ -100,6 +101,8 @@ def test_the_report_is_json_for_programs(declared, capsys):
     assert report["ok"] is True
     assert report["threads"] == torch.get_num_threads()
     assert set(report["readouts"]) == {"dense", "blocks", "native", "triton"}
+    assert set(report["dtypes"]) == {"tiny", "base"}
+    assert set(report["dtypes"].values()) <= ({"float32", "bfloat16"} if report["bfloat16"] else {"float32"})
     assert report["extras"][0] == {
         "name": "small",
         "missing": ["emavos-nowhere>=3"],

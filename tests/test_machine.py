@@ -5,11 +5,12 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from emavos.machine import PeakMemory, describe
+from emavos.machine import PeakMemory, describe, multiplies_bfloat16
 
 CPU = torch.device("cpu")
 
@@ -76,3 +77,20 @@ print(faults[-1] - faults[-7])
     environment = {name: value for name, value in os.environ.items() if name not in names}
     faults = int(subprocess.check_output([sys.executable, "-c", code], env=environment, text=True))
     assert faults < 6 * 3000  # pages of six frames; there were 15,000 in each
+
+
+@pytest.mark.parametrize(
+    ("flags", "answer"),
+    [("fpu avx512f avx512_bf16 clzero", True), ("amx_bf16 amx_tile", True), ("fpu avx2", False)],
+)
+def test_bfloat16_is_found_among_the_flags_of_the_processor(flags, answer, monkeypatch):
+    monkeypatch.setattr(Path, "read_text", lambda path: f"processor\t: 0\nflags\t\t: {flags}\n")
+    assert multiplies_bfloat16() is answer
+
+
+def test_without_a_list_of_flags_bfloat16_is_not_known(monkeypatch):
+    def read(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", read)
+    assert multiplies_bfloat16() is None

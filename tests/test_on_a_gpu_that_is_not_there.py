@@ -17,6 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import emavos
+from emavos import Predictor
+from emavos import predictor as predictor_module
 from emavos.memory import MemoryPolicy
 from emavos.models import PRESETS, STCN, folded
 from emavos.session import Session, references
@@ -152,3 +154,29 @@ def test_edits_stay_on_the_gpu(waits):
     followed.pin()
     followed.forget(1)
     assert followed.step(FRAME).ids == (2, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "dtype"),
+    [
+        ("stcn-tiny-scene", (9, 0), torch.float32),  # which waits for Python more than for the GPU
+        ("stcn", (9, 0), torch.bfloat16),
+        ("stcn", (7, 5), torch.float16),
+    ],
+)
+def test_auto_computes_in_the_dtype_that_is_fastest_for_the_model(
+    request, monkeypatch, name, capability, dtype
+):
+    model = STCN(PRESETS[name]).eval()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(predictor_module, "choose_device", torch.device)
+    monkeypatch.setattr(predictor_module, "load_model", lambda *_, **__: model)
+    predictor = Predictor.from_pretrained(device="cuda", dtype="auto")
+    assert predictor.dtype == dtype
+    request.getfixturevalue("waits")
+    network = moved(predictor.network)
+    followed = Session(network, MemoryPolicy(every=1, backend="blocks"), min(SIZE), network=network)
+    followed.step(FRAME, MASK)
+    assert followed.step(FRAME).prob.is_cuda
+    (group,) = followed.groups
+    assert {buffer.dtype for buffer in group.bank._buffers} >= {dtype}

@@ -11,11 +11,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from emavos import Predictor
+from emavos import predictor as module
 from emavos.demo import synthetic_clip
 from emavos.frames import normalize, pad_to_stride, to_frame
 from emavos.memory import full_affinity
 from emavos.models import PRESETS, STCN, weights_sha256
-from emavos.weights import save_model
+from emavos.weights import load, save_model
 from emavos.weights.load import KNOWN, choose_device, choose_dtype, load_model
 
 CONFIG = PRESETS["stcn-tiny"]
@@ -220,14 +221,49 @@ def test_a_predictor_says_where_and_in_what_it_computes():
     assert (predictor.device, predictor.dtype) == (torch.device("cpu"), torch.bfloat16)
 
 
-def test_auto_takes_single_precision_on_a_cpu_and_half_on_a_gpu(monkeypatch):
-    assert Predictor.from_pretrained(device="cpu", dtype="auto").dtype == torch.float32
-    assert choose_dtype(torch.device("cpu")) == torch.float32
-    for capability, dtype in (((8, 0), torch.bfloat16), ((7, 5), torch.float16)):
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
-        assert choose_dtype(torch.device("cuda")) == dtype
+SMALL, RESNET = PRESETS["stcn-tiny-scene"], PRESETS["stcn"]
+
+
+@pytest.mark.parametrize(
+    ("config", "device", "able", "dtype"),
+    [
+        (SMALL, "cpu", True, torch.bfloat16),
+        (SMALL, "cpu", False, torch.float32),
+        (SMALL, "cpu", None, torch.float32),  # not known
+        (RESNET, "cpu", True, torch.float32),
+        (None, "cpu", True, torch.float32),
+        (SMALL, "cuda", (9, 0), torch.float32),
+        (SMALL, "cuda", (7, 5), torch.float32),
+        (RESNET, "cuda", (8, 0), torch.bfloat16),
+        (RESNET, "cuda", (7, 5), torch.float16),
+        (None, "cuda", (8, 0), torch.bfloat16),
+        (SMALL, "xpu", None, torch.float32),
+        (RESNET, "xpu", None, torch.float32),
+    ],
+)
+def test_auto_takes_the_fastest_dtype_of_a_model_on_a_device(config, device, able, dtype, monkeypatch):
+    monkeypatch.setattr(load, "multiplies_bfloat16", lambda: able)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: able)
+    assert choose_dtype(torch.device(device), config) == dtype
+
+
+@pytest.mark.parametrize("able", [True, False])
+@pytest.mark.parametrize("model", ["tiny", "base"])
+def test_a_predictor_computes_in_what_auto_takes(model, able, monkeypatch):
+    monkeypatch.setattr(load, "multiplies_bfloat16", lambda: able)
+    predictor = Predictor.from_pretrained(model, device="cpu", dtype="auto")
+    expected = torch.bfloat16 if able else torch.float32
+    assert predictor.dtype == choose_dtype(torch.device("cpu"), predictor.model.config) == expected
+    assert {x.dtype for x in predictor.model.parameters()} == {expected}
+    assert Predictor.from_pretrained(model, device="cpu").dtype == torch.float32  # auto has to be asked for
+
+
+def test_a_dtype_that_does_not_exist_is_refused_before_the_model_is_loaded(monkeypatch):
+    monkeypatch.setattr(module, "load_model", None)
     with pytest.raises(ValueError, match=r"dtype is a floating-point type .*, not 'bf16'"):
         Predictor.from_pretrained(dtype="bf16")
+    with pytest.raises(ValueError, match="a CPU cannot compute in float16"):
+        Predictor.from_pretrained(device="cpu", dtype="float16")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "torch.bfloat16", torch.bfloat16])

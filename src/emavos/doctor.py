@@ -14,10 +14,10 @@ from typing import get_args
 import torch
 from packaging.requirements import Requirement
 
-from emavos.machine import INSTALL, describe
+from emavos.machine import INSTALL, describe, multiplies_bfloat16
 from emavos.memory import choose_backend, native_readout, topk_readout
 from emavos.memory.readout import Backend, CannotRunError
-from emavos.weights.load import KNOWN, load_model
+from emavos.weights.load import KNOWN, choose_device, choose_dtype, load_model
 
 NEEDED = ("dense", "blocks")  # readouts that run on every machine; the others are optional and faster on some
 
@@ -41,6 +41,7 @@ class Report:
     threads: int
     environment: dict[str, str]  # set variables that affect threads or the Hub
     bfloat16: bool | None  # whether this device has native bfloat16 products; None: unknown
+    dtypes: dict[str, str]  # per embedded model: what dtype "auto" is on the device that "auto" selects
     readouts: dict[str, str | None]  # per backend of topk_readout: why it cannot run here
     auto: str  # the backend that sessions use if none is asked for
     prepared: str | None  # why "auto" is not "native" on a CPU; None if it is, and on other devices
@@ -62,6 +63,7 @@ def examine() -> Report:
     """Report on this machine. Downloads and keeps nothing; may compile a C++ function, in a second."""
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     auto, prepared = _auto(found)
+    weights, dtypes = _weights()
     return Report(
         versions=_versions(),
         device=describe(torch.device("cpu") if found is None else found),
@@ -69,11 +71,12 @@ def examine() -> Report:
         threads=torch.get_num_threads(),
         environment={name: os.environ[name] for name in _VARIABLES if name in os.environ},
         bfloat16=_has_bfloat16(found),
+        dtypes=dtypes,
         readouts={name: _readout(name) for name in get_args(Backend) if name != "auto"},
         auto=auto,
         prepared=prepared,
         library=native_readout.load().sha256[:16] if auto == "native" else None,
-        weights=_weights(),
+        weights=weights,
         video=_video(),
         extras=extras(),
     )
@@ -179,11 +182,7 @@ def _versions() -> dict[str, str | None]:
 def _has_bfloat16(accelerator: torch.device | None) -> bool | None:
     if accelerator is not None:
         return torch.cuda.is_bf16_supported(False) if accelerator.type == "cuda" else None
-    try:
-        words = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return None
-    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+    return multiplies_bfloat16()
 
 
 def _auto(accelerator: torch.device | None) -> tuple[str, str | None]:
@@ -216,13 +215,17 @@ def _readout(backend: Backend) -> str | None:
     return None if difference < 1e-4 else f"it differs from the definition by {difference:.1e}"
 
 
-def _weights() -> str | None:
+def _weights() -> tuple[str | None, dict[str, str]]:
+    """The reason why the embedded models cannot be used; and the dtypes that "auto" is for those that can."""
+    place = choose_device("auto")
+    dtypes: dict[str, str] = {}
     for name in KNOWN:
         try:
-            load_model(name)
+            config = load_model(name).config
         except (ValueError, OSError) as error:
-            return str(error)  # includes a changed file
-    return None
+            return str(error), dtypes  # includes a changed file
+        dtypes[name] = str(choose_dtype(place, config)).removeprefix("torch.")
+    return None, dtypes
 
 
 def _video() -> str:

@@ -140,6 +140,15 @@ def adapt_freed_memory() -> None:
     del block
 
 
+def multiplies_bfloat16() -> bool | None:
+    """Whether the processor has instructions for bfloat16 products; None if the system does not list them."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return None
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
 def free_memory() -> float | None:
     """The bytes for new processes, within the limit of this container; None if unknown (not Linux)."""
     with suppress(OSError, ValueError, StopIteration):

@@ -128,7 +128,8 @@ def add_device_arguments(parser: Any) -> None:
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
         default="float32",
-        help="precision of the network; auto: float32 on a CPU, half precision on CUDA (float32)",
+        help="precision of the network; auto: the fastest type that costs less than 0.1 points of J&F "
+        "(float32)",
     )
     parser.add_argument(
         "--compile",

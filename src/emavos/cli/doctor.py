@@ -43,6 +43,8 @@ def _print(report: Report) -> None:
     lines.append(("device", report.device))
     native = {True: "native", False: "not native: slower than float32", None: "not known"}
     lines.append(("bfloat16", native[report.bfloat16]))
+    dtypes = ", ".join(f"{dtype} for {name}" for name, dtype in report.dtypes.items())
+    lines.append(("dtype auto", dtypes or "not known: no model can be loaded"))
     lines.append(("threads", " ".join([str(report.threads), *_settings(report)])))
     lines.append(("model", f"embedded, {_state(report.weights)}"))
     lines += [(f"readout {name}", _readout(name, reason)) for name, reason in report.readouts.items()]

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from emavos.io.whole import replacing, sweep
+from emavos.machine import multiplies_bfloat16
 from emavos.models import STCN, STCNConfig
 from emavos.weights.card import ModelCard
 from emavos.weights.hub import check_sha256, download, upload
@@ -150,13 +151,21 @@ def choose_device(device: str | torch.device) -> torch.device:
     return torch.device("cpu") if found is None or found.type == "mps" else found  # mps is untested
 
 
-def choose_dtype(device: torch.device) -> torch.dtype:
-    """The fastest dtype on this device that does not change the masks, as far as measured.
+def choose_dtype(device: torch.device, config: STCNConfig | None = None) -> torch.dtype:
+    """The fastest dtype on this device that costs less than 0.1 points of J&F, as far as measured.
 
-    bfloat16 on CUDA, or float16 if the GPU has no bfloat16; float32 on other devices. On a CPU, bfloat16
-    costs more than 0.1 points of J&F (docs/performance.md).
+    device: of the network.
+    config: architecture of the network; None: `STCNConfig()`, that of `stcn`.
+
+    With the small trunk of `tiny` and `base`, bfloat16 if the processor multiplies it, and float32 on
+    everything else: a GPU waits for Python most of the time, and half precision makes it wait longer. With a
+    ResNet, bfloat16 on CUDA (float16 if the GPU has no bfloat16), and float32 on a CPU, because the cost in
+    J&F was not measured. Figures are in docs/performance.md.
     """
-    if device.type != "cuda":
+    small = config is not None and config.trunk != "resnet"
+    if device.type == "cpu" and small:
+        return torch.bfloat16 if multiplies_bfloat16() else torch.float32
+    if device.type != "cuda" or small:
         return torch.float32
     return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
 
@@ -174,7 +183,11 @@ def check_float(dtype: object) -> None:
     """Raise ValueError unless a network can run in this dtype."""
     if dtype not in _FLOATS:
         auto = str(dtype) == "auto"
-        hint = "; Predictor.from_pretrained takes it, or emavos.weights.choose_dtype(device)" if auto else ""
+        hint = (
+            "; Predictor.from_pretrained takes it, or emavos.weights.choose_dtype(device, model.config)"
+            if auto
+            else ""
+        )
         raise ValueError(f"dtype is a floating-point type such as torch.float32, not {dtype!r}{hint}")
 
 
