@@ -752,3 +752,29 @@ def test_names_in_files_of_strangers_lead_nowhere_and_steer_no_terminal(tmp_path
         assert main(["masks", "convert", str(path), "--out", str(tmp_path / "o"), "--force"]) == 0
         assert [file.name for file in (tmp_path / "o").iterdir()] == ["evil.png"]
     assert "\x1b" not in capsys.readouterr().out
+
+
+def brush_files(folder, kind):
+    """Brushes as Label Studio names its files: two of the last annotation, and one of an earlier one."""
+    folder.mkdir()
+    planes = np.zeros((3, *SIZE), np.uint8)
+    planes[0, 2:6, 2:9], planes[1, 8:12, 2:9], planes[2, :, 20:] = 255, 255, 255
+    planes[0, 6, 2:9] = 90  # a soft edge counts, as in the export as JSON
+    ends = ("12-by-1-tag-cat-0", "12-by-me@x.org-tag-my-dog-0", "3-by-1-tag-cat-0")
+    for plane, end in zip(planes, ends, strict=True):
+        path = folder / f"task-7-annotation-{end}.{kind}"
+        np.save(path, plane) if kind == "npy" else Image.fromarray(plane).save(path)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["png", "npy"])
+def test_brushes_that_label_studio_exports_as_files_are_one_mask(tmp_path, frames, kind, capsys):
+    folder = brush_files(tmp_path / "brushes", kind)
+    mask = read_masks(folder, frames)
+    assert {id: int((mask == id).sum()) for id in (1, 2)} == {1: 35, 2: 28}
+    assert (mask[:, 20:] == 0).all()  # of an annotation before the last
+    assert main(["masks", "info", str(folder)]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["1: cat", "2: my-dog"]
+    Image.fromarray(np.zeros(SIZE, np.uint8)).save(folder / "task-8-annotation-13-by-1-tag-cat-0.png")
+    with pytest.raises(ValueError, match=r"has brushes of 2 tasks, .*; export JSON instead"):
+        read_masks(folder, frames)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from emavos.annotations import Annotations, LabelMap, read_annotations, read_arrays, read_labels
@@ -24,6 +25,10 @@ from emavos.io.source import notice
 ARRAYS = (".npy", ".npz")
 MASK_SUFFIXES = frozenset({*IMAGE_SUFFIXES, *ARRAYS, *SUFFIXES})
 _EXPORTS = ("SegmentationObject", "SegmentationClass")  # folders of CVAT and Datumaro, the better one first
+# a brush as Label Studio names its file; the part before the label is the name of the tool in its interface
+_BRUSH = re.compile(
+    r"task-(?P<task>[0-9]{1,18})-annotation-(?P<annotation>[0-9]{1,18})-by-[^-]*-[^-]*-(?P<label>.+)-[0-9]{1,9}"
+)
 _INDEXED = ("P", "1", "L", "LA", "F")  # and all that begin with I: image modes with ids as values
 
 Size = tuple[int, int]
@@ -134,10 +139,44 @@ def open_masks(mask: PathLike | Mapping[str, Path], labels: LabelMap | None = No
     if files[0].suffix.lower() in SUFFIXES:
         yield from _of_annotations(read_annotations(path, labels))
         return
+    brushes = [match for file in files if (match := _BRUSH.fullmatch(file.stem))]
+    if len(brushes) == len(files):
+        yield _of_brushes(path, files, brushes)
+        return
     if labels is None and path.name != "SegmentationObject":  # uses the colours of DAVIS
         labels = find_labels(path)
     for file in files:
         yield from _of_file(file, labels, file.stem)
+
+
+def _of_brushes(folder: Path, files: Sequence[Path], names: Sequence[re.Match[str]]) -> GivenMask:
+    """The mask of the brushes that Label Studio exports as files, a plane each, of its last annotation.
+
+    Raises ValueError if they are of several tasks, because their names do not say of which images.
+    """
+    if len(tasks := {name["task"] for name in names}) > 1:
+        raise ValueError(
+            f"{folder} has brushes of {len(tasks)} tasks, and their names do not say of which images; export "
+            "JSON instead, or pass a folder with the files of one task"
+        )
+    last = max(int(name["annotation"]) for name in names)
+    kept = [(file, name) for file, name in zip(files, names, strict=True) if int(name["annotation"]) == last]
+
+    def read(size: Size | None) -> IdMask:
+        planes = [
+            read_arrays(file)[0] if file.suffix in ARRAYS else np.array(read_image(file).convert("L"))
+            for file, _ in kept
+        ]
+        if shapes := {plane.shape for plane in planes} - {planes[0].shape}:
+            raise ValueError(f"{folder} has brushes of {planes[0].shape} and {shapes.pop()} (height, width)")
+        mask = np.zeros(planes[0].shape, np.int32)
+        for id, plane in enumerate(planes, 1):
+            mask[plane > 0] = id
+        return mask
+
+    return GivenMask(
+        None, os.fspath(folder), read, {id: name["label"] for id, (_, name) in enumerate(kept, 1)}
+    )
 
 
 def mask_files(folder: Path) -> list[Path]:

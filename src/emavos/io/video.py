@@ -74,7 +74,7 @@ class VideoSource(FrameSource):
             if fault and self._on_damage == "stop":
                 raise self._stopped(index, fault)
             if fault not in ("", _DAMAGED):  # reported at the end
-                how = f"; after {index} frames it {fault}"
+                how = f"after {index} frames it {fault}"
                 break
             if fault:
                 self._damaged.add(index + early)
@@ -98,8 +98,8 @@ class VideoSource(FrameSource):
             return
         self._noted = True
         way = "left out" if self._on_damage == "skip" else "replaced by the last good frame before each"
-        which = f"{_listed(sorted(self._damaged))} damaged and {way}" if self._damaged else "is damaged"
-        notice(f"{self.path}: {which}{how}", stacklevel=3)
+        which = [f"{_listed(sorted(self._damaged))} damaged and {way}"] * bool(self._damaged)
+        notice(f"{self.path}: {'; '.join([*which, *([how] * bool(how))])}", stacklevel=3)
 
     def is_damaged(self, index: int) -> bool:
         return index in self._damaged
@@ -250,7 +250,7 @@ class VideoSource(FrameSource):
         why = " and ".join([f"{_listed(damaged)} damaged"] * bool(damaged) + [f"it {how}"] * bool(how))
         return ValueError(
             f"{self.path} is damaged or cut off: {read}{declared} frames could be read ({why}); to track "
-            "the others, use --on-damage hold or skip, or on_damage= of open_frames"
+            "all that can be read, use --on-damage hold or skip, or on_damage= of open_frames"
         )
 
 
