@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from browsing import Page, middle, serving, started
+from browsing import ActionChains, Page, middle, serving, started
 from emavos.io import write_mask, write_video
 from emavos.ui import Project
 from emavos.ui.switches import Switches
@@ -178,3 +178,43 @@ def test_no_serious_fault_of_accessibility_is_found(page):
         page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
         check(theme)
     page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+# The clicks that were sent, oldest first.
+SENT = """return performance.getEntriesByType("resource")
+  .map((one) => decodeURIComponent(one.name)).filter((one) => one.includes("/api/clicks/"))"""
+
+
+def test_one_button_says_what_is_not_part_of_an_object_where_there_is_no_right_button(page, clip):
+    page.press("c")
+    page.until("eraser", "Not part")
+    page.click_at(*middle(clip[1][4]))
+    page.until("guide", "match about")
+    page.click("eraser")
+    page.click_at(3, 3)
+    page.wait.until(lambda browser: '"labels":[1,0]' in browser.execute_script(SENT)[-1])
+    page.press("b")
+    page.until("eraser", "Eraser")
+    assert page["eraser"].get_attribute("aria-pressed") == "false"  # it would erase now
+
+
+def test_a_small_picture_shows_the_frame_below_the_mouse_on_the_timeline(page):
+    place = ActionChains(page.browser, 0).move_to_element_with_offset
+    at = round(page["timeline"].size["width"] * (2.5 / 8 - 0.5))
+    place(page["timeline"], at, 0).perform()
+    page.until("peek", "frame 2")
+    page.until("frame", "frame 4 of 7")  # nothing else has changed
+    ActionChains(page.browser, 0).move_to_element(page["stage"]).perform()
+    page.wait.until(lambda _: not page["peek"].is_displayed())
+
+
+def test_a_mask_painted_roughly_is_cleaned_up_as_a_proposal(page):
+    page.press("3", "g")
+    page.until("told", "paint the object roughly")
+    page.paint(30, 20)
+    page.click("clean")
+    page.until("kind", "proposal, not kept yet")
+    page.until("guide", "Object 3: match about")
+    assert '"points":[],"labels":[],"box":[' in page.browser.execute_script(SENT)[-1]
+    page.press("\ue00c")  # Escape
+    page.until("kind", "edited, not kept yet")  # the strokes are still there

@@ -337,7 +337,7 @@ def turns(monkeypatch):
     """Each clip's tracking waits for its event; names of the clips whose tracking has begun."""
     go_on, began = {"one": threading.Event(), "two": threading.Event()}, []
 
-    def track(project, predictor, until=None, known=None):
+    def track(project, predictor, until=None, *_):
         began.append(project.folder.name)
         assert go_on[project.folder.name].wait(60)
         yield from range(project.count)

@@ -7,6 +7,7 @@ from functools import partial
 
 from emavos.clicks import Clicked
 from emavos.io import IdMask
+from emavos.ui.project import Project
 from emavos.ui.switches import Switches
 from emavos.ui.table import Table
 
@@ -25,7 +26,9 @@ class Editing(Table):
         tag: tag of the mask before painting.
         """
         with self._changing(index, key, tag) as project:
-            return project.give(index, mask)
+            ids = project.give(index, mask)
+        self._mended(project, index)
+        return ids
 
     def take_back(self, index: int, key: str | None = None, tag: str | None = None) -> None:
         """Like `Project.take_back`. Raises Busy and Outdated."""
@@ -75,6 +78,13 @@ class Editing(Table):
         """Like `Project.save_draft`. Raises Busy and Outdated; other arguments as for `give`."""
         with self._changing(index, key, tag) as project:
             project.save_draft(index, mask)
+        if mask is not None:
+            self._mended(project, index)
+
+    def _mended(self, project: Project, index: int) -> None:
+        """Prepare to track from a frame whose mask a person mends."""
+        if self.queue.now is None:
+            self.run_up.begin(project, index)
 
     def look(self, index: int) -> None:
         """Encode ahead the frames that a click and the first steps of tracking need.

@@ -14,6 +14,7 @@ import numpy as np
 from emavos.io import IdMask
 from emavos.io.video import OnDamage
 from emavos.predictor import Predictor
+from emavos.session import EncodedFrame, Session
 from emavos.ui.adding import Adding
 from emavos.ui.ahead import Ahead
 from emavos.ui.clicker import Clicker
@@ -23,8 +24,10 @@ from emavos.ui.importing import check_free
 from emavos.ui.job import Job
 from emavos.ui.project import Project
 from emavos.ui.queue import Queue
+from emavos.ui.run_up import RunUp
 from emavos.ui.shelf import Shelf
 from emavos.ui.temporary import Temporary
+from emavos.ui.tracking import run_up
 
 
 class Busy(ValueError):
@@ -60,6 +63,7 @@ class Table:
         self.adding = Adding()  # reads videos in the background, also while the queue is tracking
         self.again = again
         self.ahead = Ahead(predictor)
+        self.run_up = RunUp(self._run_up)
         self.clicker = Clicker(predictor, self.ahead)
         self._temporary: Temporary | None = None
         self._lock = threading.RLock()
@@ -76,6 +80,7 @@ class Table:
         project = self.holding.take(folder)
         before, self.project = self.project, project
         if before is not None:
+            self.run_up.drop()
             self.holding.release(before.folder)
         self.opened += 1
         self.key = secrets.token_hex(8)
@@ -127,7 +132,15 @@ class Table:
                     )
                 yield project
             finally:
+                self.run_up.edited()
                 self.queue.leave(project.folder)
+
+    def _known(self, project: Project) -> Callable[[int], EncodedFrame | None]:
+        """A function that returns a frame of a project if it was encoded ahead."""
+        return lambda index: self.ahead.known((project, index))
+
+    def _run_up(self, project: Project, index: int, stop: threading.Event) -> Session | None:
+        return run_up(project, self.predictor, index, self._known(project), stop)
 
     def shown_job(self) -> Job | None:
         """The job that the page shows: the one that works on the project, or the last one."""
@@ -165,6 +178,7 @@ class Table:
     def close(self) -> None:
         """Stop the running jobs, wait for their end, and release the folders."""
         self.queue.close()
+        self.run_up.close()
         self.adding.close()
         if self.job is not None and self.job.running:
             self.job.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from emavos.session import EncodedFrame, Result, Session
 from emavos.session.both_ways import Direction
 from emavos.ui.project import Project
 
+NO_MASK = "no frame has a mask yet: click on the objects of one, paint them, or load a mask"
 _STATE_EVERY = 20  # frames between two saved states of the session
 
 
@@ -21,6 +23,7 @@ def track_forward(
     predictor: Predictor,
     until: int | None = None,
     known: Callable[[int], EncodedFrame | None] = lambda index: None,
+    begun: Callable[[int], Session | None] = lambda index: None,
 ) -> Generator[int, None, None]:
     """Track from the end of the masks; yields the index of each frame once its mask is written.
 
@@ -28,6 +31,7 @@ def track_forward(
     predictor: tracks the objects.
     until: frame to stop before; None tracks to the last frame.
     known: returns a frame that the network of `predictor` has encoded already, or None.
+    begun: returns a session of `run_up` whose next frame is this, or None.
 
     Frames tracked again from the last saved state are not yielded. If you close the iterator, the masks
     so far are kept. If later frames are tracked already, in both directions, their masks are replaced;
@@ -37,15 +41,15 @@ def track_forward(
     other weights or settings.
     """
     if project.first is None:
-        raise ValueError("no frame has a mask yet: paint the objects of one, or load a mask")
+        raise ValueError(NO_MASK)
     begin = max(project.reached, project.first)
     end = project.count if until is None else min(until, project.count)
     if begin >= end:
         raise ValueError("there is nothing left to track: all these frames have their masks")
     predictor = project.continuing(predictor)
-    session = project.states.latest(begin, predictor)
+    session = begun(begin)
     if session is None:
-        session = predictor.session(start=project.first)  # earlier frames have no objects
+        session = _latest(project, predictor, begin)
     try:
         for index in range(session.index, end):
             result = _step(project, session, index, known(index))
@@ -61,6 +65,32 @@ def track_forward(
         project.states.save(session)
         raise
     project.states.save(session)
+
+
+def run_up(
+    project: Project,
+    predictor: Predictor,
+    index: int,
+    known: Callable[[int], EncodedFrame | None],
+    stop: threading.Event,
+) -> Session | None:
+    """A session that has tracked the project up to `index`, and steps to it next; None if `stop` is set.
+
+    Writes nothing. Arguments as for `track_forward`.
+    """
+    session = _latest(project, predictor.continuing(project.settings), index)
+    while session.index < index:
+        if stop.is_set():
+            return None
+        _step(project, session, session.index, known(session.index))
+    return session
+
+
+def _latest(project: Project, predictor: Predictor, index: int) -> Session:
+    """The latest session of a project whose next frame is at most `index`."""
+    session = project.states.latest(index, predictor)
+    # earlier frames have no objects
+    return predictor.session(start=project.first or 0) if session is None else session
 
 
 def _step(project: Project, session: Session, index: int, encoded: EncodedFrame | None) -> Result:

@@ -8,16 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from emavos.session import EncodedFrame
 from emavos.session.both_ways import Direction, check_direction
-from emavos.ui.ahead import Ahead
 from emavos.ui.downloads import DOWNLOADS
 from emavos.ui.folder import Folder
 from emavos.ui.job import Job
 from emavos.ui.project import Project
 from emavos.ui.reviewing import suggestions
 from emavos.ui.table import Table
-from emavos.ui.tracking import steps_of, track_forward, track_ways
+from emavos.ui.tracking import NO_MASK, steps_of, track_forward, track_ways
 
 
 class Working(Table):
@@ -43,7 +41,7 @@ class Working(Table):
         """
         with self._changing(None, key, None) as project:
             if project.first is None:
-                raise ValueError("no frame has a mask yet: paint the objects of one, or load a mask")
+                raise ValueError(NO_MASK)
             way = _direction(direction)
             asked = _frames(project, frames, way, first, last)
             if way != "forward":
@@ -84,8 +82,9 @@ class Working(Table):
                         yield job.done or 0
                     return
                 job.total = len(asked)
-                known = partial(_known, self.ahead, project)
-                with closing(track_forward(project, self.predictor, asked.stop, known)) as tracked:
+                known, begun = self._known(project), partial(self.run_up.take, project)
+                tracking = track_forward(project, self.predictor, asked.stop, known, begun)
+                with closing(tracking) as tracked:
                     for index in tracked:
                         yield index - asked.start + 1
 
@@ -126,10 +125,6 @@ class Working(Table):
         if name not in DOWNLOADS or not files.has(name):
             raise ValueError(f"{name} was not written yet")
         return files.open(name)
-
-
-def _known(ahead: Ahead, project: Project, index: int) -> EncodedFrame | None:
-    return ahead.known((project, index))
 
 
 def _direction(name: str) -> Direction:

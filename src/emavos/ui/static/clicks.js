@@ -1,5 +1,5 @@
 // The click tool: clicks and boxes become the mask of one object, a proposal until Enter keeps it.
-import { $, announce, isSpared, say, shown } from "./state.js";
+import { $, announce, isSpared, say, shown, touch } from "./state.js";
 import { ask, bytes } from "./server.js";
 import { change, painted } from "./painting.js";
 import { drawMarks } from "./view.js";
@@ -19,7 +19,7 @@ export function lookSoon() {
 export async function click(point, label, box = null) {
   const before = shown.clicks?.id === shown.id ? shown.clicks : null;
   if (!before && !box && !label && !shown.mask.includes(shown.id)) {
-    say("click on the object first, with the left button; then on what is not part of it", "error");
+    say("first click on the object, then on what is not part of it", "error");
     return;
   }
   const next = before ? { ...before, points: [...before.points], labels: [...before.labels] }
@@ -54,6 +54,19 @@ export async function click(point, label, box = null) {
   }
 }
 
+// Fit the mask of the object, painted roughly, to the picture: a proposal from the mask and the box around it.
+export async function cleanUp() {
+  const { mask, id } = shown, across = $("canvas").width, box = [Infinity, Infinity, 0, 0];
+  mask.forEach((one, i) => {
+    if (one !== id) return;
+    const x = i % across, y = Math.floor(i / across);
+    box.splice(0, 4, Math.min(box[0], x), Math.min(box[1], y), Math.max(box[2], x + 1), Math.max(box[3], y + 1));
+  });
+  if (!box[2]) return say("paint the object roughly, then clean up its mask", "error");
+  settle();
+  await click(null, 1, box);
+}
+
 // The mask with the object as it was found. Pixels of other objects stay theirs unless they were clicked on.
 function merged({ base, id, points, labels }, found) {
   const across = $("canvas").width, open = new Set([0, id]);
@@ -72,7 +85,7 @@ export function settle() { // the proposal becomes like strokes; the next click 
 
 export const guide = () => {
   const { clicks } = shown;
-  if (!clicks) return "Click on the object, or drag a box around it.";
-  const score = clicks.score === null ? "finding the object ..." : `match about ${Math.round(100 * clicks.score)}%.`;
-  return `Object ${clicks.id}: ${score} Right or Alt click: not part of it. Enter keeps, Esc discards.`;
+  if (!clicks) return `${touch() ? "Tap" : "Click"} on the object, or drag a box around it.`;
+  const score = clicks.score === null ? "finding the object ..." : `match about ${Math.round(100 * clicks.score)}%${clicks.score < 0.7 ? ": click more." : "."}`;
+  return `Object ${clicks.id}: ${score} ${touch() ? "Press Not part, then tap on what is too much." : "Right or Alt click: not part of it. Enter keeps, Esc discards."}`;
 };

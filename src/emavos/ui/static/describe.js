@@ -1,5 +1,5 @@
 // What the page says: which buttons work, and the words and numbers around the picture.
-import { $, announce, outdatedFrames, running, shown } from "./state.js";
+import { $, announce, outdatedFrames, running, shown, touch } from "./state.js";
 import { drawObjects } from "./objects.js";
 import { guide } from "./clicks.js";
 import { drawTimeline } from "./timeline.js";
@@ -32,13 +32,14 @@ export function describe() {
   enable("redo", idle && (shown.future.length || project.redo));
   enable("keep", idle && edited);
   enable("discard", idle && edited);
+  enable("clean", idle && !state.clicks?.problem);
   enable("back", idle && index in project.given);
   enable("remove", idle && (shown.listed.size > 1 || project.ids.includes(shown.id)));
   enable("video", (!busy || job?.kind === "track" && !shown.sending) && !(state?.keeps && project) && !shown.lost);
   $("open").title = state?.keeps && project ? `this project is of ${project.name}; for another video, start emavos ui with another --project` : "";
   enable("play", project && !shown.lost);
   $("play").textContent = shown.playing ? "Pause" : "Play";
-  for (const name of ["mark-in", "mark-out"]) enable(name, project);
+  for (const name of ["mark-in", "mark-out"]) enable(name, project && !shown.lost);
   enable("fix", idle && project.tracked);
   $("range").hidden = !shown.range;
   $("range").textContent = shown.range ? `${shown.range[0]}–${shown.range[1]} ×` : "";
@@ -79,10 +80,10 @@ function describeTools() {
   }
   $("click-box").title = problem ?? "click on the object, right or Alt click on what is not part of it, or drag a box around it (C)";
   $("eraser").setAttribute("aria-pressed", String(shown.erase));
-  $("eraser").hidden = tool === "click";
+  $("eraser").textContent = tool === "click" ? "Not part" : "Eraser";
   $("guide").textContent = !project ? "" : tool === "click" ? guide()
-    : tool === "lasso" ? "Drag around an area, or click its corners and double-click the last. Right button erases."
-    : "Paint the object. Right button erases, the wheel changes the size.";
+    : tool === "lasso" ? (touch() ? "Drag around an area, or tap its corners and tap the last twice." : "Drag around an area, or click its corners and double-click the last. Right button erases.")
+    : touch() ? "Paint the object. Two fingers zoom and move." : "Paint the object. Right button erases, the wheel changes the size.";
   if (project && tool !== "click" && problem) $("guide").textContent += ` Clicks: ${problem}`;
   $("canvas").dataset.tool = tool;
 }

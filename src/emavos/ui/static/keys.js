@@ -24,7 +24,7 @@ const keys = {
     if (drawingPolygon()) dropPolygon();
     else if (shown.edited && !blocked()) discard();
   },
-  c: () => use("click"), b: () => use("brush"), l: () => use("lasso"), e: () => $("eraser").click(), f: () => fit(), h: () => toggle("hide"), s: () => toggle("alone"), k: () => toggle("lock"),
+  c: () => use("click"), b: () => use("brush"), l: () => use("lasso"), e: () => $("eraser").click(), g: () => $("clean").click(), f: () => fit(), h: () => toggle("hide"), s: () => toggle("alone"), k: () => toggle("lock"),
   F2: () => $("label").focus(),
   "[": () => resize(-2), "]": () => resize(2),
 };

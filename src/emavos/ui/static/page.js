@@ -5,7 +5,9 @@ import { ask } from "./server.js";
 import { act, press, quietly } from "./acting.js";
 import { describe } from "./describe.js";
 import { draw, drawMarks, fit } from "./view.js";
-import { discard, saveDraft } from "./painting.js";
+import { blocked, discard, saveDraft } from "./painting.js";
+import { cleanUp } from "./clicks.js";
+import { locked } from "./objects.js";
 import { keep, load, redo, remove, takeBack, undo } from "./edits.js";
 import { choose, use } from "./tools.js";
 import { download, track } from "./tracking.js";
@@ -15,6 +17,7 @@ import { follow, go, watch } from "./sync.js";
 import { clearRange, mark, play } from "./playback.js";
 import { nextToFix } from "./review.js";
 import "./pointer.js";
+import "./peek.js";
 import "./keys.js";
 
 events.addEventListener("painted", describe);
@@ -30,6 +33,11 @@ for (const [name, action] of Object.entries({ remove, undo, redo, keep, track, d
 press("add", () => choose(Math.min(Math.max(0, ...shown.listed) + 1, 255)));
 press("eraser", () => { shown.erase = !shown.erase; describe(); });
 press("stop", () => ask("POST", "stop"));
+press("clean", async () => {
+  if (blocked() || locked()) return;
+  await cleanUp();
+  if (shown.clicks) use("click"); // which refines it
+});
 press("help", () => $("keys").showModal());
 press("mark-in", () => mark(0));
 press("mark-out", () => mark(1));

@@ -96,7 +96,7 @@ canvas.onpointerup = (event) => {
   if (done.kind === "click") {
     const box = dragged(done.from, here);
     hints.box = null;
-    if (box || inside(done.from)) act(() => click(done.from, done.button === 2 ? 0 : 1, box));
+    if (box || inside(done.from)) act(() => click(done.from, done.button === 2 || shown.erase ? 0 : 1, box));
     drawMarks();
   }
   if (done.kind === "lasso") {

@@ -16,5 +16,5 @@ export async function nextToFix() {
   const number = place % found.length, one = found[number];
   await go(one.frame);
   choose(one.object);
-  say(`${number + 1} of ${found.length} to fix: frame ${one.frame}, object ${titleOf(one.object)} ${one.reason}, ${Math.round(100 * one.confidence)}% sure`);
+  say(`${number + 1} of ${found.length} to fix: frame ${one.frame}, object ${titleOf(one.object)}: ${one.reason}, ${Math.round(100 * one.confidence)}% sure`);
 }

@@ -33,6 +33,8 @@ export const isHidden = (id) => (shown.alone === null ? shown.hiddenIds.has(id) 
 // Whether painting leaves the pixels of an id alone: an object that is locked, or that nobody sees.
 export const isSpared = (id) => id > 0 && (shown.locked.has(id) || isHidden(id));
 
+export const touch = () => matchMedia("(pointer: coarse)").matches; // fingers have no right button
+
 export const running = () => Boolean(shown.state?.job?.running);
 
 // The number of frames whose masks an edit made outdated.

@@ -14,6 +14,7 @@ export function choose(one) {
 export function use(tool) {
   if ($(`tool-${tool}`).disabled) return;
   if (tool !== "click" && shown.clicks) settle();
+  if ((tool === "click") !== (shown.tool === "click")) shown.erase = false; // it means something else there
   shown.tool = tool;
   hints.path = null;
   drawMarks();
