@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 WAITS = {
     "first": "Track shows the first tracked mask",
+    "again": "the same from a mended frame",
     "click": "a click on an object shows its mask",
     "move": "the brush moves",
     "up": "the mouse is let go",
@@ -47,6 +49,7 @@ window.waits = [];
 const names = ["canvas", "timeline", "frame", "kind", "guide", "track"];
 const [canvas, line, frame, kind, guide, track] = names.map((id) => document.getElementById(id));
 let asked = null; // [what, when, the frame then]
+const shownFrame = () => parseInt(frame.textContent.split(" ")[1]);
 const shown = (name, since) => requestAnimationFrame(() => requestAnimationFrame(
     () => waits.push([name, performance.now() - since])));
 canvas.addEventListener("pointermove", (event) => event.buttons && shown("move", event.timeStamp));
@@ -54,7 +57,11 @@ canvas.addEventListener("pointerup", (event) => {
   if (canvas.dataset.tool === "click") asked = ["click", event.timeStamp];
   else shown("up", event.timeStamp);
 }, true);
-track.addEventListener("click", (event) => { asked = ["first", event.timeStamp]; }, true);
+let tracks = 0, mended = 0;
+track.addEventListener("click", (event) => {
+  mended = shownFrame();
+  asked = [tracks++ ? "again" : "first", event.timeStamp];
+}, true);
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter") asked = ["keep", event.timeStamp];
 }, true);
@@ -65,6 +72,7 @@ line.addEventListener("pointerdown", (event) => {
 const done = {
   keep: () => kind.textContent === "given by you",
   first: () => kind.textContent === "tracked",
+  again: () => kind.textContent === "tracked" && shownFrame() > mended,
   click: () => guide.textContent.includes("match about"),
 };
 new MutationObserver(() => {
@@ -113,8 +121,13 @@ def browser_at(project: Path, *options: str, window: str = "1280,800") -> Iterat
             server.send_signal(signal.SIGINT)  # the usual way to stop
 
 
-def measure(height: int, width: int, repeats: int, brush: int, size: int) -> dict[str, list[float]]:
-    """Milliseconds of each of `WAITS`, in order of measurement."""
+def measure(
+    height: int, width: int, repeats: int, brush: int, size: int, pause: float = 3
+) -> dict[str, list[float]]:
+    """Milliseconds of each of `WAITS`, in order of measurement.
+
+    pause: seconds between mending a frame and Track, for "again".
+    """
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.support.wait import WebDriverWait
 
@@ -156,23 +169,32 @@ def measure(height: int, width: int, repeats: int, brush: int, size: int) -> dic
                 x, y = round(across * width * scale), round(down * height * scale)
                 ActionChains(browser, 0).move_to_element_with_offset(canvas, x, y).click().perform()
 
+            def until_tracked() -> None:
+                tracked = (str(count), "")
+                wait.until(
+                    lambda _: tuple(body.get_attribute(f"data-{x}") for x in ("reached", "job")) == tracked
+                )
+
             browser.get(address)
             wait.until(lambda _: f"of {count - 1}" in element("frame").text)
             element("mask").send_keys(f"{place}/first.png")
             wait.until(lambda _: element("keep").is_enabled())
             browser.execute_script(_WATCH)
-            element("track").click()
+            until("first", element("track").click)
             body, canvas, line = (
                 browser.find_element("tag name", "body"),
                 element("canvas"),
                 element("timeline"),
             )
-            tracked = (str(count), "")
-            wait.until(
-                lambda _: tuple(body.get_attribute(f"data-{x}") for x in ("reached", "job")) == tracked
-            )
+            until_tracked()
             element("tool-brush").click()
             browser.execute_script("document.getElementById('size').value = arguments[0]", brush)
+            jump(count * 3 // 4)
+            wait.until(lambda _: f"frame {count * 3 // 4} of" in element("frame").text)
+            paint()
+            time.sleep(pause)
+            until("again", element("track").click)
+            until_tracked()
             browser.execute_cdp_cmd("Network.clearBrowserCache", {})
             for index in range(0, count - 1, 3):
                 until("jump", partial(jump, index))
@@ -200,12 +222,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--brush", type=int, default=12, help="its size, in pixels of the video (12)")
     parser.add_argument("--size", type=int, default=480, help="short side for the network (480)")
     parser.add_argument("--repeats", type=int, default=10, help="of each, and twice of some (10)")
+    parser.add_argument("--pause", type=float, default=3, help="seconds between mending and Track (3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     args = parser.parse_args(argv)
     rows = {}
     for frame in args.frame:
         height, width = map(int, frame.split("x"))
-        rows[frame] = measure(height, width, args.repeats, args.brush, args.size)
+        rows[frame] = measure(height, width, args.repeats, args.brush, args.size, args.pause)
     machine = describe(torch.device("cpu"))
     print(f"{machine}; a brush of {args.brush} pixels; ms, the median and the longest\n")
     print(f"| | {' | '.join(rows)} |\n|{' --- |' * (1 + len(rows))}")
