@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import zipfile
 
 import numpy as np
 import pytest
 
-from browsing import ENTER, LEFT, ActionChains, Page, middle, serving, started
+from browsing import ENTER, LEFT, RIGHT, ActionChains, Page, middle, serving, started
 from emavos.io import open_frames, write_mask, write_video
 from emavos.ui import Project
 from emavos.visualize import colour
@@ -102,6 +103,17 @@ def test_a_frame_is_mended_and_tracked_on_from_there(page, tmp_path):
     for index in range(8):
         same = np.array_equal(project.mask(index), before[index])
         assert same == (index < 4), index
+
+
+def test_who_goes_to_the_next_frame_while_a_mask_is_being_kept_gets_there(page):
+    page.paint(60, 20)
+    page.browser.execute_script(SLOW)
+    page.press(ENTER)
+    page.press(RIGHT)
+    page.until("frame", "frame 1 of 7")
+    page.wait.until(lambda browser: browser.execute_script("return window.pending === 0"))
+    time.sleep(0.2)  # what is shown next would be shown now
+    assert "frame 1 of 7" in page["frame"].text
 
 
 def test_strokes_are_undone_and_erased(page, tmp_path):

@@ -191,6 +191,8 @@ def client(project, predictor):
 def test_the_page_is_given_masks_and_nothing_is_stored(client, middle):
     prompt = quote(json.dumps({"points": [middle], "labels": [1], "box": None}))
     assert client.post("/api/looks/0").status_code == 200
+    assert client.post("/api/looks/0?long=1").status_code == 200
+    assert client.post("/api/looks/99?long=1").status_code == 400
     answer = client.post(f"/api/clicks/0?prompt={prompt}")
     mask = np.frombuffer(answer.content, np.uint8).reshape(96, 160)
     assert mask[middle[1], middle[0]] == 1

@@ -298,6 +298,7 @@ def test_whoever_waits_for_a_job_hears_of_its_progress_and_of_its_end():
         turns.release()
         waiter.join(30)
     assert heard == [1, 2, 2]
+    assert not job.running  # whoever hears of the end sees it
     job.join()
     job.wait_beyond(2, 60)  # it has ended
     job = Job("track", iter(()), None)

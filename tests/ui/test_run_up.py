@@ -66,6 +66,13 @@ def test_the_steps_to_a_mended_frame_are_made_while_it_is_mended(desk, stepped):
     np.testing.assert_array_equal(masks(desk), expected(desk))
 
 
+def test_a_long_look_is_enough(desk, stepped):
+    desk.mended(desk.project, 6)
+    desk.run_up.close()
+    assert stepped
+    assert {name for name, _ in stepped} == {"emavos-run-up"}
+
+
 @pytest.mark.parametrize("undone", [False, True])
 def test_an_edit_before_the_frame_makes_the_steps_again(desk, stepped, undone):
     desk.save_draft(5, mended(desk))

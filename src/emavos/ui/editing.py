@@ -27,7 +27,7 @@ class Editing(Table):
         """
         with self._changing(index, key, tag) as project:
             ids = project.give(index, mask)
-        self._mended(project, index)
+        self.mended(project, index)
         return ids
 
     def take_back(self, index: int, key: str | None = None, tag: str | None = None) -> None:
@@ -79,10 +79,10 @@ class Editing(Table):
         with self._changing(index, key, tag) as project:
             project.save_draft(index, mask)
         if mask is not None:
-            self._mended(project, index)
+            self.mended(project, index)
 
-    def _mended(self, project: Project, index: int) -> None:
-        """Prepare to track from a frame whose mask a person mends."""
+    def mended(self, project: Project, index: int) -> None:
+        """Prepare to track from a frame whose mask a person mends, or is about to."""
         if self.queue.now is None:
             self.run_up.begin(project, index)
 

@@ -87,7 +87,7 @@ class Job:
 
     @property
     def running(self) -> bool:
-        return self._thread.is_alive()
+        return self._thread.is_alive() and not self._ended
 
     def stop(self) -> None:
         """Ask the job to stop after the current step."""

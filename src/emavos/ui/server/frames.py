@@ -84,9 +84,11 @@ class FrameRequests:
         return Json({})
 
     async def look(self, request: Request) -> Response:
-        """Encode a frame ahead of the first click."""
-        shown_project(self.desk, request)
-        await run_in_threadpool(self.desk.look, request.path_params["index"])
+        """Encode a frame ahead; with `long=1`, after a long look, also prepare to track from the frame."""
+        project, index = shown_project(self.desk, request), request.path_params["index"]
+        await run_in_threadpool(self.desk.look, index)
+        if request.query_params.get("long", "") == "1":
+            self.desk.mended(project, index)
         return Json({})
 
     async def click(self, request: Request) -> Response:

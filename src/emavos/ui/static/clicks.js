@@ -4,16 +4,17 @@ import { ask, bytes } from "./server.js";
 import { change, painted } from "./painting.js";
 import { drawMarks } from "./view.js";
 
-let turn = 0, warm = 0;
+let turn = 0, warm = [];
 
-// Encode the frame ahead of the first click, and of tracking.
+// Encode the frame ahead of the first click and of tracking. Who looks longer may be about to mend the frame.
 export function lookSoon() {
-  clearTimeout(warm);
+  warm.forEach(clearTimeout);
   const { key, index } = shown;
-  warm = setTimeout(() => {
+  const look = (how) => {
     if (key === shown.key && index === shown.index && !shown.playing && !shown.state?.job?.running)
-      ask("POST", `looks/${index}`).catch(() => { /* told with the first click */ });
-  }, 250);
+      ask("POST", `looks/${index}${how}`).catch(() => { /* told with the first click */ });
+  };
+  warm = [setTimeout(look, 250, ""), setTimeout(look, 1500, "?long=1")];
 }
 
 export async function click(point, label, box = null) {

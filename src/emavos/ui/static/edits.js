@@ -4,12 +4,12 @@ import { ask, bytes } from "./server.js";
 import { blocked, change, forgetTimer, painted, redoStroke, undoDraft, undoStroke } from "./painting.js";
 import { settle } from "./clicks.js";
 import { forgetSwitches } from "./objects.js";
-import { outdated, refresh, show } from "./sync.js";
+import { outdated, refresh, show, showAgain } from "./sync.js";
 
 export async function keep() {
   if (!await give()) return;
   await refresh();
-  await show(shown.index);
+  await showAgain();
 }
 
 // Give the mask of the frame to the server; returns whether there was something to keep.
@@ -68,12 +68,12 @@ export async function remove() {
   [shown.id] = shown.listed.size ? shown.listed : [1];
   shown.listed.add(shown.id);
   await refresh();
-  await show(shown.index);
+  await showAgain();
 }
 
 export async function takeBack() {
   await outdated(() => ask("DELETE", `masks/${shown.index}`, undefined, { "if-match": shown.tag }));
   await refresh();
-  await show(shown.index);
+  await showAgain();
   say(`the mask of frame ${shown.index} is taken back; Undo brings it back`);
 }

@@ -10,6 +10,7 @@ import { idle } from "./pointer.js";
 
 let known = 0, count = 0, edits = ""; // confidence is known of `count` frames, of all before `known`, after so many edits
 let tagged = ""; // stamp of the frame on the canvas
+let coming = null; // {index} of the frame that was asked for last, until it is shown
 let following = false, showing = 0, mending = 0, toldJob = 0;
 const toldFailed = new Set(); // numbers of jobs that could not read a video
 const places = new Map(); // the frame that was shown last of each project
@@ -62,6 +63,20 @@ async function begin() { // another project is open
 }
 
 export async function show(next) {
+  const asked = coming = { index: next };
+  try {
+    await bring(next);
+  } finally {
+    if (coming === asked) coming = null;
+  }
+}
+
+// Show the frame on the canvas again, unless the person has asked for another meanwhile.
+export async function showAgain() {
+  if (!coming || coming.index === shown.index) await show(shown.index);
+}
+
+async function bring(next) {
   await quietly(saveDraft); // strokes that were not kept stay with their frame
   const turn = ++showing, { key, project } = shown, index = Math.min(Math.max(next, 0), project.count - 1);
   const stamped = stamp(index);
@@ -70,7 +85,7 @@ export async function show(next) {
   const ids = await bytes(answer), edited = answer.headers.get("x-draft") === "1";
   const mask = edited ? await bytes(await ask("GET", `drafts/${index}`)) : ids.slice();
   if (turn !== showing) return; // another frame was asked for meanwhile
-  if (unsaved()) return show(index); // strokes were made meanwhile: they are stored first
+  if (unsaved()) return bring(index); // strokes were made meanwhile: they are stored first
   shown.picture?.close();
   const moved = index !== shown.index;
   places.set(project.folder, index);
@@ -116,14 +131,15 @@ export async function follow(along = false) { // until what is being done is don
     await new Promise((done) => setTimeout(done, first && following ? 0 : 250));
     await refresh(shown.state.job);
     const { project, state } = shown;
-    if (state.job.kind === "track" && following && project.reached > 0 && shown.index !== project.reached - 1) {
+    const { kind, done } = state.job ?? {}; // while nothing is done, steps up to the first frame may be made again
+    if (kind === "track" && done && following && project.reached > 0 && shown.index !== project.reached - 1) {
       await show(project.reached - 1);
       first = false;
     }
   }
   following = false;
   if (!shown.project) return;
-  if (tagged !== stamp(shown.index) && !shown.edited) await show(shown.index);
+  if (tagged !== stamp(shown.index) && !shown.edited) await showAgain();
   else lookSoon();
 }
 
@@ -131,7 +147,7 @@ export async function follow(along = false) { // until what is being done is don
 export async function renewed() {
   [known, count] = [0, 0];
   await refresh();
-  if (!shown.edited) await show(shown.index);
+  if (!shown.edited) await showAgain();
 }
 
 export function go(next) { // where a person looks, the page does not look away
@@ -146,7 +162,7 @@ export async function watch() {
     if (document.hidden || shown.sending || running() && following || !idle()) continue;
     await quietly(async () => {
       await refresh();
-      if (shown.project && tagged !== stamp(shown.index) && !shown.edited && !shown.playing && !mending && idle()) await show(shown.index);
+      if (shown.project && tagged !== stamp(shown.index) && !shown.edited && !shown.playing && !mending && idle()) await showAgain();
     });
   }
 }
