@@ -379,7 +379,7 @@ def test_a_camera_is_followed_to_its_end_and_clicked_on_its_first_frame(here, mo
 
 
 def test_ctrl_c_leaves_nothing_behind(here, capsys, monkeypatch):
-    monkeypatch.setattr(Predictor, "_propagate_forward", lambda self, frames, *_: _stop_after(frames))
+    monkeypatch.setattr(Predictor, "_forward", lambda self, frames, *_: _stop_after(frames))
     assert segment() == 130
     refused(capsys, here, "interrupted")
 

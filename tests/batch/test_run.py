@@ -158,7 +158,7 @@ def test_a_bad_video_does_not_stop_the_rest_and_is_told_of_at_the_end(here, caps
 
 
 def test_what_surprises_in_one_video_does_not_stop_the_rest(here, predictor, monkeypatch):
-    real = Predictor._propagate_forward
+    real = Predictor._forward
 
     def propagate(self, frames, masks, session):
         if any((np.asarray(mask) == 9).any() for mask in masks.values()):
@@ -166,7 +166,7 @@ def test_what_surprises_in_one_video_does_not_stop_the_rest(here, predictor, mon
         return real(self, frames, masks, session)
 
     write_mask("data/clip1.png", np.full((64, 96), 9, np.uint8))
-    monkeypatch.setattr(Predictor, "_propagate_forward", propagate)
+    monkeypatch.setattr(Predictor, "_forward", propagate)
     outcomes = run_batch(find_jobs("data"), predictor, "out")
     assert [outcome.error for outcome in outcomes] == ["", "RuntimeError: out of luck", ""]
 
