@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from emavos.cli import main
-from emavos.io import open_frames, write_mask, write_video
+from emavos.io import InputWarning, open_frames, read_frame, write_mask, write_video
 
 av = pytest.importorskip("av")
 
@@ -236,3 +237,30 @@ ODD = (
 @pytest.mark.parametrize("case", [*REFUSED, *ODD])
 def test_the_page_tells_of_each_video(case):
     assert f"| {case} |" in PAGE.read_text()
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+@pytest.mark.parametrize("on_damage", ["stop", "hold"])
+def test_a_transparent_webm_is_shown_like_a_transparent_png(tmp_path, codec, on_damage):
+    picture = np.full((32, 48, 4), (200, 100, 50, 255), np.uint8)
+    picture[:, :24, 3] = 128
+    with av.open(str(tmp_path / "a.webm"), "w") as container:
+        stream = container.add_stream(codec, rate=25, options={"auto-alt-ref": "0"})
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuva420p"
+        for number in range(12):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgba").reformat(format="yuva420p")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    shown = read_frame(tmp_path / "a.png").astype(int)
+    frames = [*open_frames(tmp_path / "a.webm", on_damage=on_damage)]
+    assert len(frames) == 12
+    assert max(np.abs(frame - shown).max() for frame in frames) < 8
+
+
+def test_transparency_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+    test_a_transparent_webm_is_shown_like_a_transparent_png(tmp_path, "libvpx-vp9", "stop")
+    monkeypatch.setattr("emavos.io.video._WITH_ALPHA", {"vp9": "no-such-decoder"})
+    with pytest.warns(InputWarning, match=r"a\.webm: this PyAV cannot read its transparency"):
+        assert len([*open_frames(tmp_path / "a.webm")]) == 12

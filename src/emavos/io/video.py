@@ -7,7 +7,7 @@ import mmap
 import os
 import struct
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,6 +27,7 @@ _CUT, _DAMAGED = "ends before the end that it declares", "is damaged"
 OnDamage = Literal["stop", "skip", "hold"]
 _BROKEN = "has a damaged part, from which frames may be missing"
 _STREAMED = "rtsp,rtsps,rtp,srtp,tcp,udp,tls"  # protocols within a stream
+_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _PATIENCE = 20.0  # seconds to wait for a stream
 _MOST_LISTED = 20  # runs of damaged frames in a message
 _NO_VIDEO = "is not a video, or is cut off: no frames could be read"
@@ -117,6 +118,7 @@ class VideoSource(FrameSource):
             stream = self._stream(container)
             # with frame threads, errors appear some frames late
             stream.thread_type = "SLICE" if exact else "AUTO"
+            decode = self._decoder(stream)
             packets = container.demux()  # audio too, as it may end after the video
             while True:
                 packet = None
@@ -131,7 +133,7 @@ class VideoSource(FrameSource):
                         broken = packet.is_corrupt
                         place = None if packet.pos is None else packet.pos + packet.size
                         ends.asked(packet)
-                    for frame in packet.decode():
+                    for frame in decode(packet):
                         ends.shown(frame)
                         yield _upright(frame), _DAMAGED if frame.is_corrupt else ""
                         read += 1
@@ -226,6 +228,19 @@ class VideoSource(FrameSource):
             )
         best = container.streams.best("video")
         return next((stream for stream in known if best is not None and stream.index == best.index), known[0])
+
+    def _decoder(self, stream: Any) -> Callable[[Any], Any]:
+        """Decodes a packet of the stream, with transparency, which FFmpeg's own VP8 and VP9 decoders skip."""
+        if stream.metadata.get("alpha_mode") != "1" or stream.codec_context.name not in _WITH_ALPHA:
+            return lambda packet: packet.decode()
+        try:
+            decoder = self._av.CodecContext.create(_WITH_ALPHA[stream.codec_context.name], "r")
+        except ValueError:
+            notice(f"{self.path}: this PyAV cannot read its transparency; all of it is opaque", stacklevel=4)
+            return lambda packet: packet.decode()
+        decoder.extradata = stream.codec_context.extradata
+        decoder.options, decoder.thread_type = dict(LIMIT), stream.thread_type
+        return lambda packet: decoder.decode(packet if packet.size else None)
 
     def _check_size(self, frame: Pixels, size: tuple[int, ...] | None, index: int) -> None:
         if size is not None and frame.shape != size:
