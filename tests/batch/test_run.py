@@ -219,7 +219,7 @@ def test_a_batch_knows_whether_it_is_compiled_and_leaves_other_cores_alone(here,
     other = Predictor(predictor.model, *same, compile=True)
     assert Batch.of(other, "x").settings == Batch.of(predictor, "x").settings | {"compile": True}
     monkeypatch.setattr("emavos.predictor.has_spare_core", lambda threads: True)
-    monkeypatch.setattr(Session, "prepare", lambda *arguments: pytest.fail("prepared beside"))
+    monkeypatch.setattr(Session, "preprocess", lambda *arguments: pytest.fail("preprocessed beside"))
     assert not any(outcome.error for outcome in run_batch(find_jobs("data"), predictor, "out"))
 
 

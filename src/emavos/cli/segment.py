@@ -175,7 +175,7 @@ def _run(args: argparse.Namespace) -> None:
     with staged_together(args.force) as outputs, ExitStack() as stack:
         written = Written(args, frames, outputs, stack)
         table = None if args.confidence is None else outputs.file(args.confidence, "--confidence")
-        predictor = load_predictor(args, shortcuts_of(args), prompter, **policy(args))
+        predictor = load_predictor(args, shortcuts_of(args), prompter=prompter, **policy(args))
         predictor = predictor.with_settings(cuts=args.cuts, drop_absent=args.drop_absent)
         predictor = predictor.continuing(facts_of_stopped(args.out))
         any_backend = predictor.settings.auto_backend

@@ -106,7 +106,7 @@ def _ui(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     prompter = load_prompter(args.prompter)
     listener = _listen(args.host, args.port)
     with listener:
-        predictor = load_predictor(args, shortcuts_of(args), prompter, **policy(args))
+        predictor = load_predictor(args, shortcuts_of(args), prompter=prompter, **policy(args))
         earlier = sweep_temporary()
         shelf, again = projects_folder(), partial(_again, parser, args)
         of_shelf = (
