@@ -286,6 +286,8 @@ ERRORS = [
     (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."), True),
     (RuntimeError("std::bad_alloc"), True),
     (RuntimeError("CUDA out of memory. Tried to allocate 9 GiB"), True),
+    (ImportError("libavcodec.so.61: failed to map segment from shared object"), True),
+    (ImportError("no module of this name"), False),
     (RuntimeError("shapes do not match"), False),
     (OSError(errno.ENOSPC, "No space left on device"), False),
     (ValueError("out of memory"), False),

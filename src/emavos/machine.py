@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import platform
+import sys
 import threading
 from contextlib import suppress
 from functools import cache
@@ -93,18 +94,19 @@ _NO_MEMORY = (
     "could not create a primitive",
     "bad_alloc",
     "not enough memory",
+    "failed to map segment",  # of a library to load
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out, whichever library raised the error."""
-    import torch
-
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    torch = sys.modules.get("torch")  # memory may run out before torch is loaded
+    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
+    is_plain = isinstance(error, (RuntimeError, ImportError))
+    return is_plain and any(words in str(error).lower() for words in _NO_MEMORY)
 
 
 def keep_freed_memory() -> bool:

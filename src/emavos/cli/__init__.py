@@ -66,14 +66,16 @@ def _run(argv: Sequence[str] | None) -> int:
             return _fail(_NO_MEMORY, BAD_INPUT)
         named = error.filename is not None and error.strerror is not None
         return _fail(f"{error.filename}: {error.strerror}" if named else str(error), BAD_INPUT)
-    except (ValueError, ImportError, FloatingPointError) as error:
+    except (ValueError, FloatingPointError) as error:
         return _fail(str(error), BAD_INPUT)
-    except (MemoryError, RuntimeError) as error:
+    except (ImportError, MemoryError, RuntimeError) as error:
         from emavos.machine import is_out_of_memory
 
-        if not is_out_of_memory(error):
+        if is_out_of_memory(error):
+            return _fail(_NO_MEMORY, BAD_INPUT)
+        if not isinstance(error, ImportError):
             raise
-        return _fail(_NO_MEMORY, BAD_INPUT)
+        return _fail(str(error), BAD_INPUT)
     return 0
 
 

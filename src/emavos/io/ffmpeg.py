@@ -20,7 +20,7 @@ def import_av(purpose: str) -> Any:
     """The package `av`, or an ImportError that names the extra."""
     try:
         import av
-    except ImportError as error:
+    except ModuleNotFoundError as error:  # other ImportErrors say themselves what is amiss
         raise ImportError(f"{purpose} needs PyAV: {how_to_install('video')}") from error
     keep_garbage_after_fork()
     return av
