@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from emavos.io.images import MAX_PIXELS
-from emavos.machine import how_to_install, keep_garbage_after_fork
+from emavos.machine import how_to_install, is_out_of_memory, keep_garbage_after_fork
 
 # Containers with their own streams. Playlists (HLS, concat) refer to other files, which FFmpeg would open.
 _CONTAINERS = (
@@ -20,7 +20,9 @@ def import_av(purpose: str) -> Any:
     """The package `av`, or an ImportError that names the extra."""
     try:
         import av
-    except ModuleNotFoundError as error:  # other ImportErrors say themselves what is amiss
+    except ImportError as error:
+        if is_out_of_memory(error):
+            raise
         raise ImportError(f"{purpose} needs PyAV: {how_to_install('video')}") from error
     keep_garbage_after_fork()
     return av
