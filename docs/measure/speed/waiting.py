@@ -126,7 +126,7 @@ def measure(
 ) -> dict[str, list[float]]:
     """Milliseconds of each of `WAITS`, in order of measurement.
 
-    pause: seconds between mending a frame and Track, for "again".
+    pause: seconds between the first or the mended mask and Track.
     """
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.support.wait import WebDriverWait
@@ -180,6 +180,7 @@ def measure(
             element("mask").send_keys(f"{place}/first.png")
             wait.until(lambda _: element("keep").is_enabled())
             browser.execute_script(_WATCH)
+            time.sleep(pause)
             until("first", element("track").click)
             body, canvas, line = (
                 browser.find_element("tag name", "body"),
@@ -222,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--brush", type=int, default=12, help="its size, in pixels of the video (12)")
     parser.add_argument("--size", type=int, default=480, help="short side for the network (480)")
     parser.add_argument("--repeats", type=int, default=10, help="of each, and twice of some (10)")
-    parser.add_argument("--pause", type=float, default=3, help="seconds between mending and Track (3)")
+    parser.add_argument("--pause", type=float, default=3, help="seconds between a mask and Track (3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     args = parser.parse_args(argv)
     rows = {}
