@@ -778,3 +778,11 @@ def test_brushes_that_label_studio_exports_as_files_are_one_mask(tmp_path, frame
     Image.fromarray(np.zeros(SIZE, np.uint8)).save(folder / "task-8-annotation-13-by-1-tag-cat-0.png")
     with pytest.raises(ValueError, match=r"has brushes of 2 tasks, .*; export JSON instead"):
         read_masks(folder, frames)
+
+
+def test_a_pickle_in_a_npy_is_not_opened_and_the_way_out_is_named(tmp_path):
+    np.save(tmp_path / "a_seg.npy", {"masks": np.ones(SIZE)}, allow_pickle=True)
+    with pytest.raises(
+        ValueError, match=r"a_seg\.npy cannot be read as a mask: it is a pickle.*_cp_masks\.png"
+    ):
+        read_arrays(tmp_path / "a_seg.npy")

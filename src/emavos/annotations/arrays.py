@@ -66,6 +66,11 @@ def _check(file: Any) -> None:
     version = np.lib.format.read_magic(file)
     formats: Mapping[Any, Any] = {(1, 0): np.lib.format.read_array_header_1_0}
     shape, _, dtype = formats.get(version, np.lib.format.read_array_header_2_0)(file)
+    if dtype.hasobject:
+        raise ValueError(
+            "it is a pickle, which could run code; save its masks as numbers, np.save(path, masks), or as "
+            "a label image (cellpose: _cp_masks.png)"
+        )
     if dtype.kind not in "buifU" or any(side < 0 for side in shape):
         raise ValueError(f"it is {shape} of {dtype}; a mask holds whole ids")
     nbytes = math.prod(shape) * max(dtype.itemsize, 4)
