@@ -13,19 +13,21 @@ def test_each_wait_of_a_person_at_the_page_is_measured(tmp_path, capsys):
         pytest.importorskip(package)
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
         pytest.skip("there is no chromium with chromedriver")
-    waiting.main(["--frame", "96x160", "--repeats", "1", "--size", "96", "--json", str(tmp_path / "x.json")])
+    small = ["--frame", "96x160", "--repeats", "1", "--size", "96", "--pause", "0.5"]
+    waiting.main([*small, "--json", str(tmp_path / "x.json")])
     (waits,) = json.loads((tmp_path / "x.json").read_text())["ms"].values()
     assert {name: len(ms) for name, ms in waits.items() if name != "move"} == {
         "first": 1,
+        "again": 1,
         "click": 1,
-        "up": 2,
+        "up": 3,
         "keep": 1,
-        "jump": 2,
+        "jump": 3,
         "keep and jump": 1,
     }
     assert waits["move"]  # the browser joins moves that come close together
     assert all(ms > 0 for each in waits.values() for ms in each)
-    assert [line.count("|") for line in capsys.readouterr().out.splitlines()[2:]] == [3] * 9
+    assert [line.count("|") for line in capsys.readouterr().out.splitlines()[2:]] == [3] * 10
 
 
 def test_a_browser_that_is_not_there_is_named(tmp_path, monkeypatch):
