@@ -43,7 +43,8 @@ LOOSE = ("m2v", "mjpeg", "nut", "wmv")  # a hole in these does not always show
 
 
 def encode(path, codec, pixels, form=None, frames=NOISE, begin=0, options=None, container_options=None):
-    with av.open(str(path), "w", format=form, options=container_options or {}) as container:
+    place = path if isinstance(path, Pipe) else str(path)
+    with av.open(place, "w", format=form, options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=25, options=options or {})
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixels
@@ -126,6 +127,28 @@ def test_a_file_that_was_written_as_a_stream_is_read_without_a_word(tmp_path, ki
         count, notes = outcome(path)
         assert count == 12
         assert all("does not say where it ends" in note for note in notes)
+
+
+@pytest.mark.parametrize("kind", ["mkv", "webm"])
+def test_a_stream_that_was_cut_within_a_frame_is_refused(tmp_path, kind):
+    form, codec, pixels = KINDS[kind]
+    encode(pipe := Pipe(), codec, pixels, form)
+    for part in (0.9, 0.7, 0.5):
+        (tmp_path / f"a.{kind}").write_bytes(pipe.content[: int(part * len(pipe.content))])
+        count, _ = outcome(tmp_path / f"a.{kind}")
+        assert "it ends before the end" in str(count)
+
+
+@pytest.mark.parametrize("kind", ["avi", "gif", "mkv", "wmv"])
+@pytest.mark.parametrize(
+    "tags", [b"TAG" + bytes(10) + b"x" * 115, b"made by a program, serial number 1234; " * 9]
+)
+def test_tags_after_the_end_of_a_whole_video_are_no_damage(tmp_path, kind, tags):
+    form, codec, pixels = KINDS[kind]
+    encode(tmp_path / f"a.{kind}", codec, pixels, form)
+    with (tmp_path / f"a.{kind}").open("ab") as file:
+        file.write(tags)
+    assert outcome(tmp_path / f"a.{kind}") == (12, [])
 
 
 def damage(path, *numbers):

@@ -14,6 +14,7 @@ _CLUSTER, _INFO, _SEGMENT = 0x1F43B675, 0x1549A966, 0x18538067
 _SMPTE = bytes.fromhex("060e2b34")
 _MXF = bytes.fromhex("060e2b34020501010d0102010102")  # of a header partition
 _FLV_TAGS = (8, 9, 15, 18)  # sound, pictures, and two of data
+_TAGS = 1 << 16  # bytes after the end of an AVI that may be tags of a program
 _TO_ITS_END = ("obu", "yuv4mpegpipe")  # formats whose last frame ends at the end of the file
 
 
@@ -105,7 +106,7 @@ def _matroska(file: BinaryIO, size: int) -> bool | None:
         at = begin + length
         if ends is not None and at > ends:
             raise Broken
-    return None if ends is None else at > size
+    return True if at > size else None if ends is None else False
 
 
 def declares_duration(path: Path) -> bool:
@@ -297,6 +298,8 @@ def _avi(file: BinaryIO, size: int) -> bool | None:
     while at + 8 <= size:
         file.seek(at)
         name, length = struct.unpack("<4sI", _take(file, 8))
+        if ends is not None and at >= ends and size - at < _TAGS and name != b"RIFF":
+            return False
         if not name.replace(b" ", b"0").isalnum():
             _stray(file, at)
             return None
