@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import kills
 from emavos import Predictor
@@ -94,6 +95,17 @@ def test_several_processes_give_the_bytes_of_one(here, threads):
     again = run_batch(find_jobs("data"), load, "two", workers=Processes())
     assert not any(outcome.made for outcome in again)
     assert run_batch([], load, "none", workers=Processes()) == []
+
+
+def test_a_worker_whose_predictor_is_not_that_of_the_run_makes_nothing(here, threads):
+    dtypes = iter([torch.float32, torch.bfloat16])  # as "auto" on machines that differ
+
+    def load():
+        return Predictor.from_pretrained(device="cpu", size=64, dtype=next(dtypes))
+
+    outcomes = run_batch(find_jobs("data"), load, "out", workers=Processes(1))
+    assert all("differs from that of the run in dtype, weights; load the same" in x.error for x in outcomes)
+    assert not (here / "out" / "masks").exists()
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from emavos.settings import differences
 from emavos.visualize import overlay
 
 _CHOSEN = ".run.json"  # in the folder of statuses; no video has such a name
+_OF_BATCH = ("overlay", "rle", "on_damage")  # settings that a predictor does not have
 TRIES = 2  # attempts for a video whose process is killed
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors that every further video would hit
 
@@ -208,6 +209,7 @@ class Batch:
         size = policy.pop("size", predictor.size)
         # with the backend of the run: the cache may hold another build by now, or on this machine
         predictor = predictor.continuing(self.settings)
+        self._check_own(predictor)
         predictor = predictor.with_settings(
             policy=replace(predictor.policy, **policy),
             size=size,
@@ -240,6 +242,15 @@ class Batch:
                     coco.write(name, result.mask)
                 count, ids = count + 1, ids.union(result.ids)
         return count, sorted(ids)
+
+    def _check_own(self, predictor: Predictor) -> None:
+        """Raise ValueError if a worker's predictor is not that of the run, as dtype "auto" may not be."""
+        run = {name: fact for name, fact in self.settings.items() if name not in _OF_BATCH}
+        if differ := differences(run, predictor.facts(), self.any_backend):
+            raise ValueError(
+                f"the predictor of this worker differs from that of the run in {', '.join(differ)}; load the "
+                'same model with the same settings on each machine (dtype "auto" depends on the machine)'
+            )
 
     def _places(self, job: Job) -> dict[str, Path]:
         """The final paths of the outputs, by their names in the staging folder."""
