@@ -224,6 +224,27 @@ def test_damage_is_listed_if_only_the_first_frames_are_used(damaged):
         assert len(list(open_frames(damaged, on_damage="hold", stop=10))) == 10
 
 
+def test_damage_after_the_frames_that_were_read_first_is_listed_too(damaged):
+    source = open_frames(damaged, on_damage="hold")
+    for number, _ in zip(range(9), source, strict=False):
+        assert source.damaged_until(number) == (number == 8)
+    with pytest.warns(InputWarning, match=r"frame 8 is damaged"):
+        source.tell_damage()
+    with pytest.warns(InputWarning, match=r"frames 8, 9, 11 are damaged"):
+        list(source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        source.tell_damage()
+        list(source)
+
+
+def test_a_part_without_a_good_frame_is_refused(tmp_path, follow, capsys):
+    damage_again(tmp_path)
+    assert follow("b.mp4", "out", "--on-damage", "skip", "--start", "3", "--stop", "5", code=1) == {}
+    assert "all of these frames are damaged" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4", "mjpeg"])
 def test_frames_keep_their_numbers_if_the_first_cannot_be_decoded(tmp_path, codec):
     frames = np.stack([np.full((32, 48, 3), 20 * number, np.uint8) for number in range(12)])

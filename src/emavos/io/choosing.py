@@ -171,7 +171,13 @@ class WithoutDamaged(_Part):
         return None if self._read[0] else self._source.sound  # would be late by the frames left out
 
     def __iter__(self) -> Iterator[Any]:
-        return (frame for index, frame in enumerate(self._source) if not self._source.is_damaged(index))
+        empty = True
+        for index, frame in enumerate(self._source):
+            if not self._source.is_damaged(index):
+                empty = False
+                yield frame
+        if empty:
+            raise ValueError("all of these frames are damaged; none is left to track")
 
     def _number(self, index: int) -> int:
         damaged, _ = self._read

@@ -91,7 +91,7 @@ class FrameSource:
         return False
 
     def tell_damage(self) -> None:
-        """List the damaged frames that were read in an `InputWarning`, unless this was done before.
+        """List the damaged frames that were read in an `InputWarning`, unless the last one listed them.
 
         Called by itself when all frames were read.
         """

@@ -51,7 +51,7 @@ class VideoSource(FrameSource):
         self._av = import_av(f"reading {path}")
         self._on_damage = on_damage
         self._damaged = set[int]()  # indices of the frames that were read and are damaged
-        self._noted = False
+        self._told = (0, "")  # number of damaged frames, and fault of the end, in the last note
         self.holds = on_damage == "hold"
         self.path = path
         with self._open() as container:
@@ -95,9 +95,10 @@ class VideoSource(FrameSource):
         return how
 
     def tell_damage(self, how: str = "") -> None:
-        if (not self._damaged and not how) or self._noted:
+        damage = (len(self._damaged), how or self._told[1])
+        if damage == self._told:
             return
-        self._noted = True
+        self._told = damage
         way = "left out" if self._on_damage == "skip" else "replaced by the last good frame before each"
         which = [f"{_listed(sorted(self._damaged))} damaged and {way}"] * bool(self._damaged)
         notice(f"{self.path}: {'; '.join([*which, *([how] * bool(how))])}", stacklevel=3)
