@@ -239,6 +239,13 @@ def test_a_source_that_does_not_exist_or_fit_is_named(everything):
         open_samples(everything, dataclasses.replace(SMALL, sources=("DAVIS",)))
 
 
+def test_a_source_that_counts_more_often_is_drawn_more_often(everything):
+    config = dataclasses.replace(SMALL, sampling="mixed", sources=("static", "DAVIS", "BL30K"))
+    often = dataclasses.replace(config, repeats=(2, 6, 1))
+    assert [len(open_samples(everything, one).clips) for one in (config, often)] == [1 + 2, 6 * 1 + 2]
+    assert len(open_samples(everything, often).stills) == 2 * len(open_samples(everything, config).stills)
+
+
 def test_a_run_whose_gaps_grow_keeps_its_length(everything):
     config = dataclasses.replace(
         STAGES["3"], preset="stcn-tiny", iterations=4, decay_from=3, size=48, batch=1

@@ -270,6 +270,10 @@ def test_stages_survive_json_and_wrong_fields_are_refused():
         ({"optimiser": "sgd"}, "optimiser is one of adamw, adam"),
         ({"bootstrapping": "soft"}, "bootstrapping is one of hardest, scaled, not 'soft'"),
         ({"gaps": [(0.1, 5)]}, "from fraction 0 on and rising"),
+        ({"sampling": "mixed", "repeats": [2]}, "one number of at least 1 per source, not \\(2,\\)"),
+        ({"sampling": "mixed", "repeats": [0, 1]}, "one number of at least 1 per source"),
+        ({"sampling": "mixed", "repeats": [1, 1.5]}, "repeats is a list of whole numbers"),
+        ({"repeats": [1, 2]}, "repeats are for mixed samples, not for sampling 'composed'"),
         ({"gaps": [(0, 5), (0.5, 0)]}, "from fraction 0 on and rising"),
     ],
 )

@@ -48,6 +48,7 @@ class TrainConfig(RunConfig):
     iterations: int = 3000
     batch: int = 4  # clips per iteration, over all processes
     sources: tuple[str, ...] = ("static", "clips")  # names of `emavos.training.sources.SOURCES`
+    repeats: tuple[int, ...] = ()  # mixed samples: how many times each source counts; () for once each
     sampling: Sampling = "composed"  # `ClipSamples`; "videos": `VideoSamples`; "mixed": `MixedSamples`
     size: int = 224  # side of the square clips
     frames: int = 3
@@ -120,6 +121,10 @@ class TrainConfig(RunConfig):
                 raise ValueError(f"{name} is at least 0, not {getattr(self, name)}")
         if not self.several or min(self.several) < 0 or not sum(self.several) > 0:
             raise ValueError(f"several are shares of one, two, ... objects, not {self.several}")
+        if self.repeats and self.sampling != "mixed":
+            raise ValueError(f"repeats are for mixed samples, not for sampling {self.sampling!r}")
+        if self.repeats and (len(self.repeats) != len(self.sources) or min(self.repeats) < 1):
+            raise ValueError(f"repeats are one number of at least 1 per source, not {self.repeats}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is from 0 to below 1, not {self.ema}")
         if not 0 <= self.decay_from <= self.iterations:
@@ -154,6 +159,7 @@ _PARTS: Mapping[str, tuple[tuple[type, ...], str]] = {  # types of the lists' it
     "leave_out": ((str,), "names"),
     "sources": ((str,), "names"),
     "frozen": ((str,), "names"),
+    "repeats": ((int,), "whole numbers"),
     "gaps": ((list, tuple), "pairs (fraction of the run, gap)"),
 }
 _CHOICES = {

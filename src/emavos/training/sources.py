@@ -81,7 +81,12 @@ def open_samples(data: Path, config: TrainConfig) -> Dataset[Sample]:
 
 
 def _mixed(data: Path, config: TrainConfig, count: int) -> MixedSamples:
-    sets = [_open(data, name, config) for name in config.sources]
+    repeats = config.repeats or (1,) * len(config.sources)
+    sets = [
+        part
+        for name, times in zip(config.sources, repeats, strict=True)
+        for part in [_open(data, name, config)] * times
+    ]
     stills = [part for part in sets if isinstance(part, StaticImages)]
     clips = [part for part in sets if not isinstance(part, StaticImages)]
     if not stills or not clips:
