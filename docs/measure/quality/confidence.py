@@ -66,7 +66,7 @@ def follow(model: STCN, clip: Clip, kind: str, first: IdMask, size: int) -> Iter
         result = session.step(frame, first if t == 0 else None)
         if t == 0:
             continue
-        evidence = result.sureness
+        evidence = result.evidence
         assert isinstance(evidence, Evidence)
         rows = zip(evidence.signs.tolist(), evidence.edges_before.tolist(), strict=True)
         for (id, state), ((area, agreement, _, trace), edge) in zip(

@@ -31,7 +31,7 @@ class Result:
     ids: the objects tracked so far, in the order of introduction.
     prob: (1 + O, H, W) float32, background first, then in the order of ids. Sums to one over the first axis.
         You may change the tensor; later frames do not depend on it.
-    sureness: the confidences, or the evidence that they follow from.
+    evidence: what the confidences are computed from; or, of a fused result, the confidences.
     unmatched: share of the frame that resembles nothing in the memory, in [0, 1]; None if this was not
         measured: see `Settings.cuts`.
     """
@@ -39,7 +39,7 @@ class Result:
     index: int
     ids: tuple[int, ...]
     prob: Tensor = field(repr=False)
-    sureness: tuple[float, ...] | Evidence = field(repr=False)
+    evidence: tuple[float, ...] | Evidence = field(repr=False)
     unmatched: float | None = None
 
     @property
@@ -50,7 +50,7 @@ class Result:
     @cached_property
     def confidences(self) -> tuple[float, ...]:
         """Expected J of each mask, in [0, 1], in the order of ids."""
-        return self.sureness.confidences() if isinstance(self.sureness, Evidence) else self.sureness
+        return self.evidence.confidences() if isinstance(self.evidence, Evidence) else self.evidence
 
     @cached_property
     def mask(self) -> np.ndarray:
