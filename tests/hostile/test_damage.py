@@ -87,11 +87,21 @@ def test_a_hole_in_a_file_takes_no_frame_in_silence(tmp_path, kind):
     encode(tmp_path / f"a.{kind}", codec, pixels, form)
     content = (tmp_path / f"a.{kind}").read_bytes()
     for part in (0.3, 0.5, 0.7):
-        for lost in (bytes(2000), b""):
+        for lost in (bytes(4096), b""):
             place = int(part * len(content))
-            (tmp_path / f"b.{kind}").write_bytes(content[:place] + lost + content[place + 2000 :])
+            (tmp_path / f"b.{kind}").write_bytes(content[:place] + lost + content[place + 4096 :])
             count, notes = outcome(tmp_path / f"b.{kind}")
             assert count == 12 or notes or f"b.{kind} is " in str(count)
+
+
+def test_a_hole_over_the_beginning_of_a_packet_of_a_wmv_is_refused(tmp_path):
+    encode(tmp_path / "a.wmv", "wmv2", "yuv420p", "asf")
+    content = (tmp_path / "a.wmv").read_bytes()
+    packets = content.index(bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")) + 50
+    for packet in (1, 2):
+        place = packets + 3200 * packet - 100
+        (tmp_path / "b.wmv").write_bytes(content[:place] + bytes(200) + content[place + 200 :])
+        assert "has a damaged part" in str(outcome(tmp_path / "b.wmv")[0])
 
 
 class Pipe(io.RawIOBase):

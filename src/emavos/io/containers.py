@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _ASF = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # GUID of the file properties object
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _NUT_INDEX = bytes.fromhex("4e58dd672f23e64e")
 _CLUSTER, _INFO, _SEGMENT = 0x1F43B675, 0x1549A966, 0x18538067
 _SMPTE = bytes.fromhex("060e2b34")
@@ -143,7 +144,13 @@ def _asf(file: BinaryIO, size: int) -> bool | None:
     if (at := head.find(_ASF)) < 0:
         return None
     (declared,) = struct.unpack_from("<Q", head, at + 40)
-    (flags,) = struct.unpack_from("<I", head, at + 88)
+    flags, least, most = struct.unpack_from("<III", head, at + 88)
+    if (begin := head.find(_ASF_DATA)) >= 0 and 0 < least == most:
+        (count,) = struct.unpack_from("<Q", head, begin + 40)
+        for place in range(begin + 50, min(begin + 50 + count * least, size), least):
+            file.seek(place)
+            if _take(file, 1) != head[begin + 50 : begin + 51]:  # all packets begin alike
+                raise Broken
     return None if flags & 1 or not declared else bool(declared > size)  # lowest bit: a live stream
 
 
