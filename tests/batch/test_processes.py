@@ -120,7 +120,7 @@ def test_a_worker_whose_predictor_is_not_that_of_the_run_makes_nothing(here, thr
 def test_auto_starts_no_more_processes_than_fit_into_memory(here, threads, monkeypatch, free, count, note):
     monkeypatch.setattr(processes, "cores", lambda: 8)
     monkeypatch.setattr(processes, "free_memory", lambda: free)
-    monkeypatch.setattr(Batch, "_track", lambda self, predictor, job, stage: (0, []))
+    monkeypatch.setattr(Batch, "_track", lambda self, predictor, job, stage: (0, [], False))
     with pytest.warns(InputWarning, match=note) if note else nullcontext():
         run_batch(find_jobs("data"), load, "out", workers=Processes())
     assert len(threads) == count
@@ -134,7 +134,7 @@ def test_auto_is_a_process_for_each_core_and_no_more_than_videos(
 ):
     monkeypatch.setattr(processes, "cores", lambda: cores)
     monkeypatch.setattr(processes, "free_memory", lambda: None)
-    monkeypatch.setattr(Batch, "_track", lambda self, predictor, job, stage: (0, []))
+    monkeypatch.setattr(Batch, "_track", lambda self, predictor, job, stage: (0, [], False))
     run_batch(find_jobs("data"), load, "out", workers=Processes(threads=each))
     assert threads == [each] * videos
 

@@ -237,7 +237,7 @@ def test_damage_is_listed_if_only_the_first_frames_are_used(damaged):
 def test_damage_after_the_frames_that_were_read_first_is_listed_too(damaged):
     source = open_frames(damaged, on_damage="hold")
     for number, _ in zip(range(9), source, strict=False):
-        assert source.damaged_until(number) == (number == 8)
+        assert source.damaged == (number == 8)
     with pytest.warns(InputWarning, match=r"frame 8 is damaged"):
         source.tell_damage()
     with pytest.warns(InputWarning, match=r"frames 8, 9, 11 are damaged"):
@@ -298,12 +298,30 @@ def test_a_batch_and_a_review_go_on_as_one_video_does(damaged, tmp_path, capsys)
     assert re.search(r"^emavos: note: a: .*frames 8.* are damaged and replaced", capsys.readouterr().err)
     status = json.loads((tmp_path / "out" / "status" / "a.json").read_text())
     assert [note.count("are damaged and replaced") for note in status["notes"]] == [1]
+    assert status["on_damage"] == "hold"
     assert main(batch) == 1  # what is held is not what is refused
     assert "other settings (on_damage)" in capsys.readouterr().err
     review = ["review", str(damaged), "--mask", str(tmp_path / "m.png"), "--out", str(tmp_path / "review")]
     assert main([*review, *how]) == 1
     assert main([*review, *how, "--on-damage", "hold"]) == 0
     assert "frames 8" in capsys.readouterr().err
+
+
+def test_videos_without_damage_stay_if_a_batch_goes_on_over_damage(damaged, tmp_path, capsys):
+    encode(tmp_path / "whole.mp4", "libx264", "yuv420p")
+    mask = np.zeros((32, 48), np.uint8)
+    mask[8:24, 8:24] = 1
+    write_mask(tmp_path / "m.png", mask)
+    jobs = [{"video": name, "mask": "m.png"} for name in ("a.mp4", "whole.mp4")]
+    (tmp_path / "jobs.jsonl").write_text("\n".join(map(json.dumps, jobs)))
+    out = ["--out", str(tmp_path / "out"), "--size", "32", "--device", "cpu"]
+    batch = ["batch", str(tmp_path / "jobs.jsonl"), *out]
+    assert main(batch) == 1
+    assert "whole: done (2 of 2)" in capsys.readouterr().err
+    assert main([*batch, "--on-damage", "hold"]) == 0
+    assert "a: done (1 of 2)\nwhole: already there (2 of 2)\n" in capsys.readouterr().err
+    assert main(batch) == 1
+    assert "made with other settings (on_damage)" in capsys.readouterr().err
 
 
 @pytest.fixture

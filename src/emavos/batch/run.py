@@ -31,7 +31,8 @@ from emavos.settings import differences
 from emavos.visualize import overlay
 
 _CHOSEN = ".run.json"  # in the folder of statuses; no video has such a name
-_OF_BATCH = ("overlay", "rle", "on_damage")  # settings that a predictor does not have
+_OF_BATCH = ("overlay", "rle")  # settings that a predictor does not have
+_ON_DAMAGE = "on_damage"
 TRIES = 2  # attempts for a video whose process is killed
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors that every further video would hit
 
@@ -87,8 +88,6 @@ class Batch:
         """
         predictor = predictor.continuing(_settings_in(Path(out)))
         settings = {**predictor.facts(), "overlay": overlay, "rle": rle}
-        if on_damage != "stop":  # only if changed, to match the settings of older runs
-            settings["on_damage"] = on_damage
         any_backend = predictor.settings.auto_backend
         return cls(Path(out), settings, overlay, rle, on_damage=on_damage, any_backend=any_backend)
 
@@ -188,9 +187,11 @@ class Batch:
                     return give_up_killed(self, job)
                 self._write_status(job, state="begun", run=self.retries, tries=tries)
             with partial_folder(self.out, job.name) as stage, noting() as notes:
-                frames, ids = self._track(predictor, job, stage)
+                frames, ids, damaged = self._track(predictor, job, stage)
                 self._publish(job, stage)
-            noted = {"notes": notes} if notes else {}
+            noted: dict[str, Any] = {"notes": notes} if notes else {}
+            if damaged:  # the treatment of damage decides no other video
+                noted[_ON_DAMAGE] = self.on_damage
             self._write_status(job, state="done", inputs=inputs, frames=frames, ids=ids, **noted)
             return Outcome(job.name, frames=frames, ids=tuple(ids), made=True, notes=tuple(notes))
         except Exception as error:  # any error concerns only this video
@@ -203,8 +204,11 @@ class Batch:
         self._write_status(job, state="failed", error=error)
         return Outcome(job.name, error)
 
-    def _track(self, predictor: Predictor, job: Job, stage: Path) -> tuple[int, list[int]]:
-        """Track a video and fill a folder with its outputs; returns the number of frames and the ids."""
+    def _track(self, predictor: Predictor, job: Job, stage: Path) -> tuple[int, list[int], bool]:
+        """Track a video and fill a folder with its outputs.
+
+        Returns the number of frames, the ids, and whether the video is damaged.
+        """
         policy = _options(job)
         size = policy.pop("size", predictor.size)
         # with the backend of the run: the cache may hold another build by now, or on this machine
@@ -241,7 +245,7 @@ class Batch:
                 if self.rle:
                     coco.write(name, result.mask)
                 count, ids = count + 1, ids.union(result.ids)
-        return count, sorted(ids)
+        return count, sorted(ids), frames.damaged
 
     def _check_own(self, predictor: Predictor) -> None:
         """Raise ValueError if a worker's predictor is not that of the run, as dtype "auto" may not be."""
@@ -288,7 +292,8 @@ class Batch:
     def _differences(self, job: Job, status: Mapping[str, Any]) -> list[str]:
         """Names of the settings that differ from those of a stored status."""
         settings, any_backend = self._settings(job), self.any_backend and "backend" not in _options(job)
-        return differences(status.get("settings") or {}, settings, any_backend)
+        other = [_ON_DAMAGE] if status.get(_ON_DAMAGE, self.on_damage) != self.on_damage else []
+        return differences(status.get("settings") or {}, settings, any_backend) + other
 
     def _settings(self, job: Job) -> dict[str, Any]:
         return {**self.settings, **_options(job)}

@@ -227,7 +227,7 @@ def _track(
                     commit: partial[None] | None = None
                     for frame, result in results:
                         name = frames.name(result.index)
-                        progress.damaged |= frames.damaged_until(result.index)
+                        progress.damaged |= frames.damaged
                         if commit is not None and frames.stands_in(result.index):
                             progress.withdraw(commit)  # to continue here, the frame before is needed
                         elif commit is not None:

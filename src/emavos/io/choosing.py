@@ -86,8 +86,9 @@ class _Part(FrameSource):
         index = self._source.find(name)
         return None if index is None else self._place(index)
 
-    def damaged_until(self, index: int) -> bool:
-        return self._source.damaged_until(self._number(index))
+    @property
+    def damaged(self) -> bool:
+        return self._source.damaged
 
     def tell_damage(self) -> None:
         self._source.tell_damage()

@@ -82,12 +82,13 @@ class FrameSource:
         """The frames by index, if the source allows access in any order; otherwise None."""
         return None
 
-    def is_damaged(self, index: int) -> bool:
-        """Whether a frame that was read is damaged, so that a good frame stands in for it."""
+    @property
+    def damaged(self) -> bool:
+        """Whether damage was met so far."""
         return False
 
-    def damaged_until(self, index: int) -> bool:
-        """Whether a frame of the video up to this one was read and is damaged."""
+    def is_damaged(self, index: int) -> bool:
+        """Whether a frame that was read is damaged, so that a good frame stands in for it."""
         return False
 
     def tell_damage(self) -> None:

@@ -52,6 +52,7 @@ class VideoSource(FrameSource):
         self._on_damage = on_damage
         self._damaged = set[int]()  # indices of the frames that were read and are damaged
         self._told = (0, "")  # number of damaged frames, and fault of the end, in the last note
+        self._cut = False  # whether the file was found to end early
         self.holds = on_damage == "hold"
         self.path = path
         with self._open() as container:
@@ -75,6 +76,7 @@ class VideoSource(FrameSource):
             if fault and self._on_damage == "stop":
                 raise self._stopped(index, fault)
             if fault not in ("", _DAMAGED):  # reported at the end
+                self._cut = True
                 how = f"after {index} frames it {fault}"
                 break
             if fault:
@@ -106,8 +108,9 @@ class VideoSource(FrameSource):
     def is_damaged(self, index: int) -> bool:
         return index in self._damaged
 
-    def damaged_until(self, index: int) -> bool:
-        return min(self._damaged, default=index + 1) <= index
+    @property
+    def damaged(self) -> bool:
+        return self._cut or bool(self._damaged)
 
     def _pictures(self, exact: bool) -> Iterator[tuple[Pixels | None, str]]:
         """Yield each frame (None if it cannot be decoded) with its fault, if any; `_CUT` at the end.
