@@ -167,6 +167,11 @@ class WithoutDamaged(_Part):
         damaged = [index for index in range(read) if self._source.is_damaged(index)]
         return damaged, read - len(damaged)
 
+    @cached_property
+    def _good_before(self) -> list[int]:
+        """The number of good frames before each damaged one."""
+        return [number - place for place, number in enumerate(self._read[0])]
+
     @property
     def sound(self) -> Sound | None:  # type: ignore[override]
         return None if self._read[0] else self._source.sound  # would be late by the frames left out
@@ -181,8 +186,7 @@ class WithoutDamaged(_Part):
             raise ValueError("all of these frames are damaged; none is left to track")
 
     def _number(self, index: int) -> int:
-        damaged, _ = self._read
-        return index + bisect_right([number - place for place, number in enumerate(damaged)], index)
+        return index + bisect_right(self._good_before, index)
 
     def _place(self, number: int) -> int | None:
         damaged, good = self._read
