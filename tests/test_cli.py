@@ -12,6 +12,7 @@ import weakref
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from emavos import MemoryPolicy, Predictor, Result, Shortcuts, __version__, visualize
@@ -20,7 +21,7 @@ from emavos.io import list_images, open_frames, read_frame, read_mask, write_mas
 from emavos.memory import native_readout
 from emavos.models import PRESETS, STCN
 from emavos.training import STAGES
-from emavos.weights import load_model, save_model
+from emavos.weights import choose_dtype, load_model, save_model
 from trees import davis_tree, training_tree
 
 
@@ -179,7 +180,8 @@ def test_shortcuts_and_dtype_reach_the_session_and_what_was_taken_is_printed(her
     options = ["--decode-near", "--encode-near", "--still", "0.25", "--dtype", "auto"]
     assert segment(*options) == 0
     assert made[0].shortcuts == Shortcuts(decode_near=True, encode_near=True, still=0.25)
-    assert "cpu, float32)" in capsys.readouterr().out
+    taken = str(choose_dtype(torch.device("cpu"), made[0].model.config)).removeprefix("torch.")
+    assert f"cpu, {taken})" in capsys.readouterr().out
 
 
 def test_defaults_of_memory_and_shortcuts_are_those_of_the_library():
