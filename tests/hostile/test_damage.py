@@ -533,3 +533,25 @@ def test_an_unknown_codec_is_a_line_with_the_name_of_the_file(tmp_path):
     (tmp_path / "a.mp4").write_bytes(changed)
     with pytest.raises(ValueError, match=r"a\.mp4 is of a codec that this PyAV cannot decode"):
         list(open_frames(tmp_path / "a.mp4"))
+
+
+@pytest.mark.parametrize(("codec", "form"), [("libx264", "mp4"), ("libx264", "matroska"), ("mpeg4", "mp4")])
+def test_damage_that_stops_a_run_is_also_noted_by_runs_that_go_on(tmp_path, codec, form):
+    if codec not in av.codecs_available:
+        pytest.skip(f"PyAV has no {codec}")
+    gentle = {"g": "4", "bf": "0"} if codec == "libx264" else {"g": "4"}
+    large = NOISE.repeat(4, axis=1).repeat(4, axis=2)  # small frames are decoded by one thread
+    encode(tmp_path / "a.video", codec, "yuv420p", form, frames=large, options=gentle)
+    content, stopped = (tmp_path / "a.video").read_bytes(), 0
+    for part in (0.2, 0.35, 0.5, 0.65, 0.8):
+        place = int(part * len(content))
+        flipped = bytes(255 - byte for byte in content[place : place + 60])
+        (tmp_path / "b.video").write_bytes(content[:place] + flipped + content[place + 60 :])
+        count, _ = outcome(tmp_path / "b.video")
+        if isinstance(count, int):
+            continue
+        stopped += 1
+        for way in ("skip", "hold"):
+            with pytest.warns(InputWarning, match=r"damaged|cut off|read further"):
+                assert list(open_frames(tmp_path / "b.video", on_damage=way))
+    assert stopped
