@@ -194,3 +194,12 @@ def test_a_predictor_can_be_sent_to_another_process_with_its_click_head(used):
     copied = pickle.loads(pickle.dumps(predictor))
     after = copied.click(frame, points=[(30, 20)])
     assert before is None or np.array_equal(after.mask, before.mask)
+
+
+def test_a_session_goes_on_with_the_whole_video_and_not_with_its_rest(predictor):
+    session = predictor.session()
+    for i in range(4):
+        session.step(FRAMES[i], MASKS[0] if i == 0 else None)
+    with pytest.raises(ValueError, match="session is at frame 4, and the video has 2 frames; pass the whole"):
+        list(predictor.propagate(FRAMES[4:], session=session))
+    assert [result.index for result in predictor.propagate(FRAMES, session=session)] == [4, 5]

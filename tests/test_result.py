@@ -59,7 +59,9 @@ def test_what_a_result_cannot_do_is_refused(mask, tmp_path):
 
 
 def test_results_predictors_and_sessions_say_what_they_are(mask):
-    assert repr(result(mask)) == "Result(index=4, size=40x60, confidences={1: 0.93, 700: 0.50, -3: 0.00})"
+    assert (
+        repr(result(mask)) == "Result(index=4, size=40x60, ids=(1, 700, -3), confidences=(0.93, 0.50, 0.00))"
+    )
     predictor = Predictor(STCN(PRESETS["stcn-tiny"]).eval(), size=None)
     said = repr(predictor)
     assert said.startswith("Predictor(stcn-tiny, ")

@@ -177,8 +177,9 @@ class Predictor:
             by distance and confidence. Results are always in the order of the frames. "backward" and "both"
             need frames that can be read again (a folder, a video file or a list), and spool the backward pass
             to disk: see docs/editing.md.
-        session: a session to continue, such as a saved one, or one with a reference: frames before its index
-            are skipped, and no mask is needed. Only for "forward". None: a new session.
+        session: a session to continue, such as a saved one, or one with a reference: pass the whole video,
+            whose frames before the session's index are skipped. No mask is needed. Only for "forward".
+            None: a new session.
 
         Raises ValueError as `Session.step` does, if the direction needs frames that cannot be read again, and
         if a mask is for a frame that does not exist ("forward" raises this at the end of a stream, because
@@ -219,6 +220,11 @@ class Predictor:
         if resize_ahead is None:  # a GPU resizes by itself
             resize_ahead = self.device.type == "cpu" and has_spare_core(torch.get_num_threads())
         first = session.index
+        if frames.exact and frames.count is not None and frames.count < first:
+            raise ValueError(
+                f"the session is at frame {first}, and the video has {frames.count} frames; pass the whole "
+                "video, whose frames before the session's are skipped"
+            )
         if resize_ahead and frames.stored:
             ready: Iterator[Any] = ahead(_preprocessed(session, frames, first))
         else:

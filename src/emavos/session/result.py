@@ -129,9 +129,8 @@ class Result:
 
     def __repr__(self) -> str:
         height, width = self.prob.shape[1:]
-        sure = zip(self.ids, self.confidences, strict=True)
-        objects = ", ".join(f"{id}: {confidence:.2f}" for id, confidence in sure)
-        what = f"confidences={{{objects}}}" if self.ids else "no objects"
+        sure = ", ".join(f"{confidence:.2f}" for confidence in self.confidences)
+        what = f"ids={self.ids}, confidences=({sure})" if self.ids else "no objects"
         return f"Result(index={self.index}, size={height}x{width}, {what})"
 
     def _repr_png_(self) -> bytes:
