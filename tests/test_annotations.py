@@ -471,6 +471,13 @@ def test_damaged_json_is_refused_by_name(tmp_path, case):
         read_annotations(tmp_path / "a.json").mask(0, SIZE)
 
 
+def test_the_smaller_export_of_label_studio_is_named_with_what_to_export(tmp_path):
+    task = {"image": "a.png", "id": 1, "label": [{"points": [[1, 1]], "original_width": 9}], "annotator": 1}
+    (tmp_path / "a.json").write_text(json.dumps([task]))
+    with pytest.raises(ValueError, match=r"a\.json is .* JSON-MIN of Label Studio, .* export as JSON"):
+        read_annotations(tmp_path / "a.json")
+
+
 NINE = '<image name="a.png" width="9" height="9">'
 BOMB = '<!DOCTYPE a [<!ENTITY b "cccccccccc">]>'
 

@@ -201,6 +201,8 @@ def _of_json(content: Any, name: str) -> tuple[str, list[Picture], dict[int, str
         and all(isinstance(t, Mapping) and "annotations" in t for t in content)
     ):
         return "Label Studio", read_label_studio(content), {}
+    if isinstance(content, list) and any(isinstance(t, Mapping) and "annotator" in t for t in content):
+        raise ValueError("it looks like JSON-MIN of Label Studio, which is not read; export as JSON")
     if not isinstance(content, Mapping):
         raise ValueError("it has neither shapes, images and annotations, tasks nor regions")
     if "shapes" in content:
