@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from emavos.models import PRESETS, STCN, efficientnet_lite, folded
-from emavos.models.efficientnet_lite import ConvNorm
+from emavos.models import PRESETS, STCN, folded
 from emavos.weights import load_model
 
 
@@ -96,36 +95,3 @@ def test_a_folded_network_with_a_transformer_gives_nearly_the_same_features(dtyp
     cosine = torch.cosine_similarity(expected.key, found.key, dim=1)
     assert cosine.min() > (0.99 if dtype == torch.bfloat16 else 1 - 1e-5)
     assert torch.allclose(found.key.norm(dim=1), expected.key.norm(dim=1), rtol=1e-4)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("kernel", "stride", "groups"), [(1, 1, 1), (3, 2, 1), (3, 1, 48), (5, 2, 48)])
-def test_a_convolution_and_its_relu_in_one_call_are_two_to_the_bit(
-    kernel, stride, groups, dtype, monkeypatch
-):
-    conv = ConvNorm(48, 48, kernel, stride, groups=groups, relu=True).eval()
-    conv.fold()
-    conv = conv.to(dtype)
-    x = 4 * torch.randn(1, 48, 33, 57, generator=torch.Generator().manual_seed(0))
-    x = x.to(dtype, memory_format=torch.channels_last)
-    calls = []
-    with torch.no_grad():
-        monkeypatch.setattr(efficientnet_lite, "clips", lambda dtype: calls.append(dtype))
-        expected = conv(x)
-        monkeypatch.undo()
-        found = conv(x)
-    assert calls == [dtype]
-    assert torch.equal(found, expected)
-    assert expected.amin() == 0
-    assert expected.amax() > 1
-    assert torch.equal(conv(x.requires_grad_()).detach(), expected)  # with a gradient, in two calls
-
-
-def test_a_torch_without_the_one_call_is_noticed(monkeypatch):
-    def absent(*args):
-        raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_convolution_pointwise'")
-
-    monkeypatch.setattr(efficientnet_lite, "_clipped", absent)
-    efficientnet_lite.clips.cache_clear()
-    assert not efficientnet_lite.clips(torch.float32)
-    efficientnet_lite.clips.cache_clear()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emavos.models.winograd import dilation_of, plain_inference
+from emavos.models.winograd import dilation_of
 
 # Input channels, output channels, expansion, kernel and stride of each block. Stride 32 is omitted.
 _BLOCKS = (
@@ -163,8 +161,6 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         conv = self.conv
         weight, bias = self._scaled()
-        if self.relu and x.dtype == weight.dtype and plain_inference(x) and clips(x.dtype):
-            return _clipped(x, weight, bias, conv.padding, conv.stride, conv.groups)
         if (
             conv.groups > 1
             and x.dtype == torch.bfloat16
@@ -176,30 +172,6 @@ class ConvNorm(nn.Module):
             dilation = dilation_of(x, weight)
             x = functional.conv2d(x, weight, bias, conv.stride, conv.padding, dilation, conv.groups)
         return functional.relu6(x, inplace=True) if self.relu else x
-
-
-@cache
-def clips(dtype: torch.dtype) -> bool:
-    """Whether torch and the processor can convolve and apply ReLU6 in one call. The call is not public."""
-    x = torch.full((1, 1, 1, 1), 9.0, dtype=dtype, device="cpu")
-    try:
-        return bool(_clipped(x, x, x.flatten(), (0, 0), (1, 1), 1) == 6)
-    except (AttributeError, RuntimeError, TypeError):
-        return False
-
-
-def _clipped(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    padding: str | Sequence[int],
-    stride: Sequence[int],
-    groups: int,
-) -> Tensor:
-    """ReLU6 of functional.conv2d, without a gradient, in one pass over the result."""
-    call = torch.ops.mkldnn._convolution_pointwise
-    out: Tensor = call(x, weight, bias, padding, stride, (1, 1), groups, "hardtanh", (0.0, 6.0), "")
-    return out
 
 
 class _Depthwise(torch.autograd.Function):
