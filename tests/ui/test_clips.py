@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -535,3 +537,34 @@ def test_a_video_for_the_list_is_refused_by_a_single_project(tmp_path, predictor
         desk.open_video(video, "clip", show=False)
     assert not (tmp_path / "work").exists()
     desk.close()
+
+
+@pytest.mark.parametrize("leave", [lambda desk: desk.open_clip("two"), lambda desk: desk.close()])
+def test_a_clip_that_is_left_keeps_no_encoded_frames(desk, leave):
+    desk.open_clip("one")
+    desk.look(0)
+    desk.click(0, [(80, 48)], [1])
+    (answer,) = desk.clicker._answers.values()
+    kept = [
+        weakref.ref(x)
+        for x in (
+            *(frame.result() for frame in desk.ahead._frames.values()),
+            *desk.clicker._seen.values(),
+            answer,
+        )
+    ]
+    assert len(kept) >= 3
+    del answer
+    gc.collect()
+    assert all(one() is not None for one in kept)
+    leave(desk)
+    gc.collect()
+    assert [one() for one in kept] == [None] * len(kept)
+
+
+def test_the_rest_of_a_look_at_a_clip_that_was_left_encodes_nothing(desk, monkeypatch):
+    desk.open_clip("one")
+    look = desk.clicker.look
+    monkeypatch.setattr(desk.clicker, "look", lambda *frame: (look(*frame), desk.open_clip("two")))
+    desk.look(0)
+    assert not desk.ahead._frames

@@ -52,3 +52,8 @@ class Ahead:
         with self._lock:
             future = self._frames.get(frame_key)
         return None if future is None or future.exception() is not None else future.result()
+
+    def clear(self) -> None:
+        """Drop all frames; one that is being encoded is still returned to whoever waits for it."""
+        with self._lock:
+            self._frames.clear()

@@ -117,6 +117,13 @@ class Clicker:
                 raise ValueError("nothing says where the object is; click on it, or draw a box")
             return answer
 
+    def clear(self) -> None:
+        """Drop all frames and answers, once the current click is answered."""
+        with self._lock:
+            self._seen.clear()
+            self._answers.clear()
+            self._ahead.clear()
+
     def _see(self, key: Hashable, frame: Callable[[], Pixels]) -> SeenFrame:
         seen = self._seen.get(key)
         if seen is None:

@@ -95,7 +95,7 @@ class Editing(Table):
         if self.clicker.problem is None:
             self.clicker.look((project, index), lambda: project.frame(index))
         for one in project.next_to_track(index):
-            if self.queue.now is None:
+            if self.queue.now is None and self.project is project:  # another clip may be shown by now
                 self.ahead.encoded((project, one), partial(project.frame, one))
 
     def click(

@@ -82,6 +82,8 @@ class Table:
         if before is not None:
             self.run_up.drop()
             self.holding.release(before.folder)
+        if before is not project:
+            self.clicker.clear()
         self.opened += 1
         self.key = secrets.token_hex(8)
         return project
@@ -179,6 +181,7 @@ class Table:
         """Stop the running jobs, wait for their end, and release the folders."""
         self.queue.close()
         self.run_up.close()
+        self.clicker.clear()
         self.adding.close()
         if self.job is not None and self.job.running:
             self.job.stop()
