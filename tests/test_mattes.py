@@ -211,6 +211,17 @@ def test_sound_that_a_file_cannot_have_is_left_out_and_told(tmp_path):
     assert open_frames(tmp_path / "b.mp4").count == 20
 
 
+def test_the_last_packet_of_sound_is_played_even_if_its_length_is_unknown(tmp_path):
+    av = pytest.importorskip("av")
+    frames = open_frames(talkie(tmp_path / "a.mkv", "alac"))
+    copied(frames, tmp_path / "b.mp4")
+    counts = []
+    for name in ("a.mkv", "b.mp4"):
+        with av.open(str(tmp_path / name)) as container:
+            counts.append(sum(1 for packet in container.demux(audio=0) if packet.size))
+    assert counts[0] == counts[1] > 3
+
+
 @pytest.mark.parametrize("kind", ["gif", "webp"])
 def test_a_preview_is_small_and_plays_at_the_speed_of_its_video(tmp_path, kind):
     with AnimationWriter(tmp_path / f"a.{kind}", fps=50, longest=32) as preview:

@@ -7,6 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+# sound that players expect, by the ending of a video
+CODECS = {
+    ".mp4": ("aac", "ac3", "alac", "eac3", "flac", "mp2", "mp3", "opus"),
+    ".mov": ("aac", "ac3", "alac", "mp3", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le"),
+}
+
 
 @dataclass(frozen=True)
 class Sound:
@@ -26,6 +32,11 @@ class Sound:
         return replace(self, begin=self.begin + begin, end=min(ends, default=None))
 
 
+def codec_of(stream: Any) -> str | None:
+    """The name of a stream's codec; None if FFmpeg does not know the codec."""
+    return None if stream.codec_context is None else stream.codec_context.codec.canonical_name
+
+
 def packets(sound: Sound, container: Any, stream: Any) -> Iterator[tuple[float, Any]]:
     """Yield (seconds after `sound.begin`, packet) of a stream of the opened `sound.path`.
 
@@ -35,10 +46,14 @@ def packets(sound: Sound, container: Any, stream: Any) -> Iterator[tuple[float, 
     videos = container.streams.video
     start = float(videos[0].start_time * videos[0].time_base) if videos and videos[0].start_time else 0.0
     ticks = round((start + sound.begin) / stream.time_base)
+    before, lasts = None, 0
     for packet in container.demux(stream):
         if packet.pts is None or packet.dts is None or packet.size == 0:
             continue
         packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
+        lasts = packet.pts - before if before is not None else lasts
+        before = packet.pts
+        packet.duration = packet.duration or max(lasts, 0)  # an mp4 does not play a last packet of length 0
         at = float(packet.pts * stream.time_base)
         if sound.end is not None and at >= sound.end - sound.begin:
             return

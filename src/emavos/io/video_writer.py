@@ -16,17 +16,12 @@ from numpy.typing import NDArray
 
 from emavos.io.ffmpeg import SAFE, import_av
 from emavos.io.images import PathLike, Pixels
-from emavos.io.sound import Sound, packets
+from emavos.io.sound import CODECS, Sound, codec_of, packets
 from emavos.io.source import notice
 from emavos.io.whole import claim, named_as, release, sweep
 
 # errors of the disk, not of the encoder
 _DISK = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS)
-# sound that players expect in mp4 and mov
-_SOUNDS = {
-    ".mp4": ("aac", "ac3", "alac", "eac3", "flac", "mp2", "mp3", "opus"),
-    ".mov": ("aac", "ac3", "alac", "mp3", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le"),
-}
 
 
 class VideoWriter:
@@ -49,7 +44,7 @@ class VideoWriter:
     def __init__(self, path: PathLike, fps: float, sound: Sound | None = None) -> None:
         self.path = Path(path)
         self._kind = self.path.suffix.lower()
-        if self._kind not in _SOUNDS:
+        if self._kind not in CODECS:
             raise ValueError(f"{path} is not named .mp4 or .mov, the kinds of video that are written")
         if not 0.01 <= fps <= 1000:
             raise ValueError(f"fps is from 0.01 to 1000, not {fps}")
@@ -209,8 +204,8 @@ class _SoundCopy:
         stream = self._source.streams.best("audio")
         if stream is None:
             return
-        codec = None if stream.codec_context is None else stream.codec_context.codec.canonical_name
-        if codec not in _SOUNDS[self._path.suffix.lower()]:
+        codec = codec_of(stream)
+        if codec not in CODECS[self._path.suffix.lower()]:
             self._tell(f"{codec or 'an unknown codec'} cannot be copied into it")
             return
         self._stream = container.add_stream_from_template(stream)
