@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emavos.io import write_mask
+from emavos.io import InputWarning, open_frames, write_mask
 from emavos.ui import Project
-from emavos.ui.downloads import write_masks
+from emavos.ui.downloads import write_masks, write_overlay
 from emavos.ui.folder import Folder
 from emavos.ui.image_files import mask_name
 
@@ -34,6 +34,7 @@ PLACES = [
     "given",
     "states",
     "frames/00000.jpg",
+    "sound.mka",
 ]
 PLACES += ["masks/00000.png", "masks/00001.png", "given/00000.png", "given/00001.png", "given/9.png"]
 
@@ -301,3 +302,79 @@ def test_a_removed_object_does_not_come_back_with_a_stroke_on_an_outdated_frame(
     with zipfile.ZipFile(tmp_path / "masks.zip") as archive:
         for name in archive.namelist():
             assert 2 not in np.asarray(Image.open(io.BytesIO(archive.read(name)))), name
+
+
+def recorded(path, codec="aac", kind="matroska"):
+    """A second of sound."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=48000)
+        for begin in range(0, 48000, 1024):
+            samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), format="s16", layout="mono")
+            samples.sample_rate, samples.pts = 48000, begin
+            container.mux(stream.encode(samples))
+        container.mux(stream.encode())
+    return path.read_bytes()
+
+
+def has_sound(project, path):
+    """Whether an overlay has sound; it has all frames in any case."""
+    import av
+
+    list(write_overlay(project, path))
+    assert open_frames(path).count == project.count
+    assert not [*path.parent.glob(".*")]
+    with av.open(str(path)) as container:
+        return bool(container.streams.audio)
+
+
+@pytest.mark.parametrize(
+    "name", ["a link", "a pipe", "a folder", "too large", "another format", "a list", "none"]
+)
+def test_a_sound_of_a_stranger_costs_at_most_the_sound(project, clip, tmp_path, monkeypatch, name):
+    project = tracked(project, clip[1])
+    place = project.folder / "sound.mka"
+    content = recorded(tmp_path / "sound.mka")
+    place.write_bytes(content)
+    assert has_sound(project, tmp_path / "overlay.mp4")
+    place.unlink()
+    if name in ("a link", "a pipe") and sys.platform == "win32":
+        pytest.skip("links and pipes of POSIX")
+    if name == "a link":
+        place.symlink_to(tmp_path / "sound.mka")
+    elif name == "a pipe":
+        os.mkfifo(place)
+    elif name == "a folder":
+        place.mkdir()
+    elif name == "too large":
+        place.write_bytes(content)
+        monkeypatch.setattr("emavos.ui.sound.LARGEST", len(content) - 1)
+    elif name == "another format":
+        recorded(place, kind="mp4")
+    elif name == "a list":  # that would have FFmpeg open another file
+        place.write_text(f"ffconcat version 1.0\nfile {tmp_path / 'sound.mka'}\n")
+    if name == "none":
+        assert not has_sound(project, tmp_path / "overlay.mp4")
+        return
+    with pytest.warns(InputWarning, match=r"overlay\.mp4 has no sound: "):
+        assert not has_sound(project, tmp_path / "overlay.mp4")
+
+
+@pytest.mark.filterwarnings("ignore::emavos.io.InputWarning")
+@pytest.mark.parametrize("codec", ["aac", "mp3", "ac3", "eac3", "flac", "opus"])
+def test_a_damaged_sound_never_costs_the_overlay(project, clip, tmp_path, codec):
+    av = pytest.importorskip("av")
+    project = tracked(project, clip[1])
+    place, random = project.folder / "sound.mka", np.random.default_rng(0)
+    try:
+        content = np.frombuffer(recorded(tmp_path / "sound.mka", codec), np.uint8)
+    except (ValueError, av.FFmpegError) as error:
+        pytest.skip(f"this FFmpeg cannot encode it: {error}")
+    place.write_bytes(content.tobytes())
+    assert has_sound(project, tmp_path / "overlay.mp4")
+    for turn in range(12):
+        harmed = content.copy()
+        span = len(content) if turn % 2 else min(700, len(content))  # half of them in the header
+        harmed[random.integers(0, span, 1 + turn)] = random.integers(0, 256, 1 + turn)
+        place.write_bytes(harmed[: len(harmed) if turn % 3 else random.integers(1, len(harmed))].tobytes())
+        has_sound(project, tmp_path / "overlay.mp4")

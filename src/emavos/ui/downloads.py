@@ -17,7 +17,9 @@ from emavos.bridges import CocoWriter
 from emavos.io import AnimationWriter, Pixels, VideoWriter
 from emavos.io.png import encode_mask
 from emavos.io.whole import replacing
+from emavos.ui.folder import Folder
 from emavos.ui.project import Project
+from emavos.ui.sound import stored_sound
 from emavos.visualize import cut_out, overlay
 
 _FPS = 25.0  # of videos, if the frames have no frame rate
@@ -86,11 +88,17 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 def write_overlay(project: Project, path: Path, outdated: bool = False) -> Iterator[int]:
     """Write an mp4 of the frames with their objects in colour, up to the last frame with a mask.
 
+    The mp4 has the sound of the video if the project has it. If that is damaged, a note tells so.
+
     outdated: whether to draw masks that an edit made outdated.
 
     Yields the number of frames written so far.
     """
-    with VideoWriter(path, project.fps or _FPS) as video:
+    fps, frames = project.fps or _FPS, _ready(project, outdated)[-1] + 1
+    with (
+        stored_sound(Folder(project.folder), path, frames / fps) as sound,
+        VideoWriter(path, fps, sound) as video,
+    ):
         for index, frame, shown in _film(project, outdated):
             video.write(overlay(frame, project.mask(index)) if shown else frame)
             yield index + 1

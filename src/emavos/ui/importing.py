@@ -15,12 +15,14 @@ from emavos.io import FrameSource
 from emavos.ui.facts import MOST_FRAMES, Facts, fit_name, write_facts
 from emavos.ui.folder import Folder
 from emavos.ui.hold import HELD, Hold
+from emavos.ui.sound import FILE as SOUND
+from emavos.ui.sound import keep_sound
 
 UNFINISHED = ".unfinished"  # marks an import in progress
 
 
 def import_video(folder: Path, source: FrameSource, name: str, origin: str = "") -> Iterator[int]:
-    """Import a video into a new folder; yields the number of frames read so far.
+    """Import a video into a new folder, with its sound; yields the number of frames read so far.
 
     The folder is locked during the import. When the iterator ends, the folder is a project, ready for
     `Project.open`. If the import stops early, all written files are removed.
@@ -64,8 +66,8 @@ def check_free(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()} - {HELD}
     names = {name for name in names if not re.fullmatch(r"\.\.unfinished\.[0-9a-f]{8}\.partial", name)}
     if UNFINISHED in names:
-        names -= {UNFINISHED, "frames"}
-        names = {name for name in names if not name.startswith(".project.json.")}
+        names -= {UNFINISHED, "frames", SOUND}
+        names = {name for name in names if not name.startswith((".project.json.", f".{SOUND}."))}
     if names:
         raise ValueError(f"{folder} is not empty; a new project needs a folder of its own")
 
@@ -74,6 +76,7 @@ def _read_into(folder: Path, source: FrameSource, name: str, origin: str) -> Ite
     shutil.rmtree(folder / "frames", ignore_errors=True)  # left by a killed import
     files = Folder(folder)
     files.sweep()
+    files.remove(SOUND)
     size: tuple[int, int] | None = None
     count, names = 0, list[str]()
     for count, frame in enumerate(source, start=1):
@@ -92,10 +95,14 @@ def _read_into(folder: Path, source: FrameSource, name: str, origin: str) -> Ite
         raise ValueError(f"{name} has no frames")
     plain = all(name == f"{index:05d}" for index, name in enumerate(names)) or len({*names}) < count
     fps = source.fps if source.fps is not None and 0.001 <= source.fps <= 10_000 else None
+    if (sound := source.sound) is not None:  # known once all frames were read
+        for _ in keep_sound(files, sound.part(0, count / fps if fps else None), name):
+            yield count
     write_facts(files, Facts(name, fps, size, count, None if plain else names, origin=origin))
 
 
 def _clear(folder: Path) -> None:
     """Remove the files of an import, its marker last."""
     shutil.rmtree(folder / "frames", ignore_errors=True)
+    (folder / SOUND).unlink(missing_ok=True)
     (folder / UNFINISHED).unlink(missing_ok=True)

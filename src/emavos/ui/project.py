@@ -22,6 +22,7 @@ class Project(Record):
 
         project.json     facts about the video, and the objects given on each frame
         frames/          00000.jpg, ...: the frames, as shown and as seen by the network
+        sound.mka        the sound of the video, if an mp4 can have it
         given/           the given masks, as painted
         drafts/          strokes that were not kept yet
         masks/           the masks of all frames, palette PNGs; 00000-3.png was tracked after further edits

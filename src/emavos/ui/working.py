@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from emavos.io.source import noting
 from emavos.session.both_ways import Direction, check_direction
 from emavos.ui.downloads import DOWNLOADS
 from emavos.ui.folder import Folder
@@ -116,8 +117,9 @@ class Working(Table):
                 raise
 
     def _write(self, project: Project, name: str, files: Folder, outdated: bool) -> Iterator[int]:
-        with files.staged(name) as path:
+        with noting() as notes, files.staged(name) as path:
             yield from DOWNLOADS[name](project, path, outdated)
+        self.notes = [*self.notes, *(note for note in notes if note not in self.notes)]
 
     def open_download(self, name: str) -> BinaryIO:
         """One of `DOWNLOADS`, opened for reading. Raises ValueError if the file was not written yet."""

@@ -1,5 +1,5 @@
 // Track the objects, and write files to download: jobs of the server that this page follows to their end.
-import { $, outdatedFrames, shown } from "./state.js";
+import { $, outdatedFrames, say, shown } from "./state.js";
 import { ask } from "./server.js";
 import { give, keep } from "./edits.js";
 import { follow, outdated, refresh, renewed, show } from "./sync.js";
@@ -24,4 +24,6 @@ export async function download(name) {
   link.download = /filename="(.*)"/.exec(answer.headers.get("content-disposition"))[1];
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  const notes = shown.state.notes.filter((note) => note.startsWith(`${name} has `)); // such as no sound
+  if (notes.length) say(notes.join("; "));
 }
