@@ -21,7 +21,7 @@ def test_whole_streams_are_timed_on_a_busy_machine_too(tmp_path, capsys):
     )
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + 2 + 9
-    assert {line.count("|") for line in lines[2:]} == {10}
+    assert {line.count("|") for line in lines[2:]} == {11}
 
 
 def test_the_reference_plays_a_stream_as_ours_does(tmp_path):

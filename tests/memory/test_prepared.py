@@ -591,7 +591,7 @@ def test_prepare_says_where_the_build_is_and_doctor_what_auto_is(cache, capsys, 
 
 def test_doctor_prepares_nothing_and_says_how_to(empty, capsys, monkeypatch):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    monkeypatch.setattr(doctor, "load_model", lambda name: SimpleNamespace())
+    monkeypatch.setattr(doctor, "load_model", lambda name: SimpleNamespace(config=None))
     assert main(["doctor"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("readout auto")]
     assert line.split(maxsplit=2)[2] == (

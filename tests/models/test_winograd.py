@@ -5,7 +5,6 @@ import torch
 from torch.nn import functional
 
 from emavos.models import winograd as module
-from emavos.models.efficientnet_lite import ConvNorm
 from emavos.models.winograd import Conv2d, convolve, winograd
 
 
@@ -95,36 +94,3 @@ def test_what_another_thread_compiles_changes_nothing_here(monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     with torch.no_grad():
         assert module.plain_inference(torch.zeros(1))
-
-
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-SLOW = "aten::_slow_conv2d_forward"  # torch's own convolution, at half the speed of oneDNN's
-
-
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no other convolution here")
-@pytest.mark.parametrize("make", [lambda: Conv2d(24, 64, 1), lambda: ConvNorm(24, 64, 1)])
-@pytest.mark.parametrize("number", [1, 2])
-def test_a_kernel_of_one_pixel_is_convolved_by_onednn_with_any_number_of_threads(make, number, threads):
-    threads(number)
-    conv, x = make().eval(), tensors(1, 24, 1, 40, 50)[0]
-    with torch.no_grad(), torch.profiler.profile() as profile:
-        found = conv(x)
-    assert SLOW not in {event.name for event in profile.events()}
-    torch.testing.assert_close(found, conv.double()(x.double()).float(), rtol=0, atol=1e-5)
-
-
-def test_gradients_with_one_thread_are_those_of_several(threads):
-    grads = []
-    for number in (1, 2):
-        threads(number)
-        torch.manual_seed(0)
-        conv, x = Conv2d(24, 64, 1), tensors(1, 24, 1, 40, 50)[0]
-        conv(x).square().mean().backward()
-        grads.append(conv.weight.grad)
-    torch.testing.assert_close(*grads)

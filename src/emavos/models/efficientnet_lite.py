@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emavos.models.winograd import dilation_of
-
 # Input channels, output channels, expansion, kernel and stride of each block. Stride 32 is omitted.
 _BLOCKS = (
     (32, 16, 1, 3, 1),
@@ -169,8 +167,7 @@ class ConvNorm(nn.Module):
         ):
             x = _Depthwise.apply(x, weight.to(x.dtype), bias.to(x.dtype), conv.stride, conv.padding)
         else:
-            dilation = dilation_of(x, weight)
-            x = functional.conv2d(x, weight, bias, conv.stride, conv.padding, dilation, conv.groups)
+            x = functional.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups)
         return functional.relu6(x, inplace=True) if self.relu else x
 
 

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emavos.models.winograd import Conv2d
-
 _WIDTH = 96
 _BLOCKS = 3
 _KERNEL = 7
@@ -58,8 +56,8 @@ class SceneBlock(nn.Module):
         self.near = nn.Conv2d(channels, channels, _KERNEL, padding=_KERNEL // 2, groups=channels)
         self.norm = nn.GroupNorm(1, channels)
         self.frame = nn.Linear(channels, channels)
-        self.widen = Conv2d(channels, 2 * channels, 1)
-        self.narrow = Conv2d(2 * channels, channels, 1)
+        self.widen = nn.Conv2d(channels, 2 * channels, 1)
+        self.narrow = nn.Conv2d(2 * channels, channels, 1)
         nn.init.zeros_(self.narrow.weight)
 
     def forward(self, x: Tensor) -> Tensor:

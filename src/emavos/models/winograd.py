@@ -38,17 +38,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, pa
     """
     if stride == 1 and padding == 1 and _pays(x, weight):
         return winograd(x, weight, bias)
-    return functional.conv2d(x, weight, bias, stride, padding, dilation_of(x, weight))
-
-
-def dilation_of(x: Tensor, weight: Tensor) -> int:
-    """The dilation for functional.conv2d of x: 1, or 2 for a kernel of 1x1, which is the same and faster.
-
-    With one thread, torch convolves such kernels in float32 by its own code unless they are strided or
-    dilated, and takes twice as long as oneDNN.
-    """
-    alone = plain_inference(x) and torch.get_num_threads() == 1  # in this order: a compiler stops at threads
-    return 2 if alone and weight.shape[2:] == (1, 1) else 1
+    return functional.conv2d(x, weight, bias, stride, padding)
 
 
 def _pays(x: Tensor, weight: Tensor) -> bool:
