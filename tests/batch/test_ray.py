@@ -230,7 +230,7 @@ def test_two_workers_one_killed_give_the_bytes_of_one_process(tmp_path):
     assert done.stdout.startswith("out: 3 videos made, 12 frames"), done.stderr
     assert done.stdout.count("\n") == 1  # what Ray itself says of the workers that die is hushed
     lines = [line for line in done.stderr.splitlines() if not line.startswith("[")]  # Ray's core logs so
-    assert sorted(line[5:].split(" (")[0] for line in lines[:3]) == [": done"] * 3  # in the order of their ends
+    assert [line[5:].split(" (")[0] for line in lines[:3]] == [": done"] * 3  # clips in any order
     assert lines[3].startswith("clip3: failed")
     assert len(lines) == 5
     assert lines[4].startswith("emavos: clip3: the process that tracked it was killed, 2 times; if memory")
