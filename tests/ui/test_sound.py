@@ -190,5 +190,5 @@ def test_a_note_on_the_page_tells_that_an_overlay_has_no_sound(tmp_path, predict
         desk.job.join()
     assert desk.job.error is None
     (note,) = desk.state()["notes"]
-    assert note.startswith("overlay.mp4 has no sound: Invalid data")
+    assert note.startswith("overlay.mp4 has no sound: sound.mka is damaged: Invalid data")
     desk.close()

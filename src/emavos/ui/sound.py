@@ -70,9 +70,11 @@ def stored_sound(files: Folder, path: Path, end: float) -> Iterator[Sound | None
             if FILE not in files.names():
                 raise _NoSoundError
             sound = _copy_stored(av, files, Sound(folder / FILE, end=end), folder / "trial.mp4")
-        except (OSError, ValueError, ArithmeticError, av.FFmpegError) as error:
+        except av.FFmpegError as error:
+            notice(f"{path.name} has no sound: {FILE} is damaged: {error.strerror}")
+        except (OSError, ValueError, ArithmeticError) as error:
             if str(error):
-                notice(f"{path.name} has no sound: {getattr(error, 'strerror', None) or error}")
+                notice(f"{path.name} has no sound: {error}")
         yield sound
 
 
