@@ -63,11 +63,11 @@ class FrameRequests:
         return Json({})
 
     async def draft(self, request: Request) -> Response:
-        """A frame's mask with strokes that were not kept yet, as H x W bytes."""
+        """A frame's mask with strokes that were not kept yet, as H x W bytes; 204 if there are none."""
         project, index = shown_project(self.desk, request), request.path_params["index"]
         mask = await run_in_threadpool(project.draft, index)
         if mask is None:
-            raise ValueError(f"frame {index} has no strokes that were not kept")
+            return Response(status_code=204, headers=FRESH)
         body = mask.astype(np.uint8).tobytes()
         return Response(body, media_type="application/octet-stream", headers=FRESH)
 

@@ -82,8 +82,10 @@ async function bring(next) {
   const stamped = stamp(index);
   const frame = ask("GET", `frames/${index}?project=${key}`).then((answer) => answer.blob()).then(createImageBitmap);
   const [image, answer] = await Promise.all([frame, outdated(() => ask("GET", `masks/${index}`))]);
-  const ids = await bytes(answer), edited = answer.headers.get("x-draft") === "1";
-  const mask = edited ? await bytes(await ask("GET", `drafts/${index}`)) : ids.slice();
+  const ids = await bytes(answer);
+  const draft = answer.headers.get("x-draft") === "1" ? await ask("GET", `drafts/${index}`) : null;
+  const edited = draft?.status === 200; // 204: they were kept or dropped meanwhile
+  const mask = edited ? await bytes(draft) : ids.slice();
   if (turn !== showing) return; // another frame was asked for meanwhile
   if (unsaved()) return bring(index); // strokes were made meanwhile: they are stored first
   shown.picture?.close();
