@@ -35,9 +35,9 @@ def test_what_lies_beside_a_mask_in_a_folder_is_a_job_or_is_told(tmp_path):
         (tmp_path / name).touch()
     for name in ("a", "b", "c"):
         write_mask(tmp_path / f"{name}.png", FRAME[..., 0])
-    with pytest.warns(InputWarning, match=r"c\.avif lies beside a mask, but its ending is not that") as told:
+    with pytest.warns(InputWarning, match=r"c\.avif lies beside a mask, but its ending is not that") as notes:
         assert [job.name for job in find_jobs(tmp_path)] == ["a", "b"]
-    assert len(told) == 1
+    assert len(notes) == 1
 
 
 @pytest.mark.parametrize(

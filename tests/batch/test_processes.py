@@ -165,7 +165,8 @@ def test_a_video_whose_process_is_killed_is_started_again_and_given_up_after_the
     }
 
 
-def test_a_video_that_kills_its_process_before_its_inputs_are_read_is_given_up(here, threads, monkeypatch):
+def kill_at_clip1(monkeypatch):
+    """Let each process that gets clip1 be killed; returns the method as it was."""
     run = Batch.run
 
     def deadly(self, predictor, job):
@@ -174,6 +175,11 @@ def test_a_video_that_kills_its_process_before_its_inputs_are_read_is_given_up(h
         return run(self, predictor, job)
 
     monkeypatch.setattr(Batch, "run", deadly)
+    return run
+
+
+def test_a_video_that_kills_its_process_before_its_inputs_are_read_is_given_up(here, threads, monkeypatch):
+    run = kill_at_clip1(monkeypatch)
     seen = []
     with pytest.warns(InputWarning, match="tracked clip1 was killed, .*; the batch goes on with 1 process$"):
         outcomes = run_batch(find_jobs("data"), load, "out", workers=Processes(2), each=seen.append)
@@ -188,14 +194,7 @@ def test_a_video_that_kills_its_process_before_its_inputs_are_read_is_given_up(h
 
 
 def test_a_process_that_crashes_is_replaced(here, threads, monkeypatch):
-    run = Batch.run
-
-    def deadly(self, predictor, job):
-        if job.name == "clip1":
-            raise SystemExit
-        return run(self, predictor, job)
-
-    monkeypatch.setattr(Batch, "run", deadly)
+    kill_at_clip1(monkeypatch)
     monkeypatch.setattr(Process, "exitcode", -11)  # a segmentation fault, which is no lack of memory
     run_batch(find_jobs("data"), load, "out", workers=Processes(2))
     assert len(threads) == 4  # two, and one for each crash

@@ -132,8 +132,8 @@ def test_a_mask_among_the_frames_is_none_and_is_told_as_by_segment(here, capsys,
     job = {"video": "data/clip0", "mask": mask or f"data/clip0/{named}"}
     Path("jobs.jsonl").write_text(json.dumps(job))
     assert main(["batch", "jobs.jsonl", "--out", "out", "--size", "64", "--device", "cpu"]) == 0
-    told = capsys.readouterr().err
-    assert "note: clip0: data/clip0: left out: the mask first.png" in told.replace(f"{here}/", "")
+    err = capsys.readouterr().err
+    assert "note: clip0: data/clip0: left out: the mask first.png" in err.replace(f"{here}/", "")
     assert len(status("clip0")["notes"]) == 1
     single = ["segment", "data/clip0", "--mask", "data/clip0/first.png", "--out", "one", "--size", "64"]
     assert main([*single, "--device", "cpu", "--quiet"]) == 0
@@ -148,8 +148,8 @@ def test_a_bad_video_does_not_stop_the_rest_and_is_told_of_at_the_end(here, caps
     out, err = capsys.readouterr()
     assert "1 video made, 4 frames" in out
     assert "2 failed" in out
-    told = [line for line in err.splitlines() if line.startswith("emavos: ")]
-    assert [line.split(": ")[1] for line in told] == ["clip0", "clip1"]
+    errors = [line for line in err.splitlines() if line.startswith("emavos: ")]
+    assert [line.split(": ")[1] for line in errors] == ["clip0", "clip1"]
     assert "00002.png is not an image" in err
     assert "clip1.png does not exist" in err
     assert [status(f"clip{i}")["state"] for i in range(3)] == ["failed", "failed", "done"]

@@ -1,4 +1,4 @@
-"""Addresses, such as s3://bucket/video.mp4: how they are told from paths and named in messages."""
+"""Addresses, such as s3://bucket/video.mp4: distinguish them from paths, and name them in messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def without_secrets(text: str) -> str:
 
 
 def absent(path: str | os.PathLike[str]) -> FileNotFoundError:
-    """The error of a path at which there is no file. An address, also one that `Path` shortened, is told."""
+    """The error for a path without a file. Names an address as such, even one that `Path` shortened."""
     text = os.fspath(path)
     if match := _SHORTENED.match(text):
         text = f"{match[1]}://{text[match.end() :]}"
