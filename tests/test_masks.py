@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from emavos.frames.masks import ids_of, one_hot, to_mask
-from emavos.frames.preprocess import pad_to_stride
+from emavos.frames.preprocess import ids_of, one_hot, pad_to_stride, to_mask
 from emavos.models import aggregate
 from golden import reference
 

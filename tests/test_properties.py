@@ -25,8 +25,7 @@ from PIL import Image
 
 from emavos import MemoryPolicy, Session, Shortcuts
 from emavos.demo import synthetic_clip
-from emavos.frames.masks import ids_of, one_hot, to_mask
-from emavos.frames.preprocess import pad_to_stride
+from emavos.frames.preprocess import ids_of, one_hot, pad_to_stride, to_mask
 from emavos.io import read_mask, write_mask
 from emavos.memory import Eviction, Kind, MemoryBank
 from emavos.models import aggregate

@@ -15,8 +15,7 @@ import torch
 from emavos.clicks import Clicked, ClickHead, SeenFrame
 from emavos.clicks.seen import Looker, Prompter
 from emavos.frames.mask_files import names_its_frames, read_masks
-from emavos.frames.masks import check_given
-from emavos.frames.preprocess import WorkingFrame, to_working
+from emavos.frames.preprocess import WorkingFrame, check_given, to_working
 from emavos.io import FrameSource, ahead, open_frames, read_ahead, read_mask
 from emavos.io.addresses import absent
 from emavos.io.ahead import has_spare_core

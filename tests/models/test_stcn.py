@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from emavos.frames.masks import one_hot
-from emavos.frames.preprocess import normalize, pad_to_stride, to_frame
+from emavos.frames.preprocess import normalize, one_hot, pad_to_stride, to_frame
 from emavos.memory import topk_readout
 from emavos.models import PRESETS, STCN, Features, STCNConfig, aggregate, efficientnet_lite
 from emavos.models.blocks import ResBlock

@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emavos.demo import synthetic_clip
-from emavos.frames.masks import one_hot
-from emavos.frames.preprocess import normalize, pad_to_stride, to_frame
+from emavos.frames.preprocess import normalize, one_hot, pad_to_stride, to_frame
 from emavos.machine import describe
 from emavos.memory import MemoryBank, MemoryPolicy
 from emavos.memory.readout import Backend

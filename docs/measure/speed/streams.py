@@ -29,8 +29,7 @@ from PIL import Image
 from torch import Tensor
 
 from emavos.demo import synthetic_clip
-from emavos.frames.masks import one_hot
-from emavos.frames.preprocess import to_working
+from emavos.frames.preprocess import one_hot, to_working
 from emavos.io import open_frames, read_ahead
 from emavos.machine import describe, keep_freed_memory
 from emavos.memory import MemoryPolicy

@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from emavos.clicks.planes import STRIDE, Prompts
-from emavos.frames.masks import to_mask
-from emavos.frames.preprocess import WorkingFrame, pad_to_stride, resize
+from emavos.frames.preprocess import WorkingFrame, pad_to_stride, resize, to_mask
 
 _SPACING = 8  # pixels of the frame from one click of a scribble to the next
 _MOST = 4096  # clicks

@@ -16,7 +16,7 @@ from emavos.data.samples import Sample
 from emavos.data.transforms import Blur, Colour, Motion, draw_object_view, draw_view
 from emavos.data.videos import Videos
 from emavos.frames import normalize
-from emavos.frames.masks import one_hot
+from emavos.frames.preprocess import one_hot
 
 _TRIES = 20  # then a clip is used although its objects are too small
 _LEAST = 0.003  # least fraction of the first frame covered by each object

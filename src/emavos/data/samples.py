@@ -14,8 +14,7 @@ from emavos.data.clips import Clips
 from emavos.data.places import draw_places
 from emavos.data.static import StaticImages
 from emavos.data.transforms import Blur, Colour, Motion, View, draw_object_view, draw_view
-from emavos.frames.masks import one_hot
-from emavos.frames.preprocess import normalize
+from emavos.frames.preprocess import normalize, one_hot
 
 _TRIES = 20  # then a clip is used although its objects are too small
 _LEAST = 0.004  # least fraction of the first frame covered by each object

@@ -13,8 +13,7 @@ from emavos.data.places import Gaps, draw_places, gap_at
 from emavos.data.samples import Sample
 from emavos.data.transforms import Colour, Motion, draw_view
 from emavos.data.videos import Videos
-from emavos.frames.masks import one_hot
-from emavos.frames.preprocess import normalize
+from emavos.frames.preprocess import normalize, one_hot
 
 _TRIES = 20  # then a clip is used although its first frame has no object
 _LEAST = 0.001  # least fraction of the first frame covered by an object

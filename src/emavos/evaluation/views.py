@@ -9,8 +9,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from emavos.frames.masks import to_mask
-from emavos.frames.preprocess import to_frame
+from emavos.frames.preprocess import to_frame, to_mask
 from emavos.session import Result, Session
 
 

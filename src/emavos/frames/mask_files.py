@@ -15,7 +15,7 @@ from PIL import Image
 from emavos.annotations import Annotations, LabelMap, read_annotations, read_arrays, read_labels
 from emavos.annotations.labels import find_labels
 from emavos.annotations.reading import SUFFIXES, annotation_files, with_labels
-from emavos.frames.masks import check_given
+from emavos.frames.preprocess import check_given
 from emavos.io import FrameSource, IdMask, Pixels, list_images, read_mask
 from emavos.io.ids import flat_colours
 from emavos.io.images import IMAGE_SUFFIXES, PathLike, read_image

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from emavos.frames.masks import ids_of, to_mask
+from emavos.frames.preprocess import ids_of, to_mask
 from emavos.io import FrameSource, Reel, Spool, open_reel
 from emavos.session.result import Result
 from emavos.session.session import Session

@@ -8,8 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from emavos.frames.masks import ids_of, one_hot, to_mask
-from emavos.frames.preprocess import IMAGENET_MEAN, WorkingFrame, moved, resize, to_frame
+from emavos.frames.preprocess import (
+    IMAGENET_MEAN,
+    WorkingFrame,
+    ids_of,
+    moved,
+    one_hot,
+    resize,
+    to_frame,
+    to_mask,
+)
 from emavos.session.frame import CurrentFrame, Tracker, preprocessed, with_masks
 
 _LACKS = "the reference cannot be remembered: its mask lacks"

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from emavos.clicks.seen import Look, ObjectClicks, SeenFrame
-from emavos.frames.masks import ids_of, one_hot, planes_of, to_mask
-from emavos.frames.preprocess import WorkingFrame, moved
+from emavos.frames.preprocess import WorkingFrame, ids_of, moved, one_hot, planes_of, to_mask
 from emavos.memory import MemoryPolicy
 from emavos.models import STCN, is_compiled
 from emavos.session.banks import Banks, BanksMark, Group
