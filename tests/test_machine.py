@@ -3,6 +3,7 @@ from __future__ import annotations
 import mmap
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,43 @@ print(faults[-1] - faults[-7])
     environment = {name: value for name, value in os.environ.items() if name not in names}
     faults = int(subprocess.check_output([sys.executable, "-c", code], env=environment, text=True))
     assert faults < 6 * 3000  # pages of six frames; there were 15,000 in each
+
+
+def spins(code, **settings):
+    """How many turns OpenMP itself says that waiting threads spin, in each process that loads torch."""
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
+    command = [sys.executable, "-c", code]
+    environment |= {"OMP_DISPLAY_ENV": "VERBOSE", **settings}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return re.findall(r"GOMP_SPINCOUNT = '(\d+)'", run.stderr)
+
+
+WAITING = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
+SPIN = "from emavos.machine import spin_briefly; spin_briefly(); import torch"
+CHILD = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import torch'])"
+
+
+@pytest.fixture(scope="module")
+def default():
+    turns = spins("import torch")
+    return turns or pytest.skip("this torch has another OpenMP than that of GCC")
+
+
+def test_threads_of_a_command_and_of_its_processes_wait_briefly(default):
+    command = "from emavos.cli import main; main(['doctor', '--json'])"
+    assert spins(f"{command}; {CHILD}") == ["50000", "50000"] != default * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "turns"),
+    [({}, "50000"), ({"GOMP_SPINCOUNT": "123"}, "123"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+)
+def test_what_you_set_for_waiting_threads_stays(default, settings, turns):
+    assert spins(SPIN, **settings) == [turns]
+
+
+def test_threads_of_a_python_program_wait_as_openmp_lets_them(default):
+    assert spins(f"import emavos; emavos.Predictor; {CHILD}") == default * 2
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def examine() -> Report:
 _VARIABLES = (
     "OMP_NUM_THREADS",
     "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
     "CUDA_VISIBLE_DEVICES",
     "HF_HUB_OFFLINE",
     "HF_ENDPOINT",

@@ -124,6 +124,23 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(trim_threshold, 512 << 20) == 1 and mallopt(mmap_threshold, 64 << 20) == 1)
 
 
+SPINS = 50_000  # measured: docs/decisions.md
+
+
+def spin_briefly() -> None:
+    """Let threads of torch that wait for each other sleep after 50,000 turns, not 300,000.
+
+    On a core that another process uses, a waiting thread delays the thread that it waits for. Only OpenMP of
+    GCC has this setting, which torch's packages for Linux use. OpenMP reads the environment variable when
+    torch is loaded, so afterwards this does nothing. Values of GOMP_SPINCOUNT and OMP_WAIT_POLICY that are
+    set already stay. Processes that start from this one inherit the variable, so libraries should leave the
+    call to the application; the command line calls it.
+    """
+    is_set = any(name in os.environ for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"))
+    if sys.platform == "linux" and "torch" not in sys.modules and not is_set:
+        os.environ["GOMP_SPINCOUNT"] = str(SPINS)
+
+
 _ADAPTED = (32 << 20) - (64 << 10)  # bytes; glibc does not adapt to blocks above 32 MB
 
 

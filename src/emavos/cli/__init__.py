@@ -39,6 +39,7 @@ from emavos.cli import (
 from emavos.cli.completion import add_completion_argument, command_of, with_suggestion
 from emavos.cli.streams import speaking
 from emavos.cli.words import plain
+from emavos.machine import spin_briefly
 
 _NO_MEMORY = "out of memory; try a smaller --size or --max-frames, or fewer --workers"
 BAD_INPUT, BAD_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     try:
         args = _parser().parse_args(argv)
+        spin_briefly()
         with _terminable(), _notices_in_a_line():
             args.run(args)
     except _Terminated:
