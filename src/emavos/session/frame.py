@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from emavos.confidence.expected import Evidence
-from emavos.frames.preprocess import Crop, WorkingFrame, moved, pad_to_stride, resize, to_working
+from emavos.frames.preprocess import Crop, WorkingFrame, moved, pad_to_stride, resize
 from emavos.models import STCN, Features, aggregate
 from emavos.session.banks import Banks, unlike
 from emavos.session.result import CUT, Result
@@ -210,54 +210,6 @@ def computing(network: STCN) -> Iterator[torch.device]:
         torch.autocast(device.type, enabled=False),
     ):
         yield device
-
-
-def preprocessed(frame: object, short_side: int | None, device: torch.device, name: int) -> WorkingFrame:
-    """A frame in the form that the network expects.
-
-    frame: as for `to_working`.
-    short_side: of the working frame, in pixels; None keeps the size of the frame.
-    device: of the result.
-    name: index of the frame, for errors.
-
-    Raises ValueError as `to_working` does, with the name of the frame.
-    """
-    try:
-        return to_working(frame, short_side, device)
-    except ValueError as error:
-        raise ValueError(f"frame {name}: {error}") from error
-
-
-def checked(
-    frame: object,
-    short_side: int | None,
-    device: torch.device,
-    frame_size: tuple[int, int] | None,
-    name: int,
-) -> WorkingFrame:
-    """The preprocessed frame, or the frame itself if it was preprocessed before.
-
-    frame, short_side, device, name: as for `preprocessed`.
-    frame_size: (H, W) of the first frame; None if `frame` is the first.
-
-    Raises ValueError as `preprocessed` does, if the frame was preprocessed for another size or device, and if
-    the first frame had another size.
-    """
-    working = frame if isinstance(frame, WorkingFrame) else preprocessed(frame, short_side, device, name)
-    if not working.suits(short_side, device):
-        height, width = working.working_size
-        raise ValueError(
-            f"frame {name} was preprocessed at {height}x{width} (height x width) on "
-            f"{working.pixels.device.type}, for a session of another size or device than this one, "
-            f"whose size is {short_side} on {device.type}"
-        )
-    if frame_size is not None and working.size != frame_size:
-        (height, width), size = frame_size, working.size
-        raise ValueError(
-            f"frame {name} is {size[0]}x{size[1]} but the video began with {height}x{width} "
-            "(height x width); resize it, or begin a new session"
-        )
-    return working
 
 
 def _input_of(network: STCN, working: WorkingFrame) -> Tensor:

@@ -17,8 +17,9 @@ from emavos.frames.preprocess import (
     resize,
     to_frame,
     to_mask,
+    to_working,
 )
-from emavos.session.frame import CurrentFrame, Tracker, preprocessed, with_masks
+from emavos.session.frame import CurrentFrame, Tracker, with_masks
 
 _LACKS = "the reference cannot be remembered: its mask lacks"
 
@@ -101,7 +102,7 @@ def referring(
     """
     banks = tracker.banks
     image, labels = fitted(reference.image, reference.labels, size)
-    now = tracker.see(preprocessed(image, tracker.settings.size, device, at), at, at)
+    now = tracker.see(to_working(image, tracker.settings.size, device, at), at, at)
     # small objects may vanish from `labels`; the first step introduces all the same those that `taught` named
     shown = reference.ids if introduce else ids_of(labels)
     new = tuple(id for id in shown if introduce and id not in banks.ids)

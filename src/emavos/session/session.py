@@ -13,12 +13,21 @@ import torch
 from torch import Tensor
 
 from emavos.clicks.seen import Look, ObjectClicks, SeenFrame
-from emavos.frames.preprocess import WorkingFrame, ids_of, moved, one_hot, planes_of, to_mask
+from emavos.frames.preprocess import (
+    WorkingFrame,
+    moved,
+    one_hot,
+    planes_of,
+    to_annotation,
+    to_mask,
+    to_working,
+    working_frame,
+)
 from emavos.memory import MemoryPolicy
 from emavos.models import STCN, is_compiled
 from emavos.session.banks import Banks, BanksMark, Group
 from emavos.session.file import SessionState, read_state, write_state
-from emavos.session.frame import CurrentFrame, Tracker, checked, computing, preprocessed, without_objects
+from emavos.session.frame import CurrentFrame, Tracker, computing, without_objects
 from emavos.session.references import Reference, referring, remembering, taught
 from emavos.session.result import Result
 from emavos.settings import Settings, Shortcuts
@@ -153,7 +162,7 @@ class Session:
         """
         with computing(self.network) as device:
             working, name = self._working(frame, self.index, device), self._name(self.index)
-            given, labels = ((), None) if mask is None else _annotation(mask, working.size, name)
+            given, labels = ((), None) if mask is None else to_annotation(mask, working.size, name)
             before = _Before(self._banks.mark(cells=False), self._now, self._clicks)
             before_drop: BanksMark | None = None
             try:
@@ -195,7 +204,7 @@ class Session:
         """
         _index("index", index)
         with computing(self.network) as device:
-            return preprocessed(frame, self.size, device, self._name(index))
+            return to_working(frame, self.size, device, self._name(index))
 
     def remember(self, frame: object, mask: object, index: int | None = None) -> tuple[int, ...]:
         """Learn the appearance of objects from an annotated frame of another time, or from another picture.
@@ -462,21 +471,7 @@ class Session:
         return index if self._order is None or index >= len(self._order) else self._order[index]
 
     def _working(self, frame: object, index: int, device: torch.device) -> WorkingFrame:
-        return checked(frame, self.size, device, self.frame_size, self._name(index))
-
-
-def _annotation(mask: object, size: tuple[int, int], name: int) -> tuple[tuple[int, ...], Tensor]:
-    """The ids of the objects that a user's mask shows, and the mask (H, W) of ids.
-
-    size: (H, W) of the frame.
-    name: index of the frame in errors.
-
-    Raises ValueError as `to_mask` does, and if the mask has no object.
-    """
-    labels = to_mask(mask, size)
-    if not (given := ids_of(labels)):
-        raise ValueError(f"the mask of frame {name} is empty: every pixel is 0, the background")
-    return given, labels
+        return working_frame(frame, self.size, device, self.frame_size, self._name(index))
 
 
 def _is_open(settings: Settings, network: STCN) -> bool:
