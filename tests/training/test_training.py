@@ -249,6 +249,8 @@ def test_stages_survive_json_and_wrong_fields_are_refused():
         assert TrainConfig.from_json(config.to_json()) == config
     with pytest.raises(ValueError, match="unknown training fields: lerning_rate"):
         TrainConfig.from_json('{"lerning_rate": 1}')
+    with pytest.raises(ValueError, match=r"a training config is a JSON object, not '\[1\]'"):
+        TrainConfig.from_json("[1]")
 
 
 @pytest.mark.parametrize(

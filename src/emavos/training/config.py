@@ -26,6 +26,8 @@ class RunConfig:
     @classmethod
     def from_json(cls: type[T], text: str) -> T:
         fields: Mapping[str, Any] = json.loads(text)
+        if not isinstance(fields, dict):
+            raise ValueError(f"a training config is a JSON object, not {text!r:.60}")
         names = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(fields.keys() - names):
             raise ValueError(f"unknown training fields: {', '.join(unknown)}")
