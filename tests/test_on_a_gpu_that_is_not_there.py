@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import emavos
 from emavos import Predictor
 from emavos import predictor as predictor_module
+from emavos.frames import preprocess
 from emavos.memory import MemoryPolicy
 from emavos.models import PRESETS, STCN, folded
 from emavos.session import Session, references
@@ -74,7 +75,7 @@ def waits(monkeypatch):
         return 1, 2
 
     monkeypatch.setattr(FakeTensor, "tolist", tolist)
-    for module in (session_module, references):
+    for module in (preprocess, references):
         monkeypatch.setattr(module, "ids_of", ids_of)
     monkeypatch.setattr(session_module, "planes_of", lambda masks, size: torch.zeros(len(masks), *size))
     with FakeTensorMode(allow_non_fake_inputs=True), seen:
