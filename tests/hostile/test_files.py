@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from emavos import Session
-from emavos.io import open_frames, read_frame, read_mask
+from emavos.io import open_frames, read_frame, read_mask, write_mask
 from emavos.weights import load_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "input.md"
@@ -70,12 +70,38 @@ def note(path):
     path.write_bytes(path.read_bytes()[:33] + chunk + path.read_bytes()[33:])
 
 
+def chunked(*chunks):
+    """A PNG of these chunks, each a kind and a body."""
+    parts = (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def changed(path):
+    """A PNG whose last byte of pixels is another one."""
+    Image.fromarray(PIXELS).save(path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IEND") - 9] ^= 1
+    path.write_bytes(content)
+
+
+def short(path):
+    """A PNG of 12 rows without the last."""
+    head = struct.pack(">IIBBBBB", 16, 12, 8, 0, 0, 0, 0)
+    pixels = zlib.compress((b"\0" + bytes(range(1, 17))) * 11)
+    path.write_bytes(chunked((b"IHDR", head), (b"IDAT", pixels), (b"IEND", b"")))
+
+
 def circle(path):
     path.symlink_to(path.name)
 
 
 IMAGES = {  # the case as the page tells it: what makes it, the exception, and words of its message
     "an image cut in the middle": (truncated, ValueError, "truncated"),
+    "a PNG with a changed byte": (changed, ValueError, "a checksum is wrong"),
+    "a PNG without its last row": (short, ValueError, "end before its last row"),
     "an empty file": (Path.touch, ValueError, "cannot identify"),
     "text under the name of an image": (lambda p: p.write_text("text"), ValueError, "cannot identify"),
     "PostScript under the name of an image": (postscript, ValueError, "cannot identify"),
@@ -104,6 +130,51 @@ def test_an_image_that_cannot_be_is_refused_by_name(tmp_path, read, case):
     make(path)
     with pytest.raises(kind, match=rf"bad\.png.*{words}"):
         read(path)
+
+
+def test_a_changed_bit_in_the_pixels_of_a_mask_is_refused(tmp_path):
+    mask = np.zeros((24, 32), np.int32)
+    mask[4:12, 5:20], mask[8:20, 10:14] = 1, 2
+    for ids in (mask, 300 * mask):  # palette, and 16-bit gray
+        write_mask(tmp_path / "a.png", ids)
+        content = (tmp_path / "a.png").read_bytes()
+        for at in range(content.index(b"IDAT") - 4, content.index(b"IEND") - 4):
+            for bit in range(8):
+                flipped = bytearray(content)
+                flipped[at] ^= 1 << bit
+                (tmp_path / "a.png").write_bytes(flipped)
+                with pytest.raises(ValueError, match=r"a\.png is not an image that can be read"):
+                    read_mask(tmp_path / "a.png")
+
+
+PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+
+@pytest.mark.parametrize("passes", [((0, 0, 1, 1),), PASSES], ids=["plain", "interlaced"])
+@pytest.mark.parametrize("sides", [(9, 8), (8, 9), (1, 1), (7, 5), (3, 2), (6, 1), (1, 6)])
+@pytest.mark.parametrize(
+    ("colour", "bits", "channels"), [(0, 8, 1), (0, 1, 1), (0, 16, 1), (2, 8, 3), (6, 8, 4)]
+)
+def test_a_png_that_lacks_a_row_is_refused_whatever_its_pixels(
+    tmp_path, passes, sides, colour, bits, channels
+):
+    """Pillow reads missing rows as zeros, so that objects would end there."""
+    (width, height), path = sides, tmp_path / "a.png"
+    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, len(passes) > 1)
+    for value in (b"\xff", b"\0"):
+        rows = []
+        for x, y, dx, dy in passes:
+            w, h = -(-(width - x) // dx), -(-(height - y) // dy)
+            rows += [b"\0" + value * -(-w * bits * channels // 8)] * (h if w > 0 else 0)
+        for pixels in (rows, rows[:-1]):
+            data = zlib.compress(b"".join(pixels))
+            parts = [(b"IDAT", data[:9]), (b"IDAT", data[9:])]  # in two chunks, as large pictures have
+            path.write_bytes(chunked((b"IHDR", head), *parts, (b"IEND", b"")))
+            if pixels is rows:
+                assert read_frame(path).shape == (height, width, 3)
+            else:
+                with pytest.raises(ValueError, match=r"a\.png .*(end before its last row|truncated)"):
+                    read_frame(path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is one of Linux")

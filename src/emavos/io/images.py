@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from emavos.io.addresses import absent
+from emavos.io.chunks import check_rows, check_sums
 from emavos.io.ids import MARK, IdMask, ids_of_picture, is_known_palette
 from emavos.io.source import FrameSource, notice
 from emavos.io.tiff import kinds_of_pages
@@ -65,12 +66,21 @@ def decode_image(content: PathLike | BinaryIO, name: str) -> Image.Image:
             raise ValueError(
                 f"it holds {pages} pictures; pass the file as the video, or save one picture per file"
             )
-        return _loaded(file)
+        if file.format != "PNG":
+            return _loaded(file)
+        with _bytes_of(content) as raw:
+            check_sums(raw)
+            image = _loaded(file)
+            check_rows(raw, file)
+            return image
 
 
 def pages_of(path: PathLike) -> Iterator[Image.Image]:
     """The pictures of a TIFF, an animated PNG or WebP, each fully loaded and upright."""
     with _opened(path) as file:
+        if file.format == "PNG":
+            with _bytes_of(path) as raw:
+                check_sums(raw)
         for page in _pages(file):
             file.seek(page)
             _check_pixels(file)
@@ -273,6 +283,10 @@ def _opened_as(content: PathLike | BinaryIO, name: str) -> Iterator[Image.Image]
         raise
     except Exception as error:  # Pillow's decoders raise errors of any type
         raise ValueError(f"{name} is not an image that can be read: {error or repr(error)}") from error
+
+
+def _bytes_of(content: PathLike | BinaryIO) -> AbstractContextManager[BinaryIO]:
+    return open(content, "rb") if isinstance(content, (str, os.PathLike)) else nullcontext(content)
 
 
 def _check_pixels(file: Image.Image) -> None:
