@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import re
@@ -102,6 +103,20 @@ def test_a_hole_over_the_beginning_of_a_packet_of_a_wmv_is_refused(tmp_path):
         place = packets + 3200 * packet - 100
         (tmp_path / "b.wmv").write_bytes(content[:place] + bytes(200) + content[place + 200 :])
         assert "has a damaged part" in str(outcome(tmp_path / "b.wmv")[0])
+
+
+@pytest.mark.parametrize("kind", ["mp4", "gif"])
+def test_frames_are_freed_without_the_garbage_collector(tmp_path, kind):
+    """Hundreds of frames can otherwise wait for the collector, which are gigabytes of a large video."""
+    form, codec, pixels = KINDS[kind]
+    encode(tmp_path / f"a.{kind}", codec, pixels, form)
+    gc.collect()
+    gc.disable()
+    try:
+        assert sum(1 for _ in open_frames(tmp_path / f"a.{kind}")) == 12
+        assert not [value for value in gc.get_objects() if type(value) is av.VideoFrame]
+    finally:
+        gc.enable()
 
 
 class Pipe(io.RawIOBase):

@@ -403,11 +403,15 @@ def _is_cover(stream: Any) -> bool:
 
 def _upright(frame: Any) -> Pixels:
     """A decoded frame as RGB, rotated and mirrored like players do, with transparent parts on black."""
+    from av.sidedata.sidedata import SideDataContainer
+
     if frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components):
         pixels = pixels_of(Image.fromarray(frame.to_ndarray(format="rgba")))
     else:
         pixels = frame.to_ndarray(format="rgb24")
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    # `frame.side_data` makes a cycle, so that frames would stay in memory until the garbage collector runs
+    side_data_of: Any = SideDataContainer  # PyAV's types lack its argument
+    matrix = side_data_of(frame).get("DISPLAYMATRIX")
     if matrix is None:
         return np.ascontiguousarray(pixels)
     a, b, _, c, d, *_ = struct.unpack_from("=9i", bytes(matrix))  # x' = a x + c y, y' = b x + d y
