@@ -147,6 +147,22 @@ def test_a_changed_bit_in_the_pixels_of_a_mask_is_refused(tmp_path):
                     read_mask(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize("read", [read_mask, read_frame])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("sides", [(2**27, 1), (1, 2**27), (2**25, 4), (2**24 + 1, 1)])
+def test_a_strip_with_a_side_beyond_the_limit_is_refused_and_is_no_lack_of_memory(tmp_path, read, sides):
+    (tmp_path / "a.png").write_bytes(png(*sides))
+    with pytest.raises(ValueError, match=r"a\.png .*a side beyond 16777216 pixels"):
+        read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("sides", [(1, 2**24 + 1), (2**24 + 1, 1)])
+def test_no_mask_is_written_that_would_not_be_read(tmp_path, sides):
+    with pytest.raises(ValueError, match="at most 16777216 pixels"):
+        write_mask(tmp_path / "a.png", np.zeros(sides, np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
 PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 

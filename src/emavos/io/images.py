@@ -22,6 +22,7 @@ from emavos.io.tiff import kinds_of_pages
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # pixels of a frame, as in 16384 x 8192. Larger declared sizes are refused before decoding.
 MAX_PIXELS = 2**27
+MAX_SIDE = 2**24  # of an image in pixels; Pillow counts the bits of a row with 31 bits
 _KINDS = "bmp dib jfif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
 IMAGE_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
 # formats with several pictures per file; the second of a JPEG is only a preview
@@ -293,6 +294,8 @@ def _check_pixels(file: Image.Image) -> None:
     width, height = file.size
     if width * height > MAX_PIXELS:
         raise ValueError(f"it declares {height}x{width} (height x width), beyond {MAX_PIXELS} pixels")
+    if max(width, height) > MAX_SIDE:
+        raise ValueError(f"it declares {height}x{width} (height x width), a side beyond {MAX_SIDE} pixels")
 
 
 def _loaded(file: Image.Image) -> Image.Image:

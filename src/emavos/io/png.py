@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from emavos.io.ids import MARK, mark_of, palette
-from emavos.io.images import MAX_PIXELS, PathLike, Pixels
+from emavos.io.images import MAX_PIXELS, MAX_SIDE, PathLike, Pixels
 from emavos.io.whole import replacing
 
 
@@ -37,6 +37,8 @@ def encode_mask(mask: NDArray[Any], colours: NDArray[np.uint8] | None = None) ->
         raise ValueError(f"a mask is (H, W) of integers, not {mask.shape} of {mask.dtype}")
     if not 0 < mask.size <= MAX_PIXELS:
         raise ValueError(f"a mask of a file has from 1 to {MAX_PIXELS} pixels, not {mask.shape}")
+    if max(mask.shape) > MAX_SIDE:
+        raise ValueError(f"a side of a mask of a file has at most {MAX_SIDE} pixels, not {mask.shape}")
     low, high = int(mask.min()), int(mask.max())
     if low < 0 or high > 0xFFFF:
         raise ValueError(f"id {low if low < 0 else high} has no place in a PNG; ids of files are 0 to 65535")
