@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from emavos.cli import main
-from emavos.io import InputWarning, open_frames, read_frame, write_mask, write_video
+from emavos.io import InputWarning, open_frames, read_frame, video, write_mask, write_video
+from emavos.io.images import pixels_of
 
 av = pytest.importorskip("av")
 
@@ -178,6 +179,38 @@ for path in sys.argv[1:]:
     paths = sorted(map(str, tmp_path.iterdir()))
     done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, timeout=300)
     assert done.stdout == 3 * "True\n", done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is in other units elsewhere")
+def test_a_large_gif_takes_little_more_than_its_frames(tmp_path):
+    """FFmpeg needs 8 bytes for each pixel, two frames 6; another 12 are copies."""
+    for side in (16, 4000):
+        picture = Image.new("P", (side, side), 1)
+        picture.putpalette([0, 0, 0, 200, 100, 50])
+        picture.save(tmp_path / f"{side}.gif", save_all=True, append_images=[picture.point(lambda _: 0)])
+    code = """
+import sys
+from resource import RUSAGE_SELF, getrusage
+from emavos.io import open_frames
+for path in sys.argv[1:]:
+    before = getrusage(RUSAGE_SELF).ru_maxrss
+    count = sum(1 for _ in open_frames(path))
+print(count, (getrusage(RUSAGE_SELF).ru_maxrss - before) * 1024 < 20 * 4000**2)
+"""
+    paths = [str(tmp_path / f"{side}.gif") for side in (16, 4000)]
+    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, timeout=300)
+    assert done.stdout == "2 True\n", done.stderr
+
+
+@pytest.mark.parametrize("kind", ["rgba", "bgra", "argb", "yuva420p", "rgba64le", "ya8"])
+@pytest.mark.parametrize("shape", [(33, 47), (1, 1), (1, 300), (300, 1)])
+def test_a_transparent_frame_is_blended_in_bands_as_in_one_piece(monkeypatch, kind, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 4), dtype=np.uint8)
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format=kind)
+    whole = pixels_of(Image.fromarray(frame.to_ndarray(format="rgba")))
+    for band in (1, 100, 500, 1 << 20):
+        monkeypatch.setattr(video, "_BAND", band)
+        assert np.array_equal(video._upright(frame), whole)
 
 
 def test_frames_of_unequal_length_count_once_each(tmp_path):

@@ -30,6 +30,7 @@ _STREAMED = "rtsp,rtsps,rtp,srtp,tcp,udp,tls"  # protocols within a stream
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _PATIENCE = 20.0  # seconds to wait for a stream
 _MOST_LISTED = 20  # runs of damaged frames in a message
+_BAND = 1 << 20  # pixels that are blended at a time
 _NO_VIDEO = "is not a video, or is cut off: no frames could be read"
 
 
@@ -406,7 +407,7 @@ def _upright(frame: Any) -> Pixels:
     from av.sidedata.sidedata import SideDataContainer
 
     if frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components):
-        pixels = pixels_of(Image.fromarray(frame.to_ndarray(format="rgba")))
+        pixels = _over_black(frame if frame.format.name == "bgra" else frame.reformat(format="rgba"))
     else:
         pixels = frame.to_ndarray(format="rgb24")
     # `frame.side_data` makes a cycle, so that frames would stay in memory until the garbage collector runs
@@ -418,6 +419,19 @@ def _upright(frame: Any) -> Pixels:
     if abs(a) + abs(d) < abs(b) + abs(c):  # rotated by 90 degrees
         pixels, a, d = pixels.transpose(1, 0, 2), c, b
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def _over_black(frame: Any) -> Pixels:
+    """A frame of RGBA or BGRA as RGB over black, like `pixels_of`, in bands of rows to save memory."""
+    order, plane, height, width = frame.format.name.upper(), frame.planes[0], frame.height, frame.width
+    content, stride = memoryview(plane), plane.line_size
+    pixels = np.empty((height, width, 3), np.uint8)
+    step = max(1, _BAND // width)
+    for top in range(0, height, step):
+        size = width, min(step, height - top)
+        rows = content[top * stride : (top + size[1]) * stride]
+        pixels[top : top + step] = pixels_of(Image.frombytes("RGBA", size, rows, "raw", order, stride))
+    return pixels
 
 
 def _declared_end(container: Any, path: Path) -> float:
