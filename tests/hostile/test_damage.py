@@ -105,6 +105,22 @@ def test_a_hole_over_the_beginning_of_a_packet_of_a_wmv_is_refused(tmp_path):
         assert "has a damaged part" in str(outcome(tmp_path / "b.wmv")[0])
 
 
+@pytest.mark.parametrize("lost", [1000, 100, 7])
+@pytest.mark.parametrize("form", [188, 192, 204])
+def test_a_hole_near_the_beginning_of_a_transport_stream_is_found(tmp_path, form, lost):
+    """FFmpeg finds the next packets, and passes over the frames between."""
+    encode(tmp_path / "a.ts", "mpeg2video", "yuv420p", "mpegts", NOISE.repeat(4, axis=0))
+    content = (tmp_path / "a.ts").read_bytes()
+    packets = [content[at : at + 188] for at in range(0, len(content), 188)]
+    before, after = {188: (0, 0), 192: (4, 0), 204: (0, 16)}[form]
+    content = b"".join(bytes(before) + packet + bytes(after) for packet in packets)
+    for place in (0, 900, 2000, 4000, 12000):
+        left = content[:place] + content[place + lost :] if place else content
+        (tmp_path / "b.ts").write_bytes(left)
+        count, _ = outcome(tmp_path / "b.ts")
+        assert count == 48 if not place else "b.ts is " in str(count)
+
+
 @pytest.mark.parametrize("kind", ["mp4", "gif"])
 def test_frames_are_freed_without_the_garbage_collector(tmp_path, kind):
     """Hundreds of frames can otherwise wait for the collector, which are gigabytes of a large video."""

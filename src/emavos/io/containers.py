@@ -16,6 +16,7 @@ _SMPTE = bytes.fromhex("060e2b34")
 _MXF = bytes.fromhex("060e2b34020501010d0102010102")  # of a header partition
 _FLV_TAGS = (8, 9, 15, 18)  # sound, pictures, and two of data
 _TAGS = 1 << 16  # bytes after the end of an AVI that may be tags of a program
+_TS = ((188, 0), (192, 4), (204, 0))  # sizes of an MPEG-TS packet, and the place of its mark, 0x47
 _TO_ITS_END = ("obu", "yuv4mpegpipe")  # formats whose last frame ends at the end of the file
 
 
@@ -194,16 +195,17 @@ def _nut(file: BinaryIO, size: int) -> bool | None:
 
 def _mpegts(file: BinaryIO, size: int) -> bool | None:
     head = file.read(1 << 14)
-    for length, offset in ((188, 0), (192, 4), (204, 0)):
-        marks = head[offset::length][: min(len(head), size) // length]
-        if len(marks) > 3 and set(marks) == {0x47}:
-            file.seek(0)
-            while block := file.read(length << 13):
-                marks = block[offset::length][: len(block) // length]
-                if marks.strip(b"\x47"):
-                    raise Broken
-            return True if size % length else None
-    return None
+    length, offset = max(_TS, key=lambda form: head[form[1] :: form[0]].count(0x47))
+    marks = head[offset::length][: min(len(head), size) // length]
+    # the first three show the form too, because a hole shifts all marks after it
+    if len(marks) < 4 or (marks[:3] != 3 * b"\x47" and 2 * marks.count(0x47) <= len(marks)):
+        return None
+    file.seek(0)
+    while block := file.read(length << 13):
+        marks = block[offset::length][: len(block) // length]
+        if marks.strip(b"\x47"):
+            raise Broken
+    return True if size % length else None
 
 
 def _flv(file: BinaryIO, size: int) -> bool | None:
