@@ -45,6 +45,7 @@ class Stream:
         self.ids = np.zeros(1, np.int32)
         self.slots: list[tuple[int, Array, Array]] = []  # index, keys (h * w, Ck), values (h * w, O, Cv)
         self.used = np.zeros(0)  # readout weight of each memory frame since it was stored
+        self.seen = LastSeen() if manifest["config"]["locality"] else None
         self.index = 0
 
     def step(self, frame: Array, mask: Array | None = None) -> Array:
@@ -57,7 +58,12 @@ class Stream:
         else:
             readout = self.read(key[0])[None]
             (logits,) = self.run("decode", readout=readout, context=context, f8=f8, f4=f4)
-            prob = aggregate(1 / (1 + np.exp(-logits[0].astype(np.float32))))
+            logits = logits[0].astype(np.float32)
+            if self.seen is not None:
+                logits -= self.seen.penalty()
+            prob = aggregate(1 / (1 + np.exp(-logits)))
+        if self.seen is not None:
+            self.seen.update(prob[1:])
         if self.index % self.memory["every"] == 0:
             (value,) = self.run("encode_value", frame=pixels, f16=f16, prob=prob[None, 1:])
             self.remember(key[0], value[0])
@@ -105,6 +111,55 @@ class Stream:
         """Undo `pad`: (C, H', W') becomes (C, H, W)."""
         top, left = (-n % self.stride // 2 for n in shape[:2])
         return x[:, top : top + shape[0], left : left + shape[1]]
+
+
+class LastSeen:
+    """Where each object was last seen, and how much less likely it is far from there.
+
+    The same as `emavos.session.last_seen`, for objects that all start in the first frame.
+    """
+
+    def update(self, prob: Array, stride: int = 16) -> None:
+        """After a frame. prob: (O, H', W') of the objects."""
+        objects, height, width = prob.shape
+        blocks = prob.reshape(objects, height // stride, stride, width // stride, stride)
+        shown = blocks.max((2, 4)) > 0.5  # (O, h, w)
+        seen = shown.any((1, 2))
+        if not hasattr(self, "cells"):  # the first frame
+            self.cells, self.absent = shown, np.zeros(objects)
+            self.speed = np.full(objects, np.inf)  # not known before the second mask
+            return
+        cells = np.where(seen[:, None, None], shown, self.cells)
+        step = np.linalg.norm(centroids(cells) - centroids(self.cells), axis=1) / max(cells.shape[1:])
+        speed = np.where(np.isinf(self.speed), step, np.maximum(0.8 * self.speed, step))
+        self.speed = np.where(seen, speed, self.speed)
+        self.cells, self.absent = cells, np.where(seen, 0, self.absent + 1)
+
+    def penalty(self, stride: int = 16) -> Array:
+        """What to subtract from the logits: (O, H', W'), from 0 to 4."""
+        _, height, width = self.cells.shape
+        rows = lowest(np.where(self.cells, 0, np.inf))  # squared distances, first along the rows
+        distance = np.sqrt(lowest(rows.swapaxes(1, 2)).swapaxes(1, 2))
+        free = 0.05 + 2 * self.speed + 0.1 * self.absent
+        penalty = (20 * (distance / max(height, width) - free[:, None, None])).clip(0, 4)
+        return (hats(height, stride) @ penalty @ hats(width, stride).T).astype(np.float32)
+
+
+def centroids(cells: Array) -> Array:
+    """The mean row and column of the true cells: (O, h, w) -> (O, 2)."""
+    return np.array([np.argwhere(own).mean(0) if own.any() else (0, 0) for own in cells])
+
+
+def lowest(squares: Array) -> Array:
+    """The least of (x - y)^2 + squares[..., y] over all y: (..., n) -> (..., n)."""
+    x = np.arange(squares.shape[-1])
+    return ((x[:, None] - x) ** 2 + squares[..., None, :]).min(-1)
+
+
+def hats(cells: int, stride: int) -> Array:
+    """A matrix (cells * stride, cells) that interpolates linearly between the centers of cells."""
+    at = ((np.arange(cells * stride) + 0.5) / stride - 0.5).clip(0, cells - 1)
+    return (1 - np.abs(at[:, None] - np.arange(cells))).clip(0)
 
 
 def aggregate(prob: Array) -> Array:

@@ -11,6 +11,7 @@ import torch
 from emavos import MemoryPolicy, Session
 from emavos.demo import synthetic_clip
 from emavos.evaluation import region_similarity
+from emavos.settings import Settings
 from emavos.weights import load_model
 
 FRAMES, TRUTH = synthetic_clip(frames=14, size=(96, 160))
@@ -123,8 +124,13 @@ def test_a_pinned_frame_is_never_evicted(model):
 
 
 def test_what_is_forgotten_is_not_read(model):
-    policy = MemoryPolicy(every=2)
-    video, never = session(model, 7, policy=policy), session(model, 1, policy=MemoryPolicy(every=100))
+    video, never = (
+        Session(model, settings=Settings(MemoryPolicy(every=every), SIZE, locality=False))
+        for every in (2, 100)
+    )
+    for index in range(7):
+        video.step(FRAMES[index], TRUTH[0] if index == 0 else None)
+    never.step(FRAMES[0], TRUTH[0])
     video.forget(since=1)
     never.index = 7
     assert_same(go_on(video, 1), go_on(never, 1))

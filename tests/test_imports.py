@@ -212,7 +212,7 @@ def test_nobody_outside_reaches_into_a_session():
         names = {
             node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
         }
-        assert part == "session" or not names & {"_banks", "_now", "_saved_edges", "_undo"}, path
+        assert part == "session" or not names & {"_banks", "_now", "_saved", "_undo"}, path
 
 
 def test_extras_are_imported_inside_the_function_that_needs_them():

@@ -32,6 +32,7 @@ CHANGES = {
     "compile": True,
     "cuts": "stop",
     "drop_absent": 9,
+    "locality": True,
 }
 
 
@@ -102,7 +103,8 @@ def test_a_session_refuses_settings_of_another_network(model, wrong):
 @pytest.mark.parametrize("change", CHANGES)
 def test_all_that_goes_on_refuses_a_predictor_of_other_settings(model, tmp_path, change):
     begun = Predictor(model, size=None)
-    if change in ("cuts", "drop_absent"):
+    if change in ("cuts", "drop_absent", "locality"):
+        begun = begun.with_settings(locality=False)
         other = begun.with_settings(**{change: CHANGES[change]})
     else:
         other = Predictor(model, **{"size": None, change: CHANGES[change]})

@@ -54,6 +54,8 @@ class Settings:
         "stop" also skips the masks of such a frame and does not store the frame; "ignore" compares nothing.
     drop_absent: stop tracking an object that had no pixel in this many frames in a row; None: never. Frames
         without masks (cuts="stop") do not count.
+    locality: whether an object is less likely far from its last mask, which helps if it has look-alikes.
+        None: as `STCNConfig.locality` says.
     auto_backend: whether "auto" was asked for and `decided` has replaced it. Not a fact.
     library: first 16 hex digits of the sha256 of the native readout's library, if `decided` has chosen
         "native". A fact, but a run continues with another library: see `differences`.
@@ -67,6 +69,7 @@ class Settings:
     resize_ahead: bool | None = None
     cuts: Cuts = "ignore"
     drop_absent: int | None = None
+    locality: bool | None = None
     auto_backend: bool = field(default=False, repr=False, compare=False, kw_only=True)
     library: str | None = field(default=None, repr=False, compare=False, kw_only=True)
 
@@ -79,6 +82,7 @@ class Settings:
             ("compile", (True, False)),
             ("resize_ahead", (True, False, None)),
             ("cuts", get_args(Cuts)),
+            ("locality", (True, False, None)),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is one of {allowed}, not {getattr(self, name)!r}")
@@ -114,7 +118,7 @@ class Settings:
 
     def decided(self, network: STCN) -> Settings:
         """The settings of sessions that begin now: a backend "auto" is replaced by `choose_backend`'s choice,
-        and a `top_k` of None by that of the network. Settings that are decided stay as they are.
+        and a `top_k` and a `locality` of None by those of the network. Settings that are decided stay.
 
         Raises RuntimeError if the backend cannot run on the device of the network, and ValueError if dtype or
         compile are not those of the network.
@@ -132,7 +136,8 @@ class Settings:
         auto = self.auto_backend or self.policy.backend == "auto"
         library = native_readout.load().sha256[:16] if backend == "native" else None
         policy = replace(self.policy, backend=backend, top_k=top_k)
-        return replace(self, policy=policy, auto_backend=auto, library=library)
+        locality = network.config.locality if self.locality is None else self.locality
+        return replace(self, policy=policy, locality=locality, auto_backend=auto, library=library)
 
     def asked(self) -> Settings:
         """The settings before a backend "auto" was replaced."""
@@ -175,6 +180,8 @@ class Settings:
         rare: dict[str, Any] = {"cuts": "stop"} if self.cuts == "stop" else {}
         if self.drop_absent is not None:
             rare["drop_absent"] = self.drop_absent
+        if self.locality:
+            rare["locality"] = True
         if self.library is not None and self.policy.backend == "native":
             rare["library"] = self.library
         return {

@@ -136,6 +136,10 @@ def tensor(name, change):
     return lambda tensors, session: tensors.update({f"0.{name}": change(tensors[f"0.{name}"])})
 
 
+def seen(name, change):
+    return lambda tensors, session: tensors.update({f"seen.{name}": change(tensors[f"seen.{name}"])})
+
+
 SESSIONS = {
     "a saved session with NaN or infinity": (tensor("keys", lambda x: x * np.nan), "keys holds NaN"),
     "a saved session with tensors of another shape": (tensor("values", lambda x: x[..., 1:]), "values is"),
@@ -158,6 +162,11 @@ SESSIONS = {
     "a saved session without a mask of its objects": (group(slots=[["temporary", 0]]), "never given"),
     "a saved session with a frame twice": (group(slots=[["given", 0]] * 2), "holds a frame twice"),
     "a saved session with a border of NaN": (facts(edges={"7": float("nan")}), "lie at the border"),
+    "a saved session with places of another shape": (seen("cells", lambda x: x[:, 1:]), "seen.cells is"),
+    "a saved session with places of another type": (seen("cells", lambda x: x.float()), "seen.cells is"),
+    "a saved session with an object in no cell": (seen("cells", lambda x: x & False), "seen in no cell"),
+    "a saved session with a negative absence": (seen("absent", lambda x: x - 1), "the absence or the speed"),
+    "a saved session with a speed of NaN": (seen("speed", lambda x: x * 0), "the absence or the speed"),
     "a saved session with an unknown kind of memory": (group(slots=[["x", 0]]), "as 'x'"),
     "a saved session with an invalid policy": (settings(every=0), "every is a whole"),
     "a saved session with groups of text": (facts(groups="text"), "indices must be integers"),

@@ -191,6 +191,28 @@ def test_the_command_scores_models_and_writes_what_it_prints(train, tmp_path, ca
     assert "suite.json lacks drawn-bicycle; run it on the same groups" in capsys.readouterr().err
 
 
+def test_a_model_is_scored_without_and_with_locality_on_fewer_frames(train, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(suite, "SIZE", 48)
+    arguments = [
+        "--data",
+        train,
+        "--out",
+        tmp_path / "out",
+        "--cache",
+        tmp_path / "clips",
+        "--groups",
+        "thin,long",
+    ]
+    suite.main([*map(str, arguments), "--model", "tiny", "--locality", "both", "--every", "2"])
+    assert "tiny near minus tiny anywhere: " in capsys.readouterr().out
+    lengths = {
+        name: len(suite.read_clip(tmp_path / "clips", name)[0])
+        for name in suite.make_clips(train, tmp_path / "clips", ["thin", "long"])
+    }
+    for score in json.loads((tmp_path / "out" / "suite.json").read_text()):
+        assert set(score["clips"]) == {name for name, length in lengths.items() if length > 4}
+
+
 def test_a_group_that_does_not_exist_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         suite.main(["--data", "x", "--model", "tiny", "--out", str(tmp_path), "--groups", "single,triple"])

@@ -6,7 +6,9 @@ TRAIN has `clips` and `more/clips`. The suite's clips are made once in FOLDER/cl
 FOLDER/suite.txt is the printed report: J&F by clip, by group and over all clips with a bootstrap interval,
 the softness of each model's affinity and the quality of its matching. Further models are compared with the
 first, clip by clip. FOLDER/suite.json has the same numbers. `--against` compares with the first model in the
-suite.json of an earlier run. `--dtype float32 bfloat16` scores each model in both.
+suite.json of an earlier run. `--dtype float32 bfloat16` scores each model in both. `--locality both` scores
+each model without and with `Settings.locality`. `--every 4` uses every fourth frame, as in a video of few
+frames per second.
 
 Models judged by the suite must be trained without the clips of `HELD_OUT`.
 """
@@ -141,9 +143,12 @@ def write_clip(cache: Path, name: str, make: Callable[[], Frames]) -> None:
         masks.rename(cache / "Annotations" / name)  # last, since masks mark a complete clip
 
 
-def score_clip(predictor: Predictor, cache: Path, name: str, group: str) -> ClipScore:
-    """Track the objects of a clip from its first mask, and score each object."""
-    frames, truth = read_clip(cache, name)
+def score_clip(predictor: Predictor, cache: Path, name: str, group: str, every: int = 1) -> ClipScore:
+    """Track the objects of a clip from its first mask, and score each object.
+
+    every: frames of the clip for each frame that is tracked.
+    """
+    frames, truth = (x[::every] for x in read_clip(cache, name))
     pred = (result.mask for result in predictor.propagate(frames, truth[0]))
     scores = score_sequence(truth, pred).values()
     J, F = fmean(score.J.mean for score in scores), fmean(score.F.mean for score in scores)
@@ -151,7 +156,13 @@ def score_clip(predictor: Predictor, cache: Path, name: str, group: str) -> Clip
 
 
 def score_model(
-    name: str, cache: Path, clips: Mapping[str, str], device: str = "cpu", dtype: str = "float32"
+    name: str,
+    cache: Path,
+    clips: Mapping[str, str],
+    device: str = "cpu",
+    dtype: str = "float32",
+    locality: bool | None = None,
+    every: int = 1,
 ) -> ModelScore:
     """Score a model on clips.
 
@@ -159,13 +170,19 @@ def score_model(
     cache: folder of the clips.
     clips: group of each clip.
     device, dtype: as for `Predictor.from_pretrained`. The name of the score ends in a dtype but float32.
+    locality: as for `Settings`.
+    every: as for `score_clip`. Clips with fewer than three of these frames are left out.
     """
     predictor = Predictor.from_pretrained(name, device=device, dtype=dtype, size=SIZE)
+    predictor = predictor.with_settings(locality=locality)
     start = time.process_time()
     called = name if predictor.dtype == torch.float32 else f"{name} {dtype}"
+    called += {None: "", False: " anywhere", True: " near"}[locality]
     scores = {}
     for clip, group in clips.items():
-        scores[clip] = score_clip(predictor, cache, clip, group)
+        if len(list_images(cache / "JPEGImages" / clip)[::every]) < 3:
+            continue
+        scores[clip] = score_clip(predictor, cache, clip, group, every)
         print(f"{called}: {clip} {scores[clip].JF:.3f}", file=sys.stderr, flush=True)
     network, matches = predictor.network, [clip for clip in DAVIS if clip in clips]
     keys = {clip: matching(network, *read_clip(cache, clip), size=SIZE) for clip in matches}
@@ -246,6 +263,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--dtype", nargs="+", default=["float32"], choices=["float32", "bfloat16", "auto"],
         help="each model is scored in each of these (float32)",
     )  # fmt: skip
+    parser.add_argument(
+        "--locality", default="model", choices=["model", "both"],
+        help="as each model has it, or each model without (anywhere) and with it (near) (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="score every Nth frame (1)")
     parser.add_argument("--groups", metavar="A,B", default=",".join(GROUPS), help="(%(default)s)")
     args = parser.parse_args(argv)
     groups = args.groups.split(",")
@@ -261,7 +283,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     args.out.mkdir(parents=True, exist_ok=True)
     scores = before + [
-        score_model(name, cache, clips, args.device, dtype) for name in args.model for dtype in args.dtype
+        score_model(name, cache, clips, args.device, dtype, locality, args.every)
+        for name in args.model
+        for dtype in args.dtype
+        for locality in ((None,) if args.locality == "model" else (False, True))
     ]
     text = table(scores)
     print(text)

@@ -166,7 +166,7 @@ def add_shortcut_arguments(parser: argparse.ArgumentParser) -> None:
 _OF_A_MODEL = (
     *("model", "dtype", "compile", "size", "flip", "scales"),
     *("every", "top_k", "include_last", "max_frames", "max_cells", "eviction"),
-    *("decode_near", "encode_near", "still", "backend"),
+    *("locality", "decode_near", "encode_near", "still", "backend"),
 )
 
 
@@ -265,6 +265,11 @@ def add_memory_arguments(parser: argparse.ArgumentParser, by_protocol: bool = Fa
         default="least-used",
         help="frame to evict when the memory is full (least-used)",
     )
+    memory.add_argument(
+        "--locality",
+        action=argparse.BooleanOptionalAction,
+        help="whether objects are less likely far from their last masks (as the model has it)",
+    )
     add_shortcut_arguments(parser)
 
 
@@ -319,7 +324,7 @@ def load_predictor(
     keep_freed_memory()
     check_compilers(args)
     with silent_hub(bars=not args.quiet):
-        return Predictor.from_pretrained(
+        predictor = Predictor.from_pretrained(
             args.model,
             device=args.device,
             dtype=dtype_of(args),
@@ -329,6 +334,7 @@ def load_predictor(
             compile=args.compile,
             prompter=prompter,
         )
+    return predictor.with_settings(locality=getattr(args, "locality", None))
 
 
 @contextmanager

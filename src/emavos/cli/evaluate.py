@@ -189,7 +189,7 @@ def _model(name: str, args: argparse.Namespace, protocol: Protocol) -> Model:
         keep_freed_memory()
         check_compilers(args)
         with silent_hub(bars=not args.quiet):
-            return Predictor.from_pretrained(
+            predictor = Predictor.from_pretrained(
                 name,
                 device=args.device,
                 dtype=dtype_of(args),
@@ -198,6 +198,7 @@ def _model(name: str, args: argparse.Namespace, protocol: Protocol) -> Model:
                 shortcuts=shortcuts,
                 compile=args.compile,
             )
+        return predictor.with_settings(locality=args.locality)
 
     return Model(load, name, args.scales, args.flip)
 

@@ -37,6 +37,8 @@ class STCNConfig:
     vit_key_channels: channels of a key for the transformer only; 0: its part is added to that of the trunk.
     top_k: memory cells that a readout uses, unless a policy says otherwise.
     scene_key_channels: channels of a key for a small network that sees the whole frame.
+    locality: whether an object is less likely far from its last mask, unless settings say otherwise. This is
+        no layer: a session does it.
     """
 
     trunk: TrunkName = "resnet"
@@ -57,6 +59,7 @@ class STCNConfig:
     vit_key_channels: int = 0
     top_k: int = 20
     scene_key_channels: int = 0
+    locality: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -75,7 +78,7 @@ class STCNConfig:
             raise ValueError(f"value_channels is at least 16, not {self.value_channels}")
         if self.skip_kernel % 2 == 0:
             raise ValueError(f"skip_kernel is odd, not {self.skip_kernel}")
-        for name in ("unit_keys", "key_positions"):
+        for name in ("unit_keys", "key_positions", "locality"):
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"{name} is true or false, not {getattr(self, name)!r}")
         parts = {name: getattr(self, name) for name in _KEY_PARTS}
@@ -150,9 +153,11 @@ PRESETS: Mapping[str, STCNConfig] = {
     "stcn-tiny-position": _NEAR,
     "stcn-tiny-fine": dataclasses.replace(_NEAR, key_channels=88, fine_key_channels=24),
     "stcn-tiny-scene": dataclasses.replace(
-        _NEAR, key_channels=120, fine_key_channels=24, scene_key_channels=32, top_k=4
+        _NEAR, key_channels=120, fine_key_channels=24, scene_key_channels=32, top_k=4, locality=True
     ),
     "stcn-base": dataclasses.replace(_BOTH, unit_keys=True, vit="dinov2-s"),
     "stcn-base-position": dataclasses.replace(_NEAR, vit="dinov2-s"),
-    "stcn-base-parts": dataclasses.replace(_NEAR, vit="dinov2-s", key_channels=128, vit_key_channels=64),
+    "stcn-base-parts": dataclasses.replace(
+        _NEAR, vit="dinov2-s", key_channels=128, vit_key_channels=64, locality=True
+    ),
 }

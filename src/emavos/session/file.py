@@ -23,9 +23,11 @@ from emavos.memory.readout import CannotRunError
 from emavos.models import STCN, weights_sha256
 from emavos.models.stcn import STRIDE
 from emavos.session.banks import Banks, Group
+from emavos.session.last_seen import LastSeen
 from emavos.settings import Settings, Shortcuts, differences
 
 _FORMAT = 3
+_PLACES = ("cells", "absent", "speed")  # of `LastSeen`; files of older versions lack them
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # dtypes of networks
 
 
@@ -37,7 +39,7 @@ class SessionState:
     index: int  # of the next frame
     frame_size: tuple[int, int] | None
     banks: Banks
-    edges: dict[int, float]  # by object, see `CurrentFrame.edges`
+    last_seen: LastSeen | None  # objects in the order of `banks.ids`; None before the first step
     absent: Mapping[int, int] = dataclasses.field(default_factory=dict)  # frames in a row without a pixel
 
 
@@ -50,6 +52,9 @@ def write_state(path: str | os.PathLike[str], state: SessionState, model: STCN) 
         contents, slots = group.bank.state()
         tensors |= {f"{number}.{name}": x.cpu() for name, x in contents.items()}
         groups.append({"ids": group.ids, "slots": slots})
+    seen = state.last_seen
+    if seen is not None:
+        tensors |= {f"seen.{name}": getattr(seen, name).cpu() for name in _PLACES}
     facts = {
         "format": _FORMAT,
         "weights": weights_sha256(model),
@@ -59,7 +64,7 @@ def write_state(path: str | os.PathLike[str], state: SessionState, model: STCN) 
         "frame_size": state.frame_size,
         "groups": groups,
         "ids": state.banks.ids,
-        "edges": state.edges,
+        "edges": {} if seen is None else dict(zip(state.banks.ids, seen.edges.tolist(), strict=True)),
         **({"absent": state.absent} if state.absent else {}),
         **({"cuts": settings.cuts} if settings.cuts != "ignore" else {}),
         **({"auto_backend": True} if settings.auto_backend else {}),
@@ -118,14 +123,16 @@ def _state(facts: Mapping[str, Any], tensors: dict[str, Tensor], model: STCN, ne
         slots = [(kind, frame) for kind, frame in group["slots"]]
         _check_bank(contents, slots, len(group["ids"]), facts["frame_size"], model, settings)
         groups.append(Group(tuple(group["ids"]), MemoryBank.from_state(settings.policy, contents, slots)))
+    ids = _order(facts)
+    last_seen = _last_seen(facts, tensors, ids, settings, next(network.parameters()).device)
     if tensors:
         raise ValueError(f"it holds {min(tensors)}, which is not part of a session")
     return SessionState(
         settings,
         facts["index"],
         None if facts["frame_size"] is None else tuple(facts["frame_size"]),
-        Banks(settings.policy, groups, facts["memorized"], _order(facts)),
-        {int(id): float(edge) for id, edge in facts.get("edges", {}).items()},
+        Banks(settings.policy, groups, facts["memorized"], ids),
+        last_seen,
         {int(id): int(frames) for id, frames in facts.get("absent", {}).items()},
     )
 
@@ -144,6 +151,7 @@ def _settings(facts: Mapping[str, Any], network: STCN) -> Settings:
         saved = dataclasses.replace(saved, backend="auto")
     settings = Settings.of(network, saved, facts["size"], Shortcuts(**shortcuts))
     rare = {name: facts[name] for name in ("cuts", "drop_absent") if name in facts}
+    rare["locality"] = facts.get("locality", False)  # older versions had none
     try:
         return dataclasses.replace(settings, **rare, auto_backend=auto).decided(network)
     except RuntimeError as error:
@@ -191,6 +199,39 @@ def _order(facts: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(ids)
 
 
+def _last_seen(
+    facts: Mapping[str, Any],
+    tensors: dict[str, Tensor],
+    ids: tuple[int, ...],
+    settings: Settings,
+    device: torch.device,
+) -> LastSeen | None:
+    """Where the objects were last seen. Takes the tensors out of the dict."""
+    if facts["frame_size"] is None:
+        return None
+    unknown = LastSeen.nowhere(len(ids), _cells(facts["frame_size"], settings), device)
+    places = {name: tensors.pop(f"seen.{name}", getattr(unknown, name)) for name in _PLACES}
+    for name, x in places.items():
+        like = getattr(unknown, name)
+        if (x.shape, x.dtype) != (like.shape, like.dtype):
+            raise ValueError(
+                f"seen.{name} is {tuple(x.shape)} {x.dtype}, not {tuple(like.shape)} {like.dtype}"
+            )
+    if not ((places["absent"] >= 0) & (places["speed"] >= 0)).all() or not places["absent"].isfinite().all():
+        raise ValueError("the absence or the speed of its objects is NaN, infinite or negative")
+    if not places["cells"].flatten(1).any(dim=1).all():
+        raise ValueError("an object of it was seen in no cell")
+    saved = {int(id): float(edge) for id, edge in facts.get("edges", {}).items()}
+    edges = torch.tensor([saved.get(id, 0.0) for id in ids], dtype=torch.float32, device=device)
+    return LastSeen(edges, **places)
+
+
+def _cells(frame_size: Sequence[int], settings: Settings) -> tuple[int, int]:
+    """(h, w) of frames (H, W)."""
+    height, width = working_size(frame_size[0], frame_size[1], settings.size)
+    return -(-height // STRIDE), -(-width // STRIDE)
+
+
 def _check_bank(
     contents: Mapping[str, Tensor],
     slots: Sequence[tuple[Kind, int]],
@@ -200,8 +241,8 @@ def _check_bank(
     settings: Settings,
 ) -> None:
     """Raise ValueError unless the tensors of a bank are as `MemoryBank.state` describes."""
-    height, width = working_size(*(frame_size or (1, 1)), settings.size)
-    cells = -(-height // STRIDE) * -(-width // STRIDE)
+    height, width = _cells(frame_size or (1, 1), settings)
+    cells = height * width
     keys = model.config.key_channels
     values = model.config.value_channels + settings.shortcuts.decode_near
     shapes: dict[str, tuple[int, ...]] = {

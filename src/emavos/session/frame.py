@@ -10,18 +10,17 @@ from functools import cached_property, partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from emavos.confidence.expected import Evidence
-from emavos.frames.preprocess import Crop, WorkingFrame, moved, pad_to_stride, resize
+from emavos.frames.preprocess import Crop, WorkingFrame, pad_to_stride, resize
 from emavos.models import STCN, Features, aggregate
 from emavos.session.banks import Banks, unlike
+from emavos.session.last_seen import LastSeen
 from emavos.session.result import CUT, Result
 from emavos.session.shortcuts import cells_near, coverage, encode_near
 from emavos.settings import Settings, Shortcuts
 
 OBJECTS_AT_ONCE = 8  # objects per pass of the network: bounds its memory, and shared work is computed once
-_FADES = 0.9  # per frame: decay of the memory that an object touched the border
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +51,11 @@ class CurrentFrame:
     crop: Crop  # undoes the padding
     prob: Tensor  # (1 + O, H', W')
     full: Tensor  # (1 + O, H, W), at the size of the frame
-    edges_before: Tensor  # (F,), `edges` of the previous frame. Its F objects are the first of these
+    before: LastSeen  # of the previous frame. Its objects are the first of these
     given: tuple[int, ...] = ()  # ids of the objects with a user's mask on this frame
     remembered: frozenset[int] = frozenset()  # ids of the objects with a mask of this frame already in memory
     unmatched: float | None = None  # share of the frame that resembles nothing in the memory
+    mistaken: frozenset[int] = frozenset()  # ids of the objects whose masks of this frame were forgotten
     without_masks: bool = False  # after a scene cut, if such frames get no masks
 
     @property
@@ -66,20 +66,15 @@ class CurrentFrame:
     @cached_property
     def evidence(self) -> Evidence:
         """What the masks show, for their confidences."""
-        edges = functional.pad(self.edges_before, (0, len(self.ids) - len(self.edges_before)))
+        edges = self.before.with_new(len(self.ids)).edges
         return Evidence(signs_of(self.prob[self.crop]), edges, tuple(id in self.given for id in self.ids))
 
     @cached_property
-    def edges(self) -> Tensor:
-        """(O,), the share of each outline last seen at the border. Fades as the object moves inside."""
-        before = self.evidence.edges_before
-        area, _, edge, _ = self.evidence.signs.unbind(dim=1)
-        edges = torch.where(area > 0, torch.maximum(edge, _FADES * before), before)
-        if not self.given:
-            return edges
-        given = moved(torch.tensor(self.evidence.given, device="cpu"), edges.device)
-        # objects that the user marks as absent count as having left across the border
-        return torch.where(given, torch.where(area > 0, edge, 1.0), edges)
+    def last_seen(self) -> LastSeen:
+        """Where each object was last seen, for the next frame."""
+        before, evidence = self.before.with_new(len(self.ids)), self.evidence
+        seen = before.after(self.prob[1:], evidence.signs, evidence.given)
+        return seen.anywhere([id in self.mistaken for id in self.ids]) if self.mistaken else seen
 
     def result(self) -> Result:
         """A result with a copy of the probabilities, because edits still read the frame's own."""
@@ -105,27 +100,30 @@ class Tracker:
         name: int,
         *,
         counts: bool = False,
-        edges: Tensor | None = None,
+        before: LastSeen | None = None,
     ) -> CurrentFrame:
         """A frame with its predicted masks.
 
         index: of the frame.
         name: index of the frame in errors.
         counts: whether the readout counts as use of the memory. If so, scene cuts are looked for as well.
-        edges: of the previous frame; None: there is none.
+        before: where the objects were last seen, on the previous frame; None: there is none.
         """
         network, banks, cuts = self.network, self.banks, self.settings.cuts
         frame, features = _input_of(network, working), features_of(network, working)
         key = features.key[0].float()  # (Ck, h, w)
-        unmatched = None
+        cells, unmatched = (key.shape[1], key.shape[2]), None
+        before = (before or LastSeen.nowhere(0, cells, key.device)).with_new(len(banks.ids))
         if banks.groups and counts and cuts != "ignore":
             unmatched = float(banks.unmatched(key, unlike(network.config)))
         without = unmatched is not None and unmatched >= CUT and cuts == "stop"
+        before = before.anywhere() if without else before
         if without or not banks.groups:
             prob = only_background(len(banks.ids), frame)
         else:
             readout = banks.read(key, index if counts else None)  # (O, Cv, h, w)
-            prob = probabilities(network, readout, features, banks.ids, self.settings.shortcuts, name)
+            near = before if self.settings.locality else None
+            prob = probabilities(network, readout, features, banks.ids, self.settings.shortcuts, name, near)
         return CurrentFrame(
             index,
             banks.ids,
@@ -134,7 +132,7 @@ class Tracker:
             working.crop,
             prob,
             resize(prob[working.crop], working.size),
-            prob.new_empty(0) if edges is None else edges,
+            before,
             remembered=banks.remembered(index),
             unmatched=unmatched,
             without_masks=without,
@@ -232,7 +230,13 @@ def only_background(objects: int, frame: Tensor) -> Tensor:
 
 
 def probabilities(
-    network: STCN, readout: Tensor, features: Features, ids: Sequence[int], shortcuts: Shortcuts, name: int
+    network: STCN,
+    readout: Tensor,
+    features: Features,
+    ids: Sequence[int],
+    shortcuts: Shortcuts,
+    name: int,
+    near: LastSeen | None = None,
 ) -> Tensor:
     """Probabilities (1 + O, H', W') of a frame, background first, decoded from the memory readout.
 
@@ -241,11 +245,14 @@ def probabilities(
     ids: of the objects.
     shortcuts: work to skip.
     name: index of the frame, for errors.
+    near: where the objects were last seen, if they are less likely far from there.
 
     Raises FloatingPointError with the frame and the object if the network returns NaN or infinity.
     """
     logits = decode(network, readout, features, shortcuts)  # (O, H', W')
     _check_finite(ids, name, readout, logits.clamp(min=0) if shortcuts.decode_near else logits)
+    if near is not None:
+        logits -= near.penalty((logits.shape[1], logits.shape[2]))
     return aggregate(logits.sigmoid())
 
 
@@ -330,7 +337,7 @@ def without_objects(now: CurrentFrame, gone: Collection[int]) -> CurrentFrame:
         prob=_only(now.prob, staying),
         full=_only(now.full, staying),
         given=tuple(id for id in now.given if id not in gone),
-        edges_before=now.evidence.edges_before[staying],
+        before=now.before.with_new(len(now.ids)).only(staying),
     )
 
 

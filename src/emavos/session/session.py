@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from emavos.clicks.seen import Look, ObjectClicks, SeenFrame
 from emavos.frames.preprocess import (
@@ -28,6 +27,7 @@ from emavos.models import STCN, is_compiled
 from emavos.session.banks import Banks, BanksMark, Group
 from emavos.session.file import SessionState, read_state, write_state
 from emavos.session.frame import CurrentFrame, Tracker, computing, without_objects
+from emavos.session.last_seen import LastSeen
 from emavos.session.references import Reference, referring, remembering, taught
 from emavos.session.result import Result
 from emavos.settings import Settings, Shortcuts
@@ -92,7 +92,7 @@ class Session:
         self._order = order
         self._tracker = Tracker(self.network, self.settings, Banks(self.settings.policy))
         self._now: CurrentFrame | None = None
-        self._saved_edges: Tensor | None = None  # `edges` of the last frame of a saved session
+        self._saved: LastSeen | None = None  # of the last frame of a saved session
         self._undo: list[_Before] = []  # one before each edit since the last step
         self._look = look
         self._seen: SeenFrame | None = None  # the current frame, once it was clicked on
@@ -112,8 +112,8 @@ class Session:
         return self._tracker.banks
 
     @property
-    def _edges(self) -> Tensor | None:
-        return self._saved_edges if self._now is None else self._now.edges
+    def _last_seen(self) -> LastSeen | None:
+        return self._saved if self._now is None else self._now.last_seen
 
     @property
     def policy(self) -> MemoryPolicy:
@@ -168,7 +168,7 @@ class Session:
             try:
                 for reference in self._references:
                     referring(self._tracker, reference, working.size, self.index, device, introduce=True)[1]()
-                now = self._tracker.see(working, self.index, name, counts=True, edges=self._edges)
+                now = self._tracker.see(working, self.index, name, counts=True, before=self._last_seen)
                 if labels is not None:
                     now = self._tracker.give(now, given, one_hot(moved(labels, device), given))
                 result = now.result()
@@ -381,9 +381,8 @@ class Session:
         if self._references:
             raise ValueError("a reference is stored at the first step; save the session after that step")
         with computing(self.network):
-            of_objects = [] if self._edges is None else self._edges.tolist()
-        edges = dict(zip(self.ids, of_objects, strict=True))
-        state = SessionState(self.settings, self.index, self.frame_size, self._banks, edges, self._absent)
+            last_seen = self._last_seen
+        state = SessionState(self.settings, self.index, self.frame_size, self._banks, last_seen, self._absent)
         write_state(path, state, self.model)
 
     @classmethod
@@ -409,10 +408,7 @@ class Session:
         session = cls(model, network=network, settings=state.settings, start=state.index, look=look)
         session._tracker = Tracker(network, state.settings, state.banks)
         session.frame_size, session._absent = state.frame_size, {**state.absent}
-        edges = [state.edges.get(id, 0.0) for id in state.banks.ids]
-        session._saved_edges = torch.tensor(
-            edges, dtype=torch.float32, device=next(network.parameters()).device
-        )
+        session._saved = state.last_seen
         return session
 
     def _mend(self, masks: Mapping[int, object], since: int | None = None) -> Result:
@@ -442,6 +438,8 @@ class Session:
 
     def _forget(self, since: int, ids: Collection[int]) -> None:
         self._banks.forget(_index("since", since), until=self.index - 1, ids=ids)
+        if (now := self._now) is not None and since <= now.index:
+            self._now = replace(now, mistaken=now.mistaken.union(ids).difference(now.given))
 
     @contextmanager
     def _editing(self) -> Iterator[CurrentFrame]:
@@ -477,7 +475,8 @@ class Session:
 def _is_open(settings: Settings, network: STCN) -> bool:
     """Whether the settings leave something to decide or check, or are not of this network."""
     always_runs = settings.policy.backend in ("blocks", "dense")
-    if settings.policy.top_k is None or not always_runs or not isinstance(network, STCN):
+    undecided = settings.policy.top_k is None or settings.locality is None
+    if undecided or not always_runs or not isinstance(network, STCN):
         return True
     return settings.dtype != network.decoder.pred.weight.dtype or settings.compile != is_compiled(network)
 
