@@ -121,6 +121,17 @@ def test_a_hole_near_the_beginning_of_a_transport_stream_is_found(tmp_path, form
         assert count == 48 if not place else "b.ts is " in str(count)
 
 
+def test_a_changed_bit_of_an_animated_png_is_found_by_its_checksum(tmp_path):
+    encode(tmp_path / "a.apng", "apng", "rgb24", "apng")
+    content = (tmp_path / "a.apng").read_bytes()
+    for at in (content.index(b"IDAT") + 900, content.rindex(b"fcTL") + 1, content.rindex(b"fdAT") + 200):
+        changed = bytearray(content)
+        changed[at] ^= 32
+        for name in ("b.apng", "b.png"):  # read by FFmpeg, and by Pillow
+            (tmp_path / name).write_bytes(changed)
+            assert f"{name} is " in str(outcome(tmp_path / name)[0])
+
+
 @pytest.mark.parametrize("kind", ["mp4", "gif"])
 def test_frames_are_freed_without_the_garbage_collector(tmp_path, kind):
     """Hundreds of frames can otherwise wait for the collector, which are gigabytes of a large video."""

@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from emavos.io.chunks import check_sums
+
 _ASF = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # GUID of the file properties object
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _NUT_INDEX = bytes.fromhex("4e58dd672f23e64e")
@@ -273,9 +275,15 @@ def _apng(file: BinaryIO, size: int) -> bool:
         file.seek(at)
         length, name = struct.unpack(">I4s", _take(file, 8))
         if name == b"IEND":
-            return at + 12 > size
+            break
         at += 12 + length
-    return True
+    if at + 12 > size:
+        return True
+    try:
+        check_sums(file)
+    except ValueError as error:
+        raise Broken from error
+    return False
 
 
 def _mxf(file: BinaryIO, size: int) -> bool | None:
