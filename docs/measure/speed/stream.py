@@ -23,13 +23,20 @@ from emavos.machine import describe
 from emavos.memory import Eviction, MemoryPolicy
 from emavos.models import PRESETS, STCN
 from emavos.predictor import Predictor
-from emavos.weights.load import load_model
+from emavos.weights.load import choose_dtype, load_model
 
 SCENE = 24  # number of different frames
 
 
 def measure(
-    model: STCN, policy: MemoryPolicy, frames: int, height: int, width: int, objects: int, windows: int
+    model: STCN,
+    policy: MemoryPolicy,
+    frames: int,
+    height: int,
+    width: int,
+    objects: int,
+    windows: int,
+    dtype: torch.dtype | None = None,
 ) -> Iterator[dict[str, float]]:
     """Time and memory of each window of a stream with one to three objects.
 
@@ -38,7 +45,7 @@ def measure(
     """
     pictures, masks = synthetic_clip(SCENE, (height, width))
     order = cycle([*range(SCENE), *range(SCENE - 2, 0, -1)])
-    session = Predictor(model, policy, size=None).session()
+    session = Predictor(model, policy, size=None, dtype=dtype).session()
     session.step(pictures[next(order)], masks[0] * (masks[0] <= objects))
     for number in range(windows):
         first = session.index
@@ -75,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--max-frames", type=int, default=MemoryPolicy.max_frames, help=f"({MemoryPolicy.max_frames})"
     )
     parser.add_argument("--eviction", choices=get_args(Eviction), default=MemoryPolicy.eviction)
+    types = "auto", "float32", "bfloat16"
+    parser.add_argument("--dtype", choices=types, default="float32", help="(float32)")
     parser.add_argument("--threads", type=int, help="threads of torch (its default)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     args = parser.parse_args(argv)
@@ -88,7 +97,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("| frames | process, MB | bank, MB | CPU, ms a frame | wall, ms a frame |")
     print("| --- | --- | --- | --- | --- |")
     rows = []
-    for row in measure(model, policy, args.frames, args.height, args.width, args.objects, args.windows):
+    auto = choose_dtype(torch.device("cpu"), model.config)
+    dtype = auto if args.dtype == "auto" else getattr(torch, args.dtype)
+    size = args.height, args.width
+    for row in measure(model, policy, args.frames, *size, args.objects, args.windows, dtype):
         rows.append(row)
         cells = [f"{row[name]:.1f}" for name in ("memory_mb", "bank_mb", "cpu", "wall")]
         print(f"| {row['first']} to {row['last']} | {' | '.join(cells)} |", flush=True)
