@@ -105,6 +105,24 @@ def test_a_hole_over_the_beginning_of_a_packet_of_a_wmv_is_refused(tmp_path):
         assert "has a damaged part" in str(outcome(tmp_path / "b.wmv")[0])
 
 
+@pytest.mark.parametrize("kind", ["flv", "mxf", "mpg"])
+@pytest.mark.parametrize(
+    "rest", [b"TAG" + b"x" * 125, b"\n", b"\r\n<!-- uploaded -->", b"https://", bytes(range(256)) * 16]
+)
+def test_bytes_after_the_end_of_a_file_that_says_where_it_ends_are_no_damage(tmp_path, kind, rest):
+    form, codec, pixels = KINDS[kind]
+    path = tmp_path / f"a.{kind}"
+    encode(path, codec, pixels, form)
+    if kind == "mpg":  # FFmpeg does not write the mark of the end
+        path.write_bytes(path.read_bytes() + b"\0\0\1\xb9")
+    content = path.read_bytes()
+    path.write_bytes(content + rest)
+    assert outcome(path) == (12, [])
+    for part in (0.9, 0.7, 0.5):
+        path.write_bytes(content[: int(part * len(content))] + rest)
+        assert f"a.{kind} is " in str(outcome(path)[0])
+
+
 @pytest.mark.parametrize("lost", [1000, 100, 7])
 @pytest.mark.parametrize("form", [188, 192, 204])
 def test_a_hole_near_the_beginning_of_a_transport_stream_is_found(tmp_path, form, lost):

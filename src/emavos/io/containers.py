@@ -16,6 +16,7 @@ _NUT_INDEX = bytes.fromhex("4e58dd672f23e64e")
 _CLUSTER, _INFO, _SEGMENT = 0x1F43B675, 0x1549A966, 0x18538067
 _SMPTE = bytes.fromhex("060e2b34")
 _MXF = bytes.fromhex("060e2b34020501010d0102010102")  # of a header partition
+_MXF_INDEX = bytes.fromhex("060e2b34020501010d0102010111")  # of the random index, the last part of a file
 _FLV_TAGS = (8, 9, 15, 18)  # sound, pictures, and two of data
 _TAGS = 1 << 16  # bytes after the end of an AVI that may be tags of a program
 _TS = ((188, 0), (192, 4), (204, 0))  # sizes of an MPEG-TS packet, and the place of its mark, 0x47
@@ -213,7 +214,8 @@ def _mpegts(file: BinaryIO, size: int) -> bool | None:
 def _flv(file: BinaryIO, size: int) -> bool | None:
     head = _take(file, 9)
     at, complete = int.from_bytes(head[5:9], "big") + 4, None
-    while at + 15 <= size:
+    whole = -1.0  # the size of the file, if declared
+    while at + 15 <= size and at != whole:
         file.seek(at)
         tag = _take(file, 11)
         if tag[0] & 31 not in _FLV_TAGS:
@@ -225,10 +227,13 @@ def _flv(file: BinaryIO, size: int) -> bool | None:
             (declared,) = struct.unpack_from(">d", content, place + 10)
             if declared > size:
                 return True
+            whole = declared
         complete = (
             False if tag[0] == 9 and content[1:2] == b"\x02" and length == 5 else None
         )  # the end of H.264
         at += 15 + length
+    if at == whole:
+        return False
     return complete if at == size else True
 
 
@@ -243,8 +248,9 @@ def _mpeg(file: BinaryIO, size: int) -> bool | None:
         if head[:3] != b"\0\0\1" or head[3] < 0xB9:
             if at == 0:
                 return None
-            _stray(file, at)
-            return None
+            if ended is None:
+                _stray(file, at)
+            return ended
         ended = False if head[3] == 0xB9 else None
         if head[3] == 0xB9:
             at += 4
@@ -294,12 +300,17 @@ def _mxf(file: BinaryIO, size: int) -> bool | None:
     (footer,) = struct.unpack_from(">Q", head, place + 24)
     if footer and at + footer >= size:
         return True
+    indexed = False
     while at < size:
+        file.seek(at)
+        if indexed and file.read(4) != _SMPTE:
+            return False
         file.seek(at)
         key, first = _take(file, 16), _take(file, 1)[0]
         if not key.startswith(_SMPTE):
             _stray(file, at)
             return None
+        indexed = key.startswith(_MXF_INDEX)
         more = first & 0x7F if first & 0x80 else 0
         at += 17 + more + (int.from_bytes(_take(file, more), "big") if more else first)
     return True if at > size else False if footer else None
