@@ -479,6 +479,8 @@ ONE[:9, :9] = 1
         (lambda s: s.remove("ab"), "object a is not tracked"),
         (lambda s: s.forget(None), "since is the index of a frame, counted from 0, not None"),
         (lambda s: s.correct({1: ONE}, since=-1), "since is the index of a frame"),
+        (lambda s: s.forget(2), "since is a frame up to the current one, 1, not 2"),
+        (lambda s: s.correct({1: ONE}, since=99), "since is a frame up to the current one, 1, not 99"),
         (lambda s: s.undo(), "nothing to undo"),
     ],
 )

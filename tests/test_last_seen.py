@@ -144,7 +144,8 @@ def test_what_is_forgotten_is_no_place(predictor):
         session.step(picture((100, 70 + 3 * time)), disc(100, 70).astype(np.uint8) if time == 0 else None)
     place = session._last_seen.cells
     assert not place.all()
-    session.forget(since=3)
+    with pytest.raises(ValueError, match="up to the current one, 2, not 3"):
+        session.forget(since=3)
     assert torch.equal(session._last_seen.cells, place)
     session.forget(since=2)
     assert session._last_seen.cells.all()

@@ -218,7 +218,7 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def forget(self, data):
-        since = data.draw(st.integers(0, self.session.index))
+        since = data.draw(st.integers(0, self.session.index - 1))
         self.before_an_edit()
         self.do(lambda session: session.forget(since))
         for group, (_, known) in zip(self.session.groups, self.groups, strict=True):

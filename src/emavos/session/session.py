@@ -272,7 +272,7 @@ class Session:
         since: index of the first frame with a wrong mask of these objects, if you know it. Their memory of
             later frames is dropped, as by `forget`. The memory of other objects stays.
 
-        Raises ValueError as `add` does, and if an id is not tracked.
+        Raises ValueError as `add` and `forget` do, and if an id is not tracked.
         """
         if unknown := [id for id in _ids(masks) if id not in self.ids]:
             raise ValueError(f"object {unknown[0]} is not tracked; use add()")
@@ -357,7 +357,7 @@ class Session:
     def forget(self, since: int) -> None:
         """Drop frames from index `since` on from the memory. Annotated frames stay.
 
-        Raises ValueError if there is no frame yet, or `since` is not an index.
+        Raises ValueError if there is no frame yet, or `since` is not one of the frames up to the current one.
         """
         with self._editing():
             self._forget(since, self.ids)
@@ -437,7 +437,9 @@ class Session:
         return {id: frames for id, frames in absent.items() if id not in gone}, gone
 
     def _forget(self, since: int, ids: Collection[int]) -> None:
-        self._banks.forget(_index("since", since), until=self.index - 1, ids=ids)
+        if _index("since", since) >= self.index:
+            raise ValueError(f"since is a frame up to the current one, {self.index - 1}, not {since}")
+        self._banks.forget(int(since), until=self.index - 1, ids=ids)
         if (now := self._now) is not None and since <= now.index:
             self._now = replace(now, mistaken=now.mistaken.union(ids).difference(now.given))
 
