@@ -440,3 +440,20 @@ def test_an_address_in_place_of_a_file_is_answered_with_what_to_do(tmp_path, cap
     assert "secret" not in said
     with pytest.raises(FileNotFoundError, match="is an address"):
         Predictor.from_pretrained(size=32).propagate(folder, address)
+
+
+@pytest.mark.parametrize("names", [["frame1.png", "frame01.png"], ["a_1.png", "a_001.png", "a_2.png"]])
+def test_a_note_names_two_frames_of_the_same_number(tmp_path, names):
+    fill(tmp_path / "f", names)
+    with pytest.warns(InputWarning, match=f"{names[1]} have the same number|{names[0]} have the same number"):
+        assert open_frames(tmp_path / "f").count == len(names)
+
+
+@pytest.mark.parametrize(
+    "stems", [["a1_01", "a1_10", "a10_01", "a10_10"], ["0", "1", "10"], ["1.05", "1.50"]]
+)
+def test_frames_of_different_numbers_cause_no_note(tmp_path, stems):
+    fill(tmp_path / "f", [f"{stem}.png" for stem in stems])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_frames(tmp_path / "f").count == len(stems)

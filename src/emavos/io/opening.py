@@ -36,6 +36,7 @@ _FOREIGN = re.compile(
 )
 _LOOKED_AT = 16  # oddly named images to check before the first frame
 _DOTTED = re.compile(r"(?<![0-9.])([0-9]+)\.([0-9]+)(?![0-9]|\.[0-9])")
+_ZEROS = re.compile(r"(?<![0-9.])0+(?=[0-9])")  # before a number, but not 0.05 after its point
 _SIGN = re.compile(r"(?:^|(?<=[=_ (]))-(?=[0-9])")
 
 
@@ -189,6 +190,11 @@ def _of_files(
         one = "is named unlike the other images and is a frame as they are"
         several = "are named unlike the other images and are frames as they are"
         notice(f"{folder}: {_some(odd)} {one if len(odd) == 1 else several}", stacklevel=3)
+    if pair := _same_number(frames):
+        notice(
+            f"{folder}: {pair[0].name} and {pair[1].name} have the same number, and both are frames",
+            stacklevel=3,
+        )
     if note := _note_of_order([file.stem for file in frames]):
         notice(f"{folder}: {note}", stacklevel=3)
     return Images(frames, window)
@@ -218,6 +224,16 @@ def natural_order(files: Iterable[Path]) -> list[Path]:
         return [_number(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
     return sorted(files, key=key)
+
+
+def _same_number(files: Sequence[Path]) -> tuple[Path, Path] | None:
+    """The first two files whose names differ only in zeros before a number, such as frame1 and frame01."""
+    firsts: dict[str, Path] = {}
+    for file in files:
+        name = _ZEROS.sub("", file.stem.lower())
+        if (first := firsts.setdefault(name, file)) != file:
+            return first, file
+    return None
 
 
 def _note_of_order(stems: Sequence[str]) -> str:
