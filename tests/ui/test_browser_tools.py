@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from browsing import ActionChains, Page, middle, serving, started
+from browsing import ENTER, ActionChains, Page, middle, serving, started
 from emavos.io import write_mask, write_video
 from emavos.ui import Project
 from emavos.ui.switches import Switches
@@ -73,6 +73,25 @@ def test_objects_are_named_hidden_and_locked_and_tracked_backward_and_both_ways(
     page.wait.until(lambda _: "to fix" in page["told"].text or "no frame looks wrong" in page["told"].text)
     page.control("z")
     page.until("told", "undone: tracked both ways")
+
+
+def test_a_lasso_that_ends_where_it_began_is_filled_however_fast_it_is_drawn(page):
+    page.press("\ue010")  # End
+    page.until("frame", "frame 7 of 7")
+    page.press("l")
+    chain = ActionChains(page.browser, 0).move_to_element(page["canvas"]).click_and_hold()
+    for across, down in ((90, 0), (0, 90), (-90, 0), (0, -90)):
+        chain = chain.move_by_offset(across, down)
+    chain.release().perform()
+    page.until("kind", "edited")
+    page.click("undo")
+    page.until("kind", "no mask yet")
+    for across, down in ((0, 0), (90, 0), (0, 90)):  # clicks still are the corners of a polygon
+        chain = ActionChains(page.browser, 0).move_to_element_with_offset(page["canvas"], across, down)
+        chain.click().perform()
+    assert "no mask yet" in page["kind"].text
+    page.press(ENTER)
+    page.until("kind", "edited")
 
 
 # Switches reach the server only when `release` is called.

@@ -1,7 +1,7 @@
 // The pointer on the canvas: one finger or button edits, two fingers or Space zoom and pan.
 import { $, say, shown } from "./state.js";
 import { act } from "./acting.js";
-import { at, drawMarks, hints, inside, panBy, zoomAt } from "./view.js";
+import { at, drawMarks, fitted, hints, inside, panBy, zoomAt } from "./view.js";
 import { blocked, change, fill, painted, stroke, undoStroke } from "./painting.js";
 import { click, settle } from "./clicks.js";
 import { locked } from "./objects.js";
@@ -41,6 +41,12 @@ canvas.onpointerdown = (event) => {
   drawMarks();
 };
 
+// Where the pointer was since the event before: the browser sends one event for each picture that it draws.
+const places = (event) => {
+  const all = event.getCoalescedEvents?.() ?? [];
+  return (all.length ? all : [event]).map(at);
+};
+
 canvas.onpointermove = (event) => {
   const here = at(event);
   hints.pointer = event.pointerType === "touch" ? null : here;
@@ -55,11 +61,13 @@ canvas.onpointermove = (event) => {
     panBy(event.clientX - gesture.from[0], event.clientY - gesture.from[1]);
     gesture.from = [event.clientX, event.clientY];
   } else if (gesture?.kind === "stroke") {
-    stroke(gesture.from, here, value(gesture.button));
-    gesture.from = here;
+    for (const next of places(event)) {
+      stroke(gesture.from, next, value(gesture.button));
+      gesture.from = next;
+    }
   } else if (gesture?.kind === "click") hints.box = dragged(gesture.from, here);
   else if (gesture?.kind === "lasso") {
-    gesture.corners.push(here);
+    gesture.corners.push(...places(event));
     hints.path = gesture.corners;
   } else if (gesture?.kind === "polygon") hints.path = [...gesture.corners, here];
   drawMarks();
@@ -69,8 +77,13 @@ canvas.onpointermove = (event) => {
 function dragged([x0, y0], [x1, y1]) {
   const clip = (one, most) => Math.min(Math.max(one, 0), most), { width, height } = canvas;
   const box = [clip(Math.min(x0, x1), width), clip(Math.min(y0, y1), height), clip(Math.max(x0, x1), width), clip(Math.max(y0, y1), height)];
-  const scale = canvas.getBoundingClientRect().width / canvas.width;
-  return Math.min(box[2] - box[0], box[3] - box[1]) * scale >= 8 ? box : null;
+  return Math.min(box[2] - box[0], box[3] - box[1]) * fitted().scale >= 8 ? box : null;
+}
+
+// The longer side of the box around some points, in pixels of the screen.
+function extent(points) {
+  const side = (values) => Math.max(...values) - Math.min(...values);
+  return Math.max(side(points.map(([x]) => x)), side(points.map(([, y]) => y))) * fitted().scale;
 }
 
 export function endPolygon() {
@@ -101,7 +114,7 @@ canvas.onpointerup = (event) => {
   }
   if (done.kind === "lasso") {
     gesture = { ...done, kind: "polygon" };
-    if (dragged(done.from, here) || done.corners.length > 8) endPolygon(); // drawn freely
+    if (extent([...done.corners, here]) >= 8) endPolygon(); // drawn freely
     else gesture.corners = [done.from]; // a click: the first corner
   }
 };

@@ -33,7 +33,7 @@ export function draw(left = 0, top = 0, right = canvas.width, bottom = canvas.he
   for (const from of [picture, layer]) pen.drawImage(from, left, top, width, height, left, top, width, height);
 }
 
-function fitted() { // where the video is on the screen: the canvas is fitted into its box
+export function fitted() { // where the video is on the screen: the canvas is fitted into its box
   const box = canvas.getBoundingClientRect(), scale = Math.min(box.width / canvas.width, box.height / canvas.height);
   return { scale, left: box.left + (box.width - canvas.width * scale) / 2, top: box.top + (box.height - canvas.height * scale) / 2 };
 }
