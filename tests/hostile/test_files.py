@@ -132,6 +132,22 @@ def test_an_image_that_cannot_be_is_refused_by_name(tmp_path, read, case):
         read(path)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is one of Linux")
+@pytest.mark.parametrize("read", [read_mask, read_frame])
+def test_an_image_that_the_system_cannot_open_is_not_called_damaged(tmp_path, read):
+    """As one without permission, which root always has; here, too many files are open."""
+    resource = pytest.importorskip("resource")
+    write_mask(tmp_path / "a.png", np.ones((8, 8), np.uint8))
+    read(tmp_path / "a.png")  # loads the decoder
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(OSError, match=r"Too many open files.*a\.png"):
+            read(tmp_path / "a.png")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_a_changed_bit_in_the_pixels_of_a_mask_is_refused(tmp_path):
     mask = np.zeros((24, 32), np.int32)
     mask[4:12, 5:20], mask[8:20, 10:14] = 1, 2

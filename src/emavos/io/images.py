@@ -283,6 +283,8 @@ def _opened_as(content: PathLike | BinaryIO, name: str) -> Iterator[Image.Image]
     except (MemoryError, GeneratorExit):
         raise
     except Exception as error:  # Pillow's decoders raise errors of any type
+        if isinstance(error, OSError) and error.filename is not None:  # the system cannot open it
+            raise
         raise ValueError(f"{name} is not an image that can be read: {error or repr(error)}") from error
 
 
