@@ -53,7 +53,9 @@ def add_scene_key(
     mine, wanted = model.config, grown.config
     if mine.scene_key_channels or not wanted.scene_key_channels:
         raise ValueError(f"a scene's part is added to a model without, for a preset with it, not {preset}")
-    added = {name: getattr(wanted, name) for name in ("key_channels", "scene_key_channels", "top_k")}
+    added = {
+        name: getattr(wanted, name) for name in ("key_channels", "scene_key_channels", "top_k", "locality")
+    }
     more = wanted.key_channels - mine.key_channels
     if replace(mine, **added) != wanted or more != wanted.scene_key_channels:
         raise ValueError(f"the model differs from {preset} in more than the scene's part of the key")

@@ -158,7 +158,8 @@ def add_key_parts(
         raise ValueError(
             f"parts of the key are added to a model without, for a preset with them, not {preset}"
         )
-    if replace(mine, key_channels=wanted.key_channels, **parts) != wanted:
+    same = replace(mine, key_channels=wanted.key_channels, locality=wanted.locality, **parts)
+    if same != wanted:
         raise ValueError(f"the model differs from {preset} in more than parts of the key")
     old, new = model.key_encoder, grown.key_encoder
     if old.key_proj.weight.shape != new.key_proj.weight.shape:
