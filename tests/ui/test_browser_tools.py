@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from browsing import ENTER, ActionChains, Page, middle, serving, started
+from browsing import ENTER, LEFT, RIGHT, ActionChains, Page, middle, serving, started
 from emavos.io import write_mask, write_video
 from emavos.ui import Project
 from emavos.ui.switches import Switches
@@ -43,6 +43,10 @@ def page(browser, clip, tmp_path):
 
 def test_objects_are_named_hidden_and_locked_and_tracked_backward_and_both_ways(page, clip, tmp_path):
     folder = tmp_path / "home" / "emavos" / "projects" / "clip"
+    page.press(LEFT)
+    page.until("kind", "no mask yet")  # nor are masks outdated that are still to be tracked backward
+    page.press(RIGHT)
+    page.until("kind", "given by you")
     page["label"].send_keys("ball\ue007")
     page.until("objects", "1 · ball")
     assert Project.open(folder).labels == {1: "ball"}
@@ -62,6 +66,8 @@ def test_objects_are_named_hidden_and_locked_and_tracked_backward_and_both_ways(
     page["way"].send_keys("backward")
     page.click("track")
     page.wait.until(lambda _: sorted(Project.open(folder).confidence) == [0, 1, 2, 3])
+    page.wait.until(lambda _: page.data("job") == "")
+    assert page["outdated"].get_attribute("hidden"), "the masks tracked backward are said to be outdated"
     page.press("\ue011")  # Home
     page.until("kind", "tracked")
     page.press("i")

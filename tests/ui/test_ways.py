@@ -209,3 +209,29 @@ def test_ways_and_the_review_work_through_the_page(desk):
     assert desk.job.error is None
     assert sorted(desk.project.confidence) == [3, 4, 5]
     assert isinstance(client.get("/api/review").json(), list)
+
+
+def test_the_runs_of_outdated_frames_are_those_of_that_kind(middle, predictor, clip):
+    def agree():
+        frames = [index for start, end in middle.outdated for index in range(start, end)]
+        assert frames == [index for index in range(8) if middle.kind(index) == "outdated"]
+        return middle.outdated
+
+    assert agree() == []
+    list(track_ways(middle, predictor, "backward", range(8)))
+    assert agree() == []
+    middle.give(7, clip[1][7])
+    assert agree() == []  # frames that were never tracked are not outdated
+    list(track_forward(middle, predictor))
+    middle.give(1, clip[1][1])
+    assert agree() == [(2, 4), (5, 7)]
+    next(iter(track_forward(middle, predictor)))
+    agree()
+    middle.take_back(1)
+    agree()
+    middle.take_back(4)
+    middle.take_back(7)
+    assert agree() == []
+    for _ in range(3):
+        middle.undo()
+        agree()

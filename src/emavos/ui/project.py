@@ -53,6 +53,19 @@ class Project(Record):
         made = max([*shown, *self.confidence], default=-1) + 1
         return min(max(made, max(self.given, default=-1) + 1), self.count)
 
+    @property
+    def outdated(self) -> list[tuple[int, int]]:
+        """The frames of kind "outdated", as (first, one past the last) of each run of frames."""
+        first = min((frame for frame, ids in [*self.given.items()] if ids), default=self.count)
+        runs: list[tuple[int, int]] = []
+        for index in sorted(self._masks):
+            fresh = index < first or index in self.given or index in self.confidence
+            if fresh or self._outdated(index) is None:
+                continue
+            begin = runs.pop()[0] if runs and runs[-1][1] == index else index
+            runs.append((begin, index + 1))
+        return runs
+
     def frame_name(self, index: int) -> str:
         """The stem of files about a frame."""
         return self.names[index] if self.names else f"{index:05d}"

@@ -74,6 +74,7 @@ def _facts(project: Project, desk: Shown) -> dict[str, Any]:
         "reached": project.reached,
         "tracked": len(project.confidence),
         "made": project.made,
+        "outdated": project.outdated,
         "edits": project.edits,
         "undo": project.can_undo,
         "redo": project.can_redo,

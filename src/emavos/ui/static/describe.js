@@ -1,5 +1,5 @@
 // What the page says: which buttons work, and the words and numbers around the picture.
-import { $, announce, outdatedFrames, running, shown, touch } from "./state.js";
+import { $, announce, isOutdated, running, shown, touch } from "./state.js";
 import { drawObjects } from "./objects.js";
 import { guide } from "./clicks.js";
 import { drawTimeline } from "./timeline.js";
@@ -45,7 +45,7 @@ export function describe() {
   $("range").textContent = shown.range ? `${shown.range[0]}–${shown.range[1]} ×` : "";
   enable("downloads", idle && project.made);
   for (const button of document.querySelectorAll("[data-download]")) button.disabled = !idle || !project.made;
-  $("outdated").hidden = !project || !outdatedFrames(project);
+  $("outdated").hidden = !project?.outdated.length;
   const queue = state?.queue, queued = (queue?.now ? 1 : 0) + (queue?.waiting ?? 0);
   const others = queued - (waiting || queue?.now && job?.number === queue.now.number ? 1 : 0);
   $("clips").hidden = !state?.clips;
@@ -60,7 +60,7 @@ export function describe() {
   $("frame").textContent = project && shown.mask ? `frame ${index} of ${project.count - 1}` : "–";
   $("kind").textContent = !project ? "" : edited ? (shown.clicks ? "proposal, not kept yet" : "edited, not kept yet")
     : index in project.given ? "given by you" : index in sure ? "tracked"
-    : index >= project.reached && index < project.made ? "outdated: track again" : "no mask yet";
+    : isOutdated(project, index) ? "outdated: track again" : "no mask yet";
   const elsewhere = (project?.drafts ?? []).filter((one) => one !== index);
   $("drafts").hidden = !elsewhere.length;
   $("drafts").textContent = elsewhere.length ? `Not kept yet: frame ${elsewhere.slice(0, 5).join(", ")}${elsewhere.length > 5 ? " …" : ""}` : "";

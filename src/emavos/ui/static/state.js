@@ -37,9 +37,8 @@ export const touch = () => matchMedia("(pointer: coarse)").matches; // fingers h
 
 export const running = () => Boolean(shown.state?.job?.running);
 
-// The number of frames whose masks an edit made outdated.
-export const outdatedFrames = ({ made, reached, given }) =>
-  Math.max(made - reached, 0) - Object.keys(given).filter((frame) => +frame >= reached && +frame < made).length;
+// Whether an edit made the mask of a frame outdated.
+export const isOutdated = ({ outdated }, index) => outdated.some(([start, end]) => start <= index && index < end);
 
 // The colours of emavos.io.palette: eight, the same darker, then paler; again a shade nearer to gray from 25 on.
 const vivid = [[255, 84, 92], [38, 156, 255], [70, 214, 105], [255, 202, 48], [176, 102, 255], [0, 208, 204],

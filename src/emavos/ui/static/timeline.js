@@ -1,5 +1,5 @@
 // The timeline: a row for each object, as high as its mask is sure.
-import { $, colour, outdatedFrames, shown } from "./state.js";
+import { $, colour, shown } from "./state.js";
 import { renew } from "./describe.js";
 import { titleOf } from "./objects.js";
 
@@ -18,7 +18,7 @@ export function drawTimeline() {
   labelRows(row);
   drawTicks(to, width, height, middle, of("--soft"), of("--line"));
   to.fillStyle = of("--outdated"); // masks that an edit before them made outdated
-  if (outdatedFrames(project)) bar(project.reached, project.made, TOP, floor);
+  for (const [start, end] of project.outdated) bar(start, end, TOP, floor);
   project.ids.forEach((one, place) => {
     const foot = TOP + (place + 1) * row;
     to.fillStyle = `rgb(${colour(one)})`;

@@ -1,5 +1,5 @@
 // Track the objects, and write files to download: jobs of the server that this page follows to their end.
-import { $, outdatedFrames, say, shown } from "./state.js";
+import { $, say, shown } from "./state.js";
 import { ask } from "./server.js";
 import { give, keep } from "./edits.js";
 import { follow, outdated, refresh, renewed, show } from "./sync.js";
@@ -13,7 +13,7 @@ export async function track() {
 }
 
 export async function download(name) {
-  const also = outdatedFrames(shown.project) > 0 && $("with-outdated").checked;
+  const also = shown.project.outdated.length > 0 && $("with-outdated").checked;
   $("exports").close();
   await outdated(() => ask("POST", `downloads/${name}${also ? "?outdated=1" : ""}`));
   await follow();
