@@ -100,6 +100,37 @@ def test_a_lasso_that_ends_where_it_began_is_filled_however_fast_it_is_drawn(pag
     page.until("kind", "edited")
 
 
+# Frames take a while to come.
+SLOW_FRAMES = """
+const quickly = window.fetch, soon = (wait) => new Promise((done) => setTimeout(done, wait));
+window.fetch = async (...asked) => {
+  if (asked[0].startsWith("/api/frames/")) await soon(500);
+  return quickly(...asked);
+};
+"""
+HOLD_LEFT = """
+const done = arguments[0];
+let presses = 0;
+const timer = setInterval(() => {
+  const key = { key: "ArrowLeft", repeat: presses > 0, bubbles: true };
+  document.body.dispatchEvent(new KeyboardEvent("keydown", key));
+  if (++presses === 3) clearInterval(timer), done();
+}, 20);
+"""
+
+
+def test_each_press_of_an_arrow_key_counts_while_frames_load_and_a_held_key_skips_none(page):
+    page.browser.execute_script(SLOW_FRAMES)
+    page.press(LEFT, LEFT, LEFT)
+    page.until("frame", "frame 1 of 7")
+    page.press(*[RIGHT] * 9, LEFT)  # beyond the last frame presses do not count
+    page.until("frame", "frame 6 of 7")
+    page.browser.execute_async_script(HOLD_LEFT)
+    page.until("frame", "frame 5 of 7")
+    page.press(LEFT)
+    page.until("frame", "frame 4 of 7")
+
+
 # Switches reach the server only when `release` is called.
 HELD = """
 const quickly = window.fetch, held = new Promise((done) => { window.release = done; });

@@ -7,7 +7,7 @@ import { choose, resize, use } from "./tools.js";
 import { endPolygon, dropPolygon, drawingPolygon, holdSpace, letSpaceGo } from "./pointer.js";
 import { fit } from "./view.js";
 import { toggle } from "./objects.js";
-import { go } from "./sync.js";
+import { aim, go, isShown } from "./sync.js";
 import { mark, play } from "./playback.js";
 import { nextToFix } from "./review.js";
 
@@ -15,9 +15,11 @@ import { nextToFix } from "./review.js";
 document.addEventListener("click", (event) => {
   if (event.detail && !event.target.closest(".text")) event.target.closest("button, input, label")?.blur();
 });
+const step = (by) => go(Math.min(Math.max(aim() + by, 0), shown.project.count - 1));
+const steps = ["ArrowLeft", "ArrowRight", "PageUp", "PageDown"];
 const keys = {
-  ArrowLeft: () => go(shown.index - 1), ArrowRight: () => go(shown.index + 1), Home: () => go(0), End: () => go(shown.project.count - 1),
-  PageUp: () => go(shown.index - 10), PageDown: () => go(shown.index + 10),
+  ArrowLeft: () => step(-1), ArrowRight: () => step(1), Home: () => go(0), End: () => go(shown.project.count - 1),
+  PageUp: () => step(-10), PageDown: () => step(10),
   i: () => mark(0), o: () => mark(1), n: () => !$("fix").disabled && nextToFix(),
   Enter: () => (drawingPolygon() ? endPolygon() : keep()),
   Escape: () => {
@@ -42,6 +44,7 @@ document.onkeydown = (event) => {
     : /^[1-9]$/.test(key) ? () => choose(+key) : keys[key];
   if (!action) return;
   event.preventDefault();
+  if (event.repeat && steps.includes(key) && !isShown()) return; // a key that is held shows each frame
   if (ctrl && blocked()) return;
   act(action);
 };

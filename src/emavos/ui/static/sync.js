@@ -71,6 +71,9 @@ export async function show(next) {
   }
 }
 
+export const isShown = () => coming === null; // whether the frame that was asked for last is on the canvas
+export const aim = () => coming?.index ?? shown.index; // that frame
+
 // Show the frame on the canvas again, unless the person has asked for another meanwhile.
 export async function showAgain() {
   if (!coming || coming.index === shown.index) await show(shown.index);
