@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from emavos.io.chunks import check_sums
+from emavos.io.images import check_sums
 
 _ASF = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # GUID of the file properties object
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
