@@ -508,8 +508,8 @@ def _by_frame(mask: Any, optional: bool) -> dict[int, Any]:
 
 def _check_sizes(masks: Mapping[int, Any], source: FrameSource) -> None:
     """Raise ValueError if a mask does not fit the frames, before the first step rather than at its frame."""
-    if not any(masks):
-        return
+    if not any(masks) and not isinstance(masks.get(0), (str, os.PathLike)):
+        return  # the first step compares the sizes
     size = source.size()
     for index, mask in masks.items():
         name = f"{os.fspath(mask)}, " if isinstance(mask, (str, os.PathLike)) else ""

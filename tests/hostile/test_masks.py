@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from emavos import Session
+from emavos import Predictor, Session
+from emavos.cli import main
 from emavos.io import read_mask, write_mask
 from emavos.io.ids import MARK
 from emavos.weights import load_model
@@ -91,6 +92,20 @@ def test_a_mask_file_that_cannot_be_followed_is_refused(session, tmp_path, case)
     with pytest.raises(ValueError, match=words):
         session.step(FRAME, read_mask(tmp_path / "mask.png"))
     assert (session.index, session.ids) == (0, ())
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refused_mask_file_is_named(tmp_path, capsys, case):
+    (tmp_path / "video").mkdir()
+    Image.fromarray(FRAME).save(tmp_path / "video/0.png")
+    mask = tmp_path / "mask.png"
+    Image.fromarray(REFUSED[case][0]).save(mask)
+    with pytest.raises(ValueError, match=r"mask\.png"):
+        list(Predictor.from_pretrained().propagate(tmp_path / "video", mask))
+    argv = ["segment", str(tmp_path / "video"), "--mask", str(mask), "--out", str(tmp_path / "out")]
+    assert main([*argv, "--quiet"]) == 1
+    assert f"error: {mask}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("case", ARRAYS_REFUSED)

@@ -71,7 +71,9 @@ def read_masks(
         assert not isinstance(mask, Mapping)
         later = frames.find(Path(mask).stem) or 0
         if not later or not _there(later, frames):
-            return entries[0].read(None)
+            ids = entries[0].read(None)
+            check_given(ids, frames.size(), f"{entries[0].title}, the mask of the first frame,")
+            return ids
         _tell(f"{os.fspath(mask)} is named as frame {later}, counted from 0, and is the mask of that frame")
         entries = [replace(entries[0], name=later)]
     masks: dict[int, IdMask] = {}
