@@ -81,6 +81,27 @@ def test_objects_are_named_hidden_and_locked_and_tracked_backward_and_both_ways(
     page.until("told", "undone: tracked both ways")
 
 
+# What the page says of the frame, each time it says something else.
+NOTED = """
+window.kinds = [];
+const kind = document.getElementById("kind");
+new MutationObserver(() => window.kinds.push(kind.textContent)).observe(kind, { childList: true });
+"""
+
+
+@pytest.mark.parametrize("way", ["backward", "both"])
+def test_masks_are_shown_while_the_page_tracks_backward(page, way):
+    page.browser.execute_script(NOTED)
+    page["way"].send_keys(way)
+    page.click("track")
+    page.wait.until(lambda _: page.data("job") == "track")
+    page.wait.until(lambda _: page.data("job") == "")
+    kinds = page.browser.execute_script("return kinds")
+    assert "tracked backward, not stored yet" in kinds
+    page.until("kind", "tracked" if "frame 4" not in page["frame"].text else "given by you")
+    assert "not stored" not in page["kind"].text
+
+
 def test_a_lasso_that_ends_where_it_began_is_filled_however_fast_it_is_drawn(page):
     page.press("\ue010")  # End
     page.until("frame", "frame 7 of 7")

@@ -18,6 +18,7 @@ pytest.importorskip("httpx")
 from starlette.testclient import TestClient
 
 from emavos.ui import Desk
+from emavos.ui.job import Job
 from emavos.ui.server.app import make_app
 
 HOME = "http://127.0.0.1:8321"
@@ -173,6 +174,23 @@ def test_frames_are_kept_under_an_address_that_no_other_project_has(client, desk
     answer = client.get(f"/api/frames/0?project={before}")
     assert answer.status_code == 409
     assert "another video was opened" in answer.json()["error"]
+
+
+def test_a_preview_is_the_newest_mask_with_its_frame_and_of_the_project_shown(
+    client, desk, clip, monkeypatch
+):
+    assert client.get("/api/preview").status_code == 204
+    job = Job("track", iter(()), None, desk.project.folder)
+    monkeypatch.setattr(desk, "shown_job", lambda: job)
+    job.show(2, lambda: clip[1][2])
+    job.show(1, lambda: clip[1][1])
+    answer = client.get("/api/preview")
+    assert answer.headers["x-frame"] == "1"
+    assert answer.content == clip[1][1].astype(np.uint8).tobytes()
+    job.show(0)  # written
+    assert client.get("/api/preview").status_code == 204
+    client.headers["x-project"] = "of another"
+    assert client.get("/api/preview").status_code == 409
 
 
 def test_what_a_tab_shows_of_another_video_changes_nothing(client, desk):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from emavos.ui import Desk, Project
+from emavos.ui import Desk, Project, tracking
 from emavos.ui.reviewing import suggestions
 from emavos.ui.tracking import steps_of, track_forward, track_ways
 
@@ -41,6 +41,33 @@ def test_frames_before_the_first_mask_are_tracked_backward(middle, predictor, cl
         np.testing.assert_array_equal(again.mask(index), mask)
     assert again.confidence == middle.confidence
     assert again.reached == 8
+
+
+@pytest.mark.parametrize("direction", ["backward", "both"])
+def test_masks_of_the_pass_backward_are_shown_before_they_are_written(
+    desk, predictor, clip, monkeypatch, direction
+):
+    wanted = list(predictor.propagate(clip[0], masks={4: clip[1][4]}, direction="backward"))
+    seen, step = {}, tracking._Reporting.step
+
+    def stepped(session, frame, mask=None):
+        result = step(session, frame, mask)
+        index = desk.job.facts["frame"]
+        newest, seen[index] = desk.preview()
+        assert newest == index
+        assert (desk.project.confidence, desk.project.kind(0)) == ({}, "none")
+        return result
+
+    monkeypatch.setattr(tracking._Reporting, "step", stepped)
+    desk.track(direction=direction)
+    desk.queue.join()
+    assert desk.job.error is None
+    assert [*seen] == [4, 3, 2, 1, 0]
+    for index, mask in seen.items():
+        assert (mask == wanted[index].mask).mean() > 0.97  # frames were stored as JPEGs
+    assert desk.preview() is None
+    assert desk.job.facts["frame"] is None
+    assert desk.project.kind(0) == "tracked"
 
 
 def test_tracking_backward_is_undone_and_done_again(middle, predictor):
@@ -80,16 +107,18 @@ def test_both_ways_equals_the_library_and_covers_the_range_only(middle, predicto
 
 
 @pytest.fixture
-def recorder():
+def recorder(monkeypatch):
     """A predictor that tracks nothing, and the masks that were given to it."""
     calls = []
 
-    def propagate(frames, masks, direction):
+    def propagate(begin, frames, masks, stop=False):
         calls.append(masks)
         return iter(())
 
-    settings = SimpleNamespace(auto_backend=False)
-    predictor = SimpleNamespace(facts=dict, propagate=propagate, settings=settings)
+    for name in ("propagate_backward", "propagate_both"):
+        monkeypatch.setattr(tracking, name, propagate)
+    settings = SimpleNamespace(auto_backend=False, cuts="ignore")
+    predictor = SimpleNamespace(facts=dict, settings=settings)
     predictor.continuing = lambda facts: predictor
     return predictor, calls
 

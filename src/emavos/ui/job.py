@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from emavos.io import IdMask
 from emavos.machine import is_out_of_memory
 
 _LOG = logging.getLogger("emavos.ui")
@@ -42,6 +43,8 @@ class Job:
         self.done: int | None = None  # last progress from `steps`
         self.error: str | None = None  # message, if the job failed
         self.stopped = False
+        self.frame: int | None = None  # the newest frame, if the page cannot tell this from the project
+        self.preview: tuple[int, Callable[[], IdMask]] | None = None  # its mask, if not written yet
         self._began: tuple[int, float] | None = None  # progress and time after the first step
         self._steps = steps
         self._end = end
@@ -73,6 +76,8 @@ class Job:
             "seconds": self.seconds_left,
             "error": self.error,
             "stopped": self.stopped,
+            "frame": self.frame if self.running else None,
+            "preview": self.preview is not None,
         }
 
     @property
@@ -106,6 +111,14 @@ class Job:
         if self._began is None:  # the first step also loads and compiles
             self._began = done, time.monotonic()
 
+    def show(self, frame: int, preview: Callable[[], IdMask] | None = None) -> None:
+        """Let the page show a frame.
+
+        preview: returns the mask, if it is not written yet.
+        """
+        self.preview = None if preview is None else (frame, preview)
+        self.frame = frame
+
     def wait_beyond(self, done: int | None, timeout: float) -> None:
         """Wait until the job has made other progress than `done`, or has ended, at most `timeout` seconds."""
         with self._news:
@@ -129,6 +142,7 @@ class Job:
             with ExitStack() as after:  # all of these, whatever fails
                 after.callback(self._tell_end)
                 after.callback(self._then)
+                self.preview = None
                 self._end()
 
     def _tell_end(self) -> None:

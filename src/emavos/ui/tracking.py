@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from emavos.io import Pixels
+from emavos.io import Pixels, open_frames
 from emavos.predictor import Predictor
 from emavos.session import EncodedFrame, Result, Session
-from emavos.session.both_ways import Direction
+from emavos.session.both_ways import Direction, propagate_backward, propagate_both
 from emavos.ui.project import Project
 
 NO_MASK = "no frame has a mask yet: click on the objects of one, paint them, or load a mask"
@@ -114,6 +114,7 @@ def track_ways(
     frames: range,
     progress: Callable[[int], None] = lambda steps: None,
     stopping: Callable[[], bool] = lambda: False,
+    passed: Callable[[int, Result], None] = lambda index, result: None,
 ) -> Iterator[int]:
     """Track in another direction than forward; yields the index of each frame once its mask is written.
 
@@ -125,6 +126,7 @@ def track_ways(
     frames: the frames to track, in steps of one.
     progress: called with the number of steps so far, out of `steps_of`.
     stopping: whether to stop.
+    passed: called with each frame and result of the pass backward, which is not written yet.
 
     Raises ValueError if no mask was given in these frames, an object was erased on one of them, or there is
     nothing to track.
@@ -134,10 +136,22 @@ def track_ways(
     masks = {index - frames.start: project.given_objects(index) for index in given}
     most = steps_of(project, direction, frames)  # masks of later frames are read once more
     reel = _Reel(project, frames, lambda read: progress(min(read, most)), stopping)
+    source = open_frames(reel)
+
+    def begin(order: Sequence[int]) -> Session:
+        session = predictor.session(order=order)
+        if order[0] <= order[-1]:  # the pass forward, or the only frame of a pass
+            return session
+        return cast(Session, _Reporting(session, lambda time, result: passed(frames[order[time]], result)))
+
+    if direction == "backward":
+        results = propagate_backward(begin, source, masks)
+    else:
+        results = propagate_both(begin, source, masks, stop=predictor.settings.cuts == "stop")
     until = given[0] if direction == "backward" else frames.stop
     begun = False
     try:
-        for result in predictor.propagate(reel, masks=masks, direction=direction):
+        for result in results:
             index = frames.start + result.index
             if index >= until:
                 break
@@ -175,6 +189,24 @@ def _given(project: Project, direction: Direction, frames: range) -> list[int]:
 
 class _Stopped(Exception):
     """The user stopped the job."""
+
+
+class _Reporting:
+    """A session that reports the result of each step.
+
+    report: called with the number of the step, from 0, and its result.
+    """
+
+    def __init__(self, session: Session, report: Callable[[int, Result], None]) -> None:
+        self._session, self._report = session, report
+
+    def step(self, frame: object, mask: object = None) -> Result:
+        time, result = self._session.index, self._session.step(frame, mask)
+        self._report(time, result)
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
 
 
 class _Reel(Sequence[Pixels]):

@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from emavos.io import IdMask
 from emavos.io.source import noting
+from emavos.session import Result
 from emavos.session.both_ways import Direction, check_direction
 from emavos.ui.downloads import DOWNLOADS
 from emavos.ui.folder import Folder
@@ -79,18 +81,32 @@ class Working(Table):
                 asked = _frames(project, frames, way, first, last)
                 if way != "forward":
                     job.total = steps_of(project, way, asked)
-                    for _ in track_ways(project, self.predictor, way, asked, job.tell, lambda: job.stopping):
+                    tracked = track_ways(
+                        project, self.predictor, way, asked, job.tell, lambda: job.stopping, passed
+                    )
+                    for index in tracked:
+                        if way == "both":
+                            job.show(index)
                         yield job.done or 0
                     return
                 job.total = len(asked)
                 known, begun = self._known(project), partial(self.run_up.take, project)
                 tracking = track_forward(project, self.predictor, asked.stop, known, begun)
-                with closing(tracking) as tracked:
-                    for index in tracked:
+                with closing(tracking) as forward:
+                    for index in forward:
                         yield index - asked.start + 1
+
+        def passed(index: int, result: Result) -> None:
+            job.show(index, lambda: result.mask)
 
         job = Job("track", steps(), None, folder)
         return job
+
+    def preview(self) -> tuple[int, IdMask] | None:
+        """The newest frame that was tracked and is not written yet, and its mask (H, W); None without one."""
+        job = self.shown_job()
+        preview = None if job is None else job.preview
+        return None if preview is None else (preview[0], preview[1]())
 
     def suggestions(self) -> list[dict[str, object]]:
         """The frames to fix, the most useful first. Raises ValueError if no frame is tracked."""

@@ -49,6 +49,7 @@ def make_app(desk: Desk, token: str, host: str = "127.0.0.1", upload_limit: int 
         ("/api/masks/{index:int}", frame.mask, get),
         ("/api/masks/{index:int}", frame.give, put),
         ("/api/masks/{index:int}", frame.take_back, delete),
+        ("/api/preview", frame.preview, get),
         ("/api/mask-file", frame.read_mask, post),
         ("/api/drafts/{index:int}", frame.draft, get),
         ("/api/drafts/{index:int}", frame.save_draft, put),

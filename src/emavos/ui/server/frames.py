@@ -49,6 +49,20 @@ class FrameRequests:
         headers |= {"x-draft": str(int(index in project.drafts))} | FRESH
         return Response(body, media_type="application/octet-stream", headers=headers)
 
+    async def preview(self, request: Request) -> Response:
+        """The newest mask that was tracked and is not written yet, as `mask`; 204 if there is none.
+
+        The header x-frame has the number of its frame.
+        """
+        shown_project(self.desk, request)
+        preview = await run_in_threadpool(self.desk.preview)
+        if preview is None:
+            return Response(status_code=204, headers=FRESH)
+        index, mask = preview
+        body = gzip.compress(mask.astype(np.uint8).tobytes(), compresslevel=1)
+        headers = {"content-encoding": "gzip", "x-frame": str(index), **FRESH}
+        return Response(body, media_type="application/octet-stream", headers=headers)
+
     async def give(self, request: Request) -> Response:
         """Give a mask: the body is H x W bytes, one id each."""
         seen = key_of_change(request), tag_of_change(request)

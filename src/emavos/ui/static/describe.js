@@ -59,7 +59,7 @@ export function describe() {
   else $("progress").removeAttribute("value"); // how far it is is not known
   $("frame").textContent = project && shown.mask ? `frame ${index} of ${project.count - 1}` : "–";
   $("kind").textContent = !project ? "" : edited ? (shown.clicks ? "proposal, not kept yet" : "edited, not kept yet")
-    : index in project.given ? "given by you" : index in sure ? "tracked"
+    : index in project.given ? "given by you" : shown.preview ? "tracked backward, not stored yet" : index in sure ? "tracked"
     : isOutdated(project, index) ? "outdated: track again" : "no mask yet";
   const elsewhere = (project?.drafts ?? []).filter((one) => one !== index);
   $("drafts").hidden = !elsewhere.length;

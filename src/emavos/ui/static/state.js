@@ -10,6 +10,7 @@ export const shown = {
   mask: null, // ids of the frame's pixels, with strokes
   base: null, // the same as the server has it
   tag: "", // of `base`
+  preview: false, // whether the mask is tracked and not stored yet
   edited: false, // whether there are strokes that were not kept
   past: [], // [mask, edited, clicks] before each stroke or click
   future: [], // the same of what was undone

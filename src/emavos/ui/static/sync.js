@@ -62,10 +62,11 @@ async function begin() { // another project is open
   if (shown.state.notes.length) say(shown.state.notes.join("; "));
 }
 
-export async function show(next) {
+// preview: show this mask of a pass backward, which is not stored yet.
+export async function show(next, preview = null) {
   const asked = coming = { index: next };
   try {
-    await bring(next);
+    await bring(next, preview);
   } finally {
     if (coming === asked) coming = null;
   }
@@ -74,27 +75,33 @@ export async function show(next) {
 export const isShown = () => coming === null; // whether the frame that was asked for last is on the canvas
 export const aim = () => coming?.index ?? shown.index; // that frame
 
+async function showPreview() {
+  const answer = await ask("GET", "preview");
+  if (answer.status !== 204 && following) await show(+answer.headers.get("x-frame"), await bytes(answer));
+}
+
 // Show the frame on the canvas again, unless the person has asked for another meanwhile.
 export async function showAgain() {
   if (!coming || coming.index === shown.index) await show(shown.index);
 }
 
-async function bring(next) {
+async function bring(next, preview) {
   await quietly(saveDraft); // strokes that were not kept stay with their frame
   const turn = ++showing, { key, project } = shown, index = Math.min(Math.max(next, 0), project.count - 1);
   const stamped = stamp(index);
   const frame = ask("GET", `frames/${index}?project=${key}`).then((answer) => answer.blob()).then(createImageBitmap);
   const [image, answer] = await Promise.all([frame, outdated(() => ask("GET", `masks/${index}`))]);
-  const ids = await bytes(answer);
+  const stored = await bytes(answer);
   const draft = answer.headers.get("x-draft") === "1" ? await ask("GET", `drafts/${index}`) : null;
   const edited = draft?.status === 200; // 204: they were kept or dropped meanwhile
+  const ids = preview && !edited ? preview : stored;
   const mask = edited ? await bytes(draft) : ids.slice();
   if (turn !== showing) return; // another frame was asked for meanwhile
-  if (unsaved()) return bring(index); // strokes were made meanwhile: they are stored first
+  if (unsaved()) return bring(index, preview); // strokes were made meanwhile: they are stored first
   shown.picture?.close();
   const moved = index !== shown.index;
   places.set(project.folder, index);
-  Object.assign(shown, { index, picture: image, mask, base: ids, tag: answer.headers.get("etag"), past: [], future: [], clicks: null, edited });
+  Object.assign(shown, { index, picture: image, mask, base: ids, tag: answer.headers.get("etag"), past: [], future: [], clicks: null, edited, preview: ids !== stored });
   if (edited) new Set(mask).forEach((one) => one && shown.listed.add(one));
   tagged = stamped;
   draw();
@@ -136,11 +143,13 @@ export async function follow(along = false) { // until what is being done is don
     await new Promise((done) => setTimeout(done, first && following ? 0 : 250));
     await refresh(shown.state.job);
     const { project, state } = shown;
-    const { kind, done } = state.job ?? {}; // while nothing is done, steps up to the first frame may be made again
-    if (kind === "track" && done && following && project.reached > 0 && shown.index !== project.reached - 1) {
-      await show(project.reached - 1);
-      first = false;
-    }
+    const { kind, done, frame, preview } = state.job ?? {}; // while nothing is done, steps up to the first frame may be made again
+    if (kind !== "track" || !following) continue;
+    const newest = frame ?? (done ? project.reached - 1 : -1);
+    if (preview) await showPreview();
+    else if (newest >= 0 && (shown.index !== newest || shown.preview)) await show(newest);
+    else continue;
+    first = false;
   }
   following = false;
   if (!shown.project) return;

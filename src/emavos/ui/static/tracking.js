@@ -8,7 +8,7 @@ export async function track() {
   if (!await give() && shown.project.drafts.length && shown.project.first === null) await show(shown.project.drafts[0]), await keep();
   const way = $("way").value, [first, last] = shown.range ?? ["", ""], frames = $("amount").value;
   await outdated(() => ask("POST", `track?${new URLSearchParams({ way, frames, first, last })}`)).catch((error) => refresh().then(() => { throw error; }));
-  await follow(way === "forward");
+  await follow(true);
   if (way !== "forward") await renewed();
 }
 
