@@ -121,6 +121,20 @@ def test_a_lasso_that_ends_where_it_began_is_filled_however_fast_it_is_drawn(pag
     page.until("kind", "edited")
 
 
+def test_a_download_is_named_like_its_video(browser, clip, tmp_path):
+    write_video(tmp_path / "Grüße 鱼.mp4", clip[0], fps=10)
+    taken = {"behavior": "allow", "downloadPath": str(tmp_path / "taken")}
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", taken)
+    with serving(str(tmp_path / "Grüße 鱼.mp4"), XDG_DATA_HOME=str(tmp_path / "home")) as address:
+        page = Page(browser, address, "Grüße 鱼.mp4")
+        page.until("frame", "frame 0 of 7")
+        page.paint(60, 20)
+        page.click("keep")
+        page.until("kind", "given by you")
+        page.download("masks.json", tmp_path / "taken" / "Grüße 鱼-masks.json")
+        browser.get("about:blank")
+
+
 # Frames take a while to come.
 SLOW_FRAMES = """
 const quickly = window.fetch, soon = (wait) => new Promise((done) => setTimeout(done, wait));

@@ -7,6 +7,7 @@ import threading
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import product
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from starlette.testclient import TestClient
 
 from emavos.ui import Desk
 from emavos.ui.job import Job
+from emavos.ui.server.answers import attachment
 from emavos.ui.server.app import make_app
 
 HOME = "http://127.0.0.1:8321"
@@ -396,3 +398,20 @@ def test_masks_are_given_tracked_and_downloaded(client, desk, clip):
     assert client.delete("/api/masks/0", headers=seen(client, 0)).status_code == 200
     answer = client.delete("/api/masks/0", headers=seen(client, 0))
     assert answer.json()["error"] == "no mask was given for frame 0"
+
+
+@pytest.mark.parametrize(
+    ("name", "plain", "saved"),
+    [
+        ("clip-masks.zip", "clip-masks.zip", "clip-masks.zip"),
+        ("Käfer & Co.mp4", "K_fer_Co.mp4", "Käfer & Co.mp4"),
+        ("鱼 1.zip", "_1.zip", "鱼 1.zip"),
+        ('a/b\\c"d\r\nx: y.zip', "a_b_c_d_x_y.zip", "a_b_c_d_x_ y.zip"),
+        ("50%'*;.zip", "50_.zip", "50%'_;.zip"),
+    ],
+)
+def test_a_download_keeps_the_name_of_its_video_in_any_script(name, plain, saved):
+    first, second, third = attachment(name).split("; ")
+    assert (first, second) == ("attachment", f'filename="{plain}"')
+    assert third.isascii()
+    assert unquote(third.removeprefix("filename*=UTF-8''")) == saved

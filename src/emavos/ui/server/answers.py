@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -39,6 +41,16 @@ def telling_errors(handler: Handler) -> Handler:
             return Json({"error": in_words(error), "outdated": isinstance(error, Outdated)}, status)
 
     return answer
+
+
+def attachment(name: str) -> str:
+    """The header Content-Disposition of a file to save (RFC 6266).
+
+    Clients that cannot read the name in UTF-8 get a name of ASCII letters.
+    """
+    fit = re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*]+', "_", name)  # what no system accepts in a name
+    plain = re.sub(r"[^A-Za-z0-9.-]+", "_", name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(fit, safe='', errors='replace')}"
 
 
 def pieces_of(file: BinaryIO) -> Iterator[bytes]:

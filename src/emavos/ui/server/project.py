@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
@@ -11,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from emavos.ui.desk import Desk
-from emavos.ui.server.answers import FRESH, Json, pieces_of
+from emavos.ui.server.answers import FRESH, Json, attachment, pieces_of
 from emavos.ui.server.requests import (
     body_of,
     edits_of_change,
@@ -104,10 +103,9 @@ class ProjectRequests:
     async def fetch_download(self, request: Request) -> Response:
         name, project = request.path_params["name"], shown_project(self.desk, request)
         file = self.desk.open_download(name)
-        stem = re.sub(r"[^A-Za-z0-9.-]+", "_", Path(project.name).stem)[:100] or "video"
         headers = {
             "content-length": str(os.fstat(file.fileno()).st_size),
-            "content-disposition": f'attachment; filename="{stem}-{name}"',
+            "content-disposition": attachment(f"{Path(project.name).stem[:100] or 'video'}-{name}"),
             **FRESH,
         }
         return StreamingResponse(pieces_of(file), media_type="application/octet-stream", headers=headers)

@@ -21,7 +21,7 @@ export async function download(name) {
   if (job?.kind !== name || job.error || job.stopped) return;
   const answer = await ask("GET", `downloads/${name}`), link = document.createElement("a");
   link.href = URL.createObjectURL(await answer.blob());
-  link.download = /filename="(.*)"/.exec(answer.headers.get("content-disposition"))[1];
+  link.download = decodeURIComponent(/filename\*=UTF-8''(\S+)/.exec(answer.headers.get("content-disposition"))[1]);
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   const notes = shown.state.notes.filter((note) => note.startsWith(`${name} has `)); // such as no sound
