@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import itertools
 import json
 import re
 import struct
@@ -121,6 +122,28 @@ def test_bytes_after_the_end_of_a_file_that_says_where_it_ends_are_no_damage(tmp
     for part in (0.9, 0.7, 0.5):
         path.write_bytes(content[: int(part * len(content))] + rest)
         assert f"a.{kind} is " in str(outcome(path)[0])
+
+
+@pytest.mark.parametrize("codec", ["mpeg2video", "libx264"])
+@pytest.mark.parametrize("form", [188, 192])
+def test_lost_packets_of_a_transport_stream_are_noted_and_joined_files_are_not(tmp_path, form, codec):
+    """FFmpeg compares the numbers of packets, but does not say so of the frames."""
+    encode(tmp_path / "a.ts", codec, "yuv420p", "mpegts", NOISE.repeat(4, axis=0)[:, :16, :16])
+    content = (tmp_path / "a.ts").read_bytes()
+    packets = [bytes(form - 188) + content[at : at + 188] for at in range(0, len(content), 188)]
+    for times in (1, 2):
+        (tmp_path / "b.ts").write_bytes(times * b"".join(packets))
+        assert outcome(tmp_path / "b.ts") == (times * 48, [])
+    for place, lost in itertools.product(range(20, len(packets) - 20, 7), (1, 7)):
+        rest = packets[place + lost :]
+        flags = next(
+            head[5] if head[3] & 32 else 0 for head in (p[form - 188 :] for p in rest) if head[1] & 31 == 1
+        )
+        if packets[place][form - 187] & 31 != 1 or flags & 64:
+            continue  # of a table, or before a key frame, as between files that were joined
+        (tmp_path / "b.ts").write_bytes(b"".join(packets[:place] + rest))
+        count, notes = outcome(tmp_path / "b.ts")
+        assert "b.ts is " in str(count) or "packets are missing at one place" in notes[0]
 
 
 @pytest.mark.parametrize("lost", [1000, 100, 7])

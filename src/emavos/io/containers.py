@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from emavos.io.images import check_sums
 
 _ASF = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # GUID of the file properties object
@@ -196,14 +198,53 @@ def _nut(file: BinaryIO, size: int) -> bool | None:
     return False if _NUT_INDEX in _tail(file, size, 1 << 22) else None
 
 
-def _mpegts(file: BinaryIO, size: int) -> bool | None:
+def _form_of_ts(file: BinaryIO) -> tuple[int, int] | None:
+    """The size of the packets and the place of their mark; None if the file is not in packets."""
     head = file.read(1 << 14)
     length, offset = max(_TS, key=lambda form: head[form[1] :: form[0]].count(0x47))
-    marks = head[offset::length][: min(len(head), size) // length]
-    # the first three show the form too, because a hole shifts all marks after it
-    if len(marks) < 4 or (marks[:3] != 3 * b"\x47" and 2 * marks.count(0x47) <= len(marks)):
-        return None
+    marks = head[offset::length][: len(head) // length]
     file.seek(0)
+    # the first three show the form too, because a hole shifts all marks after it
+    shown = len(marks) > 3 and (marks[:3] == 3 * b"\x47" or 2 * marks.count(0x47) > len(marks))
+    return (length, offset) if shown else None
+
+
+def gaps_in_ts(path: Path, stream: int) -> int:
+    """The number of places where packets of a stream are missing in an MPEG transport stream.
+
+    path: video file.
+    stream: number of the stream's packets (PID).
+
+    Each packet has the number of the one before plus 1, modulo 16, or the same if it is repeated. A jump
+    before a key frame is no gap: files that were joined have one there.
+    """
+    gaps, last = 0, None
+    with path.open("rb") as file:
+        if (form := _form_of_ts(file)) is None:
+            return 0
+        length, offset = form
+        while block := file.read(length << 13):
+            count = len(block) // length
+            packets = np.frombuffer(block, np.uint8, count * length).reshape(count, length)
+            heads = packets[:, offset : offset + 6].astype(np.int64)
+            of_stream = (heads[:, 1] & 31) << 8 | heads[:, 2] == stream
+            heads = heads[of_stream & (heads[:, 3] & 16 > 0)]  # with content
+            numbers = heads[:, 3] & 15
+            if last is not None:
+                numbers = np.concatenate([[last], numbers])
+            if len(numbers):
+                last = numbers[-1]
+            jumps = np.diff(numbers) % 16 > 1
+            # the flags of a new count and of a key frame
+            begins = (heads[:, 3] & 32 > 0) & (heads[:, 4] > 0) & (heads[:, 5] & 0xC0 > 0)
+            gaps += int((jumps & ~begins[len(begins) - len(jumps) :]).sum())
+    return gaps
+
+
+def _mpegts(file: BinaryIO, size: int) -> bool | None:
+    if (form := _form_of_ts(file)) is None:
+        return None
+    length, offset = form
     while block := file.read(length << 13):
         marks = block[offset::length][: len(block) // length]
         if marks.strip(b"\x47"):

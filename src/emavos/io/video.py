@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from emavos.io.addresses import without_secrets
-from emavos.io.containers import Broken, declares_duration, is_cut, is_fragmented
+from emavos.io.containers import Broken, declares_duration, gaps_in_ts, is_cut, is_fragmented
 from emavos.io.ffmpeg import LIMIT, SAFE, import_av
 from emavos.io.images import MAX_PIXELS, Pixels, check_file, pixels_of
 from emavos.io.sound import Sound
@@ -158,7 +158,7 @@ class VideoSource(FrameSource):
                         f"{self.path} is damaged, or its frames declare more than {MAX_PIXELS} pixels: none "
                         "could be read"
                     ) from error
-            kind, codec = container.format.name, stream.codec_context.name
+            kind, codec, number = container.format.name, stream.codec_context.name, stream.id
             declared = _declared_end(container, self.path)
         try:
             cut, hole = is_cut(self.path, kind, place), False
@@ -174,6 +174,12 @@ class VideoSource(FrameSource):
             yield None, _CUT
         elif codec in ("h264", "hevc") and ends.missing > held:
             yield None, f"lacks {ends.missing - held} frames that its decoder passed over"
+        elif kind == "mpegts" and (gaps := gaps_in_ts(self.path, number)):
+            notice(
+                f"{self.path}: packets are missing at {'one place' if gaps == 1 else f'{gaps} places'}, "
+                "and frames may be missing as well",
+                stacklevel=3,
+            )
         elif short:
             notice(
                 f"{self.path} says that it lasts {declared:.1f} s, but its frames end at {ends.last:.1f} s",
