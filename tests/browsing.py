@@ -145,9 +145,11 @@ class Page:
         self.wait.until(lambda _: (self.data("reached"), self.data("job")) == (str(frames), ""))
 
     def download(self, name, file):
-        self.click("downloads")
+        if not self["exports"].is_displayed():
+            self.click("downloads")
         self.browser.find_element("css selector", f"[data-download='{name}']").click()
         self.wait.until(lambda _: _whole(file), f"{file.name} never came")
+        self.until("exports-told", f"{file.name} is downloaded")
 
 
 def _whole(file):

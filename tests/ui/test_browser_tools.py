@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from browsing import ENTER, LEFT, RIGHT, ActionChains, Page, middle, serving, started
+from browsing import ENTER, ESCAPE, LEFT, RIGHT, ActionChains, Page, middle, serving, started
 from emavos.io import write_mask, write_video
 from emavos.ui import Project
 from emavos.ui.switches import Switches
@@ -121,7 +121,7 @@ def test_a_lasso_that_ends_where_it_began_is_filled_however_fast_it_is_drawn(pag
     page.until("kind", "edited")
 
 
-def test_a_download_is_named_like_its_video(browser, clip, tmp_path):
+def test_downloads_are_named_like_their_video_and_follow_one_another(browser, clip, tmp_path):
     write_video(tmp_path / "Grüße 鱼.mp4", clip[0], fps=10)
     taken = {"behavior": "allow", "downloadPath": str(tmp_path / "taken")}
     browser.execute_cdp_cmd("Browser.setDownloadBehavior", taken)
@@ -132,6 +132,11 @@ def test_a_download_is_named_like_its_video(browser, clip, tmp_path):
         page.click("keep")
         page.until("kind", "given by you")
         page.download("masks.json", tmp_path / "taken" / "Grüße 鱼-masks.json")
+        focused = page.browser.switch_to.active_element
+        assert focused.get_attribute("data-download") == "masks.json"
+        page.download("masks.zip", tmp_path / "taken" / "Grüße 鱼-masks.zip")  # the dialog stays open
+        page.press(ESCAPE)
+        page.wait.until(lambda _: not page["exports"].is_displayed())
         browser.get("about:blank")
 
 

@@ -55,6 +55,8 @@ export function describe() {
   $("progress").hidden = !busy;
   $("doing").hidden = !busy && !waiting;
   $("doing").textContent = shown.sending ? "sending the video" : waiting ? "waits for another clip" : `${words[job?.kind] ?? "writing: frame"} ${job?.done ?? 0}${job?.total ? ` of ${job.total}` : ""}${left(job?.seconds)}`;
+  for (const name of ["writing", "stop-writing"]) $(name).hidden = !busy;
+  $("writing").textContent = $("doing").textContent;
   if (running() && job.total) [$("progress").max, $("progress").value] = [job.total, job.done ?? 0];
   else $("progress").removeAttribute("value"); // how far it is is not known
   $("frame").textContent = project && shown.mask ? `frame ${index} of ${project.count - 1}` : "–";

@@ -32,7 +32,7 @@ matchMedia("(prefers-color-scheme: light)").onchange = drawTimeline;
 for (const [name, action] of Object.entries({ remove, undo, redo, keep, track, discard, fit, back: takeBack, play: () => shown.project && play() })) press(name, action);
 press("add", () => choose(Math.min(Math.max(0, ...shown.listed) + 1, 255)));
 press("eraser", () => { shown.erase = !shown.erase; describe(); });
-press("stop", () => ask("POST", "stop"));
+for (const name of ["stop", "stop-writing"]) press(name, () => ask("POST", "stop"));
 press("clean", async () => {
   if (blocked() || locked()) return;
   await cleanUp();
@@ -49,7 +49,11 @@ press("track-all", trackAll);
 press("stop-all", () => ask("POST", "stop?all=1"));
 press("drafts", () => go(shown.project.drafts.find((one) => one !== shown.index) ?? shown.index));
 for (const tool of ["click", "brush", "lasso"]) press(`tool-${tool}`, () => use(tool));
-for (const button of document.querySelectorAll("[data-download]")) button.onclick = () => act(() => download(button.dataset.download));
+for (const button of document.querySelectorAll("[data-download]"))
+  button.onclick = async () => {
+    await act(() => download(button.dataset.download));
+    if ($("exports").contains(document.activeElement) || document.activeElement === document.body) button.focus(); // which it lost, disabled
+  };
 for (const [name, action] of [["video", add], ["mask", (files) => load(files[0])]])
   $(name).onchange = (event) => {
     const files = [...event.target.files];

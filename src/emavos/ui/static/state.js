@@ -55,6 +55,8 @@ export const events = new EventTarget();
 export const announce = (name) => events.dispatchEvent(new Event(name));
 
 export function say(text, kind = "note") {
-  $("told").textContent = text;
-  $("told").dataset.kind = kind;
+  for (const place of ["told", "exports-told"]) { // the second is seen while files are downloaded
+    $(place).textContent = text;
+    $(place).dataset.kind = kind;
+  }
 }

@@ -14,7 +14,6 @@ export async function track() {
 
 export async function download(name) {
   const also = shown.project.outdated.length > 0 && $("with-outdated").checked;
-  $("exports").close();
   await outdated(() => ask("POST", `downloads/${name}${also ? "?outdated=1" : ""}`));
   await follow();
   const { job } = shown.state;
@@ -25,5 +24,5 @@ export async function download(name) {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   const notes = shown.state.notes.filter((note) => note.startsWith(`${name} has `)); // such as no sound
-  if (notes.length) say(notes.join("; "));
+  say([`${link.download} is downloaded`, ...notes].join("; "));
 }
