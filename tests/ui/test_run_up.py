@@ -124,3 +124,28 @@ def test_only_the_last_frame_is_run_up_to_and_closing_waits_for_the_step(project
     assert begun == [3, 5]
     assert sorted(ended)[-1] == 5
     assert run_up.take(project, 5) is None
+
+
+def test_the_page_is_told_that_earlier_steps_are_repeated_until_the_first_frame_is_tracked(
+    desk, stepped, monkeypatch
+):
+    step, said = tracking._step, []
+
+    def noted(project, session, index, encoded):
+        said.append((index, desk.job.facts["again"]))
+        return step(project, session, index, encoded)
+
+    desk.run_up.close()
+    desk.give(5, mended(desk))
+    desk.run_up.close()
+    monkeypatch.setattr(tracking, "_step", noted)
+    tracked(desk)
+    assert said[-8:] == [*((index, 5) for index in range(6)), (6, None), (7, None)]
+
+
+def test_waiting_for_the_steps_made_meanwhile_is_told(desk):
+    go_on, waited = threading.Event(), []
+    run_up = RunUp(lambda project, index, stop: go_on.wait(30) and None)
+    run_up.begin(desk.project, 5)
+    assert run_up.take(desk.project, 5, lambda index: (waited.append(index), go_on.set())) is None
+    assert waited == [5]

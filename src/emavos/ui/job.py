@@ -43,6 +43,7 @@ class Job:
         self.done: int | None = None  # last progress from `steps`
         self.error: str | None = None  # message, if the job failed
         self.stopped = False
+        self.again: int | None = None  # the frame up to which earlier steps are repeated, before any progress
         self.frame: int | None = None  # the newest frame, if the page cannot tell this from the project
         self.preview: tuple[int, Callable[[], IdMask]] | None = None  # its mask, if not written yet
         self._began: tuple[int, float] | None = None  # progress and time after the first step
@@ -77,6 +78,7 @@ class Job:
             "error": self.error,
             "stopped": self.stopped,
             "frame": self.frame if self.running else None,
+            "again": self.again if self.done is None else None,
             "preview": self.preview is not None,
         }
 
@@ -118,6 +120,10 @@ class Job:
         """
         self.preview = None if preview is None else (frame, preview)
         self.frame = frame
+
+    def repeat(self, frame: int) -> None:
+        """Tell the page that the steps before a frame are repeated, which is no progress."""
+        self.again = frame
 
     def wait_beyond(self, done: int | None, timeout: float) -> None:
         """Wait until the job has made other progress than `done`, or has ended, at most `timeout` seconds."""

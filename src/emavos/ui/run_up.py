@@ -51,12 +51,19 @@ class RunUp:
             if self._run is not None and not self._is_of(self._run.project, self._run.index):
                 self._stop()
 
-    def take(self, project: Project, index: int) -> Session | None:
-        """The session whose next frame is `index`, once it is there; None if it was not begun."""
+    def take(
+        self, project: Project, index: int, wait: Callable[[int], None] = lambda index: None
+    ) -> Session | None:
+        """The session whose next frame is `index`, once it is there; None if it was not begun.
+
+        wait: called with `index` if the session is not there yet.
+        """
         with self._lock:
             if self._run is None or not self._is_of(project, index):
                 return None
             run, self._run = self._run, None
+        if not run.session.done():
+            wait(index)
         return run.session.result()
 
     def drop(self) -> None:

@@ -24,6 +24,7 @@ def track_forward(
     until: int | None = None,
     known: Callable[[int], EncodedFrame | None] = lambda index: None,
     begun: Callable[[int], Session | None] = lambda index: None,
+    again: Callable[[int], None] = lambda index: None,
 ) -> Generator[int, None, None]:
     """Track from the end of the masks; yields the index of each frame once its mask is written.
 
@@ -32,6 +33,7 @@ def track_forward(
     until: frame to stop before; None tracks to the last frame.
     known: returns a frame that the network of `predictor` has encoded already, or None.
     begun: returns a session of `run_up` whose next frame is this, or None.
+    again: called with the first frame to yield, before earlier steps are repeated.
 
     Frames tracked again from the last saved state are not yielded. If you close the iterator, the masks
     so far are kept. If later frames are tracked already, in both directions, their masks are replaced;
@@ -50,6 +52,8 @@ def track_forward(
     session = begun(begin)
     if session is None:
         session = _latest(project, predictor, begin)
+    if session.index < begin:
+        again(begin)
     try:
         for index in range(session.index, end):
             result = _step(project, session, index, known(index))

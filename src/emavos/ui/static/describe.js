@@ -54,10 +54,10 @@ export function describe() {
   $("queue").textContent = others ? `${others} other clip${others === 1 ? "" : "s"} in the queue` : "";
   $("progress").hidden = !busy;
   $("doing").hidden = !busy && !waiting;
-  $("doing").textContent = shown.sending ? "sending the video" : waiting ? "waits for another clip" : `${words[job?.kind] ?? "writing: frame"} ${job?.done ?? 0}${job?.total ? ` of ${job.total}` : ""}${left(job?.seconds)}`;
+  $("doing").textContent = shown.sending ? "sending the video" : waiting ? "waits for another clip" : running() && job.again !== null ? `repeating the steps before frame ${job.again}` : `${words[job?.kind] ?? "writing: frame"} ${job?.done ?? 0}${job?.total ? ` of ${job.total}` : ""}${left(job?.seconds)}`;
   for (const name of ["writing", "stop-writing"]) $(name).hidden = !busy;
   $("writing").textContent = $("doing").textContent;
-  if (running() && job.total) [$("progress").max, $("progress").value] = [job.total, job.done ?? 0];
+  if (running() && job.total && job.again === null) [$("progress").max, $("progress").value] = [job.total, job.done ?? 0];
   else $("progress").removeAttribute("value"); // how far it is is not known
   $("frame").textContent = project && shown.mask ? `frame ${index} of ${project.count - 1}` : "–";
   $("kind").textContent = !project ? "" : edited ? (shown.clicks ? "proposal, not kept yet" : "edited, not kept yet")
