@@ -61,16 +61,16 @@ class Report:
 
 def examine() -> Report:
     """Report on this machine. Downloads and keeps nothing; may compile a C++ function, in a second."""
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    auto, prepared = _auto(found)
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    auto, prepared = _auto(accelerator)
     weights, dtypes = _weights()
     return Report(
         versions=_versions(),
-        device=describe(torch.device("cpu") if found is None else found),
-        accelerator=None if found is None else str(found),
+        device=describe(torch.device("cpu") if accelerator is None else accelerator),
+        accelerator=None if accelerator is None else str(accelerator),
         threads=torch.get_num_threads(),
         environment={name: os.environ[name] for name in _VARIABLES if name in os.environ},
-        bfloat16=_has_bfloat16(found),
+        bfloat16=_has_bfloat16(accelerator),
         dtypes=dtypes,
         readouts={name: _readout(name) for name in get_args(Backend) if name != "auto"},
         auto=auto,
@@ -155,14 +155,14 @@ def _missing(groups: Mapping[str, list[Requirement]], extra: str, distribution: 
 
 def _lacks(requirement: Requirement) -> Iterator[str]:
     """The unmet requirements of a package and of its requested extras."""
-    wanted = f"{requirement.name}{requirement.specifier}"
+    requested = f"{requirement.name}{requirement.specifier}"
     try:
         version = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:
-        yield wanted
+        yield requested
         return
     if not requirement.specifier.contains(version, prereleases=True):
-        yield f"{wanted} (found {version})"
+        yield f"{requested} (found {version})"
     groups = _of_package(requirement.name) if requirement.extras else {}
     for further in (line for name in sorted(requirement.extras) for line in groups.get(name, [])):
         yield from _lacks(further)
@@ -211,8 +211,8 @@ def _readout(backend: Backend) -> str | None:
         return error.advice
     except RuntimeError as error:
         return str(error).splitlines()[0]
-    wanted = topk_readout(query, keys, values, backend="dense")
-    difference = (out - wanted).abs().max().item()
+    expected = topk_readout(query, keys, values, backend="dense")
+    difference = (out - expected).abs().max().item()
     return None if difference < 1e-4 else f"it differs from the definition by {difference:.1e}"
 
 

@@ -167,9 +167,9 @@ def check_onnx(
         for height, width, objects in cases:
             inputs = _inputs(exact, height, width, objects)[name]
             with torch.no_grad():
-                wanted = functions[name](*inputs.values())
+                expected = functions[name](*inputs.values())
             outputs = session.run(None, {key: x.to(dtype).numpy() for key, x in inputs.items()})
-            pairs = zip(outputs, wanted if isinstance(wanted, tuple) else (wanted,), strict=True)
+            pairs = zip(outputs, expected if isinstance(expected, tuple) else (expected,), strict=True)
             error = max(_error(out, want) for out, want in pairs)
             differences.append(Difference(name, height, width, objects, error))
     worst = max(differences, key=lambda difference: difference.error)

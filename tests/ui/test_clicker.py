@@ -136,11 +136,11 @@ def test_a_frame_that_could_not_be_encoded_is_tried_again(predictor, clip):
 
     with pytest.raises(OSError, match="is gone"):
         ahead.encoded("a", broken)
-    assert ahead.known("a") is None
-    assert ahead.encoded("a", lambda: clip[0][0]) is ahead.known("a")
+    assert ahead.peek("a") is None
+    assert ahead.encoded("a", lambda: clip[0][0]) is ahead.peek("a")
     for name in "bcde":
         ahead.encoded(name, lambda: clip[0][0])
-    assert ahead.known("a") is None  # only the last few are kept
+    assert ahead.peek("a") is None  # only the last few are kept
 
 
 def test_a_frame_that_is_being_encoded_is_waited_for(predictor, clip):
@@ -154,7 +154,7 @@ def test_a_frame_that_is_being_encoded_is_waited_for(predictor, clip):
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(ahead.encoded, "a", slow)
         assert begun.wait(60)
-        others = [pool.submit(ahead.encoded, "a", slow), pool.submit(ahead.known, "a")]
+        others = [pool.submit(ahead.encoded, "a", slow), pool.submit(ahead.peek, "a")]
         go_on.set()
         assert all(other.result() is first.result() for other in others)
 

@@ -44,16 +44,16 @@ def read_arrays(path: PathLike) -> dict[str | int, IdMask]:
 def _of_archive(file: BinaryIO) -> dict[str | int, IdMask]:
     with zipfile.ZipFile(file) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
-        wanted = ["masks", "names"] if {"masks", "names"} <= {*names} else names
-        if len(wanted) != 1 and wanted != ["masks", "names"]:
+        members = ["masks", "names"] if {"masks", "names"} <= {*names} else names
+        if len(members) != 1 and members != ["masks", "names"]:
             raise ValueError(f"it holds {', '.join(names)!r:.100}; save one array, or `masks` and `names`")
-        for name in wanted:
+        for name in members:
             with archive.open(f"{name}.npy") as member:
                 _check(member)
     file.seek(0)
     with np.load(file, allow_pickle=False) as arrays:
-        masks = _masks_of(arrays[wanted[0]])
-        if len(wanted) == 1:
+        masks = _masks_of(arrays[members[0]])
+        if len(members) == 1:
             return masks
         called = [frame_name(name) for name in arrays["names"]]
     if len({*called}) != len(masks):

@@ -26,11 +26,11 @@ def read_coco(content: Mapping[str, Any]) -> tuple[list[Picture], dict[int, str]
     The id of an object is the `track_id` of its annotation, or, as CVAT writes it, of its attributes.
     """
     categories = {whole_number(c["id"]): str(c["name"]) for c in content.get("categories", [])}
-    found: dict[int, tuple[list[Shape], list[str]]] = {
+    by_image: dict[int, tuple[list[Shape], list[str]]] = {
         whole_number(i["id"]): ([], []) for i in content["images"]
     }
     for annotation in content["annotations"]:
-        shapes, left_out = found[whole_number(annotation["image_id"])]
+        shapes, left_out = by_image[whole_number(annotation["image_id"])]
         segmentation = annotation.get("segmentation")
         if not segmentation:
             left_out.append("box")
@@ -47,9 +47,9 @@ def read_coco(content: Mapping[str, Any]) -> tuple[list[Picture], dict[int, str]
     pictures = [
         Picture(
             frame_name(image["file_name"]),
-            tuple(found[whole_number(image["id"])][0]),
+            tuple(by_image[whole_number(image["id"])][0]),
             size_of(image["height"], image["width"]),
-            left_out=tuple(found[whole_number(image["id"])][1]),
+            left_out=tuple(by_image[whole_number(image["id"])][1]),
         )
         for image in content["images"]
     ]

@@ -67,13 +67,13 @@ class LabelMap:
         """
         if not self.colours:
             raise ValueError(f"{self.source} has no colours; it cannot number those of {name}")
-        known = np.array([_packed(colour) for colour in self.colours])
-        order, ids = np.argsort(known), np.array([*self.colours.values()], np.int32)
+        label_colours = np.array([_packed(colour) for colour in self.colours])
+        order, ids = np.argsort(label_colours), np.array([*self.colours.values()], np.int32)
         pixels = np.array(image.convert("RGBA"))
         packed = pixels[..., :3].astype(np.int64) @ np.array([65536, 256, 1])
         packed[pixels[..., 3] == 0] = next(_packed(c) for c, id in self.colours.items() if id == 0)
-        places = order[np.searchsorted(known, packed, sorter=order).clip(max=len(known) - 1)]
-        if (lost := known[places] != packed).any():
+        places = order[np.searchsorted(label_colours, packed, sorter=order).clip(max=len(label_colours) - 1)]
+        if (lost := label_colours[places] != packed).any():
             colours, counts = np.unique(packed[lost], return_counts=True)
             first = int(colours[counts.argmax()])
             raise ValueError(
@@ -180,12 +180,12 @@ def _of_json(content: Any) -> Iterator[tuple[str, Colour | None]]:
 
 
 def _of_xml(text: str) -> list[tuple[str, Colour | None]]:
-    found: list[tuple[str, Colour | None]] = []
+    labels: list[tuple[str, Colour | None]] = []
 
     def start(name: str, attributes: dict[str, str]) -> None:
         if name == "Label":
             colour = attributes.get("background", "")
-            found.append((attributes["value"], colour_of(colour) if colour.startswith("#") else None))
+            labels.append((attributes["value"], colour_of(colour) if colour.startswith("#") else None))
 
     def refuse(*_: object) -> None:
         raise ValueError("it declares a document type")
@@ -196,4 +196,4 @@ def _of_xml(text: str) -> list[tuple[str, Colour | None]]:
         parser.Parse(text, True)
     except expat.ExpatError as error:
         raise ValueError(f"it is not XML: {error}") from error
-    return found
+    return labels

@@ -58,11 +58,11 @@ def number_objects(pictures: Sequence[Picture], labels: Mapping[int, str]) -> Nu
                 for place, shape in enumerate(shapes)
             },
         )
-    known = {(name, ""): id for id, name in labels.items()}
+    id_of = {(name, ""): id for id, name in labels.items()}
     for shape in shapes:
-        known.setdefault((shape.label, shape.group), max(known.values(), default=0) + 1)
+        id_of.setdefault((shape.label, shape.group), max(id_of.values(), default=0) + 1)
     return _numbered(
-        pictures, {shape: known[shape.label, shape.group] for shape in shapes}, note=_note_of(pictures)
+        pictures, {shape: id_of[shape.label, shape.group] for shape in shapes}, note=_note_of(pictures)
     )
 
 

@@ -67,8 +67,8 @@ class Annotations:
         Raises ValueError if the size is unknown, or differs from the size in the file.
         """
         picture, ids = self.pictures[place], self.ids[place]
-        known = size or picture.size
-        if known is None:
+        plane_size = size or picture.size
+        if plane_size is None:
             raise ValueError(
                 f"{self.path} does not say how large its frames are ({self.kind} never does); pass the "
                 "frames too: --frames VIDEO of `emavos masks`, or size= here"
@@ -80,9 +80,9 @@ class Annotations:
                 f"width)"
             )
         with _of_stranger(self.path, f"{_WHAT} that can be read ({picture.name})"):
-            mask = np.zeros(known, np.int32)
+            mask = np.zeros(plane_size, np.int32)
             for id, shape in sorted(zip(ids, picture.shapes, strict=True), key=lambda one: one[1].height):
-                shape.draw(known).put(mask, id)
+                shape.draw(plane_size).put(mask, id)
             return mask
 
 
@@ -112,13 +112,13 @@ def read_annotations(path: PathLike, labels: LabelMap | None = None) -> Annotati
     (kind,) = kinds
     if labels is None:
         labels = find_labels(path)
-    known = labels.names if labels is not None else own
+    names_of_ids = labels.names if labels is not None else own
     if kind == "YOLO" and labels is not None:
-        pictures = [_with_names(picture, known) for picture in pictures]
-    if labels is not None and all(map(is_id, known.values())):  # as masks without names are written
-        known = {}
+        pictures = [_with_names(picture, names_of_ids) for picture in pictures]
+    if labels is not None and all(map(is_id, names_of_ids.values())):  # as masks without names are written
+        names_of_ids = {}
     with _of_stranger(path, _WHAT):
-        numbered = number_objects(pictures, known)
+        numbered = number_objects(pictures, names_of_ids)
     _tell(path, pictures, numbered)
     kept = [place for place, picture in enumerate(pictures) if any(numbered.ids[place])]
     if not kept:
@@ -165,14 +165,14 @@ def with_labels(path: Path) -> Path:
 
 def annotation_files(folder: Path) -> list[Path]:
     """The files of a folder that may be annotations of an image each, in natural order."""
-    found = [
+    files = [
         file
         for file in folder.iterdir()
         if file.suffix.lower() in SUFFIXES
         and file.name[0] != "."
         and file.name not in (*LABEL_FILES, "notes.json")
     ]
-    return natural_order(found)
+    return natural_order(files)
 
 
 def _read(path: Path) -> tuple[str, list[Picture], dict[int, str]]:

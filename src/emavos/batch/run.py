@@ -103,8 +103,8 @@ class Batch:
         check_names(jobs, "the list of jobs")
         if self.out.exists() and not self.out.is_dir():
             raise ValueError(f"{self.out} is a file, not a folder")
-        known = (self.out / "status").is_dir() or not self.out.exists() or not any(self.out.iterdir())
-        if not known and not force:
+        usable = (self.out / "status").is_dir() or not self.out.exists() or not any(self.out.iterdir())
+        if not usable and not force:
             raise ValueError(f"{self.out} is not empty and not of a batch; choose another folder, or --force")
         home = os.path.realpath(self.out)
         for job in jobs:
@@ -439,7 +439,7 @@ def _settings_in(out: Path) -> Mapping[str, Any] | None:
     """The settings that a run has agreed on, or else of its first video by name; None if there is none."""
     status = out / "status"
     paths = (status / _CHOSEN, *sorted(status.glob("*.json")))
-    return next((found for path in paths if (found := _settings_of(path)) is not None), None)
+    return next((settings for path in paths if (settings := _settings_of(path)) is not None), None)
 
 
 def _settings_of(path: Path) -> Mapping[str, Any] | None:

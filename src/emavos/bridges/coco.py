@@ -110,16 +110,16 @@ def read_coco(path: PathLike) -> Iterator[tuple[str, IdMask]]:
         images = {int(image["id"]): image for image in content["images"]}
         if len(images) < len(content["images"]):
             raise ValueError("two images have one id")
-        found: dict[int, list[Mapping[str, Any]]] = {number: [] for number in images}
+        by_image: dict[int, list[Mapping[str, Any]]] = {number: [] for number in images}
         for annotation in content["annotations"]:
-            found[int(annotation["image_id"])].append(annotation)
+            by_image[int(annotation["image_id"])].append(annotation)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"{path} is not a COCO file of images and annotations: {error!r:.100}") from error
     for number, image in images.items():
         try:
             size, name = check_size([int(image["height"]), int(image["width"])]), str(image["file_name"])
             mask = np.zeros(size, np.int32)
-            for annotation in found[number]:
+            for annotation in by_image[number]:
                 plane_of(annotation["segmentation"])(size).put(mask, _id_of(annotation))
         except KeyError as error:
             raise ValueError(f"{path}, image {number}: there is no {error}") from error

@@ -74,9 +74,9 @@ def planes_of(objects: Any, size: tuple[int, int] | None = None) -> list[Plane]:
     """
     planes = [_plane(item, size, number) for number, item in enumerate(_split(objects))]
     for number, plane in enumerate(planes):
-        wanted = planes[0].shape if size is None else tuple(size)
-        if plane.shape != wanted:
-            have, want = ("x".join(map(str, s)) for s in (plane.shape, wanted))
+        shape = planes[0].shape if size is None else tuple(size)
+        if plane.shape != shape:
+            have, want = ("x".join(map(str, s)) for s in (plane.shape, shape))
             raise ValueError(f"object {number} is {have} but wanted is {want} (height x width)")
     return planes
 

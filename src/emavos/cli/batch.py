@@ -112,10 +112,10 @@ def _batch(args: argparse.Namespace) -> None:
     jobs = find_jobs(args.jobs, [(image, mask) for image, mask in args.reference])
     part, where = _part(args)
     if part is not None and not args.ray:
-        known = len(jobs)
+        total = len(jobs)
         jobs = shard(jobs, *part)
         if not args.quiet:
-            print(f"shard {part[0]} of {part[1]} ({where}): {len(jobs)} of {counted(known, 'video')}")
+            print(f"shard {part[0]} of {part[1]} ({where}): {len(jobs)} of {counted(total, 'video')}")
     start = time.monotonic()
     threads = args.threads or 1
     workers: Workers | None = None
@@ -221,7 +221,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _numbers(text: str, what: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
-    if found is None or int(found[1]) >= int(found[2]):
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    if match is None or int(match[1]) >= int(match[2]):
         raise ValueError(f"{what} is a number from 0 to N - 1 and N, not {text!r:.40}")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])

@@ -103,13 +103,13 @@ def mask_by_clicks(args: argparse.Namespace, predictor: Predictor, frames: Frame
         )
         if len(boxes) > 1:
             raise ValueError(f"object {id} has {len(boxes)} boxes; give one around the whole object")
-        found = seen.click(
+        clicked = seen.click(
             [*yes, *no],
             [1] * len(yes) + [0] * len(no),
             box=boxes[0] if boxes else None,
             scribbles=[list(zip(line[::2], line[1::2], strict=True)) for line in lines],
         )
-        probs.append(found.prob.cpu())
+        probs.append(clicked.prob.cpu())
     best, place = torch.stack(probs).max(dim=0)
     mask: IdMask = np.where(best > 0.5, np.array(ids, dtype=np.int32)[place.numpy()], 0).astype(np.int32)
     if missing := [id for id in ids if not (mask == id).any()]:
@@ -131,14 +131,14 @@ def load_prompter(name: str | None) -> Prompter | None:
 
     sys.path.insert(0, "")
     try:
-        found: Any = getattr(import_module(module), function, None)
+        value: Any = getattr(import_module(module), function, None)
     except ImportError as error:
         raise ValueError(f"--prompter {name}: {module} cannot be imported ({error})") from error
     finally:
         sys.path.remove("")
-    if not callable(found):
+    if not callable(value):
         raise ValueError(f"--prompter {name}: {module} has no function {function}")
-    prompter: Prompter = found
+    prompter: Prompter = value
     return prompter
 
 
@@ -154,9 +154,9 @@ def _numbers(count: int | None) -> Callable[[str], tuple[int, Sequence[float]]]:
             numbers, object_id = [], 1
         fits = len(numbers) == count if count else len(numbers) >= 4 and len(numbers) % 2 == 0
         if not fits or object_id < 1:
-            wanted = {2: "X,Y", 4: "X0,Y0,X1,Y1", None: "X,Y,X,Y,..."}[count]
+            form = {2: "X,Y", 4: "X0,Y0,X1,Y1", None: "X,Y,X,Y,..."}[count]
             raise argparse.ArgumentTypeError(
-                f"{text!r} is not {wanted} in pixels, with ID: before it or without (an id from 1)"
+                f"{text!r} is not {form} in pixels, with ID: before it or without (an id from 1)"
             )
         return object_id, numbers
 

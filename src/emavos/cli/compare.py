@@ -62,13 +62,17 @@ def _compare(args: argparse.Namespace) -> None:
     videos = find_videos(args.data, protocol, args.sequence)
     check_apart(args.out, args.data, videos)
     folders = named_folders(args.results)
-    known = [video for video in videos if video.truths]
+    with_truth = [video for video in videos if video.truths]
     with staged(args.out, args.force) as out:
         methods = [
-            Method(name, folder, score_videos(known, folder, processes=args.processes) if known else None)
+            Method(
+                name,
+                folder,
+                score_videos(with_truth, folder, processes=args.processes) if with_truth else None,
+            )
             for name, folder in folders.items()
         ]
-        sections = [Section("J&F of each sequence", [("", by_sequence(methods))])] if known else []
+        sections = [Section("J&F of each sequence", [("", by_sequence(methods))])] if with_truth else []
         for video in videos:
             pictures = pictures_of(video, methods, _frames(args.frames))
             for name, (_, picture) in pictures.items():

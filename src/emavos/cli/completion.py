@@ -52,8 +52,8 @@ def with_suggestion(message: str, parser: argparse.ArgumentParser, words: Sequen
     if extra == message or not extra.startswith("--"):
         return message
     parser = command_of(parser, words)
-    known = {option for action in parser._actions for option in action.option_strings}
-    near = difflib.get_close_matches(re.split("[ =]", extra, maxsplit=1)[0], sorted(known), 1)
+    options = {option for action in parser._actions for option in action.option_strings}
+    near = difflib.get_close_matches(re.split("[ =]", extra, maxsplit=1)[0], sorted(options), 1)
     return f"{message}; did you mean {near[0]}?" if near else message
 
 

@@ -43,7 +43,7 @@ def read_confidences(path: Path, frames: FrameSource) -> list[dict[int, ObjectSt
     from emavos.confidence.expected import ObjectState
     from emavos.io.text import read_text
 
-    found: dict[int, dict[int, ObjectState]] = {}
+    by_frame: dict[int, dict[int, ObjectState]] = {}
     most = frames.count if frames.exact and frames.count is not None else _MOST_FRAMES
     text = read_text(path, "a table of confidences", errors="surrogateescape")  # as names of files are read
     rows = csv.DictReader(io.StringIO(text, newline=""))
@@ -67,8 +67,8 @@ def read_confidences(path: Path, frames: FrameSource) -> list[dict[int, ObjectSt
                 raise ValueError(
                     f"{path} is damaged in line {rows.line_num}: an object or area is out of range"
                 )
-            found.setdefault(index, {})[id] = state
+            by_frame.setdefault(index, {})[id] = state
     except csv.Error as error:
         raise ValueError(f"{path} is damaged in line {rows.line_num}: {error}") from error
     nothing: dict[int, ObjectState] = {}
-    return [found.get(index, nothing) for index in range(max(found, default=-1) + 1)]
+    return [by_frame.get(index, nothing) for index in range(max(by_frame, default=-1) + 1)]

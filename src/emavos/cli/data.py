@@ -31,13 +31,13 @@ def _check(args: argparse.Namespace) -> None:
     groups, wrong = list_groups(args.data)
     for line in wrong:
         print(plain(line))
-    found = len(wrong)
+    faults = len(wrong)
     # disable=None: only on a terminal
     for group in tqdm(groups, unit="clip", leave=False, disable=args.quiet or None):
         for line in check_group(group):
             print(plain(line), flush=True)
-            found += 1
-    if found:
+            faults += 1
+    if faults:
         raise SystemExit(1)
     if not args.quiet:
         masks = sum(len(group.pairs) for group in groups)

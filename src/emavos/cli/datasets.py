@@ -48,8 +48,8 @@ def protocol_of(args: argparse.Namespace) -> Protocol:
     from emavos.evaluation import PROTOCOLS
 
     if args.protocol not in PROTOCOLS:
-        known = "; ".join(f"{protocol.name} ({protocol.about})" for protocol in PROTOCOLS.values())
-        raise ValueError(f"there is no protocol {args.protocol}; the protocols are {known}")
+        protocols = "; ".join(f"{protocol.name} ({protocol.about})" for protocol in PROTOCOLS.values())
+        raise ValueError(f"there is no protocol {args.protocol}; the protocols are {protocols}")
     changes: dict[str, Any] = {}
     if args.split is not None:
         changes["lists"] = (f"ImageSets/{args.split}.txt",)

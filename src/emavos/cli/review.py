@@ -131,14 +131,14 @@ def _sheet(frames: FrameSource, suggestions: Sequence[Suggestion], masks: Path) 
     from emavos.io import read_mask
     from emavos.visualize import contact_sheet, overlay
 
-    wanted = {one.frame for one in suggestions}
+    indices = {one.frame for one in suggestions}
     reel = frames.reel()
     pictures = (
-        {index: reel[index] for index in wanted}
+        {index: reel[index] for index in indices}
         if reel is not None
-        else {index: frame for index, frame in enumerate(frames) if index in wanted}
+        else {index: frame for index, frame in enumerate(frames) if index in indices}
     )
-    if lost := wanted - {*pictures}:
+    if lost := indices - {*pictures}:
         raise ValueError(f"frame {min(lost)} is in the table but not in the video")
     images, labels = [], []
     for rank, one in enumerate(suggestions, 1):

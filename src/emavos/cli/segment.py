@@ -302,8 +302,8 @@ def _tell_cuts(cuts: Sequence[int], frames: FrameSource, how: str, direction: st
     """Note the first frame of each scene without memory; the last, if it is tracked backward."""
     from emavos.io import InputWarning
 
-    known, step = {*cuts}, 1 if direction == "backward" else -1
-    if not (firsts := [index for index in cuts if index + step not in known]):
+    indices, step = {*cuts}, 1 if direction == "backward" else -1
+    if not (firsts := [index for index in cuts if index + step not in indices]):
         return
     verb, way = ("ends", "before") if direction == "backward" else ("begins", "from there on")
     names = ", ".join(frames.name(index) for index in firsts[:8]) + (

@@ -241,21 +241,21 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
         return config, add_transformer(
             model, config.preset, args.vit, open_samples(args.data, config), config.seed
         )
-    wanted, own = PRESETS[config.preset], model.config
+    new_config, old_config = PRESETS[config.preset], model.config
     if args.teacher is not None:
         return config, _distilled(args, config, model)
     if any(setting.startswith("preset=") for setting in args.set):
         return config, grow(model, config.preset, config.seed)
     if args.stage in {**TINY, **BASE}:  # they add to the model before them
-        if wanted.vit != "none" and own.vit == "none":
+        if new_config.vit != "none" and old_config.vit == "none":
             raise ValueError(f"{config.preset} has a vision transformer and {args.init} has none; add --vit")
-        if wanted.scene_key_channels and not own.scene_key_channels:
+        if new_config.scene_key_channels and not old_config.scene_key_channels:
             raise ValueError(f"{args.init} has no scene's part of the key; add --teacher base")
-        if wanted.key_positions and not own.key_positions:
+        if new_config.key_positions and not old_config.key_positions:
             return config, add_positions(model, config.preset, open_samples(args.data, config), config.seed)
-        if wanted.fine_key_channels and not own.fine_key_channels:
+        if new_config.fine_key_channels and not old_config.fine_key_channels:
             return config, add_key_parts(model, config.preset, open_samples(args.data, config), config.seed)
-        if wanted.unit_keys and not own.unit_keys:
+        if new_config.unit_keys and not old_config.unit_keys:
             return config, grow(model, config.preset, config.seed)
     names = [name for name, preset in PRESETS.items() if preset == model.config]
     if not names:

@@ -153,11 +153,11 @@ def check_kind(option: str, path: Path | None) -> None:
     kind = "" if path is None else path.suffix.lower()
     if path is None or kind in KINDS[option]:
         return
-    wanted = f"{option} {path} is written as {', '.join(KINDS[option])}, or as a folder of PNGs"
+    message = f"{option} {path} is written as {', '.join(KINDS[option])}, or as a folder of PNGs"
     if kind[1:] in _OTHERS:
-        raise ValueError(wanted)
+        raise ValueError(message)
     if _ENDING.fullmatch(kind) and not path.is_dir():
-        raise ValueError(f"{wanted}, whose name has no ending such as {kind} unless it exists")
+        raise ValueError(f"{message}, whose name has no ending such as {kind} unless it exists")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ class Prompts(NamedTuple):
     labels: Tensor  # (B, N): 1 the object, 0 not the object, -1 no point
     box: Tensor  # (B, 4), left, top, right, bottom; NaN: no box
     mask: Tensor  # (B, 1, H / 4, W / 4), earlier probability of the object; 0 if unknown
-    known: Tensor  # (B,), 1 if there is an earlier mask, else 0
+    has_mask: Tensor  # (B,), 1 if there is an earlier mask, else 0
 
 
 def planes_of(prompts: Prompts) -> Tensor:
@@ -37,7 +37,7 @@ def planes_of(prompts: Prompts) -> Tensor:
         parts += [(_RADIUS + 0.5 - away).clamp(0, 1), (-away / _NEAR).exp(), (-away / _FAR).exp()]
     inside, given = box_plane(prompts.box, height, width), prompts.box.isfinite().all(dim=1)
     parts += [inside, (1 - inside) * given.view(-1, 1, 1)]
-    parts += [prompts.mask[:, 0], prompts.known.view(-1, 1, 1).expand_as(inside)]
+    parts += [prompts.mask[:, 0], prompts.has_mask.view(-1, 1, 1).expand_as(inside)]
     return torch.stack(parts, dim=1)
 
 
@@ -50,12 +50,12 @@ def box_plane(box: Tensor, height: int, width: int) -> Tensor:
     return down[:, :, None] * across[:, None, :]
 
 
-def _distance(points: Tensor, wanted: Tensor, height: int, width: int) -> Tensor:
-    """(B, h, w): distance of each cell, in cells, to the nearest point (B, N, 2) that is wanted (B, N)."""
+def _distance(points: Tensor, used: Tensor, height: int, width: int) -> Tensor:
+    """(B, h, w): distance of each cell, in cells, to the nearest point (B, N, 2) that is used (B, N)."""
     cells = points / STRIDE
     x, y = (torch.arange(n, device=points.device, dtype=points.dtype) + 0.5 for n in (width, height))
     nearest = points.new_full((len(points), height, width), 1e6)
-    for some, there in zip(cells.split(32, dim=1), wanted.split(32, dim=1), strict=True):
+    for some, there in zip(cells.split(32, dim=1), used.split(32, dim=1), strict=True):
         dx = (x - some[..., 0:1]).square()  # (B, n, w)
         dy = (y - some[..., 1:2]).square()  # (B, n, h)
         square = dy[..., :, None] + dx[..., None, :] + (~there)[..., None, None] * 1e12
@@ -86,7 +86,7 @@ def likeness(embedding: Tensor, prompts: Prompts) -> Tensor:
             parts.append((same * there).sum(dim=1) / there.sum(dim=1).clamp(min=1))
     inside = box_plane(prompts.box, size[0] * 2, size[1] * 2)[:, None]
     outside = (1 - inside) * prompts.box.isfinite().all(dim=1).view(-1, 1, 1, 1)
-    for weight in (prompts.mask * prompts.known.view(-1, 1, 1, 1), inside, outside):
+    for weight in (prompts.mask * prompts.has_mask.view(-1, 1, 1, 1), inside, outside):
         weight = functional.avg_pool2d(weight, 2)  # (B, 1, 2h, 2w)
         mean = functional.normalize((embedding * weight).sum(dim=(2, 3), keepdim=True), dim=1)
         seen = (weight.sum(dim=(2, 3), keepdim=True) > 0).to(mean.dtype)

@@ -168,8 +168,8 @@ def _mask(mask: Any, size: tuple[int, int]) -> np.ndarray:
         mask = mask.detach().cpu().numpy()
     if isinstance(mask, np.ndarray) and mask.dtype.kind == "f":
         if mask.shape != size:
-            given, wanted = "x".join(map(str, mask.shape)), "x".join(map(str, size))
-            raise ValueError(f"mask is {given} but frame is {wanted} (height x width); resize one of them")
+            have, want = "x".join(map(str, mask.shape)), "x".join(map(str, size))
+            raise ValueError(f"mask is {have} but frame is {want} (height x width); resize one of them")
         if not ((mask >= 0) & (mask <= 1)).all():
             raise ValueError("a mask of numbers holds probabilities from 0 to 1")
         return mask.astype(np.float32)

@@ -92,8 +92,8 @@ class SeenFrame:
         scale = (frame.shape[1] / size[1], frame.shape[0] / size[0])
 
         def answer(prompt: Prompt, local: bool) -> Tensor:
-            found = _foreign(prompter(frame, _scaled(prompt, scale, frame.shape[:2])), frame.shape[:2])
-            return resize(found[None], size)[0]
+            prob = _foreign(prompter(frame, _scaled(prompt, scale, frame.shape[:2])), frame.shape[:2])
+            return resize(prob[None], size)[0]
 
         return cls(size, answer)
 
@@ -268,13 +268,13 @@ def _scaled(prompt: Prompt, scale: tuple[float, float], size: tuple[int, ...]) -
     return Prompt((prompt.points * scale).astype(np.float32), prompt.labels, box, mask)
 
 
-def _foreign(found: Any, size: tuple[int, ...]) -> Tensor:
+def _foreign(mask: Any, size: tuple[int, ...]) -> Tensor:
     """The mask of a prompter as probabilities (H, W). Raises ValueError if it does not fit the frame."""
-    array = found.detach().cpu().numpy() if isinstance(found, Tensor) else np.asarray(found)
+    array = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
     if array.shape != tuple(size) or array.dtype.kind not in "buif":
-        wanted = "x".join(map(str, size))
+        want = "x".join(map(str, size))
         raise ValueError(
-            f"the prompter returned {array.shape} of {array.dtype}; the mask of a {wanted} frame is an array "
+            f"the prompter returned {array.shape} of {array.dtype}; the mask of a {want} frame is an array "
             "(H, W) of bool or of probabilities"
         )
     if array.dtype.kind != "f":

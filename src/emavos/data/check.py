@@ -42,8 +42,8 @@ def list_groups(root: str | Path) -> tuple[list[Group], list[str]]:
     groups: list[Group] = []
     wrong: list[str] = []
     for part in parts:
-        found, faults = _clips(part) if (part / "JPEGImages").is_dir() else _still_images(part)
-        groups += found
+        of_part, faults = _clips(part) if (part / "JPEGImages").is_dir() else _still_images(part)
+        groups += of_part
         wrong += faults
     if not groups and not wrong:
         raise ValueError(
@@ -90,16 +90,16 @@ def _clips(root: Path) -> tuple[list[Group], list[str]]:
     groups, wrong = [], []
     for folder in sorted(path for path in images.iterdir() if path.is_dir()):
         frames, faults = _by_stem(folder)
-        found, more = _by_stem(masks / folder.name)
+        mask_files, more = _by_stem(masks / folder.name)
         wrong += [
             f"{mask} is not a PNG, so it is not read as a mask"
-            for mask in found.values()
+            for mask in mask_files.values()
             if mask.suffix != ".png"
         ]
-        found = {stem: mask for stem, mask in found.items() if mask.suffix == ".png"}
+        mask_files = {stem: mask for stem, mask in mask_files.items() if mask.suffix == ".png"}
         wrong += faults + more
-        wrong += [f"{found[stem]} has no image in {folder}" for stem in found if stem not in frames]
-        pairs = tuple((frames[stem], found[stem]) for stem in frames if stem in found)
+        wrong += [f"{mask_files[stem]} has no image in {folder}" for stem in mask_files if stem not in frames]
+        pairs = tuple((frames[stem], mask_files[stem]) for stem in frames if stem in mask_files)
         if not pairs:
             wrong.append(f"{folder} has no mask: no PNG of {masks / folder.name} has the name of a frame")
         else:
@@ -129,16 +129,16 @@ def _still_images(root: Path) -> tuple[list[Group], list[str]]:
 
 def _by_stem(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """Returns the images of a folder by stem, and a list of faults: two images with the same stem."""
-    found: dict[str, Path] = {}
+    by_stem: dict[str, Path] = {}
     wrong = []
     try:
         images = list_images(folder)
     except (ValueError, OSError):  # empty or missing; the caller reports the missing files
         images = []
     for image in images:
-        if (first := found.setdefault(image.stem, image)) is not image:
+        if (first := by_stem.setdefault(image.stem, image)) is not image:
             wrong.append(f"{folder} holds both {first.name} and {image.name}; keep one")
-    return found, wrong
+    return by_stem, wrong
 
 
 def _with_resolution(folder: Path) -> Path:

@@ -53,22 +53,22 @@ class MixedSamples(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         shares = np.asarray(self.objects, dtype=np.float64)
         batch = np.random.default_rng((self.seed, 1, index // self.batch))
-        wanted = 1 + int(batch.choice(len(shares), p=shares / shares.sum()))
+        objects = 1 + int(batch.choice(len(shares), p=shares / shares.sum()))
         rng = np.random.default_rng((self.seed, 0, index))
         for _ in range(_TRIES):
-            clip = self._draw(rng, wanted)
-            masks = torch.stack([one_hot(ids, range(1, wanted + 1)) for _, ids in clip])
+            clip = self._draw(rng, objects)
+            masks = torch.stack([one_hot(ids, range(1, objects + 1)) for _, ids in clip])
             if bool((masks[0].mean(dim=(1, 2)) >= _LEAST).all()):
                 break
         frames = torch.stack([frame for frame, _ in clip])
-        return Sample(normalize(frames), masks, masks.new_ones(wanted))
+        return Sample(normalize(frames), masks, masks.new_ones(objects))
 
-    def _draw(self, rng: np.random.Generator, wanted: int) -> _Clip:
+    def _draw(self, rng: np.random.Generator, objects: int) -> _Clip:
         clip = self._real(rng) if rng.random() < self.real else self._still(rng)
         shown = _large_ids(clip[0][1])
-        chosen = rng.permutation(shown)[:wanted].tolist()
+        chosen = rng.permutation(shown)[:objects].tolist()
         clip = [(frame, _renumbered(ids, chosen)) for frame, ids in clip]
-        pasted = list(range(len(chosen) + 1, wanted + 1))
+        pasted = list(range(len(chosen) + 1, objects + 1))
         if rng.random() < self.occluder:
             # drawn in this order, so the occluder may hide earlier pasted objects
             pasted.insert(int(rng.integers(len(pasted) + 1)), 0)
@@ -124,8 +124,8 @@ class MixedSamples(Dataset[Sample]):
 
 def _large_ids(ids: Tensor) -> list[int]:
     """The ids of a mask (S, S) whose objects are large enough to track."""
-    found, areas = ids.unique(return_counts=True)
-    return [int(i) for i, area in zip(found, areas, strict=True) if i and area >= _LEAST * ids.numel()]
+    present, areas = ids.unique(return_counts=True)
+    return [int(i) for i, area in zip(present, areas, strict=True) if i and area >= _LEAST * ids.numel()]
 
 
 def _renumbered(ids: Tensor, chosen: Sequence[int]) -> Tensor:

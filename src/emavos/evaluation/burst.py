@@ -134,8 +134,8 @@ def score_burst(
     for sequence in sequences:
         for category, frames in _matches(sequence, Path(results)).items():
             for counts, side in zip((boxes, masks), zip(*frames, strict=True), strict=True):
-                found = count_hota(side)
-                counts[category] = counts[category] + found if category in counts else found
+                added = count_hota(side)
+                counts[category] = counts[category] + added if category in counts else added
     scores = {"HOTA": _mean(boxes, {*boxes})}
     if common is not None:
         common = frozenset(MERGED.get(one, one) for one in common)

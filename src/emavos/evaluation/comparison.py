@@ -118,8 +118,8 @@ class Comparison:
         parts += [
             Section(f"Objects: {m.name}", [("", objects_table(m.score))]) for m in self.scored if m.score
         ]
-        known = {key: value for key, value in facts.items() if value}
-        return html_report(f"Evaluation on {self.protocol.name}", known, parts)
+        filled = {key: value for key, value in facts.items() if value}
+        return html_report(f"Evaluation on {self.protocol.name}", filled, parts)
 
 
 def compare(
@@ -166,17 +166,17 @@ def compare(
         name: _run(name, model, folders[name], protocol, videos, progress or _silent)
         for name, model in models.items()
     }
-    known = [video for video in videos if video.truths]
+    with_truth = [video for video in videos if video.truths]
     seen = seen_categories(data, protocol)
     methods = [
         Method(
             name,
             folder,
             replace(
-                score_videos(known, folder, seen, processes=processes),
+                score_videos(with_truth, folder, seen, processes=processes),
                 further=further_scores(data, protocol, videos, folder),
             )
-            if known
+            if with_truth
             else None,
             runs.get(name) or Run.read(folder),
         )

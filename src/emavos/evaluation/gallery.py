@@ -31,14 +31,14 @@ def qualitative(
 
     Returns (H, width, 3) uint8. Raises ValueError if a mask is missing or has the wrong size.
     """
-    wanted = _with_masks(video)
+    with_masks = _with_masks(video)
     if isinstance(frames, int):
         if frames < 1:
             raise ValueError(f"frames is at least 1, not {frames}")
-        later = wanted[1:] or wanted  # every method was given the first mask
+        later = with_masks[1:] or with_masks  # every method was given the first mask
         names = [later[i] for i in _evenly(min(frames, len(later)), len(later))]
     else:
-        if unknown := [name for name in frames if name not in wanted]:
+        if unknown := [name for name in frames if name not in with_masks]:
             raise ValueError(f"{video.name} has no frame {', '.join(unknown)}")
         names = list(frames)
     pictures = _pictures(video, names)
@@ -63,9 +63,9 @@ def over_time(sequence: str, scores: Mapping[str, Score], width: int = 1280, hei
     """A plot of J&F per frame of a sequence, one line per method: (height, width, 3) uint8."""
     series = {}
     for method, score in scores.items():
-        names, known = score.names[sequence][1:], score.over_time(sequence)
-        last = max(i for i, name in enumerate(names) if name in known)
-        series[method] = [known.get(name, float("nan")) for name in names[: last + 1]]
+        names, by_frame = score.names[sequence][1:], score.over_time(sequence)
+        last = max(i for i, name in enumerate(names) if name in by_frame)
+        series[method] = [by_frame.get(name, float("nan")) for name in names[: last + 1]]
     return curves(series, f"{sequence}: J&F of the frames that are compared", width, height, start=1)
 
 
@@ -81,11 +81,11 @@ def worst_frames(
         failure is not shown `count` times.
     width: width of the grid in pixels.
     """
-    known = score.over_time(video.name)
-    names = list(known)
+    by_frame = score.over_time(video.name)
+    names = list(by_frame)
     apart = max(len(names) // (3 * count), 1)
     chosen: list[int] = []
-    order = sorted(range(len(names)), key=lambda i: known[names[i]])
+    order = sorted(range(len(names)), key=lambda i: by_frame[names[i]])
     for least in (apart, 1):
         for i in order:
             if len(chosen) < count and all(abs(i - other) >= least for other in chosen):
@@ -97,7 +97,7 @@ def worst_frames(
         [_truth_overlay(video, picture, truths[name]) for picture, name in zip(pictures, worst, strict=True)],
         [_result(video, picture, file) for picture, file in zip(pictures, files, strict=True)],
     ]
-    labels = [f"{name}: {known[name]:.2f}" for name in worst]
+    labels = [f"{name}: {by_frame[name]:.2f}" for name in worst]
     return comparison_grid(grid, [TRUTH, "result"], labels, width)
 
 
@@ -124,16 +124,18 @@ def pictures_of(
     """All pictures of a sequence by short name, each with its caption: (caption, pixels)."""
     results = {method.name: method.folder for method in methods}
     scores = {m.name: m.score for m in methods if m.score is not None and video.name in m.score.sequences}
-    found = {"grid": (f"{video.name}: the same frames by each method", qualitative(video, results, frames))}
+    pictures = {
+        "grid": (f"{video.name}: the same frames by each method", qualitative(video, results, frames))
+    }
     shown = {name: score for name, score in scores.items() if score.over_time(video.name)}
     if shown:
-        found["curves"] = (f"{video.name}: J&F over time, with its mean", over_time(video.name, shown))
+        pictures["curves"] = (f"{video.name}: J&F over time, with its mean", over_time(video.name, shown))
     for name, score in shown.items():
-        found[f"worst-{name}"] = (
+        pictures[f"worst-{name}"] = (
             f"{video.name}: where {name} is worst, and J&F there",
             worst_frames(video, results[name], score),
         )
-    return found
+    return pictures
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -26,13 +26,13 @@ class Section:
 
 def html_report(title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> str:
     """The text of an HTML page with embedded pictures. Names and texts are escaped."""
-    known = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts.items())
+    terms = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts.items())
     body = "\n".join(map(_section, sections))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style></head>\n"
-        f"<body><h1>{escape(title)}</h1>\n<dl>{known}</dl>\n{body}\n</body></html>\n"
+        f"<body><h1>{escape(title)}</h1>\n<dl>{terms}</dl>\n{body}\n</body></html>\n"
     )
 
 

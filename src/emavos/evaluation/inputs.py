@@ -89,10 +89,10 @@ def check_ids(name: str, pred: AnyMask, objects: Collection[int], later: Collect
             "it, use late=True, or a protocol that gives each object's first mask (lvos)"
         )
     several = sorted(objects) == [*range(1, 1 + len(objects))]
-    wanted = f"objects 1 to {len(objects)}" if several else f"objects {', '.join(map(str, sorted(objects)))}"
+    present = f"objects 1 to {len(objects)}" if several else f"objects {', '.join(map(str, sorted(objects)))}"
     raise ValueError(
         f"{name}: pred has id {', '.join(map(str, foreign))} but truth has "
-        f"{'only object 1' if [*objects] == [1] else wanted}; "
+        f"{'only object 1' if [*objects] == [1] else present}; "
         "renumber pred, or use binary=True if 255 is the object"
     )
 

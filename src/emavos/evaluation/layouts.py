@@ -49,8 +49,8 @@ class Video:
         if not self.protocol.late:
             return self.masks if len(self.masks) >= (2 if self.protocol.scores_last else 3) else ()
         asked = {*self.wanted[self._begin :]}
-        found = tuple(path for path in self.masks if path.stem in asked)
-        return found if len(found) == len(asked) > (1 if self.protocol.scores_last else 2) else ()
+        files = tuple(path for path in self.masks if path.stem in asked)
+        return files if len(files) == len(asked) > (1 if self.protocol.scores_last else 2) else ()
 
     @property
     def untold(self) -> tuple[str, ...]:
@@ -143,18 +143,18 @@ def find_videos(
     if images and folder is None:
         raise ValueError(f"{root} has no {_either(protocol.images)}, where {protocol.name} keeps its frames")
     meta = _read_meta(root, protocol)
-    known = list(meta) if meta is not None else _listed(root, protocol, masks)
-    if odd := [name for name in known if name in ("", ".", "..") or not {"/", "\\"}.isdisjoint(name)]:
+    listed = list(meta) if meta is not None else _listed(root, protocol, masks)
+    if odd := [name for name in listed if name in ("", ".", "..") or not {"/", "\\"}.isdisjoint(name)]:
         raise ValueError(
             f"{odd[0]!r} cannot be the name of a sequence; use the name of one folder, without slashes"
         )
-    sequences = {name: name for name in known}  # each with the name of its folder of frames
+    sequences = {name: name for name in listed}  # each with the name of its folder of frames
     if protocol.per_object:
-        sequences = {f"{name}/{one}": name for name in known for one in _folders(masks / name)}
+        sequences = {f"{name}/{one}": name for name in listed for one in _folders(masks / name)}
     if names is not None:
         chosen = {name for name, frames_of in sequences.items() if name in names or frames_of in names}
-        if unknown := sorted({*names} - {*sequences} - {*known}):
-            raise ValueError(f"{protocol.name} has no sequence {some(unknown)}; it has {some(known)}")
+        if unknown := sorted({*names} - {*sequences} - {*listed}):
+            raise ValueError(f"{protocol.name} has no sequence {some(unknown)}; it has {some(listed)}")
         sequences = {name: frames_of for name, frames_of in sequences.items() if name in chosen}
     videos = []
     for name, frames_of in sequences.items():
@@ -270,9 +270,9 @@ def _listed(root: Path, protocol: Protocol, masks: Path) -> list[str]:
     path = _first(root, protocol.lists)
     if path is None:
         lists = root / "ImageSets"
-        known = sorted(file.relative_to(lists).with_suffix("").as_posix() for file in lists.rglob("*.txt"))
-        wanted = root / protocol.lists[0]
-        raise ValueError(f"{wanted} is not a file; the splits there: {some(known) or 'none'}")
+        splits = sorted(file.relative_to(lists).with_suffix("").as_posix() for file in lists.rglob("*.txt"))
+        split = root / protocol.lists[0]
+        raise ValueError(f"{split} is not a file; the splits there: {some(splits) or 'none'}")
     words = [line.split()[0] for line in read_text(path, "a list of sequences").splitlines() if line.strip()]
     if not words:
         raise ValueError(f"{path} is empty; write the name of a sequence on each line")

@@ -72,11 +72,11 @@ def boundary_accuracy(
     radius = _radius(tolerance, truth.shape)
     box = _box_with_outlines(pred | truth)
     pred_edge, truth_edge = boundary(pred[box]), boundary(truth[box])
-    found, wanted = np.count_nonzero(pred_edge), np.count_nonzero(truth_edge)
-    if not found or not wanted:
-        return float(found == wanted)
-    precision = np.count_nonzero(pred_edge & dilate(truth_edge, radius)) / found
-    recall = np.count_nonzero(truth_edge & dilate(pred_edge, radius)) / wanted
+    pred_pixels, truth_pixels = np.count_nonzero(pred_edge), np.count_nonzero(truth_edge)
+    if not pred_pixels or not truth_pixels:
+        return float(pred_pixels == truth_pixels)
+    precision = np.count_nonzero(pred_edge & dilate(truth_edge, radius)) / pred_pixels
+    recall = np.count_nonzero(truth_edge & dilate(pred_edge, radius)) / truth_pixels
     return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
 
 

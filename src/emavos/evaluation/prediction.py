@@ -153,15 +153,15 @@ def predict(
         sweep(folder)
     for video in videos:
         files = [out / video.name / f"{name}.png" for name in video.wanted]
-        data, known = data_sha256(video), run.timings.get(video.name)
-        if known is not None and known.data == data and all(file.is_file() for file in files):
+        digest, before = data_sha256(video), run.timings.get(video.name)
+        if before is not None and before.data == digest and all(file.is_file() for file in files):
             continue
         with _appearing(out / video.name) as stage:
             try:
                 timing = track_video(video, begin(), stage, each_frame)
             except FloatingPointError as error:
                 raise FloatingPointError(f"{video.name}, {error}") from error
-        run.timings[video.name] = replace(timing, data=data)
+        run.timings[video.name] = replace(timing, data=digest)
         run.version = __version__
         run.write(out)
     return run

@@ -99,7 +99,7 @@ def score_videos(
     checked = check_results(videos, results)
     each = _in_processes(processes, [(video, results / video.name) for video in videos])
     categories = {video.name: video.categories for video in videos}
-    known = bool(seen) and all(categories.values())
+    has_categories = bool(seen) and all(categories.values())
     return Score(
         {video.name: score for video, (score, _) in zip(videos, each, strict=True)},
         extra=checked.extra,
@@ -109,7 +109,7 @@ def score_videos(
             name: frozenset(i for i, category in each.items() if category in seen)
             for name, each in categories.items()
         }
-        if known
+        if has_categories
         else None,
         scoring=videos[0].protocol.scoring if videos else "davis",
         names={video.name: tuple(path.stem for path in video.truths) for video in videos},

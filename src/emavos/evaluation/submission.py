@@ -43,9 +43,9 @@ def write_submission(
                 # fixed date (1980), stored without compression as PNGs are compressed
                 entry = zipfile.ZipInfo(inside)
                 archive.writestr(entry, _in_davis_colours(results / video.name / f"{name}.png"))
-    wanted = {f"{video.name}/{name}.png" for video in videos for name in video.wanted}
-    found = (f"{video.name}/{file.name}" for video in videos for file in (results / video.name).iterdir())
-    return tuple(sorted(name for name in found if name not in wanted))
+    sent = {f"{video.name}/{name}.png" for video in videos for name in video.wanted}
+    files = (f"{video.name}/{file.name}" for video in videos for file in (results / video.name).iterdir())
+    return tuple(sorted(name for name in files if name not in sent))
 
 
 def _problems(video: Video, results: Path) -> Iterator[str]:
@@ -67,21 +67,23 @@ def _problems(video: Video, results: Path) -> Iterator[str]:
             yield f"{shown} is not a PNG"
             continue
         with Image.open(path, formats=("PNG",)) as image, Image.open(images[name], formats=FORMATS) as frame:
-            mode, size, wanted = image.mode, image.size, ImageOps.exif_transpose(frame).size
+            mode, size, frame_size = image.mode, image.size, ImageOps.exif_transpose(frame).size
             colours = image.getpalette() if mode == "P" else None
-        if size != wanted:
-            have, want = (f"{height}x{width}" for width, height in (size, wanted))
+        if size != frame_size:
+            have, want = (f"{height}x{width}" for width, height in (size, frame_size))
             yield f"{shown} is {have} but its frame is {want} (height x width)"
         elif foreign := sorted({*np.unique(mask).tolist()} - ids):
             yield f"{shown} has id {some([str(i) for i in foreign])}, which no given mask shows"
         elif colours is None:
             yield f"{shown} has no palette (its mode is {mode})"
-        elif not any(_begins_with(colours, known, max(ids) + 1) for known in (davis_palette(), palette())):
+        elif not any(
+            _begins_with(colours, standard, max(ids) + 1) for standard in (davis_palette(), palette())
+        ):
             yield f"{shown} has other colours than those of DAVIS"
 
 
-def _begins_with(colours: Sequence[int], known: NDArray[np.uint8], count: int) -> bool:
-    return list(colours[: 3 * count]) == known[:count].ravel().tolist()
+def _begins_with(colours: Sequence[int], standard: NDArray[np.uint8], count: int) -> bool:
+    return list(colours[: 3 * count]) == standard[:count].ravel().tolist()
 
 
 def _in_davis_colours(path: Path) -> bytes:

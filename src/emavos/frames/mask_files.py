@@ -225,10 +225,10 @@ def _of_file(path: Path, labels: LabelMap | None, name: str | None) -> Iterator[
         yield GivenMask(name, os.fspath(path), partial(_read_image_mask, path, labels), _names_of(labels))
 
 
-def _of_annotations(found: Annotations) -> Iterator[GivenMask]:
-    for place, picture in enumerate(found.pictures):
+def _of_annotations(annotations: Annotations) -> Iterator[GivenMask]:
+    for place, picture in enumerate(annotations.pictures):
         name = picture.name if picture.index is None else picture.index
-        yield GivenMask(name, found.path, partial(found.mask, place), found.names)
+        yield GivenMask(name, annotations.path, partial(annotations.mask, place), annotations.names)
 
 
 def pictures_in_colours(mask: Path) -> Iterator[Pixels]:

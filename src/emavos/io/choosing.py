@@ -36,7 +36,7 @@ def matching(path: Path) -> list[Path]:
     names = [file.name for file in folder.iterdir() if file.name[0] != "."]
     numbered = _NUMBERED.search(name)
     if numbered is None:
-        found = [each for each in names if fnmatchcase(each, name)]
+        matches = [each for each in names if fnmatchcase(each, name)]
     else:
         before, after = name[: numbered.start()], name[numbered.end() :].replace("%%", "%")
         width = int(numbered[2] or 0) if numbered[1] else 0
@@ -47,11 +47,11 @@ def matching(path: Path) -> list[Path]:
                 width, len(match[1].lstrip("0") or "0")
             ):
                 numbers[int(match[1])] = each
-        found = [*numbers.values()]
+        matches = [*numbers.values()]
         _tell_missing(path, sorted(numbers))
-    if not found:
+    if not matches:
         raise FileNotFoundError(f"{path} matches no file of {folder}")
-    return [folder / each for each in found]
+    return [folder / each for each in matches]
 
 
 class _Part(FrameSource):

@@ -69,14 +69,14 @@ def is_fragmented(path: Path) -> bool:
 
 
 def _mp4(file: BinaryIO, size: int) -> bool | None:
-    known = None
+    is_cut = None
     for name, end in _boxes(file, size):
         if end > size:
             return True
         if name == b"moof":
             return None  # a cut between two fragments leaves no trace
-        known = False if name == b"moov" else known
-    return known
+        is_cut = False if name == b"moov" else is_cut
+    return is_cut
 
 
 def _boxes(file: BinaryIO, size: int) -> list[tuple[bytes, int]]:

@@ -88,11 +88,11 @@ def _plain_ids(pixels: NDArray[np.uint32]) -> NDArray[np.uint8] | None:
     if (colours == colours[..., :1]).all():
         return colours[..., 0].astype(np.uint8)
     packed = (colours << np.array([0, 8, 16], np.uint32)).sum(axis=2)
-    for known in _packed_palettes():
-        order = np.argsort(known)
-        found = order[np.searchsorted(known, packed, sorter=order).clip(max=255)]
-        if (known[found] == packed).all():
-            return found.astype(np.uint8)
+    for colours_of_ids in _packed_palettes():
+        order = np.argsort(colours_of_ids)
+        ids = order[np.searchsorted(colours_of_ids, packed, sorter=order).clip(max=255)]
+        if (colours_of_ids[ids] == packed).all():
+            return ids.astype(np.uint8)
     return None
 
 
@@ -118,10 +118,10 @@ def _background_at_zero(image: Image.Image, mask: IdMask, name: str) -> IdMask:
     if not used.size or used[-1] >= len(held):
         return mask
     packed = (held[: used[-1] + 1] << np.array([0, 8, 16], np.uint32)).sum(axis=1)
-    for known, whose in zip(_packed_palettes(), ("emavos", "DAVIS"), strict=True):
+    for colours_of_ids, whose in zip(_packed_palettes(), ("emavos", "DAVIS"), strict=True):
         colours = {*packed.tolist()}
-        if len(packed) > 1 and len(colours) == len(packed) and colours <= {*known.tolist()}:
-            ids = np.array([int(np.flatnonzero(known == one)[0]) for one in packed], np.int32)
+        if len(packed) > 1 and len(colours) == len(packed) and colours <= {*colours_of_ids.tolist()}:
+            ids = np.array([int(np.flatnonzero(colours_of_ids == one)[0]) for one in packed], np.int32)
             _tell(f"{name} has the palette of {whose} in another order; its ids are those of the colours")
             return ids[mask]
     background = _background_of(image, packed, used)
@@ -232,7 +232,9 @@ def _has_our_palette(image: Image.Image, mask: IdMask) -> bool:
 
 def is_known_palette(values: list[int]) -> bool:
     """Whether the values (red, green, blue, red, ...) of a palette begin `palette` or `davis_palette`."""
-    return any(values == known.ravel()[: len(values)].tolist() for known in (palette(), davis_palette()))
+    return any(
+        values == standard.ravel()[: len(values)].tolist() for standard in (palette(), davis_palette())
+    )
 
 
 def _looks_antialiased(mask: NDArray[Any]) -> bool:

@@ -202,10 +202,10 @@ def _of_files(
 
 def list_images(folder: PathLike) -> list[Path]:
     """The image files of a folder in natural order, without hidden files."""
-    found = [p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
-    if not found:
+    images = [p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
+    if not images:
         raise ValueError(f"{folder} holds no images ({', '.join(sorted(s[1:] for s in IMAGE_SUFFIXES))})")
-    return natural_order(found)
+    return natural_order(images)
 
 
 def natural_order(files: Iterable[Path]) -> list[Path]:
@@ -346,12 +346,12 @@ def _left_out(folder: Path, files: Sequence[Path]) -> list[Path]:
     """Skipped files that look like frames: other image formats, and names with the usual pattern."""
     stems = {file.stem for file in files}
     usual, _ = Counter(_pattern(file.stem) for file in files).most_common(1)[0]
-    found = []
+    left_out = []
     for path in folder.iterdir():
         suffix, begin = path.suffix.lower(), path.name.partition(".")[0]
         if path.name[0] == "." or suffix in IMAGE_SUFFIXES or path.stem in stems or not path.is_file():
             continue
         like_frames = "#" in usual and _pattern(begin) == usual and begin not in stems
         if like_frames or _FOREIGN.fullmatch(suffix):
-            found.append(path)
-    return sorted(found)
+            left_out.append(path)
+    return sorted(left_out)

@@ -232,13 +232,15 @@ class VideoSource(FrameSource):
             )
             held = f"is not a video: it has only {kinds}" if kinds else _NO_VIDEO
             raise ValueError(f"{self.path} {held}")
-        known = [stream for stream in streams if stream.codec_context is not None]
-        if not known:
+        usable = [stream for stream in streams if stream.codec_context is not None]
+        if not usable:
             raise ValueError(
                 f"{self.path} is of a codec that this PyAV cannot decode; convert it to H.264, or to images"
             )
         best = container.streams.best("video")
-        return next((stream for stream in known if best is not None and stream.index == best.index), known[0])
+        return next(
+            (stream for stream in usable if best is not None and stream.index == best.index), usable[0]
+        )
 
     def _decoder(self, stream: Any) -> Callable[[Any], Any]:
         """Decodes a packet of the stream, with transparency, which FFmpeg's own VP8 and VP9 decoders skip."""

@@ -197,14 +197,14 @@ def _open(library: Path) -> Callable[..., None]:
 
 def _found_command() -> list[str] | None:
     """The compiler with its path and options; None if there is none."""
-    found = compiler()
-    return None if found is None else [str(shutil.which(found[0])), *found[1:]]
+    command = compiler()
+    return None if command is None else [str(shutil.which(command[0])), *command[1:]]
 
 
 def _command() -> list[str]:
-    if (found := _found_command()) is None:
+    if (command := _found_command()) is None:
         raise RuntimeError(f"{NO_COMPILER}; {GET_COMPILER}, or use another backend")
-    return found
+    return command
 
 
 def _name() -> str:

@@ -49,12 +49,12 @@ def shared_top(banks: Sequence[MemoryBank], query: Tensor) -> list[TopCells] | N
         tops.append((top, index + first))
         first += len(joint)
     order = [keys for part in parts for keys in part.frames]
-    found = []
+    tops_of_banks = []
     for number, own in enumerate(of_banks):
         of_bank = [top for part, top in zip(parts, tops, strict=True) if number in part.banks]
         top, index = merged(of_bank, top_k)
-        found.append((top, index + _shifts(order, own, query.device)[index]))
-    return found
+        tops_of_banks.append((top, index + _shifts(order, own, query.device)[index]))
+    return tops_of_banks
 
 
 def _backend(banks: Sequence[MemoryBank], query: Tensor) -> Literal["blocks", "native"] | None:

@@ -67,7 +67,7 @@ def scan(
     query_rows = query + rows.to(tl.int64)[:, None] * query_stride_p
     # slots beyond TOP_K are infinite, so nothing is inserted there
     best = tl.where(slots < TOP_K, tl.full((QUERIES, SLOTS), -float("inf"), tl.float32), float("inf"))
-    found = tl.zeros((QUERIES, SLOTS), tl.int32)
+    best_cells = tl.zeros((QUERIES, SLOTS), tl.int32)
     if CHANNELS <= STEP:  # the query tile stays in registers
         q_used = row_used[:, None] & (channels < CHANNELS)[None, :]
         q = tl.load(query_rows + channels[None, :] * query_stride_c, q_used, 0.0).to(DTYPE)
@@ -93,10 +93,10 @@ def scan(
         norm = tl.load(norms + columns, column_used, 0.0)
         similarity = (2 * product - norm[None, :]) * scale
         similarity = tl.where(row_used[:, None] & column_used[None, :], similarity, -float("inf"))
-        best, found = insert(best, found, similarity, start, SLOTS, CELLS)
+        best, best_cells = insert(best, best_cells, similarity, start, SLOTS, CELLS)
     out = (split.to(tl.int64) * queries + rows[:, None]) * SLOTS + slots
     tl.store(top + out, tl.where(slots < TOP_K, best, -float("inf")), row_used[:, None])
-    tl.store(places + out, found, row_used[:, None])
+    tl.store(places + out, best_cells, row_used[:, None])
 
 
 @triton.jit(do_not_specialize=["queries", "splits", "objects"])
@@ -123,11 +123,11 @@ def gather(
     slots = tl.arange(0, SLOTS)[None, :]
     used = slots < TOP_K
     best = tl.where(used, tl.load(top + row * SLOTS + slots), float("inf"))
-    found = slots.to(tl.int32)  # index over all shares: share * SLOTS + slot
+    best_places = slots.to(tl.int32)  # index over all shares: share * SLOTS + slot
     for split in range(1, splits):
         candidates = tl.load(top + (split * queries + row) * SLOTS + slots)
-        best, found = insert(best, found, candidates, split * SLOTS, SLOTS, SLOTS)
-    cells = tl.load(places + ((found // SLOTS) * queries + row) * SLOTS + found % SLOTS, used, 0)
+        best, best_places = insert(best, best_places, candidates, split * SLOTS, SLOTS, SLOTS)
+    cells = tl.load(places + ((best_places // SLOTS) * queries + row) * SLOTS + best_places % SLOTS, used, 0)
     best = tl.where(used, best, -float("inf"))
     weights = tl.exp(best - tl.max(best, axis=1)[:, None])
     weights /= tl.sum(weights, axis=1)[:, None]

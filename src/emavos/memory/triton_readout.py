@@ -49,9 +49,9 @@ def obstacle(query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> str | N
     if query.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return f"the tensors are on {query.device}, not on a CUDA device"
     if query.device.type == "cuda" and torch.version.hip is None:
-        found = torch.cuda.get_device_capability(query.device)
-        if found < _CAPABILITY:
-            return f"this GPU is of compute capability {found[0]}.{found[1]}, older than 7.5"
+        capability = torch.cuda.get_device_capability(query.device)
+        if capability < _CAPABILITY:
+            return f"this GPU is of compute capability {capability[0]}.{capability[1]}, older than 7.5"
     if find_spec("triton") is None:
         return "triton, which comes with torch's CUDA builds, is not installed"
     for name, x in tensors.items():

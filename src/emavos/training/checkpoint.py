@@ -69,8 +69,8 @@ def load_checkpoint(path: Path, learner: Learner) -> int:
     for name, parameter in model.named_parameters():
         fields = {field: state[f"{field}.{name}"] for field in _STATE if f"{field}.{name}" in state}
         if fields:  # the optimiser expects the step count on the CPU
-            wanted = {field: torch.Size() if field == "step" else parameter.shape for field in _STATE}
-            _check_shapes(fields, wanted, f"{what}: the optimiser's state of {name}")
+            shapes = {field: torch.Size() if field == "step" else parameter.shape for field in _STATE}
+            _check_shapes(fields, shapes, f"{what}: the optimiser's state of {name}")
             learner.optimiser.state[parameter] = {
                 field: tensor if field == "step" else tensor.to(parameter.device)
                 for field, tensor in fields.items()
@@ -89,8 +89,8 @@ def load_checkpoint(path: Path, learner: Learner) -> int:
     return iteration
 
 
-def _check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], what: str) -> None:
-    if {name: x.shape for name, x in state.items()} != dict(wanted):
+def _check_shapes(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], what: str) -> None:
+    if {name: x.shape for name, x in state.items()} != dict(shapes):
         raise ValueError(f"{what}: other tensors, or of other shapes; delete it")
     if not all(x.is_floating_point() and bool(x.isfinite().all()) for x in state.values()):
         raise ValueError(f"{what}: NaN, infinity or no numbers; delete it")

@@ -52,8 +52,8 @@ def draw_sample(videos: Sequence[Videos], weights: Sequence[float], size: int, s
         mask = ids == chosen[0] if len(chosen) == 1 else ids > 0
         for _ in range(_TRIES):
             view = draw_object_view(mask, rng) if rng.random() < 0.65 else draw_view(mask, rng, (0.4, 1.0))
-            seen, found = view.sample(image, mask.to(torch.uint8), Motion.draw(rng, 0.25), size)
-            truth = found.bool()
+            seen, object_mask = view.sample(image, mask.to(torch.uint8), Motion.draw(rng, 0.25), size)
+            truth = object_mask.bool()
             if _LEAST < truth.float().mean() < 0.9:
                 return _prompted(normalize(Colour.draw(rng, 0.8)(seen)), truth, rng)
 
@@ -157,7 +157,7 @@ def prompts_of(samples: Sequence[ClickSample], masks: Tensor | None = None) -> P
     size = samples[0].truth.shape[0]
     points, labels = torch.zeros(len(samples), SLOTS, 2), torch.full((len(samples), SLOTS), -1)
     box = torch.full((len(samples), 4), float("nan"))
-    known = torch.zeros(len(samples))
+    has_mask = torch.zeros(len(samples))
     given = torch.zeros(len(samples), 1, size // STRIDE, size // STRIDE)
     for i, sample in enumerate(samples):
         last = sample.points[-SLOTS:]
@@ -167,10 +167,10 @@ def prompts_of(samples: Sequence[ClickSample], masks: Tensor | None = None) -> P
         if sample.box is not None:
             box[i] = torch.tensor(sample.box)
         if sample.mask is not None:
-            known[i] = 1
+            has_mask[i] = 1
             given[i] = functional.avg_pool2d(sample.mask[None].float(), STRIDE)
     used = int((labels >= 0).sum(dim=1).amax())
     points, labels = points[:, :used], labels[:, :used]
     if masks is not None:
-        given, known = masks, torch.ones(len(samples))
-    return Prompts(points, labels, box, given, known)
+        given, has_mask = masks, torch.ones(len(samples))
+    return Prompts(points, labels, box, given, has_mask)

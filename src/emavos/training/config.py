@@ -96,10 +96,10 @@ class TrainConfig(RunConfig):
         for name in ("leave_out", "sources", "frozen"):
             if isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} is a list of names, not the text {getattr(self, name)!r}")
-        for name, (kinds, wanted) in _PARTS.items():
+        for name, (kinds, noun) in _PARTS.items():
             parts = getattr(self, name)
             if not isinstance(parts, (list, tuple)) or not all(isinstance(part, kinds) for part in parts):
-                raise ValueError(f"{name} is a list of {wanted}, not {parts!r}")
+                raise ValueError(f"{name} is a list of {noun}, not {parts!r}")
             object.__setattr__(self, name, tuple(parts))
         if any(len(pair) != 2 or type(pair[1]) is not int for pair in self.gaps):
             raise ValueError(f"gaps are {_PARTS['gaps'][1]}, not {self.gaps}")

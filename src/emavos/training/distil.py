@@ -50,14 +50,15 @@ def add_scene_key(
     if teacher.key_encoder.log_vit_scale is None:
         raise ValueError("the teacher's key has no transformer's part to learn from; base has one")
     grown = grow(model, preset, seed)
-    mine, wanted = model.config, grown.config
-    if mine.scene_key_channels or not wanted.scene_key_channels:
+    old_config, new_config = model.config, grown.config
+    if old_config.scene_key_channels or not new_config.scene_key_channels:
         raise ValueError(f"a scene's part is added to a model without, for a preset with it, not {preset}")
     added = {
-        name: getattr(wanted, name) for name in ("key_channels", "scene_key_channels", "top_k", "locality")
+        name: getattr(new_config, name)
+        for name in ("key_channels", "scene_key_channels", "top_k", "locality")
     }
-    more = wanted.key_channels - mine.key_channels
-    if replace(mine, **added) != wanted or more != wanted.scene_key_channels:
+    more = new_config.key_channels - old_config.key_channels
+    if replace(old_config, **added) != new_config or more != new_config.scene_key_channels:
         raise ValueError(f"the model differs from {preset} in more than the scene's part of the key")
     maps, keys = scene_maps(model, teacher, (samples[i].frames[:2] for i in range(pictures)))
     learn_scene_key(grown.key_encoder.scene_key, maps, keys, steps, seed)

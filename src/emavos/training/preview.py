@@ -28,11 +28,11 @@ def write_prediction(path: Path, model: STCN, sample: Sample, clips: int = 4) ->
     frames, masks, valid = (part[:clips] for part in sample)  # (B, T, 3, S, S), (B, T, O, S, S), (B, O)
     logits = clip_logits(model, frames, masks[:, 0], valid)
     true = [_ids(masks[:, t]) for t in range(frames.shape[1])]
-    found = [true[0], *(frame.argmax(dim=1) for frame in logits)]
+    predicted = [true[0], *(frame.argmax(dim=1) for frame in logits)]
     images, labels = [], []
     for b in range(len(frames)):
         pixels = [_pixels(frame) for frame in frames[b]]
-        for name, rows in (("true", true), ("found", found)):
+        for name, rows in (("true", true), ("found", predicted)):
             images += [
                 overlay(picture, ids[b].cpu().numpy().astype(np.int32))
                 for picture, ids in zip(pixels, rows, strict=True)

@@ -114,7 +114,7 @@ def _mixed(data: Path, config: TrainConfig, count: int) -> MixedSamples:
 
 def open_held_out(data: Path, config: TrainConfig) -> list[Clips]:
     """The sequences of `config.leave_out`, one set for each source that contains some."""
-    found = []
+    held_out = []
     for name in config.sources:
         folder, opened = _place(name)
         if opened is None:
@@ -122,8 +122,8 @@ def open_held_out(data: Path, config: TrainConfig) -> list[Clips]:
         everything = opened(data / folder)
         if names := [sequence for sequence in everything.names if sequence in config.leave_out]:
             everything.names = names
-            found.append(everything)
-    return found
+            held_out.append(everything)
+    return held_out
 
 
 def _open(data: Path, name: str, config: TrainConfig) -> Clips | StaticImages:

@@ -65,10 +65,8 @@ def grow(model: STCN, preset: str, seed: int = 0) -> STCN:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         grown = STCN(PRESETS[preset])
-    wanted = grown.state_dict()
-    state = {
-        key: x for key, x in model.state_dict().items() if key in wanted and x.shape == wanted[key].shape
-    }
+    own = grown.state_dict()
+    state = {key: x for key, x in model.state_dict().items() if key in own and x.shape == own[key].shape}
     if 2 * len(state) < len(model.state_dict()):
         raise ValueError(
             f"{len(state)} of the {len(model.state_dict())} weights of the model fit into {preset}; "
@@ -152,14 +150,14 @@ def add_key_parts(
     similarities are divided by its square root. Raises ValueError if the configs differ in something else.
     """
     grown = grow(model, preset, seed)
-    mine, wanted = model.config, grown.config
-    parts = {name: getattr(wanted, name) for name in ("fine_key_channels", "vit_key_channels")}
-    if not any(parts.values()) or mine.fine_key_channels or mine.vit_key_channels:
+    old_config, new_config = model.config, grown.config
+    parts = {name: getattr(new_config, name) for name in ("fine_key_channels", "vit_key_channels")}
+    if not any(parts.values()) or old_config.fine_key_channels or old_config.vit_key_channels:
         raise ValueError(
             f"parts of the key are added to a model without, for a preset with them, not {preset}"
         )
-    same = replace(mine, key_channels=wanted.key_channels, locality=wanted.locality, **parts)
-    if same != wanted:
+    same = replace(old_config, key_channels=new_config.key_channels, locality=new_config.locality, **parts)
+    if same != new_config:
         raise ValueError(f"the model differs from {preset} in more than parts of the key")
     old, new = model.key_encoder, grown.key_encoder
     if old.key_proj.weight.shape != new.key_proj.weight.shape:
@@ -167,7 +165,7 @@ def add_key_parts(
             f"the model's key_channels leave another size to the last map than those of {preset}"
         )
     project_keys(grown, (samples[i].frames[:1] for i in range(pictures)))
-    longer = math.log(wanted.key_channels / mine.key_channels) / 4
+    longer = math.log(new_config.key_channels / old_config.key_channels) / 4
     assert old.log_scale is not None
     with torch.no_grad():
         before = old.log_scale - math.log(KEY_SCALE) + longer  # beyond the length of a new model
@@ -175,7 +173,11 @@ def add_key_parts(
             if length is not None:
                 length.add_(before)
         assert new.log_scale is not None
-        rest = 1 - FINE_SHARE * bool(wanted.fine_key_channels) - VIT_SHARE * bool(wanted.vit_key_channels)
+        rest = (
+            1
+            - FINE_SHARE * bool(new_config.fine_key_channels)
+            - VIT_SHARE * bool(new_config.vit_key_channels)
+        )
         new.log_scale.copy_(old.log_scale + longer + math.log(rest) / 2)
         if new.log_position is not None:
             new.log_position.add_(longer)

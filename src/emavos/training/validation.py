@@ -52,13 +52,13 @@ def score_clip(model: STCN, clips: Clips, video: int, first: int = 0, count: int
         raise ValueError(f"{clips.mask_of(frames[0])} shows no object; a score begins with one")
     size = None if min(given.shape) <= 480 else 480
     session = Session(model, size=size)
-    known = set(annotated)
+    with_truth = set(annotated)
     truths: list[IdMask] = []
 
     def found() -> Iterator[IdMask]:
         for frame in frames:
             result = session.step(read_frame(frame), given if frame == frames[0] else None)
-            if frame in known:
+            if frame in with_truth:
                 truths.append(_numbered(read_mask(clips.mask_of(frame)), ids))
                 yield _numbered(result.mask, ids)
 

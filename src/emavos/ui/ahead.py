@@ -47,7 +47,7 @@ class Ahead:
                 future.set_exception(error)
         return future.result()
 
-    def known(self, frame_key: Hashable) -> EncodedFrame | None:
+    def peek(self, frame_key: Hashable) -> EncodedFrame | None:
         """The frame if it was encoded or is being encoded, which is waited for; otherwise None."""
         with self._lock:
             future = self._frames.get(frame_key)

@@ -76,8 +76,8 @@ class History:
     def __init__(self, files: Folder, count: int) -> None:
         self._files = files
         self._count = count
-        found = (_NAMED.fullmatch(name) for name in files.names())
-        self._numbers = {int(match[1]) for match in found if match}
+        matches = (_NAMED.fullmatch(name) for name in files.names())
+        self._numbers = {int(match[1]) for match in matches if match}
 
     def has(self, number: int) -> bool:
         return number in self._numbers

@@ -109,8 +109,8 @@ class ImageFiles:
 
     def _check_size(self, size: tuple[int, ...], path: str) -> None:
         if size != self._size:
-            now, wanted = ("x".join(map(str, s)) for s in (size, self._size))
-            raise ValueError(f"{path} is damaged: it is {now}, and the video {wanted} (height x width)")
+            have, want = ("x".join(map(str, s)) for s in (size, self._size))
+            raise ValueError(f"{path} is damaged: it is {have}, and the video {want} (height x width)")
 
 
 def mask_name(index: int, version: int) -> str:

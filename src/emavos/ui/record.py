@@ -85,8 +85,8 @@ class Record:
         given = {(i, one.revisions.get(i, 0)) for one in states for i in one.given}
         masks = {(i, tracked.version) for one in states for i, tracked in one.track.items()}
         masks |= {(i, version) for i in self._masks if (version := self._outdated(i)) is not None}
-        for folder, known in (("given", given), ("masks", masks), ("soft", masks)):
-            self._images.keep(folder, known)
+        for folder, kept in (("given", given), ("masks", masks), ("soft", masks)):
+            self._images.keep(folder, kept)
         files = self._masks = self._images.versions("masks")
         areas = [*self._areas.items()]  # a copy, as other threads may add some
         self._areas = {key: area for key, area in areas if key[1] in files.get(key[0], ())}

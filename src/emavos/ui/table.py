@@ -137,12 +137,12 @@ class Table:
                 self.run_up.edited()
                 self.queue.leave(project.folder)
 
-    def _known(self, project: Project) -> Callable[[int], EncodedFrame | None]:
+    def _peek(self, project: Project) -> Callable[[int], EncodedFrame | None]:
         """A function that returns a frame of a project if it was encoded ahead."""
-        return lambda index: self.ahead.known((project, index))
+        return lambda index: self.ahead.peek((project, index))
 
     def _run_up(self, project: Project, index: int, stop: threading.Event) -> Session | None:
-        return run_up(project, self.predictor, index, self._known(project), stop)
+        return run_up(project, self.predictor, index, self._peek(project), stop)
 
     def shown_job(self) -> Job | None:
         """The job that the page shows: the one that works on the project, or the last one."""

@@ -22,7 +22,7 @@ def track_forward(
     project: Project,
     predictor: Predictor,
     until: int | None = None,
-    known: Callable[[int], EncodedFrame | None] = lambda index: None,
+    peek: Callable[[int], EncodedFrame | None] = lambda index: None,
     begun: Callable[[int], Session | None] = lambda index: None,
     again: Callable[[int], None] = lambda index: None,
 ) -> Generator[int, None, None]:
@@ -31,7 +31,7 @@ def track_forward(
     project: the project; the masks are written to it.
     predictor: tracks the objects.
     until: frame to stop before; None tracks to the last frame.
-    known: returns a frame that the network of `predictor` has encoded already, or None.
+    peek: returns a frame that the network of `predictor` has encoded already, or None.
     begun: returns a session of `run_up` whose next frame is this, or None.
     again: called with the first frame to yield, before earlier steps are repeated.
 
@@ -56,7 +56,7 @@ def track_forward(
         again(begin)
     try:
         for index in range(session.index, end):
-            result = _step(project, session, index, known(index))
+            result = _step(project, session, index, peek(index))
             if index >= begin:
                 if index == begin and any(later in project.confidence for later in range(begin, end)):
                     project.begin_ways("tracked forward", index)
@@ -75,7 +75,7 @@ def run_up(
     project: Project,
     predictor: Predictor,
     index: int,
-    known: Callable[[int], EncodedFrame | None],
+    peek: Callable[[int], EncodedFrame | None],
     stop: threading.Event,
 ) -> Session | None:
     """A session that has tracked the project up to `index`, and steps to it next; None if `stop` is set.
@@ -86,7 +86,7 @@ def run_up(
     while session.index < index:
         if stop.is_set():
             return None
-        _step(project, session, session.index, known(session.index))
+        _step(project, session, session.index, peek(session.index))
     return session
 
 
@@ -106,8 +106,8 @@ def _step(project: Project, session: Session, index: int, encoded: EncodedFrame 
     planes = {id: mask == id for id in project.given[index]}
     if new := {id: plane for id, plane in planes.items() if id not in session.ids and plane.any()}:
         result = session.add(new)
-    if known := {id: plane for id, plane in planes.items() if id in session.ids and id not in new}:
-        result = session.correct(known)
+    if corrected := {id: plane for id, plane in planes.items() if id in session.ids and id not in new}:
+        result = session.correct(corrected)
     return result
 
 

@@ -90,8 +90,8 @@ class Working(Table):
                         yield job.done or 0
                     return
                 job.total = len(asked)
-                known, begun = self._known(project), partial(self.run_up.take, project, wait=job.repeat)
-                tracking = track_forward(project, self.predictor, asked.stop, known, begun, job.repeat)
+                peek, begun = self._peek(project), partial(self.run_up.take, project, wait=job.repeat)
+                tracking = track_forward(project, self.predictor, asked.stop, peek, begun, job.repeat)
                 with closing(tracking) as forward:
                     for index in forward:
                         yield index - asked.start + 1

@@ -28,8 +28,8 @@ def overlay(
     contour: whether to outline each object, inside its border.
     """
     if frame.shape != (*mask.shape, 3):
-        given, wanted = ("x".join(map(str, x.shape[:2])) for x in (mask, frame))
-        raise ValueError(f"mask is {given} but frame is {wanted} (height x width); resize one of them")
+        have, want = ("x".join(map(str, x.shape[:2])) for x in (mask, frame))
+        raise ValueError(f"mask is {have} but frame is {want} (height x width); resize one of them")
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is from 0 to 1, not {alpha}")
     present, indices = np.unique(mask, return_inverse=True)
@@ -53,8 +53,8 @@ def cut_out(frame: Pixels, matte: NDArray[np.floating[Any]]) -> NDArray[np.uint8
     Colours are not multiplied by the opacity, and are black if it is 0.
     """
     if frame.shape != (*matte.shape, 3):
-        given, wanted = ("x".join(map(str, x.shape[:2])) for x in (matte, frame))
-        raise ValueError(f"matte is {given} but frame is {wanted} (height x width); resize one of them")
+        have, want = ("x".join(map(str, x.shape[:2])) for x in (matte, frame))
+        raise ValueError(f"matte is {have} but frame is {want} (height x width); resize one of them")
     alpha = np.rint(matte * 255).astype(np.uint8)[..., None]
     return np.concatenate([frame * (alpha > 0), alpha], axis=2)
 

@@ -152,7 +152,7 @@ def _slug(text: str) -> str:
 
 def _architecture(model: STCN) -> list[str]:
     config = model.config
-    preset = next((name for name, known in PRESETS.items() if known == config), None)
+    preset = next((name for name, other in PRESETS.items() if other == config), None)
     trunks = {
         "resnet": "ResNet-50 for keys, ResNet-18 for values",
         "efficientnet-lite0": "EfficientNet-Lite0",

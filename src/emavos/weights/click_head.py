@@ -32,8 +32,8 @@ def load_clicks(network: STCN, name_or_path: str | os.PathLike[str] | None = Non
     if name_or_path is not None and os.path.isfile(name_or_path):
         path = Path(name_or_path)
     else:
-        folder, known = find_files(name_or_path, (CLICKS_NAME,), **hub)
-        path, sha256 = folder / CLICKS_NAME, known.clicks_sha256
+        folder, entry = find_files(name_or_path, (CLICKS_NAME,), **hub)
+        path, sha256 = folder / CLICKS_NAME, entry.clicks_sha256
     if not path.is_file():
         raise ValueError(
             f"{path.parent} has no {CLICKS_NAME}, so this model cannot be clicked with; click with tiny, "
@@ -94,8 +94,8 @@ class LazyHead:
 
     def _other(self) -> str | None:
         """The known model that answers the clicks of this one, if it has no head of its own."""
-        known = KNOWN.get(self._place) if isinstance(self._place, str) else None
-        return None if known is None else known.clicks_of
+        entry = KNOWN.get(self._place) if isinstance(self._place, str) else None
+        return None if entry is None else entry.clicks_of
 
     def _load(self) -> tuple[ClickHead, STCN]:
         other = self._other()

@@ -60,10 +60,10 @@ def from_stcn(state_dict: Mapping[str, Tensor], config: STCNConfig | None = None
     if first in state and state[first].ndim == 4 and state[first].shape[1] == 4:
         state[first] = torch.nn.functional.pad(state[first], (0, 0, 0, 0, 0, 1))
     _fold_biases(state)
-    wanted = model.state_dict()
-    fresh = {key for key in wanted if ".attention." in key}
+    model_state = model.state_dict()
+    fresh = {key for key in model_state if ".attention." in key}
     load_strictly(
-        model, state | {key: wanted[key] for key in fresh}, "this is not a published STCN checkpoint"
+        model, state | {key: model_state[key] for key in fresh}, "this is not a published STCN checkpoint"
     )
     return model.eval()
 
@@ -109,8 +109,8 @@ def load_efficientnet_lite(trunk: EfficientNetLiteTrunk, path: str | os.PathLike
 
     Raises ValueError if the file contains another network.
     """
-    theirs, wanted = read_checkpoint(path), trunk.state_dict()
-    state = {name: tensor for key, tensor in theirs.items() if (name := _lite_name(key)) in wanted}
+    theirs, trunk_state = read_checkpoint(path), trunk.state_dict()
+    state = {name: tensor for key, tensor in theirs.items() if (name := _lite_name(key)) in trunk_state}
     image = {"stem.conv.weight": (32, 3, 3, 3), "stem.norm.running_mean": (32,)}
     if all(name in state and state[name].shape == shape for name, shape in image.items()):
         scale, shift = 255 * IMAGENET_STD / 128, (255 * IMAGENET_MEAN - 127) / 128
@@ -142,10 +142,10 @@ def load_resnet(trunk: ResNetTrunk, path: str | os.PathLike[str]) -> None:
     else:
         theirs = read_checkpoint(path)
     state = {key: x for key, x in theirs.items() if not key.startswith(("layer4.", "fc."))}
-    wanted = trunk.conv1.weight
-    image = (wanted.shape[0], 3, *wanted.shape[2:])
-    if "conv1.weight" in state and state["conv1.weight"].shape == image and wanted.shape[1] > 3:
-        extra = torch.empty(wanted.shape[0], wanted.shape[1] - 3, *wanted.shape[2:])
+    first_weight = trunk.conv1.weight
+    image = (first_weight.shape[0], 3, *first_weight.shape[2:])
+    if "conv1.weight" in state and state["conv1.weight"].shape == image and first_weight.shape[1] > 3:
+        extra = torch.empty(first_weight.shape[0], first_weight.shape[1] - 3, *first_weight.shape[2:])
         torch.nn.init.orthogonal_(extra)
         state["conv1.weight"] = torch.cat([state["conv1.weight"], extra], dim=1)
     load_strictly(trunk, state, f"{os.fspath(path)} does not hold torchvision's ResNet of this depth")
@@ -163,7 +163,7 @@ def load_dinov2(model: DinoV2, path: str | os.PathLike[str]) -> None:
 
     Raises ValueError if the file contains another network, and ImportError without the extra `onnx`.
     """
-    theirs, wanted = _backbone_of(path), model.state_dict()
+    theirs, model_state = _backbone_of(path), model.state_dict()
     for kind in ("weight", "bias"):
         for block in range(len(model.blocks)):
             attention = f"encoder.layer.{block}.attention.attention"
@@ -174,7 +174,7 @@ def load_dinov2(model: DinoV2, path: str | os.PathLike[str]) -> None:
     if positions is not None and positions.ndim == 3 and positions.shape[1] == model.positions[0, 0].numel():
         side = model.positions.shape[-1]
         theirs["embeddings.positions"] = positions.transpose(1, 2).unflatten(2, (side, side))
-    state = {name: tensor for key, tensor in theirs.items() if (name := _dino_name(key)) in wanted}
+    state = {name: tensor for key, tensor in theirs.items() if (name := _dino_name(key)) in model_state}
     load_strictly(model, state, f"{os.fspath(path)} does not contain this DINOv2")
 
 

@@ -115,9 +115,9 @@ def check_sha256(path: str | os.PathLike[str], sha256: str) -> None:
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    if (found := digest.hexdigest()) != sha256:
+    if (actual := digest.hexdigest()) != sha256:
         raise ValueError(
-            f"{os.fspath(path)} has sha256 {found}, not {sha256}: it is damaged or was changed; "
+            f"{os.fspath(path)} has sha256 {actual}, not {sha256}: it is damaged or was changed; "
             "delete it and get it again"
         )
 
@@ -209,11 +209,11 @@ def _missing_files(repository: str, revision: str | None, token: str | bool | No
 
     with _explained(repository, revision, None, token):
         files = HfApi(token=token, library_name="emavos").list_repo_files(repository, revision=revision)
-    wanted = "a model is config.json and model.safetensors"
+    contents = "a model is config.json and model.safetensors"
     if "model.safetensors" not in files and (pickles := [f for f in files if f.endswith(_PICKLES)]):
         return (
             f"{repository} holds a pickle ({pickles[0]}) and no model.safetensors; a pickle can run "
             f"code and is never loaded. If it is a published STCN checkpoint, get it and convert it with "
             f"`emavos convert {os.path.basename(pickles[0])} OUT/`"
         )
-    return f"{repository} has {', '.join(sorted(files)) or 'no files'}; {wanted}"
+    return f"{repository} has {', '.join(sorted(files)) or 'no files'}; {contents}"

@@ -81,7 +81,7 @@ def load_model(
     """
     dtype = float_of(dtype)
     place = choose_device(device)
-    folder, known = find_files(
+    folder, entry = find_files(
         name_or_path,
         (CONFIG_NAME, WEIGHTS_NAME),
         revision=revision,
@@ -91,7 +91,7 @@ def load_model(
         subfolder=_subfolder(subfolder),
         force_download=force_download,
     )
-    return _load_folder(folder, known.sha256, dtype).to(place)
+    return _load_folder(folder, entry.sha256, dtype).to(place)
 
 
 def find_files(
@@ -103,24 +103,24 @@ def find_files(
     `load_model` does; files of a folder need not be there.
     """
     name = "tiny" if name_or_path is None else os.fspath(name_or_path)
-    known = KnownModel(name)
+    entry = KnownModel(name)
     if name in KNOWN and not isinstance(name_or_path, os.PathLike):  # before a folder of this name
-        known = KNOWN[name]
+        entry = KNOWN[name]
     elif os.path.isfile(name):
         raise ValueError(f"{name} is a file; a model is a folder of {CONFIG_NAME} and {WEIGHTS_NAME}")
     elif os.path.isdir(name):
         return Path(name, hub.get("subfolder") or ""), KnownModel(Path(name))
-    if isinstance(known.place, Path):
+    if isinstance(entry.place, Path):
         if hub.get("subfolder"):
             raise ValueError(
                 f"{name} is a model in this package, which has no subfolder {hub['subfolder']!r:.60}"
             )
-        return known.place, known
-    if known.place.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
+        return entry.place, entry
+    if entry.place.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
         raise ValueError(
             f"{name!r} is not a folder, a Hub repository (user/name) or a known model ({', '.join(KNOWN)})"
         )
-    return download(known.place, names, **{**hub, "subfolder": hub.get("subfolder") or ""}), known
+    return download(entry.place, names, **{**hub, "subfolder": hub.get("subfolder") or ""}), entry
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -147,8 +147,10 @@ def choose_device(device: str | torch.device) -> torch.device:
                 f"device is {place}, which torch cannot use here ({why}); use cpu or auto"
             ) from error
         return place
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return torch.device("cpu") if found is None or found.type == "mps" else found  # mps is untested
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if accelerator is None or accelerator.type == "mps":  # mps is untested
+        return torch.device("cpu")
+    return accelerator
 
 
 def choose_dtype(device: torch.device, config: STCNConfig | None = None) -> torch.dtype:
@@ -173,10 +175,10 @@ def choose_dtype(device: torch.device, config: STCNConfig | None = None) -> torc
 def float_of(dtype: torch.dtype | str) -> torch.dtype:
     """The dtype named "bfloat16" or "torch.bfloat16", say. Raises ValueError as `check_float` does."""
     names = {str(each).removeprefix("torch."): each for each in _FLOATS}
-    found = names.get(dtype.removeprefix("torch."), dtype) if isinstance(dtype, str) else dtype
-    check_float(found)
-    assert isinstance(found, torch.dtype)
-    return found
+    chosen = names.get(dtype.removeprefix("torch."), dtype) if isinstance(dtype, str) else dtype
+    check_float(chosen)
+    assert isinstance(chosen, torch.dtype)
+    return chosen
 
 
 def check_float(dtype: object) -> None:
@@ -306,11 +308,11 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> N
 
 
 def _check_state(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    wanted = model.state_dict()
-    wrong = [f"missing {key}" for key in sorted(wanted.keys() - state.keys())]
-    wrong += [f"unknown {key}" for key in sorted(state.keys() - wanted.keys())]
-    for key in sorted(wanted.keys() & state.keys()):
-        have, want = state[key], wanted[key]
+    model_state = model.state_dict()
+    wrong = [f"missing {key}" for key in sorted(model_state.keys() - state.keys())]
+    wrong += [f"unknown {key}" for key in sorted(state.keys() - model_state.keys())]
+    for key in sorted(model_state.keys() & state.keys()):
+        have, want = state[key], model_state[key]
         if have.shape != want.shape:
             wrong.append(f"{key} is {tuple(have.shape)}, not {tuple(want.shape)}")
         elif have.dtype not in (_FLOATS if want.is_floating_point() else (want.dtype,)):

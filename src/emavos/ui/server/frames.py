@@ -44,10 +44,10 @@ class FrameRequests:
         """A frame's mask as H x W bytes, one id each, gzipped. Changing the mask requires its ETag."""
         project, index = shown_project(self.desk, request), request.path_params["index"]
         mask = await run_in_threadpool(project.mask, index)
-        body = gzip.compress(mask.astype(np.uint8).tobytes(), compresslevel=1)
+        packed = gzip.compress(mask.astype(np.uint8).tobytes(), compresslevel=1)
         headers = {"content-encoding": "gzip", "etag": f'"{tag_of(mask)}"', "x-mask": project.kind(index)}
         headers |= {"x-draft": str(int(index in project.drafts))} | FRESH
-        return Response(body, media_type="application/octet-stream", headers=headers)
+        return Response(packed, media_type="application/octet-stream", headers=headers)
 
     async def preview(self, request: Request) -> Response:
         """The newest mask that was tracked and is not written yet, as `mask`; 204 if there is none.
@@ -119,9 +119,9 @@ class FrameRequests:
         clicked = await run_in_threadpool(
             self.desk.click, request.path_params["index"], points, labels, box, before
         )
-        found = gzip.compress(clicked.mask.astype(np.uint8).tobytes(), compresslevel=1)
+        packed = gzip.compress(clicked.mask.astype(np.uint8).tobytes(), compresslevel=1)
         headers = {"content-encoding": "gzip", "x-score": f"{clicked.score:.3f}", **FRESH}
-        return Response(found, media_type="application/octet-stream", headers=headers)
+        return Response(packed, media_type="application/octet-stream", headers=headers)
 
     async def read_mask(self, request: Request) -> Response:
         """Returns the ids of a PNG as H x W bytes to paint on; stores nothing."""
