@@ -108,6 +108,19 @@ def test_a_refused_mask_file_is_named(tmp_path, capsys, case):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_mask_drawn_before_its_frame_is_rotated_is_to_be_rotated_and_not_resized(session, tmp_path):
+    picture = Image.fromarray(FRAME)
+    picture.getexif()[0x0112] = 6
+    (tmp_path / "video").mkdir()
+    picture.save(tmp_path / "video/0.jpg", exif=picture.getexif())
+    write_mask(tmp_path / "mask.png", square(1))
+    words = "mask is 32x48 but frame is 48x32 .*; rotate the mask; frames of files are read upright"
+    with pytest.raises(ValueError, match=words):
+        Predictor.from_pretrained().propagate(tmp_path / "video", tmp_path / "mask.png")
+    with pytest.raises(ValueError, match=words):
+        session.step(FRAME.transpose(1, 0, 2), square(1))
+
+
 @pytest.mark.parametrize("case", ARRAYS_REFUSED)
 def test_an_array_that_is_no_mask_is_refused(session, case):
     mask, words = ARRAYS_REFUSED[case]

@@ -168,8 +168,7 @@ def to_mask(mask: object, size: tuple[int, ...]) -> Tensor:
     if mask.ndim != 2:
         raise ValueError(f"a mask is (H, W) of ids, not {tuple(mask.shape)}")
     if tuple(mask.shape) != size:
-        have, want = "x".join(map(str, mask.shape)), "x".join(map(str, size))
-        raise ValueError(f"mask is {have} but frame is {want} (height x width); resize one of them")
+        raise ValueError(_misfit(tuple(mask.shape), size))
     if mask.numel() and not (int(mask.min()) >= -(2**31) and int(mask.max()) < 2**31):
         raise ValueError("ids are 32-bit integers")
     return mask.to(torch.int32)
@@ -208,13 +207,18 @@ def check_given(mask: object, size: tuple[int, int] | None, name: str) -> tuple[
     if len(shape) != 2:
         return None
     if size is not None and shape != size:
-        have, want = "x".join(map(str, shape)), "x".join(map(str, size))
-        raise ValueError(
-            f"{name} does not fit: mask is {have} but frame is {want} (height x width); resize one of them"
-        )
+        raise ValueError(f"{name} does not fit: {_misfit(shape, size)}")
     if empty:
         raise ValueError(f"{name} is empty: every pixel is 0, the background")
     return shape[0], shape[1]
+
+
+def _misfit(shape: tuple[int, ...], size: tuple[int, ...]) -> str:
+    """The sizes of a mask and its frame, and the remedy, for an error."""
+    have, want = "x".join(map(str, shape)), "x".join(map(str, size))
+    turned = shape == size[::-1]
+    remedy = "rotate the mask; frames of files are read upright" if turned else "resize one of them"
+    return f"mask is {have} but frame is {want} (height x width); {remedy}"
 
 
 def planes_of(masks: Mapping[int, object], size: tuple[int, ...]) -> Tensor:
