@@ -140,6 +140,28 @@ def test_downloads_are_named_like_their_video_and_follow_one_another(browser, cl
         browser.get("about:blank")
 
 
+# A long queue, for as long as the page does not look.
+QUEUED = """
+const texts = { doing: "tracking: done 1234 of 5678, 12 min left", queue: "19 other clips in the queue" };
+for (const id in texts) Object.assign(document.getElementById(id), { hidden: false, textContent: texts[id] });
+document.getElementById("progress").hidden = document.getElementById("range").hidden = false;
+document.getElementById("range").textContent = "1234 to 5678 x";
+const box = (name) => document.querySelector(name).getBoundingClientRect();
+return [box(".bar").height, box("#track").right];
+"""
+
+
+def test_the_bar_below_the_frame_stays_one_line_high_while_a_queue_is_tracked(page):
+    try:
+        for width in (1440, 1200):
+            page.resize(width, 900)
+            height, right = page.browser.execute_script(QUEUED)
+            assert height < 55, width
+            assert right <= width
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 # Frames take a while to come.
 SLOW_FRAMES = """
 const quickly = window.fetch, soon = (wait) => new Promise((done) => setTimeout(done, wait));

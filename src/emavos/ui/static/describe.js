@@ -57,6 +57,7 @@ export function describe() {
   $("doing").textContent = shown.sending ? "sending the video" : waiting ? "waits for another clip" : running() && job.again !== null ? `repeating the steps before frame ${job.again}` : `${words[job?.kind] ?? "writing: frame"} ${job?.done ?? 0}${job?.total ? ` of ${job.total}` : ""}${left(job?.seconds)}`;
   for (const name of ["writing", "stop-writing"]) $(name).hidden = !busy;
   $("writing").textContent = $("doing").textContent;
+  for (const name of ["doing", "queue"]) $(name).title = $(name).textContent; // of which a narrow page shows the beginning
   if (running() && job.total && job.again === null) [$("progress").max, $("progress").value] = [job.total, job.done ?? 0];
   else $("progress").removeAttribute("value"); // how far it is is not known
   $("frame").textContent = project && shown.mask ? `frame ${index} of ${project.count - 1}` : "–";
