@@ -49,6 +49,17 @@ def add(commands: Commands) -> None:
         "a run of more than a minute was stopped, repeat the command to continue.",
     )
     parser.set_defaults(run=_segment)
+    _add_inputs(parser)
+    _add_outputs(parser)
+    _add_tracking(parser)
+    add_click_arguments(parser)
+    add_output_arguments(parser)
+    add_frame_arguments(parser)
+    add_model_arguments(parser, size=480)
+    add_memory_arguments(parser)
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "video",
         nargs="+",
@@ -72,6 +83,9 @@ def add(commands: Commands) -> None:
     )
     add_labels_argument(parser)
     add_reference_argument(parser, "the objects", "The video then needs no mask")
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder of the masks, new or empty"
     )
@@ -121,6 +135,9 @@ def add(commands: Commands) -> None:
         metavar="CSV",
         help="also write a table of each object on each frame, for `review`: presence, confidence and area",
     )
+
+
+def _add_tracking(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--direction",
         choices=("forward", "backward", "both"),
@@ -154,11 +171,6 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="if the run fails or is stopped, write the finished frames instead of nothing",
     )
-    add_click_arguments(parser)
-    add_output_arguments(parser)
-    add_frame_arguments(parser)
-    add_model_arguments(parser, size=480)
-    add_memory_arguments(parser)
 
 
 def _segment(args: argparse.Namespace) -> None:

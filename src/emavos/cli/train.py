@@ -46,6 +46,12 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("run"), metavar="DIR", help="folder of the run (run/)"
     )
+    _add_start(parser)
+    _add_recipe(parser)
+    _add_habits(parser)
+
+
+def _add_start(parser: argparse.ArgumentParser) -> None:
     start = parser.add_argument_group("start", "first weights; ImageNet trunks by default (extra: train)")
     start.add_argument(
         "--init",
@@ -76,6 +82,9 @@ def add(commands: Commands) -> None:
         metavar="FILE",
         help="clicks.safetensors to start from, also of another model (stage clicks)",
     )
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument(
         "--set",
@@ -87,6 +96,9 @@ def add(commands: Commands) -> None:
     recipe.add_argument(
         "--hold-out", nargs="+", metavar="CLIP", help="clips to keep out of training, for --validate-every"
     )
+
+
+def _add_habits(parser: argparse.ArgumentParser) -> None:
     habits = parser.add_argument_group("habits")
     habits.add_argument(
         "--iterations", type=whole(1), metavar="N", help="end the run after N iterations (the stage's number)"

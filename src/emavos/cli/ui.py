@@ -30,6 +30,7 @@ from emavos.cli.clicking import load_prompter
 from emavos.cli.words import plain
 
 if TYPE_CHECKING:
+    from emavos.predictor import Predictor
     from emavos.ui import Desk
 
 
@@ -89,54 +90,23 @@ def _ui(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         from emavos.machine import how_to_install
 
         raise ImportError(f"the page needs starlette and uvicorn: {how_to_install('ui')}") from error
-    from emavos.ui import Desk
-    from emavos.ui.facts import FILE
-    from emavos.ui.guard import is_loopback
-    from emavos.ui.shelf import projects_folder
     from emavos.ui.temporary import sweep_temporary
 
-    if args.mask is not None and len(args.video) != 1:
-        raise ValueError("--mask is of one video; name this VIDEO too, and no other")
-    if args.project is not None and len(args.video) > 1:
-        raise ValueError(f"--project has one video, and {len(args.video)} are named; leave --project out")
-    if args.project is not None and args.project.is_symlink() and not args.project.exists():
-        raise ValueError(
-            f"--project {args.project} is a link that leads nowhere; remove it, or choose another"
-        )
+    _check(args)
     prompter = load_prompter(args.prompter)
     listener = _listen(args.host, args.port)
     with listener:
         predictor = load_predictor(args, shortcuts_of(args), prompter=prompter, **policy(args))
         earlier = sweep_temporary()
-        shelf, again = projects_folder(), partial(_again, parser, args)
-        of_shelf = (
-            args.project is not None
-            and args.project.resolve().parent == shelf.resolve()
-            and (args.project / FILE).is_file()  # a new name there is a single project, a clip from then on
-        )
-        keeps = args.project is not None and not of_shelf
-        desk = Desk(predictor, args.project if keeps else shelf, keeps, args.on_damage, again)
-        try:
-            if of_shelf:
-                desk.open_clip(args.project.resolve().name)
-            goes_on = _open(desk, args.video, args.mask)
-        except BaseException:
-            desk.close()
-            raise
+        desk, goes_on = _desk(args, predictor, partial(_again, parser, args))
         token = secrets.token_urlsafe(16)
         app = make_app(desk, token, args.host, args.max_upload << 20)
         port = listener.getsockname()[1]
         host = f"[{args.host}]" if ":" in args.host else args.host
         print(f"open http://{host}:{port}/?token={token}", flush=True)
         threading.Thread(target=desk.warm_up, name="emavos-warm", daemon=True).start()
-        if not args.quiet and goes_on:
-            print(f"{desk.the_project().folder} has the project of this video; going on with it")
-        if not args.quiet and earlier:
-            print(
-                f"an earlier page left work in {', '.join(map(str, earlier))}: emavos ui --project opens it"
-            )
-        if not args.quiet and not is_loopback(args.host):
-            print("others on the network reach this page, unencrypted, if they know this address")
+        if not args.quiet:
+            _tell(args, desk, goes_on, earlier)
         settings = uvicorn.Config(
             app,
             http=impatient(),
@@ -159,6 +129,41 @@ def _ui(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
                     print(f"the work is in {folder}; go on with: {_again(parser, args, folder)}", flush=True)
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Raise ValueError if --mask or --project does not fit the videos, or --project leads nowhere."""
+    if args.mask is not None and len(args.video) != 1:
+        raise ValueError("--mask is of one video; name this VIDEO too, and no other")
+    if args.project is not None and len(args.video) > 1:
+        raise ValueError(f"--project has one video, and {len(args.video)} are named; leave --project out")
+    if args.project is not None and args.project.is_symlink() and not args.project.exists():
+        raise ValueError(
+            f"--project {args.project} is a link that leads nowhere; remove it, or choose another"
+        )
+
+
+def _desk(args: argparse.Namespace, predictor: Predictor, again: Callable[[Path], str]) -> tuple[Desk, bool]:
+    """The desk with the videos opened, and whether the first video was open before."""
+    from emavos.ui import Desk
+    from emavos.ui.facts import FILE
+    from emavos.ui.shelf import projects_folder
+
+    shelf = projects_folder()
+    of_shelf = (
+        args.project is not None
+        and args.project.resolve().parent == shelf.resolve()
+        and (args.project / FILE).is_file()  # a new name there is a single project, a clip from then on
+    )
+    keeps = args.project is not None and not of_shelf
+    desk = Desk(predictor, args.project if keeps else shelf, keeps, args.on_damage, again)
+    try:
+        if of_shelf:
+            desk.open_clip(args.project.resolve().name)
+        return desk, _open(desk, args.video, args.mask)
+    except BaseException:
+        desk.close()
+        raise
+
+
 def _open(desk: Desk, videos: Sequence[str], mask: Path | None) -> bool:
     """Show the first video and add the others to the clips; returns whether the first was open before."""
     goes_on = False
@@ -176,6 +181,18 @@ def _open(desk: Desk, videos: Sequence[str], mask: Path | None) -> bool:
             for note in [] if place else desk.notes:
                 print("emavos: note:", plain(note), file=sys.stderr)
     return goes_on
+
+
+def _tell(args: argparse.Namespace, desk: Desk, goes_on: bool, earlier: Sequence[Path]) -> None:
+    """Print what was found, and who can reach the page."""
+    from emavos.ui.guard import is_loopback
+
+    if goes_on:
+        print(f"{desk.the_project().folder} has the project of this video; going on with it")
+    if earlier:
+        print(f"an earlier page left work in {', '.join(map(str, earlier))}: emavos ui --project opens it")
+    if not is_loopback(args.host):
+        print("others on the network reach this page, unencrypted, if they know this address")
 
 
 _NOT_AGAIN = {"run", "command", "video", "mask", "project", "port", "quiet", "max_upload"}
