@@ -7,6 +7,7 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -224,11 +225,44 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
     from dataclasses import replace
 
     from emavos.models import PRESETS
-    from emavos.training import STAGES, start_from_imagenet
-    from emavos.training.sources import open_held_out, open_samples
+    from emavos.training import start_from_imagenet
+    from emavos.training.sources import open_samples
     from emavos.training.stages import BASE, TINY
-    from emavos.training.start import add_key_parts, add_positions, add_transformer, grow
+    from emavos.training.start import add_transformer, extended, grow
     from emavos.weights.load import load_model
+
+    config = _config(args)
+    if args.init is None:
+        return config, start_from_imagenet(config.preset, config.seed, args.trunks)
+    model = load_model(args.init)
+    samples = partial(open_samples, args.data, config)
+    if args.vit is not None:
+        return config, add_transformer(model, config.preset, args.vit, samples(), config.seed)
+    if args.teacher is not None:
+        return config, _distilled(args, config, model)
+    if any(setting.startswith("preset=") for setting in args.set):
+        return config, grow(model, config.preset, config.seed)
+    if args.stage in {**TINY, **BASE}:  # they add to the model before them
+        if PRESETS[config.preset].vit != "none" and model.config.vit == "none":
+            raise ValueError(f"{config.preset} has a vision transformer and {args.init} has none; add --vit")
+        if PRESETS[config.preset].scene_key_channels and not model.config.scene_key_channels:
+            raise ValueError(f"{args.init} has no scene's part of the key; add --teacher base")
+        if (grown := extended(model, config.preset, samples, config.seed)) is not None:
+            return config, grown
+    names = [name for name, preset in PRESETS.items() if preset == model.config]
+    if not names:
+        raise ValueError(
+            f"the config of {args.init} is not a preset ({', '.join(PRESETS)}), so it cannot be trained here"
+        )
+    return replace(config, preset=names[0]), model
+
+
+def _config(args: argparse.Namespace) -> TrainConfig:
+    """The config of the stage, with --set and --hold-out. Raises ValueError if options do not go together."""
+    from dataclasses import replace
+
+    from emavos.training import STAGES
+    from emavos.training.sources import open_held_out
 
     if args.stage not in STAGES:
         raise ValueError(f"there is no stage {args.stage}; the stages are {', '.join(STAGES)}")
@@ -241,40 +275,13 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
     if args.vit is not None and args.init is None:
         raise ValueError("--vit extends a model; add --init tiny, or another model")
     config = _with(STAGES[args.stage], args.set)
-    if args.hold_out:
-        config = replace(config, leave_out=tuple(args.hold_out))
-        there = [name for clips in open_held_out(args.data, config) for name in clips.names]
-        if missing := [name for name in args.hold_out if name not in there]:  # it would be trained on
-            raise ValueError(f"--hold-out {missing[0]} is not a sequence of {args.data}")
-    if args.init is None:
-        return config, start_from_imagenet(config.preset, config.seed, args.trunks)
-    model = load_model(args.init)
-    if args.vit is not None:
-        return config, add_transformer(
-            model, config.preset, args.vit, open_samples(args.data, config), config.seed
-        )
-    new_config, old_config = PRESETS[config.preset], model.config
-    if args.teacher is not None:
-        return config, _distilled(args, config, model)
-    if any(setting.startswith("preset=") for setting in args.set):
-        return config, grow(model, config.preset, config.seed)
-    if args.stage in {**TINY, **BASE}:  # they add to the model before them
-        if new_config.vit != "none" and old_config.vit == "none":
-            raise ValueError(f"{config.preset} has a vision transformer and {args.init} has none; add --vit")
-        if new_config.scene_key_channels and not old_config.scene_key_channels:
-            raise ValueError(f"{args.init} has no scene's part of the key; add --teacher base")
-        if new_config.key_positions and not old_config.key_positions:
-            return config, add_positions(model, config.preset, open_samples(args.data, config), config.seed)
-        if new_config.fine_key_channels and not old_config.fine_key_channels:
-            return config, add_key_parts(model, config.preset, open_samples(args.data, config), config.seed)
-        if new_config.unit_keys and not old_config.unit_keys:
-            return config, grow(model, config.preset, config.seed)
-    names = [name for name, preset in PRESETS.items() if preset == model.config]
-    if not names:
-        raise ValueError(
-            f"the config of {args.init} is not a preset ({', '.join(PRESETS)}), so it cannot be trained here"
-        )
-    return replace(config, preset=names[0]), model
+    if not args.hold_out:
+        return config
+    config = replace(config, leave_out=tuple(args.hold_out))
+    there = [name for clips in open_held_out(args.data, config) for name in clips.names]
+    if missing := [name for name in args.hold_out if name not in there]:  # it would be trained on
+        raise ValueError(f"--hold-out {missing[0]} is not a sequence of {args.data}")
+    return config
 
 
 def _distilled(args: argparse.Namespace, config: TrainConfig, model: STCN) -> STCN:

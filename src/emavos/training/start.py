@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -182,6 +182,24 @@ def add_key_parts(
         if new.log_position is not None:
             new.log_position.add_(longer)
     return grown
+
+
+def extended(model: STCN, preset: str, samples: Callable[[], Dataset[Sample]], seed: int = 0) -> STCN | None:
+    """A model of a preset with the next part of the key that `model` lacks; None if `model` lacks none.
+
+    model: model to copy weights from.
+    preset: name of the preset of a stage whose `model` is of the stage before.
+    samples: opens the samples of `add_positions` and `add_key_parts`.
+    seed: seed of the weights that `model` does not have.
+    """
+    new_config, old_config = PRESETS[preset], model.config
+    if new_config.key_positions and not old_config.key_positions:
+        return add_positions(model, preset, samples(), seed)
+    if new_config.fine_key_channels and not old_config.fine_key_channels:
+        return add_key_parts(model, preset, samples(), seed)
+    if new_config.unit_keys and not old_config.unit_keys:
+        return grow(model, preset, seed)
+    return None
 
 
 def mean_of_weights(models: Sequence[STCN]) -> STCN:
