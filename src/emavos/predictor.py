@@ -208,7 +208,7 @@ class Predictor:
                 results = propagate_backward(begin, source, arrays)
             else:
                 results = propagate_both(begin, source, arrays, stop=self.settings.cuts == "stop")
-        return _held(results, source, {*by_frame}) if source.holds else results
+        return _repeated_at_damage(results, source, {*by_frame}) if source.holds else results
 
     def _forward(
         self, frames: FrameSource, masks: dict[int, Any], session: Session | None
@@ -458,10 +458,12 @@ class Predictor:
         )
 
 
-def _held(results: Iterator[Result], source: FrameSource, annotated: Collection[int]) -> Iterator[Result]:
-    """The results. A damaged frame repeats the result of the last good frame, if that stands in for it.
+def _repeated_at_damage(
+    results: Iterator[Result], source: FrameSource, annotated: Collection[int]
+) -> Iterator[Result]:
+    """The results, each repeated for the damaged frames that its frame stands in for.
 
-    annotated: indices of the frames with masks of the user.
+    annotated: indices of the frames with masks of the user, whose results are never replaced.
     """
     last: Result | None = None
     for result in results:

@@ -123,9 +123,9 @@ def test_a_frame_that_is_stored_in_two_turns_shares_its_keys():
     banks, generator = begun()
     again, values = key(generator), torch.randn(5, 4, *CELLS, generator=generator)
     for groups in (banks.groups[:1], banks.groups[1:]):
-        banks.adding_given(again.clone(), values, 20, groups, now=30)()
+        banks.adding_given(again.clone(), values, 20, groups, at=30)()
     assert len({id(group.bank.frame_keys[20]) for group in banks}) == 1
-    banks.adding_given(again + 1, values, 20, banks.groups[:1], now=30)()  # another picture
+    banks.adding_given(again + 1, values, 20, banks.groups[:1], at=30)()  # another picture
     assert len({id(group.bank.frame_keys[20]) for group in banks}) == 2
 
 
@@ -152,7 +152,7 @@ def test_on_a_gpu_frames_of_one_turn_share_their_keys_and_nothing_is_compared():
         assert one[1] is other[1]
         assert one[2] is other[2]
         for groups in (banks.groups[:1], banks.groups[1:]):  # two turns: not known to be the same
-            banks.adding_given(query, values, 9, groups, now=10)()
+            banks.adding_given(query, values, 9, groups, at=10)()
         assert banks.groups[0].bank.frame_keys[9] is not banks.groups[1].bank.frame_keys[9]
 
 

@@ -18,7 +18,6 @@ from emavos.io.images import Pixels, pixels_of
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float32, device="cpu")
 IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float32, device="cpu")
 
-
 Crop = tuple[EllipsisType, slice, slice]
 
 

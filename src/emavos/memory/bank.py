@@ -142,7 +142,7 @@ class MemoryBank:
         self._values = torch.empty(0)  # (capacity, h * w, O, Cv)
         self._received = torch.empty(0)  # (capacity, h * w), readout weight since the frame was stored
         self._last: tuple[int, Tensor] | None = None  # last readout: frame, weights (N,)
-        self._counts = self.policy.bounded and self.policy.eviction != "oldest"
+        self._counts_use = self.policy.bounded and self.policy.eviction != "oldest"
         self._base = int(self.policy.bounded and self.policy.eviction == "consolidate")  # prototype slots
         self._prototype_frames = torch.empty(0, dtype=torch.long)  # frame of each prototype
         self._prototype_keys: FrameKeys | None = None  # (h * w, Ck), filled from the end
@@ -314,7 +314,7 @@ class MemoryBank:
             raise ValueError("the memory is empty: there is nothing to read")
         values = self._cells(self._values)
         received: Tensor | None = None
-        if self._counts and frame is not None:
+        if self._counts_use and frame is not None:
             received = values.new_zeros(len(values), dtype=torch.float32)
         if top is None:
             keys, norms = joined(self.parts())
@@ -407,12 +407,12 @@ class MemoryBank:
             self._cells(self._received).add_(self._last[1])
             self._last = None
 
-    def _to_evict(self, places: Sequence[int], bound: int | None, now: int) -> int | None:
+    def _to_evict(self, places: Sequence[int], bound: int | None, current: int) -> int | None:
         """Position of the slot to evict for a new frame; None if there is space.
 
         places: positions of the slots that stay otherwise.
         bound: largest number of frames; None: no bound.
-        now: index of the current frame.
+        current: index of the current frame.
         """
         kept = [place for place in places if self._slots[place].kind == "kept"]
         staying = [place for place in places if self._slots[place].kind != "temporary"]
@@ -424,7 +424,7 @@ class MemoryBank:
 
         def rate(place: int) -> tuple[float, int]:  # per frame since stored; the oldest of equals is evicted
             frame = self._slots[place].frame
-            return received[place] / max(now - frame, 1), frame
+            return received[place] / max(current - frame, 1), frame
 
         return min(kept, key=rate)
 
@@ -447,13 +447,13 @@ class MemoryBank:
         keys = self._prototype_keys.keys[-count:]
         return Prototypes(keys, self._values[0, -count:], self._use()[0, -count:], self._prototype_frames)
 
-    def _consolidated(self, place: int, now: int) -> tuple[Prototypes, FrameKeys]:
+    def _consolidated(self, place: int, current: int) -> tuple[Prototypes, FrameKeys]:
         """The prototypes after eviction of the slot at this position, and their keys as stored."""
         slot, evicted = self._base + place, self._slots[place]
         keys, values, received = evicted.keys.keys, self._values[slot], self._use()[slot]
         count, policy = max(len(keys) // _SHARE, 1), self.policy
         new = consolidate(keys, values, received, evicted.frame, count, self.top_k, policy.backend)
-        merged = merge(self._prototypes(), new, len(keys), now)
+        merged = merge(self._prototypes(), new, len(keys), current)
         return merged, self._padded(merged.keys)
 
     def _padded(self, keys: Tensor) -> FrameKeys:

@@ -149,20 +149,20 @@ def choose_backend(backend: Backend, device: torch.device, dtype: torch.dtype, t
     with so many cells.
     """
     if backend in ("native", "triton"):
-        keys = torch.empty(1, 1, dtype=torch.promote_types(dtype, torch.float32), device=device)
-        _check_runs(backend, keys, keys, keys[None], top_k)
+        cell = torch.empty(1, 1, dtype=torch.promote_types(dtype, torch.float32), device=device)
+        _check_runs(backend, cell, cell, cell[None], top_k)
         if backend == "native":
             native_readout.load()  # compiled now, not in the middle of the first frame
     if backend != "auto" or device.type != "cpu":
         return backend
-    wide = torch.promote_types(dtype, torch.float32) != torch.float32
-    return "blocks" if wide or native_readout.unprepared() is not None else "native"
+    is_float64 = torch.promote_types(dtype, torch.float32) != torch.float32
+    return "blocks" if is_float64 or native_readout.unprepared() is not None else "native"
 
 
 def _check_runs(backend: Backend, query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> None:
     """Raise CannotRunError if the backend, "native" or "triton", cannot read these tensors."""
-    asked = native_readout if backend == "native" else triton_readout
-    if (reason := asked.obstacle(query, keys, values, top_k)) is not None:
+    readout = native_readout if backend == "native" else triton_readout
+    if (reason := readout.obstacle(query, keys, values, top_k)) is not None:
         raise CannotRunError(backend, reason)
 
 

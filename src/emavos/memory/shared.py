@@ -32,12 +32,12 @@ def shared_top(banks: Sequence[MemoryBank], query: Tensor) -> list[TopCells] | N
     """
     backend = _backend(banks, query)
     frames: dict[FrameKeys, list[int]] = {}  # the banks of each frame
-    of_banks = [bank.parts() for bank in banks]
-    for number, own in enumerate(of_banks):
+    keys_of_banks = [bank.parts() for bank in banks]
+    for number, own in enumerate(keys_of_banks):
         for keys in own:
             frames.setdefault(keys, []).append(number)
-    alone = all(len(numbers) == 1 for numbers in frames.values())
-    if backend is None or alone or not all(of_banks):
+    unshared = all(len(numbers) == 1 for numbers in frames.values())
+    if backend is None or unshared or not all(keys_of_banks):
         return None
     parts = _parts(frames)
     cells = query.flatten(1)  # (Ck, P)
@@ -50,7 +50,7 @@ def shared_top(banks: Sequence[MemoryBank], query: Tensor) -> list[TopCells] | N
         first += len(joint)
     order = [keys for part in parts for keys in part.frames]
     tops_of_banks = []
-    for number, own in enumerate(of_banks):
+    for number, own in enumerate(keys_of_banks):
         of_bank = [top for part, top in zip(parts, tops, strict=True) if number in part.banks]
         top, index = merged(of_bank, top_k)
         tops_of_banks.append((top, index + _shifts(order, own, query.device)[index]))

@@ -175,7 +175,7 @@ class Banks:
         """
         commits = []
         keys = self._keys(key, index)
-        for group, part in self._parts(values, self.groups):
+        for group, part in self._by_group(values, self.groups):
             keeps = [id in remembered for id in group.ids]
             if all(keeps):
                 commits.append(group.bank.forget_previous)  # a prediction does not replace a user's mask
@@ -196,7 +196,7 @@ class Banks:
         return commit
 
     def adding_given(
-        self, key: Tensor, values: Tensor, index: int, groups: Sequence[Group], now: int
+        self, key: Tensor, values: Tensor, index: int, groups: Sequence[Group], at: int
     ) -> Callable[[], None]:
         """Same as `adding`, for a frame that is not the current one, with the user's masks of these groups.
 
@@ -204,10 +204,10 @@ class Banks:
         values: (O, Cv, h, w), in the order of `ids`.
         index: of the frame.
         groups: to add the frame to.
-        now: index of the video's next frame.
+        at: index of the next step.
         """
-        parts, keys = self._parts(values, groups), self._keys(key, index)
-        commits = [group.bank.adding(keys, part, "given", index, now=now) for group, part in parts]
+        parts, keys = self._by_group(values, groups), self._keys(key, index)
+        commits = [group.bank.adding(keys, part, "given", index, now=at) for group, part in parts]
 
         def commit() -> None:
             for one in commits:
@@ -264,7 +264,7 @@ class Banks:
         stored = [] if key.is_cuda else _stored_keys(self.groups).get(index, [])
         return next((keys for keys in stored if torch.equal(keys.keys, new.keys)), new)
 
-    def _parts(self, values: Tensor, groups: Iterable[Group]) -> Iterator[tuple[Group, Tensor]]:
+    def _by_group(self, values: Tensor, groups: Iterable[Group]) -> Iterator[tuple[Group, Tensor]]:
         """The values of each group, from values (O, Cv, h, w) in the order of `ids`."""
         for group in groups:
             if group.ids == self.ids:

@@ -168,4 +168,4 @@ def _storing(
     planes = one_hot(moved(labels, now.prob.device), learning)  # (G, H, W)
     now = with_masks(now, tracker.banks.ids, learning, planes, new=new, edit=False)
     groups = tracker.banks.within(learning)
-    return tracker.banks.adding_given(now.key, tracker.values(now), index, groups, now=at)
+    return tracker.banks.adding_given(now.key, tracker.values(now), index, groups, at=at)
