@@ -1,9 +1,11 @@
 """What all tests share."""
 
+import builtins
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +37,22 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[local_hub.L
 
 def pytest_unconfigure() -> None:
     _HUB.close()
+
+
+@pytest.fixture
+def without_package(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A function that makes a package impossible to import, as if its extra were not installed."""
+    real = builtins.__import__
+
+    def hide(package: str) -> None:
+        def without(name: str, *args: Any, **kwargs: Any) -> Any:
+            if name.partition(".")[0] == package:
+                raise ImportError(name)
+            return real(name, *args, **kwargs)
+
+        monkeypatch.setattr(builtins, "__import__", without)
+
+    return hide
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import builtins
 import dataclasses
 import gc
 import importlib
@@ -313,15 +312,8 @@ def test_a_video_that_is_cut_off_says_so_and_nothing_is_written(here, capsys):
     refused(capsys, here, "clip.mp4 is damaged or cut off", "of 20 frames", "nothing was written")
 
 
-def test_a_video_without_pyav_names_the_extra(here, capsys, monkeypatch):
-    real = builtins.__import__
-
-    def without_av(name, *args, **kwargs):
-        if name == "av":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_av)
+def test_a_video_without_pyav_names_the_extra(here, capsys, without_package):
+    without_package("av")
     (here / "clip.mp4").write_bytes(b"")
     assert segment(video="clip.mp4") == 1
     refused(capsys, here, 'pip install ".[video]"')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import shutil
 import subprocess
 
@@ -83,15 +82,8 @@ _shtab_emavos; printf '%s\\n' "${{COMPREPLY[@]}}"; compgen -f -- {last}"""
         assert expected in done.stdout.split(), done.stderr
 
 
-def test_without_shtab_the_extra_is_named(capsys, monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name == "shtab":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+def test_without_shtab_the_extra_is_named(capsys, without_package):
+    without_package("shtab")
     assert main(["--print-completion", "bash"]) == 1
     assert "[completion]" in capsys.readouterr().err
     assert main(["--print-completion", "basch"]) == 2

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import builtins
 import json
 import os
 import re
@@ -163,16 +162,9 @@ def test_a_source_that_is_none_is_refused(tmp_path):
         open_frames(tmp_path / "a.png")
 
 
-def test_a_video_without_pyav_names_the_extra(tmp_path, monkeypatch):
+def test_a_video_without_pyav_names_the_extra(tmp_path, without_package):
     (tmp_path / "a.mp4").write_bytes(b"")
-    real = builtins.__import__
-
-    def without_av(name, *args, **kwargs):
-        if name == "av":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_av)
+    without_package("av")
     for use in (lambda: open_frames(tmp_path / "a.mp4"), lambda: VideoWriter(tmp_path / "b.mp4", 25)):
         with pytest.raises(ImportError, match=r"pip install .*\[video\]"):
             use()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import builtins
 import importlib.util
 import io
 import json
@@ -69,19 +68,25 @@ def test_a_result_is_shown_as_its_mask_in_colours(mask):
     assert "objects none" in result(0 * mask)._repr_html_()
 
 
-def test_a_notebook_shows_progress_and_previews(tmp_path):
-    if absent := [name for name in ("nbclient", "ipykernel") if importlib.util.find_spec(name) is None]:
-        pytest.skip(f"{absent[0]} is not installed")
+def output_of(*arguments, folder):
+    """What Python prints in a folder, where warnings are no errors: Jupyter has some of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", RUN, json.dumps(CELLS)],
-        cwd=tmp_path,
+        [sys.executable, "-c", *arguments],
+        cwd=folder,
         env={k: v for k, v in os.environ.items() if k != "PYTHONWARNINGS"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    _, played, looped, alone = json.loads(done.stdout)
+    return done.stdout
+
+
+def test_a_notebook_shows_progress_and_previews(tmp_path):
+    if absent := [name for name in ("nbclient", "ipykernel") if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"{absent[0]} is not installed")
+    output = output_of(RUN, json.dumps(CELLS), folder=tmp_path)
+    _, played, looped, alone = json.loads(output)
     for outputs in (played, looped):
         assert len(outputs) == 1  # one picture, which changes
         page = outputs[0]["data"]["text/html"]
@@ -112,18 +117,10 @@ def test_the_quickstart_notebook_runs_and_is_saved_without_outputs(tmp_path):
         pytest.importorskip("IPython")
         exec("\n".join(cell["source"] for cell in cells), {})
         return
-    done = subprocess.run(
-        [sys.executable, "-c", EXECUTE, str(NOTEBOOK)],
-        cwd=tmp_path,
-        env={k: v for k, v in os.environ.items() if k != "PYTHONWARNINGS"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "emavos-player" in done.stdout
-    assert "<p>8 frames</p>" in done.stdout
-    assert "image/png" in done.stdout
+    output = output_of(EXECUTE, str(NOTEBOOK), folder=tmp_path)
+    assert "emavos-player" in output
+    assert "<p>8 frames</p>" in output
+    assert "image/png" in output
 
 
 def test_results_pass_through_unchanged(mask):
@@ -214,19 +211,12 @@ def test_frames_that_end_before_their_results_are_told_as_such(mask, shown):
         [*show([result(mask)] * 2, [frame])]
 
 
-def test_what_cannot_be_shown_is_refused(monkeypatch):
+def test_what_cannot_be_shown_is_refused(without_package):
     pytest.importorskip("IPython")
     with pytest.raises(ValueError, match="every is a whole number"):
         show([], every=0)
     with pytest.raises(ValueError, match="pictures is 0, or a whole number of at least 2"):
         show([], pictures=1)
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.startswith("IPython"):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    without_package("IPython")
     with pytest.raises(ImportError, match=r"\[notebook\]"):
         show([])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import builtins
 import importlib.util
 import os
 import subprocess
@@ -48,16 +47,9 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
+def test_without_ray_the_extra_is_named(tmp_path, without_package):
     kills.clips(tmp_path, 1)
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.startswith("ray"):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    without_package("ray")
     with pytest.raises(ImportError, match=r"\[ray\]"):
         run_batch(find_jobs(tmp_path), lambda: None, tmp_path / "out", workers=RayWorkers(2))
 

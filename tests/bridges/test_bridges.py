@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import builtins
 import io
 import zipfile
 from contextlib import suppress
@@ -43,15 +42,8 @@ def test_a_frame_without_objects_has_no_detections(mask):
     assert len(supervision.Detections.merge(both)) == 2
 
 
-def test_without_supervision_the_extra_is_named(mask, monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name == "supervision":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+def test_without_supervision_the_extra_is_named(mask, without_package):
+    without_package("supervision")
     with pytest.raises(ImportError, match=r"\[supervision\]"):
         to_detections(result(mask, (4, 900)))
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import builtins
-
 import pytest
 import torch
 from torch.nn import functional
@@ -169,14 +167,7 @@ def test_a_file_that_is_no_onnx_graph_is_refused_by_its_name(tmp_path):
         load_dinov2(small(), tmp_path / "none.onnx")
 
 
-def test_without_onnx_the_extra_is_named(tmp_path, monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *rest):
-        if name == "onnx":
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+def test_without_onnx_the_extra_is_named(tmp_path, without_package):
+    without_package("onnx")
     with pytest.raises(ImportError, match=r"\[onnx\]"):
         load_dinov2(small(), tmp_path / "vit.onnx")

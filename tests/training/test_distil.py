@@ -16,12 +16,6 @@ from emavos.training import TrainConfig, distil
 from emavos.training.distil import _directions, add_scene_key, learn_scene_key
 from emavos.training.sources import open_samples
 from emavos.weights import load_model, save_model
-from trees import training_tree
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return training_tree(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture

@@ -37,11 +37,6 @@ SMALL = TrainConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return training_tree(tmp_path_factory.mktemp("data"))
-
-
 def fresh():
     torch.manual_seed(0)
     return STCN(PRESETS["stcn-tiny"])
@@ -257,20 +252,6 @@ def test_positions_are_added_and_similarities_stay(root):
     assert set(model.state_dict()) - same == {f"key_encoder.key_proj.{part}" for part in ("weight", "bias")}
 
 
-@pytest.mark.parametrize(
-    ("old", "preset", "message"),
-    [
-        ("stcn-tiny-unit", "stcn-tiny-unit", "positions are added to a model without them"),
-        ("stcn-tiny-position", "stcn-tiny-position", "positions are added to a model without them"),
-        ("stcn-tiny", "stcn-tiny-position", "differs from stcn-tiny-position in more than positions"),
-    ],
-)
-def test_positions_are_added_to_the_model_that_lacks_only_them(root, old, preset, message):
-    config = TrainConfig(sampling="mixed", size=64, frames=2, batch=2, iterations=8, decay_from=8)
-    with pytest.raises(ValueError, match=message):
-        add_positions(STCN(PRESETS[old]), preset, open_samples(root, config), pictures=1)
-
-
 def test_weights_of_models_of_one_config_have_a_mean():
     models = [STCN(PRESETS["stcn-tiny-position"]) for _ in range(2)]
     model = mean_of_weights(models)
@@ -332,17 +313,21 @@ def test_parts_are_added_to_a_key_and_share_its_similarity(root, miniature, old,
 
 
 @pytest.mark.parametrize(
-    ("old", "preset", "message"),
+    ("add", "old", "preset", "message"),
     [
-        ("stcn-tiny-position", "stcn-tiny-position", "parts of the key are added to a model without"),
-        ("stcn-tiny-fine", "stcn-tiny-fine", "parts of the key are added to a model without"),
-        ("stcn-tiny-unit", "stcn-tiny-fine", "differs from stcn-tiny-fine in more than parts of the key"),
+        (add_positions, "unit", "unit", "positions are added to a model without them"),
+        (add_positions, "position", "position", "positions are added to a model without them"),
+        (add_positions, "", "position", "differs from stcn-tiny-position in more than positions"),
+        (add_key_parts, "position", "position", "parts of the key are added to a model without"),
+        (add_key_parts, "fine", "fine", "parts of the key are added to a model without"),
+        (add_key_parts, "unit", "fine", "differs from stcn-tiny-fine in more than parts of the key"),
     ],
 )
-def test_parts_are_added_to_the_key_that_lacks_only_them(root, old, preset, message):
+def test_positions_and_parts_are_added_to_the_key_that_lacks_only_them(root, add, old, preset, message):
+    old, preset = (f"stcn-tiny-{name}".removesuffix("-") for name in (old, preset))
     config = TrainConfig(sampling="mixed", size=64, frames=2, batch=2, iterations=8, decay_from=8)
     with pytest.raises(ValueError, match=message):
-        add_key_parts(STCN(PRESETS[old]), preset, open_samples(root, config), pictures=1)
+        add(STCN(PRESETS[old]), preset, open_samples(root, config), pictures=1)
 
 
 @pytest.mark.parametrize("settings", [[], ['preset="stcn-tiny-unit"']])

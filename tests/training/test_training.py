@@ -32,11 +32,6 @@ SMALL = TrainConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return training_tree(tmp_path_factory.mktemp("data"))
-
-
 def fresh():
     torch.manual_seed(0)
     return STCN(PRESETS["stcn-tiny"])

@@ -24,39 +24,21 @@ def add_click_arguments(parser: argparse.ArgumentParser) -> None:
         "Click on objects instead of passing --mask. Pixels count from the left and the top. You can repeat "
         "each option, and begin it with the id of an object, as in 2:310,95 (1)",
     )
-    clicks.add_argument(
-        "--click",
-        action="append",
-        type=_numbers(2),
-        default=[],
-        metavar="[ID:]X,Y",
-        help="a pixel on the object",
-    )
-    clicks.add_argument(
-        "--not",
-        action="append",
-        type=_numbers(2),
-        default=[],
-        dest="not_click",
-        metavar="[ID:]X,Y",
-        help="a pixel beside the object",
-    )
-    clicks.add_argument(
-        "--box",
-        action="append",
-        type=_numbers(4),
-        default=[],
-        metavar="[ID:]X0,Y0,X1,Y1",
-        help="a box around the object: left, top, right, bottom",
-    )
-    clicks.add_argument(
-        "--scribble",
-        action="append",
-        type=_numbers(None),
-        default=[],
-        metavar="[ID:]X,Y,X,Y,...",
-        help="a stroke over the object, through these pixels",
-    )
+    for option, count, metavar, meaning in (
+        ("click", 2, "X,Y", "a pixel on the object"),
+        ("not", 2, "X,Y", "a pixel beside the object"),
+        ("box", 4, "X0,Y0,X1,Y1", "a box around the object: left, top, right, bottom"),
+        ("scribble", None, "X,Y,X,Y,...", "a stroke over the object, through these pixels"),
+    ):
+        clicks.add_argument(
+            f"--{option}",
+            action="append",
+            type=_numbers(count),
+            default=[],
+            dest="not_click" if option == "not" else option,
+            metavar=f"[ID:]{metavar}",
+            help=meaning,
+        )
     clicks.add_argument(
         "--click-frame",
         type=whole(0),
