@@ -298,6 +298,41 @@ def test_no_serious_fault_of_accessibility_is_found(page):
     page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
+# The colour that the system chose for what is chosen, and colours on the page.
+FORCED = """
+const probe = document.body.appendChild(document.createElement("i"));
+probe.style.cssText = "background: Highlight; forced-color-adjust: none";
+const of = (query) => getComputedStyle(document.querySelector(query));
+document.querySelector(".pick[aria-pressed='true']").append(document.createElement("small"));
+const answer = {
+  highlight: getComputedStyle(probe).backgroundColor,
+  pressed: of("#tool-brush").backgroundColor, other: of("#tool-lasso").backgroundColor,
+  object: of(".pick[aria-pressed='true']").backgroundColor,
+  share: of(".pick[aria-pressed='true'] small").color, name: of(".pick[aria-pressed='true']").color,
+  current: of("#all-clips [aria-current='true']").outlineStyle, ink: of(":root").getPropertyValue("--text"),
+};
+probe.remove();
+return answer;
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_forced_colours_show_what_is_chosen(page, theme):
+    colours = {"name": "forced-colors", "value": "active"}
+    media = {"features": [colours, {"name": "prefers-color-scheme", "value": theme}]}
+    page.press("b")
+    page.click("clips")
+    page.wait.until(lambda browser: browser.find_elements("css selector", "#all-clips [aria-current='true']"))
+    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    try:
+        seen = page.browser.execute_script(FORCED)
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert seen["pressed"] == seen["object"] == seen["highlight"] != seen["other"]
+    assert seen["share"] == seen["name"]
+    assert (seen["current"], seen["ink"]) == ("solid", "CanvasText")
+
+
 # The clicks that were sent, oldest first.
 SENT = """return performance.getEntriesByType("resource")
   .map((one) => decodeURIComponent(one.name)).filter((one) => one.includes("/api/clicks/"))"""
