@@ -55,7 +55,7 @@ class CurrentFrame:
     given: tuple[int, ...] = ()  # ids of the objects with a user's mask on this frame
     remembered: frozenset[int] = frozenset()  # ids of the objects with a mask of this frame already in memory
     unmatched: float | None = None  # share of the frame that resembles nothing in the memory
-    mistaken: frozenset[int] = frozenset()  # ids of the objects whose masks of this frame were forgotten
+    forgotten: frozenset[int] = frozenset()  # ids of the objects with a wrong predicted mask on this frame
     without_masks: bool = False  # after a scene cut, if such frames get no masks
 
     @property
@@ -74,7 +74,8 @@ class CurrentFrame:
         """Where each object was last seen, for the next frame."""
         before, evidence = self.before.with_new(len(self.ids)), self.evidence
         seen = before.after(self.prob[1:], evidence.signs, evidence.given)
-        return seen.anywhere([id in self.mistaken for id in self.ids]) if self.mistaken else seen
+        lost = [id in self.forgotten and id not in self.given for id in self.ids]
+        return seen.anywhere(lost) if any(lost) else seen
 
     def result(self) -> Result:
         """A result with a copy of the probabilities, because edits still read the frame's own."""

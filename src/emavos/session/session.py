@@ -440,8 +440,8 @@ class Session:
         if _index("since", since) >= self.index:
             raise ValueError(f"since is a frame up to the current one, {self.index - 1}, not {since}")
         self._banks.forget(int(since), until=self.index - 1, ids=ids)
-        if (now := self._now) is not None and since <= now.index:
-            self._now = replace(now, mistaken=now.mistaken.union(ids).difference(now.given))
+        if self._now is not None:
+            self._now = replace(self._now, forgotten=self._now.forgotten.union(ids))
 
     @contextmanager
     def _editing(self) -> Iterator[CurrentFrame]:
