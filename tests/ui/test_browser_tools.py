@@ -140,6 +140,34 @@ def test_downloads_are_named_like_their_video_and_follow_one_another(browser, cl
         browser.get("about:blank")
 
 
+# Which parts of the ring around the pointer are drawn.
+RING = """
+const [done] = arguments, marks = document.getElementById("marks"), to = marks.getContext("2d");
+requestAnimationFrame(() => {
+  const seen = to.getImageData(0, 0, marks.width, marks.height).data;
+  done(seen.filter((value, i) => i % 4 === 3 && value > 100).length);
+});
+"""
+
+
+def test_the_ring_and_the_words_say_that_the_eraser_is_on(page):
+    page.press("b")
+    page.until("guide", "Paint the object")
+    ActionChains(page.browser, 0).move_to_element(page["canvas"]).perform()
+    whole = page.browser.execute_async_script(RING)
+    page.press("e")
+    page.until("guide", "Erase what is not part")
+    dashed = page.browser.execute_async_script(RING)
+    assert 0 < dashed < 0.8 * whole
+    page.press("2")  # another object is painted
+    assert page.browser.execute_async_script(RING) == whole
+    page.press("e")
+    page.press("l")
+    page.until(
+        "guide", "to erase" if page["eraser"].get_attribute("aria-pressed") == "true" else "Right button"
+    )
+
+
 # A long queue, for as long as the page does not look.
 QUEUED = """
 const texts = { doing: "tracking: done 1234 of 5678, 12 min left", queue: "19 other clips in the queue" };

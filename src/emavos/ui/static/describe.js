@@ -85,8 +85,9 @@ function describeTools() {
   $("eraser").setAttribute("aria-pressed", String(shown.erase));
   $("eraser").textContent = tool === "click" ? "Not part" : "Eraser";
   $("guide").textContent = !project ? "" : tool === "click" ? guide()
-    : tool === "lasso" ? (touch() ? "Drag around an area, or tap its corners and tap the last twice." : "Drag around an area, or click its corners and double-click the last. Right button erases.")
-    : touch() ? "Paint the object. Two fingers zoom and move." : "Paint the object. Right button erases, the wheel changes the size.";
+    : (tool === "lasso" ? `Drag around an area${shown.erase ? " to erase" : ""}, or ${touch() ? "tap its corners and tap the last twice." : "click its corners and double-click the last."}`
+      : `${shown.erase ? "Erase what is not part of" : "Paint"} the object.${touch() ? " Two fingers zoom and move." : " The wheel changes the size."}`)
+      + (touch() || shown.erase ? "" : " Right button erases.");
   if (project && tool !== "click" && problem) $("guide").textContent += ` Clicks: ${problem}`;
   $("canvas").dataset.tool = tool;
 }

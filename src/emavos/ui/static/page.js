@@ -31,7 +31,7 @@ matchMedia("(prefers-color-scheme: light)").onchange = drawTimeline;
 
 for (const [name, action] of Object.entries({ remove, undo, redo, keep, track, discard, fit, back: takeBack, play: () => shown.project && play() })) press(name, action);
 press("add", () => choose(Math.min(Math.max(0, ...shown.listed) + 1, 255)));
-press("eraser", () => { shown.erase = !shown.erase; describe(); });
+press("eraser", () => { shown.erase = !shown.erase; describe(); drawMarks(); });
 for (const name of ["stop", "stop-writing"]) press(name, () => ask("POST", "stop"));
 press("clean", async () => {
   if (blocked() || locked()) return;

@@ -8,6 +8,7 @@ export function choose(one) {
   if (one !== shown.id && shown.clicks) settle();
   shown.listed.add(one);
   [shown.id, shown.erase] = [one, false];
+  drawMarks();
   describe();
 }
 

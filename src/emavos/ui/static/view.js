@@ -94,7 +94,7 @@ export function drawMarks() {
     const [x, y] = place(hints.pointer);
     path.arc(x, y, Math.max($("size").value / 2 * scale * dense, 1), 0, 7);
   }
-  stroke(path);
+  stroke(path, shown.erase ? [4, 3] : []);
   const outline = new Path2D(), rectangle = hints.box ?? shown.clicks?.box;
   if (rectangle) {
     const [x0, y0] = place(rectangle), [x1, y1] = place(rectangle.slice(2));
