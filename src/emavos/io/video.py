@@ -118,7 +118,7 @@ class VideoSource(FrameSource):
 
         exact: whether to go on after a frame that cannot be decoded, and to yield its fault in its place.
         """
-        read, held, ends, broken, place = 0, 0, _Ends(), False, None
+        read, ends = 0, _Ends()
         with self._open() as container:
             stream = self._stream(container)
             # with frame threads, errors appear some frames late; with slice threads, H.264 conceals them
@@ -135,8 +135,6 @@ class VideoSource(FrameSource):
                     if packet.stream.index != stream.index:
                         continue
                     if packet.size:
-                        broken = packet.is_corrupt
-                        place = None if packet.pos is None else packet.pos + packet.size
                         ends.asked(packet)
                     for frame in decode(packet):
                         ends.shown(frame)
@@ -147,7 +145,7 @@ class VideoSource(FrameSource):
                         raise MemoryError(f"{self.path}: no memory for a frame") from error
                     if exact and packet is not None:
                         yield None, _DAMAGED
-                        held += 1
+                        ends.failed()
                         continue
                     if read and exact:
                         yield None, "cannot be read further"
@@ -160,37 +158,40 @@ class VideoSource(FrameSource):
                     ) from error
             kind, codec, number = container.format.name, stream.codec_context.name, stream.id
             declared = _declared_end(container, self.path)
-        try:
-            cut, hole = is_cut(self.path, kind, place), False
-        except Broken:
-            cut, hole = False, True
-        # containers round durations, and include pauses
-        short = ends.last < declared - min(0.1 * declared, 1.0)
         if not read:
             raise ValueError(f"{self.path} {_NO_VIDEO}")
-        if hole:
-            yield None, _BROKEN
-        elif broken or cut or (cut is None and short):
-            yield None, _CUT
-        elif codec in ("h264", "hevc") and ends.missing > held:
-            yield None, f"lacks {ends.missing - held} frames that its decoder passed over"
-        elif kind == "mpegts" and (gaps := gaps_in_ts(self.path, number)):
-            notice(
-                f"{self.path}: packets are missing at {'one place' if gaps == 1 else f'{gaps} places'}, "
-                "and frames may be missing as well",
-                stacklevel=3,
-            )
-        elif short:
-            notice(
-                f"{self.path} says that it lasts {declared:.1f} s, but its frames end at {ends.last:.1f} s",
-                stacklevel=3,
-            )
-        elif cut is None and kind in _ENDLESS:
-            notice(
-                f"{self.path}: a file of this kind ({kind}) does not say where it ends; if it was cut, "
-                "frames are missing",
-                stacklevel=3,
-            )
+        fault, note = self._judged(ends, kind, codec, number, declared)
+        if fault:
+            yield None, fault
+        elif note:
+            notice(note, stacklevel=3)
+
+    def _judged(self, ends: _Ends, kind: str, codec: str, number: int, declared: float) -> tuple[str, str]:
+        """The fault of a video whose last frame was read, and a note about its end; each "" without one.
+
+        kind, codec, number: of the container, and of its stream.
+        declared: end of the video in seconds, as the container says.
+        """
+        try:
+            cut = is_cut(self.path, kind, ends.place)
+        except Broken:
+            return _BROKEN, ""
+        # containers round durations, and include pauses
+        short = ends.last < declared - min(0.1 * declared, 1.0)
+        if ends.broken or cut or (cut is None and short):
+            return _CUT, ""
+        if codec in ("h264", "hevc") and ends.missing > 0:
+            return f"lacks {ends.missing} frames that its decoder passed over", ""
+        if kind == "mpegts" and (gaps := gaps_in_ts(self.path, number)):
+            places = "one place" if gaps == 1 else f"{gaps} places"
+            return "", f"{self.path}: packets are missing at {places}, and frames may be missing as well"
+        if short:
+            how = f"says that it lasts {declared:.1f} s, but its frames end at {ends.last:.1f} s"
+            return "", f"{self.path} {how}"
+        if cut is None and kind in _ENDLESS:
+            how = "does not say where it ends; if it was cut, frames are missing"
+            return "", f"{self.path}: a file of this kind ({kind}) {how}"
+        return "", ""
 
     def size(self) -> tuple[int, int] | None:
         with suppress(ValueError):  # reported when the frames are read
@@ -302,9 +303,11 @@ class _Ends:
 
     def __init__(self) -> None:
         self.last = 0.0
+        self.broken = False  # whether the last packet is
+        self.place: int | None = None  # in the file, after the last packet
         self._first: int | None = None  # pts of the first frame; earlier packets cannot be decoded alone
         self._early: list[int] = []
-        self._asked = self._shown = 0
+        self._asked = self._shown = self._failed = 0
         self._interlaced = False
 
     def add(self, packet: Any) -> None:
@@ -312,6 +315,8 @@ class _Ends:
             self.last = max(self.last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
 
     def asked(self, packet: Any) -> None:
+        self.broken = packet.is_corrupt
+        self.place = None if packet.pos is None else packet.pos + packet.size
         if packet.is_discard:
             return
         if self._first is None and packet.pts is not None:
@@ -326,10 +331,14 @@ class _Ends:
         self._shown += 1
         self._interlaced |= bool(frame.interlaced_frame)
 
+    def failed(self) -> None:
+        """Count a packet that could not be decoded, whose fault is known."""
+        self._failed += 1
+
     @property
     def missing(self) -> int:
-        """The number of packets without a frame; 0 if interlaced, as two packets may form one frame."""
-        return 0 if self._interlaced else self._asked - self._shown
+        """The number of other packets without a frame; 0 if interlaced, as two may form one frame."""
+        return 0 if self._interlaced else self._asked - self._shown - self._failed
 
 
 class CameraSource(FrameSource):
