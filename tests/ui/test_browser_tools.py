@@ -190,6 +190,18 @@ def test_the_bar_below_the_frame_stays_one_line_high_while_a_queue_is_tracked(pa
         page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_clips_are_listed_by_name_with_2_before_10(page, clip, tmp_path):
+    for name in ("clip10.mp4", "Clip2.mp4"):
+        write_video(tmp_path / name, clip[0], fps=10)
+        page["video"].send_keys(str(tmp_path / name))
+        page.until("name", name)
+        page.until("frame", "of 7")
+    page.click("clips")
+    page.wait.until(lambda _: page["all-clips"].text.count("8 frames") == 3)
+    lines = page["all-clips"].text.splitlines()
+    assert [line for line in lines if ".mp4" in line] == ["clip.mp4", "Clip2.mp4", "clip10.mp4"]
+
+
 # Frames take a while to come.
 SLOW_FRAMES = """
 const quickly = window.fetch, soon = (wait) => new Promise((done) => setTimeout(done, wait));

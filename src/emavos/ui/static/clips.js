@@ -67,10 +67,12 @@ function words(clip) {
 
 // A card stays the same element while its clip is tracked, so that a click or the keyboard's focus is not lost.
 function drawLists() {
-  for (const list of [$("recent"), $("all-clips")]) {
+  const { compare } = new Intl.Collator(undefined, { numeric: true }); // clip 2 is before clip 10
+  const named = [...clips].sort((one, other) => other.adding - one.adding || compare(one.video, other.video));
+  for (const [list, ordered] of [[$("recent"), clips], [$("all-clips"), named]]) {
     const cards = new Map([...list.children].map((one) => [one.dataset.key, one]));
-    const wanted = clips.map((clip) => cards.get(clip.key) ?? card());
-    clips.forEach((clip, i) => fill(wanted[i], clip));
+    const wanted = ordered.map((clip) => cards.get(clip.key) ?? card());
+    ordered.forEach((clip, i) => fill(wanted[i], clip));
     if (list.children.length !== wanted.length || wanted.some((one, i) => list.children[i] !== one)) list.replaceChildren(...wanted);
   }
 }
