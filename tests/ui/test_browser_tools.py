@@ -125,8 +125,10 @@ def test_downloads_are_named_like_their_video_and_follow_one_another(browser, cl
     write_video(tmp_path / "Grüße 鱼.mp4", clip[0], fps=10)
     taken = {"behavior": "allow", "downloadPath": str(tmp_path / "taken")}
     browser.execute_cdp_cmd("Browser.setDownloadBehavior", taken)
-    with serving(str(tmp_path / "Grüße 鱼.mp4"), XDG_DATA_HOME=str(tmp_path / "home")) as address:
-        page = Page(browser, address, "Grüße 鱼.mp4")
+    with serving(XDG_DATA_HOME=str(tmp_path / "home")) as address:
+        page = Page(browser, address)
+        page["video"].send_keys(str(tmp_path / "Grüße 鱼.mp4"))
+        page.until("name", "Grüße 鱼.mp4")
         page.until("frame", "frame 0 of 7")
         page.paint(60, 20)
         page.click("keep")

@@ -22,6 +22,7 @@ from emavos.ui import Desk
 from emavos.ui.job import Job
 from emavos.ui.server.answers import attachment
 from emavos.ui.server.app import make_app
+from emavos.ui.server.requests import plain_name, shown_name
 
 HOME = "http://127.0.0.1:8321"
 
@@ -398,6 +399,21 @@ def test_masks_are_given_tracked_and_downloaded(client, desk, clip):
     assert client.delete("/api/masks/0", headers=seen(client, 0)).status_code == 200
     answer = client.delete("/api/masks/0", headers=seen(client, 0))
     assert answer.json()["error"] == "no mask was given for frame 0"
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown", "plain"),
+    [
+        ("a.mp4", "a.mp4", "a.mp4"),
+        ("C:\\\\Käfer & Co.mp4", "Käfer & Co.mp4", "K_fer_Co.mp4"),
+        ("../../a b.mp4", "a b.mp4", "a_b.mp4"),
+        ("x/\ud800\n.mp4", "__.mp4", "_.mp4"),
+        ("", "video", "video"),
+        ("folder/", "video", "video"),
+    ],
+)
+def test_a_sent_video_is_shown_by_its_name_and_stored_under_a_plain_one(sent, shown, plain):
+    assert (shown_name(sent), plain_name(sent)) == (shown, plain)
 
 
 @pytest.mark.parametrize(

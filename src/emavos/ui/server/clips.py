@@ -9,7 +9,7 @@ from starlette.responses import Response
 from emavos.io.spool import named_temporary
 from emavos.ui.desk import Desk
 from emavos.ui.server.answers import FRESH, Json
-from emavos.ui.server.requests import chunks_of, key_of_change, plain_name
+from emavos.ui.server.requests import chunks_of, key_of_change, plain_name, shown_name
 
 
 class ClipRequests:
@@ -43,7 +43,8 @@ class ClipRequests:
 
     async def open_video(self, request: Request) -> Response:
         """Open a sent video; with `add=1` in the address, only add the video to the list of clips."""
-        name, key = plain_name(request.query_params.get("name", "")), key_of_change(request)
+        sent, key = request.query_params.get("name", ""), key_of_change(request)
+        name = plain_name(sent)
         show = request.query_params.get("add", "") != "1"
         if show:
             self.desk.check_key(key)  # checked before the whole upload
@@ -52,7 +53,9 @@ class ClipRequests:
             with named_temporary(), (folder / name).open("wb") as file:
                 async for chunk in chunks_of(request, self.upload_limit):
                     await run_in_threadpool(file.write, chunk)
-            await run_in_threadpool(self.desk.open_video, folder / name, name, True, key, show=show)
+            await run_in_threadpool(
+                self.desk.open_video, folder / name, shown_name(sent), True, key, show=show
+            )
         except BaseException as error:
             (folder / name).unlink(missing_ok=True)
             folder.rmdir()

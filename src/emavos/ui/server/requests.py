@@ -15,7 +15,7 @@ from starlette.requests import Request
 from emavos.io.ids import ids_of_picture
 from emavos.io.images import FORMATS, decode_image
 from emavos.ui.desk import Desk
-from emavos.ui.facts import LARGEST_ID
+from emavos.ui.facts import LARGEST_ID, fit_name
 from emavos.ui.project import Project
 
 
@@ -79,6 +79,11 @@ def prompt_of(text: str) -> tuple[list[tuple[float, float]], list[int], list[flo
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"a prompt is JSON with points, labels and box, not {text!r:.60}") from error
     return points, labels, box
+
+
+def shown_name(name: str) -> str:
+    """The name of a sent video as the page shows it: in any script, without folders."""
+    return fit_name(re.split(r"[/\\]", name)[-1]) or "video"
 
 
 def plain_name(name: str) -> str:
