@@ -170,6 +170,86 @@ def test_the_ring_and_the_words_say_that_the_eraser_is_on(page):
     )
 
 
+def touch(page, kind, *places):
+    """Fingers begin to touch, move, or end, at these places from the middle of the stage."""
+    box = page["stage"].rect
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    points = [{"x": middle[0] + x, "y": middle[1] + y, "id": i} for i, (x, y) in enumerate(places)]
+    page.browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+
+
+def tap(page, place):
+    touch(page, "Start", place)
+    touch(page, "End")
+
+
+def scale(page):
+    return page.browser.execute_script(
+        "return new DOMMatrix(getComputedStyle(document.getElementById('canvas')).transform).a"
+    )
+
+
+@pytest.fixture
+def touched(page):
+    """The page on a touch screen, at a frame without a mask."""
+    page.browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True, "maxTouchPoints": 3})
+    page.press("\ue010")  # End
+    page.until("frame", "frame 7 of 7")
+    yield page
+    page.browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+
+
+def pinch(page, third=()):
+    """Two fingers zoom three times, and `third` are put down and lifted after them."""
+    touch(page, "Start", (-40, 0))
+    touch(page, "Start", (-40, 0), (40, 0))
+    touch(page, "Move", (-120, 0), (120, 0))
+    if third:
+        touch(page, "Start", (-120, 0), (120, 0), third)
+        touch(page, "Move", (-120, 0), (120, 0), (third[0] + 30, third[1]))
+    touch(page, "End")
+
+
+@pytest.mark.parametrize("tool", ["b", "l", "c"])
+def test_two_fingers_zoom_and_a_third_changes_nothing(touched, tool):
+    touched.press(tool)
+    pinch(touched, third=(0, 60))
+    touched.wait.until(lambda _: scale(touched) > 2)
+    assert "edited" not in touched["kind"].text
+    assert "proposal" not in touched["kind"].text
+    touched.press("f")
+    touched.wait.until(lambda _: scale(touched) == 1)
+
+
+def test_corners_of_a_polygon_stay_while_two_fingers_zoom(touched):
+    touched.press("l")
+    for corner in ((-60, -40), (60, -40)):
+        tap(touched, corner)
+    pinch(touched)
+    touched.wait.until(lambda _: scale(touched) > 2)
+    tap(touched, (0, 60))
+    touched.press(ENTER)
+    touched.until("kind", "edited")
+
+
+def test_the_wheel_zooms_with_ctrl_and_else_changes_the_size_of_the_brush(page):
+    def wheel(by, ctrl):
+        box = page["stage"].rect
+        place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        event = {"type": "mouseWheel", "deltaX": 0, "deltaY": by, "modifiers": 2 * ctrl, **place}
+        page.browser.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+
+    page.press("b")
+    size = int(page["size"].get_attribute("value"))
+    wheel(-120, ctrl=False)
+    page.wait.until(lambda _: int(page["size"].get_attribute("value")) == size + 2)
+    assert scale(page) == 1
+    wheel(-120, ctrl=True)
+    page.wait.until(lambda _: scale(page) > 1.3)
+    wheel(480, ctrl=True)
+    page.wait.until(lambda _: scale(page) == 1)
+
+
 # A long queue, for as long as the page does not look.
 QUEUED = """
 const texts = { doing: "tracking: done 1234 of 5678, 12 min left", queue: "19 other clips in the queue" };

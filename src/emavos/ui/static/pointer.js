@@ -20,10 +20,12 @@ canvas.onpointerdown = (event) => {
   if (!shown.mask) return;
   canvas.setPointerCapture(event.pointerId);
   pointers.set(event.pointerId, [event.clientX, event.clientY]);
-  if (pointers.size === 2) { // what one finger began is taken back
+  if (pointers.size > 1) { // what one finger began is taken back
     if (gesture?.kind === "stroke") undoStroke(), shown.future = [];
-    hints.box = hints.path = null;
-    gesture = { kind: "pinch", at: spread() };
+    const polygon = gesture?.kind === "polygon" ? { ...gesture, corners: gesture.corners.slice(0, -1) } : gesture?.polygon;
+    hints.box = null;
+    hints.path = polygon?.corners ?? null;
+    gesture = { kind: "pinch", at: spread(), polygon };
     return;
   }
   const here = at(event), button = event.altKey ? 2 : event.button;
@@ -101,7 +103,7 @@ canvas.onpointerup = (event) => {
   const done = gesture, here = at(event);
   if (!done || done.kind === "polygon") return;
   if (done.kind === "pinch") {
-    if (!pointers.size) gesture = null;
+    if (!pointers.size) gesture = done.polygon ?? null; // whose corners stay
     return;
   }
   gesture = null;
