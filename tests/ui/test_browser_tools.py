@@ -250,6 +250,43 @@ def test_the_wheel_zooms_with_ctrl_and_else_changes_the_size_of_the_brush(page):
     page.wait.until(lambda _: scale(page) == 1)
 
 
+def test_the_keyboard_alone_reaches_all_buttons_and_keeps_its_place(page):
+    def keys(*pressed):
+        ActionChains(page.browser, 0).send_keys(*pressed).perform()
+
+    def focused():
+        return page.browser.switch_to.active_element.get_attribute("id")
+
+    def focus(name):
+        page.browser.execute_script("document.getElementById(arguments[0]).focus()", name)
+
+    focus("track")
+    keys(ENTER)
+    page.until_reached(8)
+    page.wait.until(lambda _: focused() == "track")
+    enabled = page.browser.execute_script(
+        "return [...document.querySelectorAll('button, input, select, #timeline')]"
+        ".filter((one) => one.id && !one.disabled && one.checkVisibility()).map((one) => one.id)"
+    )
+    seen = {}
+    for _ in range(60):
+        keys("\ue004")  # Tab
+        style = "return getComputedStyle(document.activeElement).outlineStyle"
+        seen.setdefault(focused(), page.browser.execute_script(style))
+    assert {*enabled} <= {*seen}
+    assert {seen[name] for name in enabled} == {"solid"}
+    focus("clips")
+    keys(ENTER)
+    card = "return Boolean(document.activeElement.closest('.clip'))"
+    page.wait.until(lambda browser: browser.execute_script(card))
+    keys(ESCAPE)
+    page.wait.until(lambda _: focused() == "clips")
+    page.browser.execute_script("document.activeElement.blur()")
+    keys("be")
+    page.wait.until(lambda _: page["eraser"].get_attribute("aria-pressed") == "true")
+    assert focused() == ""  # a key without a button takes the focus nowhere
+
+
 # A long queue, for as long as the page does not look.
 QUEUED = """
 const texts = { doing: "tracking: done 1234 of 5678, 12 min left", queue: "19 other clips in the queue" };

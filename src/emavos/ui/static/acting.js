@@ -10,7 +10,15 @@ export const quietly = (action) => Promise.resolve().then(action).catch((error) 
   if (error.lost) lose(error);
   else say(error.message, "error");
 });
-export const press = (name, action) => { $(name).onclick = () => act(action); };
+// A button that was pressed by the keyboard and disabled meanwhile gets the focus back.
+export const press = (name, action) => {
+  const button = $(name);
+  button.onclick = async (event) => {
+    const focused = !event.detail && document.activeElement === button;
+    await act(action);
+    if (focused && document.activeElement === document.body) button.focus();
+  };
+};
 
 function lose(error) {
   shown.lost = true;

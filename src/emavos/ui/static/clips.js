@@ -52,6 +52,7 @@ export async function drawClips() { // the list is asked for only while it is se
 export async function showClips() {
   $("clip-list").showModal();
   await drawClips();
+  if (document.activeElement === document.body) $("clip-list").querySelector("button:enabled")?.focus();
 }
 
 function words(clip) {
