@@ -79,7 +79,7 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     down, across = -(-height // 4), -(-width // 4)  # tiles
     row = (4 * across + 2) * channels  # values in a row of pixels
     padded = _padded(x, down, across)
-    filters = weight.permute(2, 3, 0, 1).reshape(9, -1)  # (9, D C)
+    filters = weight.permute(0, 2, 3, 1).reshape(out_channels, 9, channels)  # the order in memory
     out = x.new_empty(batch * down, 4, across, 4, out_channels)
 
     tile_rows = _BLOCK // (36 * 4 * across * max(channels, out_channels)) or 1
@@ -90,7 +90,7 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     turned = x.new_empty(36 * tiles * channels)
     products = x.new_empty(36 * tiles * out_channels)
     spare = x.new_empty(max(6 * tiles * channels, 24 * tiles * out_channels))
-    filter_column = x.new_empty(6, out_channels, channels)
+    filter_column = x.new_empty(out_channels, 6, channels)
     to_rows, to_tiles, from_filters = (matrix.to(x.dtype) for matrix in (_INPUT, _OUTPUT, _FILTER))
 
     for first in range(0, batch * down, tile_rows):
@@ -104,9 +104,9 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         _turn(columns, z, spare[: 6 * tiles * channels].view(z.shape[1:]))
         m = products[: 36 * tiles * out_channels].view(6, 6, tiles, out_channels)
         for column in range(6):
-            torch.mm(from_filters[column], filters, out=filter_column.view(6, -1))
+            torch.bmm(from_filters[column].expand(out_channels, 6, 9), filters, out=filter_column)
             for place in range(6):
-                m[column, place] = _linear(z[column, place].view(tiles, channels), filter_column[place])
+                m[column, place] = _linear(z[column, place].view(tiles, channels), filter_column[:, place])
         half = spare[: 24 * tiles * out_channels].view(6, 4, tiles * out_channels)
         torch.bmm(to_tiles.expand(6, 4, 6), m.view(6, 6, -1), out=half)
         whole = products[: 16 * tiles * out_channels].view(4, 4 * tiles * out_channels)
@@ -123,11 +123,11 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _linear(x: Tensor, weight: Tensor) -> Tensor:
     """functional.linear, by oneDNN: (n, C), (D, C) -> (n, D).
 
-    torch multiplies float32 matrices with MKL, which is half as fast on processors of AMD. In both, the bits of
-    a row do not depend on the number of rows.
+    torch multiplies float32 matrices with MKL, which is half as fast on processors of AMD. In both, the bits
+    of a row do not depend on the number of rows.
     """
     if _HAS_ONEDNN:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight.contiguous(), None, "none", [], "")
         return y
     return functional.linear(x, weight)
 
