@@ -94,7 +94,7 @@ def test_distances_are_those_to_the_nearest_cell(size):
 
 def seen_at(*columns, size=(96, 320)):
     """An object of one cell, seen in these columns of cells; None: not seen."""
-    seen = LastSeen.nowhere(1, (size[0] // 16, size[1] // 16), torch.device("cpu"))
+    seen = LastSeen.unseen(1, (size[0] // 16, size[1] // 16), torch.device("cpu"))
     for column in columns:
         prob = torch.zeros(1, *size)
         if column is not None:
@@ -107,7 +107,7 @@ def test_the_penalty_begins_beyond_what_an_object_moves_and_has_a_bound():
     def row(seen):
         return seen.penalty((96, 320))[0, 40, 8::16]  # between the centers of a row's cells
 
-    assert row(LastSeen.nowhere(1, (6, 20), torch.device("cpu"))).eq(0).all()
+    assert row(LastSeen.unseen(1, (6, 20), torch.device("cpu"))).eq(0).all()
     assert row(seen_at(2)).eq(0).all(), "the motion is not known yet"
     still = row(seen_at(2, 2))
     assert still[2] < 1e-3  # and so are the cells beside it, up to a twentieth of 20 cells away
@@ -126,8 +126,8 @@ def test_the_penalty_begins_beyond_what_an_object_moves_and_has_a_bound():
 def test_an_object_has_the_same_penalty_alone_and_among_others():
     probabilities = torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(1))
     signs, size = torch.rand(3, 4), (4, 6)
-    together = LastSeen.nowhere(3, size, torch.device("cpu"))
-    alone = [LastSeen.nowhere(1, size, torch.device("cpu")) for _ in range(3)]
+    together = LastSeen.unseen(3, size, torch.device("cpu"))
+    alone = [LastSeen.unseen(1, size, torch.device("cpu")) for _ in range(3)]
     for frame in (probabilities, probabilities.roll(16, dims=2) * 0.52, probabilities.roll(32, dims=2)):
         together = together.after(frame, signs, (False, True, False))
         alone = [seen.after(frame[i : i + 1], signs[i : i + 1], (i == 1,)) for i, seen in enumerate(alone)]

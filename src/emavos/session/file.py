@@ -209,7 +209,7 @@ def _last_seen(
     """Where the objects were last seen. Takes the tensors out of the dict."""
     if facts["frame_size"] is None:
         return None
-    unknown = LastSeen.nowhere(len(ids), _cells(facts["frame_size"], settings), device)
+    unknown = LastSeen.unseen(len(ids), _cells(facts["frame_size"], settings), device)
     places = {name: tensors.pop(f"seen.{name}", getattr(unknown, name)) for name in _PLACES}
     for name, x in places.items():
         like = getattr(unknown, name)

@@ -114,7 +114,7 @@ class Tracker:
         frame, features = _input_of(network, working), features_of(network, working)
         key = features.key[0].float()  # (Ck, h, w)
         cells, unmatched = (key.shape[1], key.shape[2]), None
-        before = (before or LastSeen.nowhere(0, cells, key.device)).with_new(len(banks.ids))
+        before = (before or LastSeen.unseen(0, cells, key.device)).with_new(len(banks.ids))
         if banks.groups and counts and cuts != "ignore":
             unmatched = float(banks.unmatched(key, unlike(network.config)))
         without = unmatched is not None and unmatched >= CUT and cuts == "stop"

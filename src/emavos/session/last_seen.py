@@ -46,7 +46,7 @@ class LastSeen:
     speed: Tensor
 
     @classmethod
-    def nowhere(cls, objects: int, size: tuple[int, int], device: torch.device) -> LastSeen:
+    def unseen(cls, objects: int, size: tuple[int, int], device: torch.device) -> LastSeen:
         """Of objects that were never seen.
 
         size: (h, w), in cells.
@@ -60,7 +60,7 @@ class LastSeen:
         if (new := objects - len(self.edges)) == 0:
             return self
         height, width = self.cells.shape[1:]
-        more = LastSeen.nowhere(new, (height, width), self.cells.device)
+        more = LastSeen.unseen(new, (height, width), self.cells.device)
         return LastSeen(
             *(torch.cat([getattr(x, field.name) for x in (self, more)]) for field in fields(self))
         )
