@@ -94,22 +94,3 @@ def test_what_another_thread_compiles_changes_nothing_here(monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     with torch.no_grad():
         assert module.plain_inference(torch.zeros(1))
-
-
-@pytest.mark.parametrize("rows", [64, 420])
-def test_the_bits_of_a_product_do_not_depend_on_the_number_of_rows(rows):
-    generator = torch.Generator().manual_seed(rows)
-    x, more = (torch.randn(n, 256, generator=generator) for n in (rows, 3 * rows))
-    weight = torch.randn(320, 256, generator=generator)
-    alone = module._linear(x, weight)
-    assert torch.equal(module._linear(torch.cat([x, more]), weight)[:rows], alone)
-    torch.testing.assert_close(alone, functional.linear(x, weight), rtol=1e-4, atol=1e-4)
-
-
-def test_without_the_operator_of_onednn_the_products_are_torchs(monkeypatch):
-    x, weight = torch.randn(1, 256, 32, 40), torch.randn(256, 256, 3, 3) / 48
-    monkeypatch.setattr(module, "_HAS_ONEDNN", False)
-    with torch.no_grad():
-        torch.testing.assert_close(
-            module.winograd(x, weight), functional.conv2d(x, weight, padding=1), rtol=1e-3, atol=1e-4
-        )

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emavos.models.linear import Linear
+
 _PATCH = 14  # pixels of a side
 _STRIDE = 16  # pixels of a frame to a cell
 _EPS = 1e-6
@@ -91,7 +93,7 @@ class Block(nn.Module):
         self.attention = Attention(width, heads)
         self.scale1 = nn.Parameter(torch.ones(width))
         self.norm2 = nn.LayerNorm(width, eps=_EPS)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(Linear(width, 4 * width), nn.GELU(), Linear(4 * width, width))
         self.scale2 = nn.Parameter(torch.ones(width))
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -105,8 +107,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.project = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.project = Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         q, k, v = (

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+from emavos.models.linear import plain_inference, product
+
 _CHANNELS = 256  # input and output channels, at least
 _TILES = 64  # tiles of 4x4 outputs, at least
 _BLOCK = 30 << 20  # bytes of transformed tiles at a time; the C library returns larger blocks to the system
@@ -53,22 +54,6 @@ def _pays(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def plain_inference(x: Tensor) -> bool:
-    """Whether x is on a CPU and neither gradients, a compiler nor an exporter need plain torch functions."""
-    return (
-        x.device.type == "cpu"
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_dynamo_compiling()  # in this thread; another thread may be compiling
-        and not _is_exporting()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    )
-
-
-def _is_exporting() -> bool:
-    ask = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # since torch 2.7
-    return bool(ask())
-
-
 def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """functional.conv2d(x, weight, bias, padding=1) without a gradient: (B, D, h, w), channels last.
 
@@ -106,7 +91,7 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         for column in range(6):
             torch.bmm(from_filters[column].expand(out_channels, 6, 9), filters, out=filter_column)
             for place in range(6):
-                m[column, place] = _linear(z[column, place].view(tiles, channels), filter_column[:, place])
+                m[column, place] = product(z[column, place].view(tiles, channels), filter_column[:, place])
         half = spare[: 24 * tiles * out_channels].view(6, 4, tiles * out_channels)
         torch.bmm(to_tiles.expand(6, 4, 6), m.view(6, 6, -1), out=half)
         whole = products[: 16 * tiles * out_channels].view(4, 4 * tiles * out_channels)
@@ -118,18 +103,6 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             torch.add(done, bias, out=out[first:last])
     out = out.view(batch, 4 * down, 4 * across, out_channels)
     return out[:, :height, :width].permute(0, 3, 1, 2)
-
-
-def _linear(x: Tensor, weight: Tensor) -> Tensor:
-    """functional.linear, by oneDNN: (n, C), (D, C) -> (n, D).
-
-    torch multiplies float32 matrices with MKL, which is half as fast on processors of AMD. In both, the bits
-    of a row do not depend on the number of rows.
-    """
-    if _HAS_ONEDNN:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight.contiguous(), None, "none", [], "")
-        return y
-    return functional.linear(x, weight)
 
 
 def _padded(x: Tensor, down: int, across: int) -> Tensor:
