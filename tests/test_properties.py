@@ -172,7 +172,7 @@ class Sessions(RuleBasedStateMachine):
     def correct(self, mask, data):
         known = [id for id in ids_in(mask) if id in self.ids]
         assume(known)
-        self.say(known, mask, data.draw(st.none() | st.integers(0, self.session.index)))
+        self.say(known, mask, data.draw(st.none() | st.integers(0, self.session.index - 1)))
 
     def say(self, known, mask, since=None):
         self.before_an_edit()
