@@ -287,24 +287,29 @@ def test_the_keyboard_alone_reaches_all_buttons_and_keeps_its_place(page):
     assert focused() == ""  # a key without a button takes the focus nowhere
 
 
-# A long queue, for as long as the page does not look.
+# A long queue and a range of frames, for as long as the page does not look; and the texts that are cut.
 QUEUED = """
-const texts = { doing: "tracking: done 1234 of 5678, 12 min left", queue: "19 other clips in the queue" };
+const texts = { doing: "tracking: 1234 of 5678, 12 min left", queue: "19 other clips in the queue",
+  range: "1234-5678 x", frame: "frame 1234 of 5678" };
 for (const id in texts) Object.assign(document.getElementById(id), { hidden: false, textContent: texts[id] });
-document.getElementById("progress").hidden = document.getElementById("range").hidden = false;
-document.getElementById("range").textContent = "1234 to 5678 x";
+document.getElementById("progress").hidden = false;
+const cut = Object.keys(texts).filter((id) => {
+  const one = document.getElementById(id);
+  const outside = one.getBoundingClientRect().right > innerWidth;
+  return outside || one.clientWidth && one.scrollWidth > one.clientWidth;
+});
 const box = (name) => document.querySelector(name).getBoundingClientRect();
-return [box(".bar").height, box("#track").right];
+return [box(".bar").height, box("#track").right, box("#progress").width, cut];
 """
 
 
-def test_the_bar_below_the_frame_stays_one_line_high_while_a_queue_is_tracked(page):
+def test_no_text_of_the_bar_below_the_frame_is_cut_while_a_queue_is_tracked(page):
+    heights = {1440: 50, 1280: 50, 1200: 50, 1024: 90, 820: 90, 390: 180}
     try:
-        for width in (1440, 1200):
+        for width, most in heights.items():
             page.resize(width, 900)
-            height, right = page.browser.execute_script(QUEUED)
-            assert height < 55, width
-            assert right <= width
+            height, right, progress, cut = page.browser.execute_script(QUEUED)
+            assert (height < most, right <= width, progress > 30, cut) == (True, True, True, []), width
     finally:
         page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 

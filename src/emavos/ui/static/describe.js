@@ -19,7 +19,7 @@ function left(seconds) {
   return seconds < 5 ? ", a few seconds left" : seconds < 90 ? `, ${5 * Math.round(seconds / 5)} s left` : `, ${Math.round(seconds / 60)} min left`;
 }
 
-const words = { open: "reading the video: frame", track: "tracking: done" };
+const words = { open: "reading the video: frame", track: "tracking:" };
 export function describe() {
   const { state, project, index, edited, sure } = shown, job = state?.job, waiting = Boolean(job?.waiting), busy = running() || shown.sending;
   const idle = project && !busy && !shown.lost;
@@ -57,7 +57,7 @@ export function describe() {
   $("doing").textContent = shown.sending ? "sending the video" : waiting ? "waits for another clip" : running() && job.again !== null ? `repeating the steps before frame ${job.again}` : `${words[job?.kind] ?? "writing: frame"} ${job?.done ?? 0}${job?.total ? ` of ${job.total}` : ""}${left(job?.seconds)}`;
   for (const name of ["writing", "stop-writing"]) $(name).hidden = !busy;
   $("writing").textContent = $("doing").textContent;
-  for (const name of ["doing", "queue"]) $(name).title = $(name).textContent; // of which a narrow page shows the beginning
+  for (const name of ["doing", "queue"]) $(name).title = $(name).textContent; // of which a narrow page may show only the beginning
   if (running() && job.total && job.again === null) [$("progress").max, $("progress").value] = [job.total, job.done ?? 0];
   else $("progress").removeAttribute("value"); // how far it is is not known
   $("frame").textContent = project && shown.mask ? `frame ${index} of ${project.count - 1}` : "–";
