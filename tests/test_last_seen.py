@@ -153,6 +153,29 @@ def test_what_is_forgotten_is_no_place(predictor):
     assert not session._last_seen.cells.all(), "the user's mask is a place"
 
 
+def test_wrong_masks_leave_neither_a_place_nor_a_speed(predictor):
+    session = predictor.session()
+    for time in range(4):
+        session.step(picture((100, 70 + 3 * time)), disc(100, 70).astype(np.uint8) if time == 0 else None)
+    before = session._last_seen
+    assert before.speed.isfinite().all()
+    session.forget(since=2)
+    assert session._last_seen.cells.all()
+    assert session._last_seen.speed.isinf().all()
+    session.undo()
+    assert torch.equal(session._last_seen.speed, before.speed)
+    session.correct({1: np.zeros((HEIGHT, WIDTH), bool)})
+    assert torch.equal(session._last_seen.cells, session._now.before.cells), "where the object was before"
+    session.undo()
+    session.correct({1: np.zeros((HEIGHT, WIDTH), bool)}, since=2)
+    assert session._last_seen.cells.all(), "the masks before were wrong too"
+    assert session._last_seen.penalty((HEIGHT, WIDTH)).eq(0).all()
+    session.undo()
+    session.correct({1: disc(100, 79)}, since=2)
+    assert session._last_seen.speed.isinf().all(), "nothing is known of its motion but one place"
+    assert session._last_seen.cells.sum() < 40
+
+
 def test_a_session_saved_without_places_goes_on_as_it_began(predictor, tmp_path):
     session = predictor.with_settings(locality=False).session()
     frames = a_twin_appears(by=3)

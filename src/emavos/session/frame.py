@@ -72,10 +72,10 @@ class CurrentFrame:
     @cached_property
     def last_seen(self) -> LastSeen:
         """Where each object was last seen, for the next frame."""
-        before, evidence = self.before.with_new(len(self.ids)), self.evidence
-        seen = before.after(self.prob[1:], evidence.signs, evidence.given)
-        lost = [id in self.forgotten and id not in self.given for id in self.ids]
-        return seen.anywhere(lost) if any(lost) else seen
+        forgotten = [id in self.forgotten for id in self.ids]
+        before = self.before.with_new(len(self.ids)).without_places(forgotten)
+        seen = before.after(self.prob[1:], self.evidence.signs, self.evidence.given)
+        return seen.without_places([id in self.forgotten and id not in self.given for id in self.ids])
 
     def result(self) -> Result:
         """A result with a copy of the probabilities, because edits still read the frame's own."""

@@ -69,15 +69,24 @@ class LastSeen:
         """Of the objects at these positions."""
         return LastSeen(*(getattr(self, field.name)[positions] for field in fields(self)))
 
-    def anywhere(self, lost: Sequence[bool] | None = None) -> LastSeen:
-        """The same, but these objects have no place any more, as after frames of another scene.
+    def anywhere(self) -> LastSeen:
+        """The same, but no object has a place any more, as after frames of another scene."""
+        return replace(self, cells=torch.ones_like(self.cells), absent=torch.zeros_like(self.absent))
 
-        lost: of each object; None: all.
+    def without_places(self, objects: Sequence[bool]) -> LastSeen:
+        """The same, but some objects have neither a place nor a speed, because their masks were wrong.
+
+        objects: whether each object is one of them.
         """
-        if lost is None:
-            return replace(self, cells=torch.ones_like(self.cells), absent=torch.zeros_like(self.absent))
-        chosen = moved(torch.tensor([*lost], device="cpu"), self.cells.device)  # (O,)
-        return replace(self, cells=self.cells | chosen[:, None, None], absent=self.absent * ~chosen)
+        if not any(objects):
+            return self
+        chosen = moved(torch.tensor([*objects], device="cpu"), self.cells.device)  # (O,)
+        return LastSeen(
+            self.edges,
+            self.cells | chosen[:, None, None],
+            torch.where(chosen, 0.0, self.absent),
+            torch.where(chosen, torch.inf, self.speed),
+        )
 
     def after(self, prob: Tensor, signs: Tensor, given: tuple[bool, ...]) -> LastSeen:
         """After the next frame.
