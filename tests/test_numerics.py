@@ -248,6 +248,27 @@ def test_the_callers_default_dtype_rounds_no_weight(dtype):
         assert all(torch.equal(state[name], x) and state[name].dtype == x.dtype for name, x in wanted.items())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_the_callers_default_dtype_changes_no_mask_and_no_confidence(model, dtype):
+    video, masks = synthetic_clip(frames=5, size=(96, 160))
+
+    def follow_objects():
+        session = Predictor(model, size=None).with_settings(locality=True, cuts="tell").session()
+        results = [session.step(video[0], masks[0]), *map(session.step, video[1:])]
+        assert session._now.before.penalty((96, 160)).max() > 1
+        return [(result.prob, result.confidences, result.unmatched) for result in results]
+
+    expected = follow_objects()
+    torch.set_default_dtype(dtype)
+    try:
+        found = follow_objects()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for (prob, *states), (expected_prob, *expected_states) in zip(found, expected, strict=True):
+        assert torch.equal(prob, expected_prob)
+        assert states == expected_states
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_callers_default_device_changes_nothing(model, backend):
     """Where "meta" is no device that computes, every tensor has to be made on that of the network."""

@@ -125,12 +125,12 @@ class LastSeen:
 
 def _centroids(cells: Tensor) -> Tensor:
     """The mean row and column of the true cells: (O, h, w) bool -> (O, 2)."""
-    area = cells.flatten(1).sum(dim=1)  # (O,), never 0: an object without a place has all cells
+    area = cells.flatten(1).sum(dim=1).float()  # (O,), never 0: an object without a place has all cells
     means = []
     for axis, other in ((1, 2), (2, 1)):
         position = torch.arange(cells.shape[axis], device=cells.device)
-        means.append((cells.sum(dim=other) * position).sum(dim=1) / area)
-    return torch.stack(means, dim=1).float()
+        means.append((cells.sum(dim=other) * position).sum(dim=1).float() / area)  # int / int: default dtype
+    return torch.stack(means, dim=1)
 
 
 def distances(cells: Tensor) -> Tensor:
