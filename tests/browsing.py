@@ -23,7 +23,8 @@ from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
 
 SIZE = (96, 160)  # of the clip
-LEFT, RIGHT, ENTER, ESCAPE, CONTROL, SHIFT = "\ue012", "\ue014", "\ue007", "\ue00c", "\ue009", "\ue008"
+LEFT, UP, RIGHT, DOWN = "\ue012", "\ue013", "\ue014", "\ue015"
+ENTER, ESCAPE, CONTROL, SHIFT = "\ue007", "\ue00c", "\ue009", "\ue008"
 
 
 @contextmanager

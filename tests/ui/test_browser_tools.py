@@ -7,7 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from browsing import ENTER, ESCAPE, LEFT, RIGHT, ActionChains, Page, middle, serving, started
+from browsing import (
+    DOWN,
+    ENTER,
+    ESCAPE,
+    LEFT,
+    RIGHT,
+    SHIFT,
+    SIZE,
+    UP,
+    ActionChains,
+    Page,
+    middle,
+    serving,
+    started,
+)
 from emavos.io import write_mask, write_video
 from emavos.ui import Project
 from emavos.ui.switches import Switches
@@ -232,21 +246,22 @@ def test_corners_of_a_polygon_stay_while_two_fingers_zoom(touched):
     touched.until("kind", "edited")
 
 
-def test_the_wheel_zooms_with_ctrl_and_else_changes_the_size_of_the_brush(page):
-    def wheel(by, ctrl):
-        box = page["stage"].rect
-        place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
-        event = {"type": "mouseWheel", "deltaX": 0, "deltaY": by, "modifiers": 2 * ctrl, **place}
-        page.browser.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+def wheel(page, by, ctrl):
+    box = page["stage"].rect
+    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    event = {"type": "mouseWheel", "deltaX": 0, "deltaY": by, "modifiers": 2 * ctrl, **place}
+    page.browser.execute_cdp_cmd("Input.dispatchMouseEvent", event)
 
+
+def test_the_wheel_zooms_with_ctrl_and_else_changes_the_size_of_the_brush(page):
     page.press("b")
     size = int(page["size"].get_attribute("value"))
-    wheel(-120, ctrl=False)
+    wheel(page, -120, ctrl=False)
     page.wait.until(lambda _: int(page["size"].get_attribute("value")) == size + 2)
     assert scale(page) == 1
-    wheel(-120, ctrl=True)
+    wheel(page, -120, ctrl=True)
     page.wait.until(lambda _: scale(page) > 1.3)
-    wheel(480, ctrl=True)
+    wheel(page, 480, ctrl=True)
     page.wait.until(lambda _: scale(page) == 1)
 
 
@@ -285,6 +300,99 @@ def test_the_keyboard_alone_reaches_all_buttons_and_keeps_its_place(page):
     keys("be")
     page.wait.until(lambda _: page["eraser"].get_attribute("aria-pressed") == "true")
     assert focused() == ""  # a key without a button takes the focus nowhere
+
+
+@pytest.fixture
+def crosshair(page):
+    """The page at a frame without a mask, with the crosshair in the middle: 80.5, 48.5."""
+    page.press("\ue010")  # End
+    page.until("frame", "frame 7 of 7")
+    page.press("x")
+    page.until("told", "Arrow keys move the crosshair")
+    yield page
+    ActionChains(page.browser, 0).send_keys(ESCAPE, LEFT).perform()
+    page.until("frame", "frame 6 of 7")  # the keys are those of the page again
+
+
+def hold_space(page, *keys):
+    ActionChains(page.browser, 0).key_down(" ").send_keys(*keys).key_up(" ").perform()
+
+
+def kept(page, tmp_path):
+    """Rows and columns of the mask after Enter."""
+    ActionChains(page.browser, 0).send_keys(ENTER).perform()
+    page.until("kind", "given by you")
+    return Project.open(tmp_path / "home" / "emavos" / "projects" / "clip").mask(7).nonzero()
+
+
+def test_the_brush_paints_and_erases_by_the_keyboard(crosshair, tmp_path):
+    page = crosshair
+    page.browser.execute_script("document.getElementById('size').value = 12")
+    ActionChains(page.browser, 0).send_keys("b", " ").perform()
+    page.until("kind", "edited")
+    rows, columns = kept(page, tmp_path)
+    dab = len(rows)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (43, 54, 75, 86)
+    hold_space(page, *[RIGHT] * 10)
+    page.until("kind", "edited")
+    rows, columns = kept(page, tmp_path)
+    assert (rows.min(), rows.max(), columns.min()) == (43, 54, 75)
+    assert columns.max() > 86 + 10
+    stroke = len(rows)
+    ActionChains(page.browser, 0).key_down(SHIFT).send_keys(LEFT, " ").key_up(SHIFT).perform()
+    page.until("kind", "edited")
+    assert 0 < stroke - len(kept(page, tmp_path)[0]) <= dab
+
+
+def test_a_click_and_a_box_are_made_by_the_keyboard(crosshair, clip):
+    page, (x, y) = crosshair, middle(clip[1][7])
+    across, down = (RIGHT if x > 80 else LEFT, DOWN if y > 48 else UP)
+    chain = ActionChains(page.browser, 0).send_keys("c").key_down(SHIFT)
+    chain.send_keys(*[across] * abs(x - 80), *[down] * abs(y - 48)).key_up(SHIFT).send_keys(" ").perform()
+    page.until("guide", "match about")
+    assert f'"points":[[{x},{y}]],"labels":[1]' in page.browser.execute_script(SENT)[-1]
+    ActionChains(page.browser, 0).key_down(SHIFT).send_keys(UP, " ").key_up(SHIFT).perform()
+    page.wait.until(lambda browser: f'[{x},{y - 1}]],"labels":[1,0]' in browser.execute_script(SENT)[-1])
+    hold_space(page, LEFT, LEFT, UP, UP)
+    page.wait.until(lambda browser: '"box":[' in browser.execute_script(SENT)[-1])
+
+
+def test_corners_of_a_polygon_are_set_by_the_keyboard(crosshair, tmp_path):
+    ActionChains(crosshair.browser, 0).send_keys(
+        "l", " ", *[RIGHT] * 8, " ", *[DOWN] * 8, " ", ENTER
+    ).perform()
+    crosshair.until("kind", "edited")
+    rows, columns = kept(crosshair, tmp_path)
+    assert rows.min() == 48
+    assert columns.max() - columns.min() == rows.max() - rows.min()
+    ActionChains(crosshair.browser, 0).send_keys(LEFT, " ", ESCAPE).perform()  # drops only the polygon
+    assert crosshair.browser.switch_to.active_element == crosshair["canvas"]
+
+
+def test_the_crosshair_stays_in_view_when_the_picture_is_zoomed(crosshair):
+    wheel(crosshair, -400, ctrl=True)
+    crosshair.wait.until(lambda _: scale(crosshair) > 2)
+
+    def edge():
+        """Left edge of the video in the stage, in pixels of the screen."""
+        height, width = SIZE
+        box, zoomed = crosshair["stage"].rect, scale(crosshair)
+        wide = width * min(box["width"] / width, box["height"] / height)
+        return crosshair["canvas"].rect["x"] - box["x"] + (box["width"] - wide) / 2 * zoomed
+
+    assert edge() < -100
+    ActionChains(crosshair.browser, 0).send_keys(*[LEFT] * 90).perform()
+    crosshair.wait.until(lambda _: 0 <= edge() < 30)
+
+
+def test_a_click_on_the_picture_leaves_the_arrow_keys_to_the_frames(page):
+    page["label"].click()
+    ActionChains(page.browser, 0).send_keys("b").perform()  # the name
+    page.click_at(3, 3)
+    page.until("told", "")
+    ActionChains(page.browser, 0).send_keys(LEFT).perform()
+    page.until("frame", "frame 3 of 7")
+    page.until("objects", "1 · b")
 
 
 # A long queue and a range of frames, for as long as the page does not look; and the texts that are cut.

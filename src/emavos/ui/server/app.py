@@ -18,7 +18,8 @@ from emavos.ui.server.project import ProjectRequests
 
 _SCRIPTS = (
     *("page", "server", "state", "acting", "sync", "describe", "edits", "tools", "clips", "objects"),
-    *("tracking", "playback", "review", "keys", "pointer", "view", "painting", "clicks", "timeline", "peek"),
+    *("tracking", "playback", "review", "keys", "pointer", "crosshair", "view", "painting", "clicks"),
+    *("timeline", "peek"),
 )
 _ASSETS = {
     "": ("index.html", "text/html"),

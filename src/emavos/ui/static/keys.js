@@ -27,6 +27,7 @@ const keys = {
     else if (shown.edited && !blocked()) discard();
   },
   c: () => use("click"), b: () => use("brush"), l: () => use("lasso"), e: () => $("eraser").click(), g: () => $("clean").click(), f: () => fit(), h: () => toggle("hide"), s: () => toggle("alone"), k: () => toggle("lock"),
+  x: () => $("canvas").focus(),
   F2: () => $("label").focus(),
   "[": () => resize(-2), "]": () => resize(2),
 };

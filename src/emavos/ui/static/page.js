@@ -17,6 +17,7 @@ import { follow, go, watch } from "./sync.js";
 import { clearRange, mark, play } from "./playback.js";
 import { nextToFix } from "./review.js";
 import "./pointer.js";
+import "./crosshair.js";
 import "./peek.js";
 import "./keys.js";
 

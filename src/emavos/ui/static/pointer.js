@@ -1,4 +1,5 @@
-// The pointer on the canvas: one finger or button edits, two fingers or Space zoom and pan.
+// The pointer on the canvas: one finger or button edits, two fingers or Space zoom and pan. An edit begins, moves and
+// ends; crosshair.js does the same with keys.
 import { $, say, shown } from "./state.js";
 import { act } from "./acting.js";
 import { at, drawMarks, fitted, hints, inside, panBy, zoomAt } from "./view.js";
@@ -30,7 +31,12 @@ canvas.onpointerdown = (event) => {
   }
   const here = at(event), button = event.altKey ? 2 : event.button;
   if (space || button === 1) gesture = { kind: "pan", from: [event.clientX, event.clientY] };
-  else if (gesture?.kind === "polygon") gesture.corners.push(here), hints.path = [...gesture.corners];
+  else begin(here, button);
+  drawMarks();
+};
+
+export function begin(here, button) {
+  if (gesture?.kind === "polygon") gesture.corners.push(here), hints.path = [...gesture.corners];
   else if (!blocked() && !locked()) {
     say("");
     gesture = { kind: shown.tool === "brush" ? "stroke" : shown.tool, from: here, button, corners: [here] };
@@ -40,8 +46,7 @@ canvas.onpointerdown = (event) => {
       stroke(here, here, value(button));
     }
   }
-  drawMarks();
-};
+}
 
 // Where the pointer was since the event before: the browser sends one event for each picture that it draws.
 const places = (event) => {
@@ -50,8 +55,7 @@ const places = (event) => {
 };
 
 canvas.onpointermove = (event) => {
-  const here = at(event);
-  hints.pointer = event.pointerType === "touch" ? null : here;
+  hints.pointer = event.pointerType === "touch" ? null : at(event);
   if (pointers.has(event.pointerId)) pointers.set(event.pointerId, [event.clientX, event.clientY]);
   if (gesture?.kind === "pinch" && pointers.size === 2) {
     const [x, y, far] = spread(), [x0, y0, far0] = gesture.at;
@@ -62,18 +66,23 @@ canvas.onpointermove = (event) => {
     panned = true;
     panBy(event.clientX - gesture.from[0], event.clientY - gesture.from[1]);
     gesture.from = [event.clientX, event.clientY];
-  } else if (gesture?.kind === "stroke") {
-    for (const next of places(event)) {
+  } else move(places(event));
+  drawMarks();
+};
+
+export function move(along) {
+  const here = along.at(-1);
+  if (gesture?.kind === "stroke") {
+    for (const next of along) {
       stroke(gesture.from, next, value(gesture.button));
       gesture.from = next;
     }
   } else if (gesture?.kind === "click") hints.box = dragged(gesture.from, here);
   else if (gesture?.kind === "lasso") {
-    gesture.corners.push(...places(event));
+    gesture.corners.push(...along);
     hints.path = gesture.corners;
   } else if (gesture?.kind === "polygon") hints.path = [...gesture.corners, here];
-  drawMarks();
-};
+}
 
 // The box between two points, clipped to the frame; null if it is too small to be meant.
 function dragged([x0, y0], [x1, y1]) {
@@ -100,12 +109,13 @@ export function endPolygon() {
 
 canvas.onpointerup = (event) => {
   pointers.delete(event.pointerId);
-  const done = gesture, here = at(event);
+  if (gesture?.kind !== "pinch") end(at(event));
+  else if (!pointers.size) gesture = gesture.polygon ?? null; // whose corners stay
+};
+
+export function end(here) {
+  const done = gesture;
   if (!done || done.kind === "polygon") return;
-  if (done.kind === "pinch") {
-    if (!pointers.size) gesture = done.polygon ?? null; // whose corners stay
-    return;
-  }
   gesture = null;
   if (done.kind === "stroke") painted();
   if (done.kind === "click") {
@@ -119,7 +129,7 @@ canvas.onpointerup = (event) => {
     if (extent([...done.corners, here]) >= 8) endPolygon(); // drawn freely
     else gesture.corners = [done.from]; // a click: the first corner
   }
-};
+}
 canvas.ondblclick = () => gesture?.kind === "polygon" && endPolygon();
 canvas.onpointerleave = () => { hints.pointer = null; drawMarks(); };
 canvas.onpointercancel = (event) => { pointers.delete(event.pointerId); gesture = hints.box = hints.path = null; drawMarks(); };

@@ -73,8 +73,14 @@ export function panBy(x, y) {
   move();
 }
 
-// What is drawn above the picture at the size of the screen: brush ring, clicks, box and lasso.
-export const hints = { pointer: null, box: null, path: null };
+export function reveal([x, y]) { // pan until this place of the video is in the stage
+  const box = stage.getBoundingClientRect(), { scale, left, top } = fitted(), margin = 24;
+  const into = (at, side) => Math.min(Math.max(at, margin), side - margin) - at;
+  panBy(into(left - box.left + x * scale, box.width), into(top - box.top + y * scale, box.height));
+}
+
+// What is drawn above the picture at the size of the screen: brush ring, crosshair, clicks, box and lasso.
+export const hints = { pointer: null, cross: null, box: null, path: null };
 
 export function drawMarks() {
   const box = stage.getBoundingClientRect(), dense = devicePixelRatio || 1, to = marks.getContext("2d");
@@ -89,12 +95,17 @@ export function drawMarks() {
       to.stroke(path);
     }
   };
-  const path = new Path2D();
-  if (hints.pointer && shown.tool === "brush") {
-    const [x, y] = place(hints.pointer);
+  const path = new Path2D(), pointer = hints.cross ?? hints.pointer;
+  if (pointer && shown.tool === "brush") {
+    const [x, y] = place(pointer);
     path.arc(x, y, Math.max($("size").value / 2 * scale * dense, 1), 0, 7);
   }
   stroke(path, shown.erase ? [4, 3] : []);
+  if (hints.cross) {
+    const [x, y] = place(hints.cross), cross = new Path2D();
+    for (const [u, v] of [[-1, 0], [1, 0], [0, -1], [0, 1]]) cross.moveTo(x + 4 * u * dense, y + 4 * v * dense), cross.lineTo(x + 16 * u * dense, y + 16 * v * dense);
+    stroke(cross);
+  }
   const outline = new Path2D(), rectangle = hints.box ?? shown.clicks?.box;
   if (rectangle) {
     const [x0, y0] = place(rectangle), [x1, y1] = place(rectangle.slice(2));
