@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from emavos import Predictor
 from emavos.cli import main
@@ -76,7 +77,7 @@ def test_after_a_scene_without_masks_an_object_may_be_anywhere(predictor):
     assert session._last_seen.penalty((HEIGHT, WIDTH)).max() == 0
 
 
-@pytest.mark.parametrize("size", [(1, 1), (5, 7), (9, 4), (1, 13)])
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (9, 4), (1, 13), (2, 600)])
 def test_distances_are_those_to_the_nearest_cell(size):
     generator = torch.Generator().manual_seed(sum(size))
     cells = torch.rand(4, *size, generator=generator) < 0.2
@@ -90,6 +91,26 @@ def test_distances_are_those_to_the_nearest_cell(size):
             continue
         apart = torch.cdist(grid.flatten(0, 1), grid[expected_of])
         torch.testing.assert_close(own, apart.amin(dim=1).reshape(size))
+
+
+class LargestTensor(TorchDispatchMode):
+    """Elements of the largest tensor that any function returned."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        returned = function(*args, **(kwargs or {}))
+        for x in returned if isinstance(returned, (list, tuple)) else [returned]:
+            self.elements = max(self.elements, x.untyped_storage().nbytes() // x.itemsize)
+        return returned
+
+
+@pytest.mark.parametrize("size", [(30, 54), (1, 3000), (2000, 1)])
+def test_the_penalty_needs_no_tensor_larger_than_the_logits(size):
+    seen = LastSeen.unseen(2, size, torch.device("cpu"))
+    with LargestTensor() as largest:
+        penalty = seen.penalty((16 * size[0], 16 * size[1]))
+    assert largest.elements <= penalty.numel()
 
 
 def seen_at(*columns, size=(96, 320)):

@@ -145,6 +145,13 @@ def distances(cells: Tensor) -> Tensor:
 
 
 def _envelope(heights: Tensor) -> Tensor:
-    """The least of (x - y)^2 + heights[..., y] over all y: (..., n) -> (..., n)."""
+    """The least of (x - y)^2 + heights[..., y] over all y: (..., n) -> (..., n).
+
+    In blocks of x, so that even of a very long frame no tensor is larger than the logits.
+    """
     x = torch.arange(heights.shape[-1], dtype=torch.float32, device=heights.device)
-    return ((x[:, None] - x).square() + heights[..., None, :]).amin(dim=-1)
+    lowest = torch.empty_like(heights)
+    block = STRIDE * STRIDE
+    for out, some in zip(lowest.split(block, dim=-1), x.split(block), strict=True):
+        out[:] = ((some[:, None] - x).square() + heights[..., None, :]).amin(dim=-1)
+    return lowest
