@@ -1,3 +1,4 @@
+import argparse
 import json
 import shutil
 import zipfile
@@ -7,7 +8,8 @@ import pytest
 from PIL import Image
 
 from emavos import __version__
-from emavos.cli import main
+from emavos.cli import arguments, main
+from emavos.cli import evaluate as evaluate_command
 from emavos.cli.datasets import named_folders
 from emavos.evaluation import PROTOCOLS, score_folder
 from emavos.io import read_frame, read_mask, write_mask
@@ -98,6 +100,36 @@ def test_each_choice_of_options_has_masks_of_its_own(davis):
     assert not (folder / "two").exists()
     assert tiny("--sequence", "one", "--every", "5") == 0  # the protocol's own
     assert (davis.parent / "out/masks/tiny+size=64").exists()
+
+
+OTHER_VALUES = {
+    "dtype": "bfloat16",
+    "size": "64",
+    "scales": "1,1.5",
+    "every": "2",
+    "top_k": "7",
+    "max_frames": "5",
+    "max_cells": "60",
+    "eviction": "oldest",
+    "still": "1",
+    "backend": "blocks",
+}
+
+
+def test_each_option_of_a_model_is_in_the_name_of_the_method():
+    parser = argparse.ArgumentParser()
+    evaluate_command.add(parser.add_subparsers())
+
+    def name(*options):
+        args = parser.parse_args(["evaluate", *options])
+        return evaluate_command._method_name("tiny", args, PROTOCOLS["davis-like"])
+
+    assert name() == "tiny"
+    names = {"tiny", name("--no-locality")}
+    for option in (option for option in arguments._OF_A_MODEL if option != "model"):
+        value = [OTHER_VALUES[option]] if option in OTHER_VALUES else []
+        names.add(name("--" + option.replace("_", "-"), *value))
+    assert len(names) == len(arguments._OF_A_MODEL) + 1
 
 
 def test_policies_of_the_memory_have_masks_of_their_own_and_stand_in_one_table(davis, capsys):

@@ -244,6 +244,8 @@ def _method_name(model: str, args: argparse.Namespace, protocol: Protocol) -> st
         "decode-near": args.decode_near,
         "encode-near": args.encode_near,
         "compile": args.compile,
+        "locality": args.locality is True,
+        "no-locality": args.locality is False,
     }
     words = [f"{key}={value}" for key, value in options.items() if value is not None]
     return "+".join([model, *words, *(flag for flag, on in flags.items() if on)])
