@@ -117,6 +117,17 @@ def test_all_that_goes_on_refuses_a_predictor_of_other_settings(model, tmp_path,
         next(track_forward(project, other))
 
 
+def test_a_project_that_is_older_than_a_setting_names_what_it_was_begun_with(model, tmp_path):
+    list(import_video(tmp_path / "project", open_frames([*FRAMES]), "clip"))
+    project = Project.open(tmp_path / "project")
+    project.give(0, MASK)
+    begun = Predictor(model, size=None).with_settings(locality=False)
+    assert "locality" not in begun.facts()
+    list(track_forward(project, begun, until=2))
+    with pytest.raises(ValueError, match="this project was begun with cuts ignore, locality False; start"):
+        next(track_forward(project, begun.with_settings(locality=True, cuts="stop")))
+
+
 def test_a_saved_session_brings_its_settings_and_refuses_another_arithmetic(model, tmp_path):
     session = Session(model, MemoryPolicy(every=2), 16, Shortcuts(still=1.0))
     session.save(tmp_path / "saved")

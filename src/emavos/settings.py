@@ -219,7 +219,8 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], any_backend: boo
 def comparable(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Facts with backend "blocks" for "auto", which older facts of a CPU have, and those of a GPU.
 
-    The native readout's library is left out.
+    The native readout's library is left out, and facts that `Settings.facts` leaves out are added.
     """
     facts = {name: fact for name, fact in facts.items() if name != "library"}
-    return {**facts, "backend": "blocks"} if facts.get("backend") == "auto" else facts
+    backend = {"backend": "blocks"} if facts.get("backend") == "auto" else {}
+    return {"cuts": "ignore", "drop_absent": None, "locality": False, **facts, **backend}
