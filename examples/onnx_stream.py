@@ -132,7 +132,8 @@ class LastSeen:
         cells = np.where(seen[:, None, None], shown, self.cells)
         step = np.linalg.norm(centroids(cells) - centroids(self.cells), axis=1) / max(cells.shape[1:])
         speed = np.where(np.isinf(self.speed), step, np.maximum(0.8 * self.speed, step))
-        self.speed = np.where(seen, speed, self.speed)
+        placed = ~self.cells.all((1, 2))  # an object that filled the frame has moved an unknown way
+        self.speed = np.where(seen & placed, speed, self.speed)
         self.cells, self.absent = cells, np.where(seen, 0, self.absent + 1)
 
     def penalty(self, stride: int = 16) -> Array:

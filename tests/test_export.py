@@ -18,6 +18,7 @@ from emavos.cli import main
 from emavos.demo import synthetic_clip
 from emavos.export import check_onnx, export_onnx, export_programs
 from emavos.models import PRESETS, STCN, Features
+from emavos.session.last_seen import LastSeen
 from emavos.weights import load_model
 
 ROOT = Path(__file__).parents[1]
@@ -139,16 +140,21 @@ print((stream.step(frame, mask) == mask).all(), *np.unique(stream.step(frame)))
     assert done.stdout == "True 0 7\n"
 
 
+def example():
+    """The module of the example."""
+    spec = importlib.util.spec_from_file_location("onnx_stream", ROOT / "examples" / "onnx_stream.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def stream_of(graphs, folder, **memory):
     """The example's stream, with another policy than that of the manifest."""
     shutil.copytree(graphs, folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["memory"] |= memory
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    spec = importlib.util.spec_from_file_location("onnx_stream", ROOT / "examples" / "onnx_stream.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Stream(folder, threads=1)
+    return example().Stream(folder, threads=1)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +172,27 @@ def test_the_memory_of_the_stream_is_that_of_a_session(onnx_graphs, tmp_path, bo
         assert (found == wanted).mean() > 0.999
         _, slots = session.groups[0].bank.state()
         assert sorted(slot[0] for slot in stream.slots) == sorted(frame for _, frame in slots)
+
+
+def test_the_stream_sees_objects_where_a_session_does():
+    """They stand, move, fill the frame, are absent for some frames, and jump."""
+    pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
+    places = [(0, 2), (0, 2), (1, 3), None, None, (2, 9), "all", "all", (2, 9), (3, 9), None, (0, 1)]
+    session, stream = LastSeen.unseen(2, (4, 10), torch.device("cpu")), example().LastSeen()
+    largest = 0.0
+    for at, other in zip(places, [places[6], *places[:-1]], strict=True):
+        prob = torch.zeros(2, 64, 160)
+        for own, place in zip(prob, (at, other), strict=True):
+            if place == "all":
+                own.fill_(0.9)
+            elif place is not None:
+                own[16 * place[0] : 16 * place[0] + 20, 16 * place[1] + 3 : 16 * place[1] + 16] = 0.9
+        session = session.after(prob, torch.zeros(2, 4), (False, False))
+        stream.update(prob.numpy())
+        penalty = session.penalty((64, 160))
+        np.testing.assert_allclose(stream.penalty(), penalty, atol=1e-5)
+        largest = max(largest, float(penalty.max()))
+    assert largest > 3
 
 
 @pytest.mark.parametrize(
