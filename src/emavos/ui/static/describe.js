@@ -16,7 +16,7 @@ export function renew(name, facts, make) {
 // Time left, in words that do not change with each frame.
 function left(seconds) {
   if (seconds === null || seconds === undefined) return "";
-  return seconds < 5 ? ", a few seconds left" : seconds < 90 ? `, ${5 * Math.round(seconds / 5)} s left` : `, ${Math.round(seconds / 60)} min left`;
+  return seconds < 5 ? ", seconds left" : seconds < 90 ? `, ${5 * Math.round(seconds / 5)} s left` : `, ${Math.round(seconds / 60)} min left`;
 }
 
 const words = { open: "reading the video: frame", track: "tracking:" };
