@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,23 +37,37 @@ def browser():
         yield driver
 
 
-@pytest.fixture
-def page(browser, clip, tmp_path):
+@contextmanager
+def given(browser, clip, folder, *options):
     """The page with a mask of frame 4."""
-    write_video(tmp_path / "clip.mp4", clip[0], fps=10)
-    write_mask(tmp_path / "mask.png", clip[1][4])
-    with serving(str(tmp_path / "clip.mp4"), XDG_DATA_HOME=str(tmp_path / "home")) as address:
+    write_video(folder / "clip.mp4", clip[0], fps=10)
+    write_mask(folder / "mask.png", clip[1][4])
+    with serving(str(folder / "clip.mp4"), *options, XDG_DATA_HOME=str(folder / "home")) as address:
         page = Page(browser, address, "clip.mp4")
         page.until("frame", "frame 0 of 7")
         for frame in range(1, 5):
             page.press("\ue014")
             page.until("frame", f"frame {frame} of 7")
-        page["mask"].send_keys(str(tmp_path / "mask.png"))
+        page["mask"].send_keys(str(folder / "mask.png"))
         page.until("kind", "edited")
         page.click("keep")
         page.until("kind", "given by you")
         yield page
         browser.get("about:blank")
+
+
+@pytest.fixture
+def page(browser, clip, tmp_path):
+    """The page with a mask of frame 4."""
+    with given(browser, clip, tmp_path) as page:
+        yield page
+
+
+@pytest.fixture
+def slow(browser, clip, tmp_path):
+    """The page with a mask of frame 4, and frames so large for the network that a pass can be watched."""
+    with given(browser, clip, tmp_path, "--size", "480") as page:
+        yield page
 
 
 def test_objects_are_named_hidden_and_locked_and_tracked_backward_and_both_ways(page, clip, tmp_path):
@@ -104,16 +119,28 @@ new MutationObserver(() => window.kinds.push(kind.textContent)).observe(kind, { 
 
 
 @pytest.mark.parametrize("way", ["backward", "both"])
-def test_masks_are_shown_while_the_page_tracks_backward(page, way):
-    page.browser.execute_script(NOTED)
-    page["way"].send_keys(way)
-    page.click("track")
-    page.wait.until(lambda _: page.data("job") == "track")
-    page.wait.until(lambda _: page.data("job") == "")
-    kinds = page.browser.execute_script("return kinds")
-    assert "tracked backward, not stored yet" in kinds
-    page.until("kind", "tracked" if "frame 4" not in page["frame"].text else "given by you")
-    assert "not stored" not in page["kind"].text
+def test_masks_are_shown_while_the_page_tracks_backward(slow, way):
+    slow.browser.execute_script(NOTED)
+    slow["way"].send_keys(way)
+    slow.click("track")
+    slow.until("kind", "tracked backward, not stored yet")
+    slow.wait.until(lambda _: slow.data("job") == "")
+    slow.wait.until(lambda _: slow["kind"].text == "tracked")
+    kinds = slow.browser.execute_script("return kinds")
+    assert kinds.count("tracked backward, not stored yet") > 1
+
+
+def test_a_pass_backward_that_is_stopped_says_that_its_masks_are_gone(slow, tmp_path):
+    slow["way"].send_keys("backward")
+    slow.click("track")
+    slow.until("kind", "tracked backward, not stored yet")
+    slow.click("stop")
+    slow.until("told", "none of its masks is kept")
+    slow.until("kind", "no mask yet")
+    assert Project.open(tmp_path / "home" / "emavos" / "projects" / "clip").confidence == {}
+    slow.click("track")
+    slow.wait.until(lambda _: slow["kind"].text == "tracked")
+    assert slow["told"].text == ""
 
 
 def test_a_lasso_that_ends_where_it_began_is_filled_however_fast_it_is_drawn(page):
@@ -397,7 +424,7 @@ def test_a_click_on_the_picture_leaves_the_arrow_keys_to_the_frames(page):
 
 # A long queue and a range of frames, for as long as the page does not look; and the texts that are cut.
 QUEUED = """
-const texts = { doing: "tracking: 1234 of 5678, 12 min left", queue: "19 other clips in the queue",
+const texts = { doing: "tracking: 1234 of 5678, seconds left", queue: "19 other clips in the queue",
   range: "1234-5678 x", frame: "frame 1234 of 5678" };
 for (const id in texts) Object.assign(document.getElementById(id), { hidden: false, textContent: texts[id] });
 document.getElementById("progress").hidden = false;

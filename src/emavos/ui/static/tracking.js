@@ -6,10 +6,12 @@ import { follow, outdated, refresh, renewed, show } from "./sync.js";
 
 export async function track() {
   if (!await give() && shown.project.drafts.length && shown.project.first === null) await show(shown.project.drafts[0]), await keep();
-  const way = $("way").value, [first, last] = shown.range ?? ["", ""], frames = $("amount").value;
+  const { edits } = shown.project, way = $("way").value, [first, last] = shown.range ?? ["", ""], frames = $("amount").value;
   await outdated(() => ask("POST", `track?${new URLSearchParams({ way, frames, first, last })}`)).catch((error) => refresh().then(() => { throw error; }));
   await follow(true);
-  if (way !== "forward") await renewed();
+  if (way === "forward") return;
+  await renewed();
+  if (shown.state.job?.stopped && shown.project.edits === edits) say("stopped before the end of the pass backward: none of its masks is kept");
 }
 
 export async function download(name) {
