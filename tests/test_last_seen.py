@@ -197,6 +197,29 @@ def test_wrong_masks_leave_neither_a_place_nor_a_speed(predictor):
     assert session._last_seen.cells.sum() < 40
 
 
+def test_an_object_is_found_where_a_remembered_mask_of_the_frame_shows_it(predictor):
+    still, jumped = picture((100, 70)), picture((90, 280))
+    session = predictor.session()
+    session.step(still, disc(100, 70).astype(np.uint8))
+    session.remember(jumped, disc(90, 280).astype(np.uint8), 4)
+    for _ in range(3):
+        session.step(still)
+    found = session.step(jumped).mask.astype(bool)
+    assert (found & disc(90, 280)).sum() > 0.9 * disc(90, 280).sum()
+
+
+def test_a_mask_that_is_remembered_of_the_current_frame_says_that_the_predicted_one_was_wrong(predictor):
+    session = predictor.session()
+    session.step(picture((100, 70)), disc(100, 70).astype(np.uint8))
+    for _ in range(2):
+        session.step(picture((100, 70)))
+    lost = session.step(picture((90, 280))).mask.astype(bool)
+    assert (lost & disc(90, 280)).sum() < 0.5 * disc(90, 280).sum(), "or this tests nothing"
+    session.remember(picture((90, 280)), disc(90, 280).astype(np.uint8), 3)
+    found = session.step(picture((92, 278))).mask.astype(bool)
+    assert (found & disc(92, 278)).sum() > 0.9 * disc(92, 278).sum()
+
+
 def test_a_session_saved_without_places_goes_on_as_it_began(predictor, tmp_path):
     session = predictor.with_settings(locality=False).session()
     frames = a_twin_appears(by=3)

@@ -119,11 +119,14 @@ class Tracker:
             unmatched = float(banks.unmatched(key, unlike(network.config)))
         without = unmatched is not None and unmatched >= CUT and cuts == "stop"
         before = before.anywhere() if without else before
+        remembered = banks.remembered(index)
         if without or not banks.groups:
             prob = only_background(len(banks.ids), frame)
         else:
             readout = banks.read(key, index if counts else None)  # (O, Cv, h, w)
-            near = before if self.settings.locality else None
+            # an object whose mask of this frame is in the memory is found there, however far
+            free = before.without_places([id in remembered for id in banks.ids])
+            near = free if self.settings.locality else None
             prob = probabilities(network, readout, features, banks.ids, self.settings.shortcuts, name, near)
         return CurrentFrame(
             index,
@@ -134,7 +137,7 @@ class Tracker:
             prob,
             resize(prob[working.crop], working.size),
             before,
-            remembered=banks.remembered(index),
+            remembered=remembered,
             unmatched=unmatched,
             without_masks=without,
         )

@@ -245,8 +245,9 @@ class Session:
                 learned, store = remembering(self._tracker, working, labels, index, self.index, name)
             self._keep_edits()
             store()
-        if self._now is not None and self._now.index == index:
-            self._now = replace(self._now, remembered=self._now.remembered.union(learned))
+        if (now := self._now) is not None and now.index == index:
+            remembered, forgotten = now.remembered.union(learned), now.forgotten.union(learned)
+            self._now = replace(now, remembered=remembered, forgotten=forgotten)
         return learned
 
     def add(self, masks: Mapping[int, object]) -> Result:
