@@ -26,7 +26,7 @@ _FREE = 0.05  # distance without penalty, in longer sides of the frame
 _FREE_PER_SPEED = 2.0
 _FREE_PER_ABSENCE = 0.1  # for each frame without a mask
 _SLOPE = 20.0  # logits per longer side
-_MOST = 4.0  # logits; an object that is seen clearly is found anywhere
+_MOST = 4.0  # logits; what has a probability above 0.98 by itself is found anywhere
 
 
 @dataclass(frozen=True, eq=False)
