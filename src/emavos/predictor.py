@@ -88,7 +88,7 @@ class Predictor:
         self.network = compiled(folded(model, dtype)) if compile else folded(model, dtype)
         self.settings = Settings.of(self.network, policy, size, shortcuts, resize_ahead)
         self._decided: dict[torch.device, Settings] = {}
-        self._settled()  # raises before the first frame if the backend cannot run
+        self._decide()  # raises before the first frame if the backend cannot run
         self._looker = Looker(self.network, clicks, prompter)
 
     @classmethod
@@ -257,7 +257,7 @@ class Predictor:
         return Session(
             self.model,
             network=self.network,
-            settings=self._settled(),
+            settings=self._decide(),
             start=start,
             order=order,
             look=self._looker.look,
@@ -356,7 +356,7 @@ class Predictor:
         A backend "auto" is replaced by the choice for this device (see `emavos.memory.choose_backend`), which
         a predictor makes once. On one machine, equal facts mean equal masks.
         """
-        return {"weights": weights_sha256(self.model), **self._settled().facts()}
+        return {"weights": weights_sha256(self.model), **self._decide().facts()}
 
     def with_settings(self, **changes: Any) -> Predictor:
         """A predictor with the same network and other settings: `predictor.with_settings(size=None)`.
@@ -373,7 +373,7 @@ class Predictor:
         if other.policy.backend != self.policy.backend:
             other.settings = replace(other.settings, auto_backend=False)
         other._decided = {}
-        other._settled()
+        other._decide()
         return other
 
     def continuing(self, facts: Mapping[str, Any] | None) -> Predictor:
@@ -386,11 +386,11 @@ class Predictor:
         """
         other = copy.copy(self)
         begun = self.settings.continuing(facts or {}, self.network)
-        other.settings = self._settled() if begun is self.settings else begun
+        other.settings = self._decide() if begun is self.settings else begun
         other._decided = {}
         return other
 
-    def _settled(self) -> Settings:
+    def _decide(self) -> Settings:
         """The settings of sessions, with a backend that is decided once for each device of the network."""
         device = self.device
         if device not in self._decided:

@@ -100,14 +100,15 @@ class Tracker:
         index: int,
         name: int,
         *,
-        counts: bool = False,
+        is_step: bool = False,
         before: LastSeen | None = None,
     ) -> CurrentFrame:
         """A frame with its predicted masks.
 
         index: of the frame.
         name: index of the frame in errors.
-        counts: whether the readout counts as use of the memory. If so, scene cuts are looked for as well.
+        is_step: whether the session steps to the frame. If so, the readout counts as use of the memory, and
+            scene cuts are looked for.
         before: where the objects were last seen, on the previous frame; None: there is none.
         """
         network, banks, cuts = self.network, self.banks, self.settings.cuts
@@ -115,7 +116,7 @@ class Tracker:
         key = features.key[0].float()  # (Ck, h, w)
         cells, unmatched = (key.shape[1], key.shape[2]), None
         before = (before or LastSeen.unseen(0, cells, key.device)).with_new(len(banks.ids))
-        if banks.groups and counts and cuts != "ignore":
+        if banks.groups and is_step and cuts != "ignore":
             unmatched = float(banks.unmatched(key, unlike(network.config)))
         without = unmatched is not None and unmatched >= CUT and cuts == "stop"
         before = before.anywhere() if without else before
@@ -123,7 +124,7 @@ class Tracker:
         if without or not banks.groups:
             prob = only_background(len(banks.ids), frame)
         else:
-            readout = banks.read(key, index if counts else None)  # (O, Cv, h, w)
+            readout = banks.read(key, index if is_step else None)  # (O, Cv, h, w)
             # an object whose mask of this frame is in the memory is found there, however far
             free = before.without_places([id in remembered for id in banks.ids])
             near = free if self.settings.locality else None

@@ -86,7 +86,9 @@ class Session:
         self.network = model if network is None else network
         if settings is None:
             settings = Settings.of(self.network, policy, size, shortcuts)
-        self.settings = settings.decided(self.network) if _is_open(settings, self.network) else settings
+        if _needs_deciding(settings, self.network):
+            settings = settings.decided(self.network)
+        self.settings = settings
         self.index = _index("start", start)  # of the next frame
         self.frame_size: tuple[int, int] | None = None  # (H, W), set by the first step
         self._order = order
@@ -168,7 +170,7 @@ class Session:
             try:
                 for reference in self._references:
                     referring(self._tracker, reference, working.size, self.index, device, introduce=True)[1]()
-                now = self._tracker.see(working, self.index, name, counts=True, before=self._last_seen)
+                now = self._tracker.see(working, self.index, name, is_step=True, before=self._last_seen)
                 if labels is not None:
                     now = self._tracker.give(now, given, one_hot(moved(labels, device), given))
                 result = now.result()
@@ -261,7 +263,7 @@ class Session:
         """
         if tracked := [id for id in _ids(masks) if id in self.ids]:
             raise ValueError(f"object {tracked[0]} is tracked already; use correct()")
-        return self._mend(masks)
+        return self._edit_masks(masks)
 
     def correct(self, masks: Mapping[int, object], since: int | None = None) -> Result:
         """Correct masks of the current frame; returns the new result of the frame.
@@ -277,7 +279,7 @@ class Session:
         """
         if unknown := [id for id in _ids(masks) if id not in self.ids]:
             raise ValueError(f"object {unknown[0]} is not tracked; use add()")
-        return self._mend(masks, since)
+        return self._edit_masks(masks, since)
 
     def click(
         self,
@@ -319,7 +321,7 @@ class Session:
                 scribble_labels=scribble_labels,
             )
             assert clicks.prob is not None
-        result = self._mend({id: clicks.prob > 0.5})
+        result = self._edit_masks({id: clicks.prob > 0.5})
         self._clicks = {**self._clicks, id: clicks}
         return result
 
@@ -412,7 +414,7 @@ class Session:
         session._saved = state.last_seen
         return session
 
-    def _mend(self, masks: Mapping[int, object], since: int | None = None) -> Result:
+    def _edit_masks(self, masks: Mapping[int, object], since: int | None = None) -> Result:
         """The result of the current frame with these masks of new or tracked objects, as an edit."""
         with self._editing() as now:
             self._clicks = {id: clicks for id, clicks in self._clicks.items() if id not in masks}
@@ -475,7 +477,7 @@ class Session:
         return working_frame(frame, self.size, device, self.frame_size, self._name(index))
 
 
-def _is_open(settings: Settings, network: STCN) -> bool:
+def _needs_deciding(settings: Settings, network: STCN) -> bool:
     """Whether the settings leave something to decide or check, or are not of this network."""
     always_runs = settings.policy.backend in ("blocks", "dense")
     undecided = settings.policy.top_k is None or settings.locality is None
