@@ -165,9 +165,7 @@ class Session:
         with computing(self.network) as device:
             working, name = self._working(frame, self.index, device), self._name(self.index)
             given, labels = ((), None) if mask is None else to_annotation(mask, working.size, name)
-            before = _Before(self._banks.mark(cells=False), self._now, self._clicks)
-            before_drop: BanksMark | None = None
-            try:
+            with self._all_or_nothing(cells=False):
                 for reference in self._references:
                     referring(self._tracker, reference, working.size, self.index, device, introduce=True)[1]()
                 now = self._tracker.see(working, self.index, name, is_step=True, before=self._last_seen)
@@ -175,16 +173,10 @@ class Session:
                     now = self._tracker.give(now, given, one_hot(moved(labels, device), given))
                 result = now.result()
                 absent, gone = self._absences(now, result)
-                before_drop = self._banks.mark(cells=True) if gone else None
-                store = self._tracker.storing(now, gone)
-                if gone:
-                    now = without_objects(now, gone)
-            except BaseException:  # out of memory, or interrupted: undo the step
-                if before_drop is not None:
-                    self._banks.rewind(before_drop)
-                self._restore(before)
-                self._banks.unread(self.index)
-                raise
+                with self._all_or_nothing(cells=bool(gone)):
+                    store = self._tracker.storing(now, gone)
+                    if gone:
+                        now = without_objects(now, gone)
             self._keep_edits()
             store()
         self._now, self._absent = now, absent
@@ -451,14 +443,23 @@ class Session:
         """The current frame, for an edit that can be undone. If the edit fails, nothing changes."""
         if self._now is None:
             raise ValueError("there is no frame to edit yet; step() comes first")
-        with computing(self.network):
-            before = _Before(self._banks.mark(cells=True), self._now, self._clicks)
-            try:
-                yield self._now
-            except BaseException:
-                self._restore(before)
-                raise
+        with computing(self.network), self._all_or_nothing(cells=True) as before:
+            yield self._now
         self._undo.append(before)
+
+    @contextmanager
+    def _all_or_nothing(self, *, cells: bool) -> Iterator[_Before]:
+        """The state before a step or an edit. It is restored if the block fails.
+
+        cells: as for `Banks.mark`.
+        """
+        before = _Before(self._banks.mark(cells=cells), self._now, self._clicks)
+        try:
+            yield before
+        except BaseException:  # out of memory, or interrupted
+            self._restore(before)
+            self._banks.unread(self.index)
+            raise
 
     def _keep_edits(self) -> None:
         """Clear the undo history, and free what it saved."""
