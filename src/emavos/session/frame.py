@@ -111,16 +111,16 @@ class Tracker:
             scene cuts are looked for.
         before: where the objects were last seen, on the previous frame; None: there is none.
         """
-        network, banks, cuts = self.network, self.banks, self.settings.cuts
+        network, banks = self.network, self.banks
         frame, features = _input_of(network, working), features_of(network, working)
         key = features.key[0].float()  # (Ck, h, w)
-        cells, unmatched = (key.shape[1], key.shape[2]), None
-        before = (before or LastSeen.unseen(0, cells, key.device)).with_new(len(banks.ids))
-        if banks.groups and is_step and cuts != "ignore":
-            unmatched = float(banks.unmatched(key, unlike(network.config)))
-        without = unmatched is not None and unmatched >= CUT and cuts == "stop"
-        before = before.anywhere() if without else before
+        size = key.shape[1], key.shape[2]
+        before = (before or LastSeen.unseen(0, size, key.device)).with_new(len(banks.ids))
         remembered = banks.remembered(index)
+        unmatched = self._unmatched(key) if is_step else None
+        without = self.settings.cuts == "stop" and unmatched is not None and unmatched >= CUT
+        if without:
+            before = before.anywhere()
         if without or not banks.groups:
             prob = only_background(len(banks.ids), frame)
         else:
@@ -167,12 +167,11 @@ class Tracker:
 
         gone: ids of objects to drop from the banks, at once.
         """
-        banks, policy = self.banks, self.settings.policy
+        banks = self.banks
         empty = not banks.groups or (now.without_masks and not now.given)
-        late = now.index - banks.memorized >= policy.every
-        scheduled = not empty and (banks.begins or (late and self._has_moved(now)))
+        scheduled = not empty and self._is_due(now)
         stays = scheduled or bool(now.given)  # corrections are stored as well and do not restart the count
-        values = None if empty or not (stays or policy.include_last) else self.values(now)
+        values = None if empty or not (stays or self.settings.policy.include_last) else self.values(now)
         if gone:  # after `values`, so that those of other objects do not depend on it
             staying = [place for place, id in enumerate(banks.ids) if id not in gone]
             values = None if values is None else values[staying]
@@ -193,10 +192,24 @@ class Tracker:
         """The values (O, Cv, h, w) of a frame."""
         return encode_values(self.network, now, self.settings.shortcuts)
 
-    def _has_moved(self, now: CurrentFrame) -> bool:
-        """Whether the keys of a frame differ enough from those of the last stored frame."""
+    def _unmatched(self, key: Tensor) -> float | None:
+        """Share of a frame that resembles nothing in the memory.
+
+        None if cuts are ignored, or no object is tracked.
+
+        key: (Ck, h, w) of the frame.
+        """
+        if not self.banks.groups or self.settings.cuts == "ignore":
+            return None
+        return float(self.banks.unmatched(key, unlike(self.network.config)))
+
+    def _is_due(self, now: CurrentFrame) -> bool:
+        """Whether the schedule stores a frame: one that begins an object, or that is late and has changed."""
+        if self.banks.begins:
+            return True
+        late = now.index - self.banks.memorized >= self.settings.policy.every
         still = self.settings.shortcuts.still
-        return still == 0 or bool(distance(now, self.banks.latest_key(now.index)) >= still)
+        return late and (still == 0 or bool(distance(now, self.banks.latest_key(now.index)) >= still))
 
 
 def _nothing() -> None:
