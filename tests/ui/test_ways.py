@@ -167,11 +167,12 @@ def test_undo_brings_back_masks_of_both_ways_that_tracking_forward_replaced(midd
         np.testing.assert_array_equal(middle.mask(index), before[index])
 
 
-def test_a_pass_that_is_stopped_writes_nothing_of_what_it_did_not_reach(middle, predictor):
-    told = []
-    stopped = track_ways(middle, predictor, "backward", range(8), told.append, lambda: len(told) > 2)
+@pytest.mark.parametrize("reads", [3, 5])  # 5: all frames of the pass are read
+def test_a_pass_that_is_stopped_writes_nothing(middle, predictor, reads):
+    told, before = [], middle.edits
+    stopped = track_ways(middle, predictor, "backward", range(8), told.append, lambda: len(told) >= reads)
     assert list(stopped) == []
-    assert (middle.kind(0), middle.can_redo, len(told)) == ("none", False, 3)
+    assert (middle.kind(0), middle.can_redo, middle.edits, len(told)) == ("none", False, before, reads)
 
 
 @pytest.mark.parametrize(

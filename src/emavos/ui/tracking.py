@@ -160,6 +160,8 @@ def track_ways(
             if index >= until:
                 break
             if not begun:
+                if stopping():  # since the last frame was read
+                    return
                 project.begin_ways(f"tracked {'both ways' if direction == 'both' else 'backward'}", index)
                 begun = True
             sure = {id: round(state.confidence, 4) for id, state in result.objects.items()}
