@@ -194,11 +194,15 @@ def test_a_player_plays_and_scrubs_in_a_file_without_a_server(tmp_path, mask, sh
             slider.send_keys("\ue012\ue012")  # left
             assert name.text == "frame 3"
             assert image.get_attribute("src") != last
+            wide = slider.size["width"]
             button.click()
+            assert button.text == "Pause"
+            assert slider.size["width"] == wide
+            assert slider.size["width"] < image.size["width"]
             WebDriverWait(browser, 20, poll_frequency=0.02).until(lambda _, name=name: name.text == "frame 1")
             button.click()
             stopped = name.text
-            assert button.text == "\u25b6"
+            assert button.text == "Play"
             assert name.text == stopped
     finally:
         browser.quit()

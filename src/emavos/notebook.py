@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 # Plays in a saved notebook too: nothing is fetched. If scripts are not run, the last picture is shown.
 # A page may hold the output twice, so a script starts all players of its key that do not run yet.
-_PLAYER = Template("""<div class="emavos-player" data-key="$key">
-<img src="$last" alt="$text" style="max-width: 100%">
-<div style="display: none; gap: 0.5em; align-items: center; max-width: 640px">
-<button type="button" aria-label="Play or pause">&#9654;</button>
-<input type="range" min="0" max="$most" value="$most" aria-label="Frame" style="flex: 1">
-<output></output></div>
+# Words on the button, because many fonts have no sign for a pause.
+_PLAYER = Template("""<div class="emavos-player" data-key="$key"
+style="display: inline-block; min-width: min(320px, 100%); max-width: 100%">
+<img src="$last" alt="$text" style="display: block; max-width: 100%">
+<div style="display: none; gap: 0.5em; align-items: center; margin-top: 4px">
+<button type="button" style="width: 4.5em">Play</button>
+<input type="range" min="0" max="$most" value="$most" aria-label="Frame" style="flex: 1; min-width: 0">
+<output aria-live="off" style="min-width: ${wide}ch; font-variant-numeric: tabular-nums"></output></div>
 <p>$text</p>
 <script>
 document.querySelectorAll('.emavos-player[data-key="$key"]:not([data-runs])').forEach((root) => {
@@ -38,9 +40,9 @@ document.querySelectorAll('.emavos-player[data-key="$key"]:not([data-runs])').fo
     image.src = pictures[place];
     name.textContent = names[place];
   };
-  const stop = () => { clearInterval(timer); timer = 0; button.textContent = "\\u25B6"; };
+  const stop = () => { clearInterval(timer); timer = 0; button.textContent = "Play"; };
   const play = () => {
-    button.textContent = "\\u23F8";
+    button.textContent = "Pause";
     timer = setInterval(() => {
       if (!root.isConnected) stop();
       else show((Number(slider.value) + 1) % pictures.length);
@@ -131,7 +133,8 @@ class show:
         place = f"frame {done}" + ("" if total is None else f" of {total}")
         if frame is None:
             return f"<p>{bar}{place}</p>{result._repr_html_()}"
-        return f'<p>{bar}{place}</p><img src="{_picture(result, frame, "PNG")}">'
+        picture = _picture(result, frame, "PNG")
+        return f'<p>{bar}{place}</p><img src="{picture}" alt="{place}" style="max-width: 100%">'
 
 
 class _Player:
@@ -172,6 +175,7 @@ class _Player:
             pause=max(40, round(1000 * self._step / self._fps)),
             pictures=json.dumps(self._pictures),
             names=json.dumps(self._names),
+            wide=max(map(len, self._names)),
             text=text,
         )
 
