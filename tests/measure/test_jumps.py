@@ -9,21 +9,21 @@ from emavos import Predictor
 from emavos.demo import synthetic_clip
 
 
-def test_the_mirrored_frames_are_scored_against_the_mirrored_mask():
+def test_frames_after_the_jump_are_scored_against_mirrored_masks():
     frame = np.full((64, 96, 3), 90, np.uint8)
     frame[20:44, 12:36] = (220, 40, 60)
     mask = np.zeros((64, 96), np.int32)
     mask[20:44, 12:36] = 3
     predictor = Predictor.from_pretrained(device="cpu", size=None).with_settings(locality=False)
-    scores = jumps.after_jump(predictor, [frame] * jumps.BEFORE, mask)
-    assert len(scores) == jumps.AFTER
+    scores = jumps.after_jump(predictor, [frame] * 16, [mask] * 16)
+    assert len(scores) == len(jumps.SCORED)
     assert min(scores) > 0.8
 
 
 def test_the_table_has_a_line_for_each_clip_and_a_mean(tmp_path, capsys, monkeypatch):
     clips = dict.fromkeys(["one", "two"], "single")
     for seed, name in enumerate(clips):
-        frames, masks = synthetic_clip(frames=5, size=(48, 80), seed=seed)
+        frames, masks = synthetic_clip(frames=16, size=(48, 80), seed=seed)
         suite.write_clip(tmp_path, name, lambda pair=(frames, masks): zip(*pair, strict=True))
     monkeypatch.setattr(suite, "make_clips", lambda data, cache, groups: clips)
     monkeypatch.setattr(suite, "SIZE", 48)

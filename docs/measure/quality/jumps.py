@@ -2,10 +2,9 @@
 
     python docs/measure/quality/jumps.py --data TRAIN --model A [--model B ...] --cache CLIPS
 
-Each real clip of the suite (suite.py; CLIPS is its folder of clips) is tracked for four frames. Its first
-frame follows three times, mirrored, so that all objects have jumped to the other side at once. Printed is J,
-the mean over objects, of the first and of the third mirrored frame, without (anywhere) and with locality
-(near).
+Each real clip of the suite (suite.py; CLIPS is its folder of clips) is tracked. From the fifth frame on,
+frames are mirrored, so that all objects jump to the other side at once. Printed is J, the mean over objects,
+of the first, the third and the eleventh frame after the jump, without (anywhere) and with locality (near).
 """
 
 from __future__ import annotations
@@ -23,23 +22,26 @@ from emavos import Predictor
 from emavos.evaluation import region_similarity
 from emavos.io import IdMask, Pixels
 
-BEFORE, AFTER = 4, 3  # frames before the jump, and after it
+BEFORE = 4  # frames before the jump
+SCORED = (1, 3, 11)  # frames after the jump, counted from 1
 GROUPS = ("single", "multi")  # the real clips
 
 
-def after_jump(predictor: Predictor, frames: Sequence[Pixels], mask: IdMask) -> list[float]:
-    """J of each mirrored frame.
+def after_jump(predictor: Predictor, frames: Sequence[Pixels], masks: Sequence[IdMask]) -> list[float]:
+    """J of each scored frame.
 
-    frames: the frames before the jump.
-    mask: (H, W) of ids, of the first frame.
+    frames, masks: of a clip. They are mirrored from `BEFORE` on.
     """
-    session = predictor.session()
-    session.step(frames[0], mask)
-    for frame in frames[1:]:
-        session.step(frame)
-    mirrored, truth = np.ascontiguousarray(frames[0][:, ::-1]), mask[:, ::-1]
-    found = [session.step(mirrored).mask for _ in range(AFTER)]
-    return [fmean(region_similarity(own == id, truth == id) for id in session.ids) for own in found]
+    session, scores = predictor.session(), []
+    for time in range(BEFORE + max(SCORED)):
+        jumped = time >= BEFORE
+        frame, truth = (
+            np.ascontiguousarray(x[:, :: -1 if jumped else 1]) for x in (frames[time], masks[time])
+        )
+        mask = session.step(frame, None if time else truth).mask
+        if time - BEFORE + 1 in SCORED:
+            scores.append(fmean(region_similarity(mask == id, truth == id) for id in session.ids))
+    return scores
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -57,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         clips = suite.make_clips(args.data, args.cache, GROUPS)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    print("| model | clip | anywhere: first | third | near: first | third |\n|" + 6 * " --- |")
+    heads = [f"{how}: {time}" for how in ("anywhere", "near") for time in SCORED]
+    print(f"| model | clip | {' | '.join(heads)} |\n|" + (2 + len(heads)) * " --- |")
     for name in args.model:
         both = Predictor.from_pretrained(name, device=args.device, dtype=args.dtype, size=suite.SIZE)
         rows = []
@@ -65,8 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             frames, masks = suite.read_clip(args.cache, clip)
             row = []
             for locality in (False, True):
-                scores = after_jump(both.with_settings(locality=locality), frames[:BEFORE], masks[0])
-                row += [scores[0], scores[-1]]
+                row += after_jump(both.with_settings(locality=locality), frames, masks)
             rows.append(row)
             print(_line(name, clip, row), flush=True)
         print(_line(name, "mean", [fmean(column) for column in zip(*rows, strict=True)]))
