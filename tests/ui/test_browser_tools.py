@@ -162,6 +162,21 @@ def test_a_lasso_that_ends_where_it_began_is_filled_however_fast_it_is_drawn(pag
     page.until("kind", "edited")
 
 
+@pytest.mark.parametrize("keys", ["b", LEFT])
+def test_a_polygon_that_was_begun_ends_with_its_tool_and_its_frame(page, keys):
+    page.press("\ue010", "l")  # End
+    page.until("frame", "frame 7 of 7")
+    ActionChains(page.browser, 0).move_to_element_with_offset(page["canvas"], 90, 90).click().perform()
+    assert page.browser.execute_async_script(RING) > 0  # its first corner is seen
+    ActionChains(page.browser, 0).send_keys(keys).perform()
+    if keys == LEFT:
+        page.until("frame", "frame 6 of 7")
+    ActionChains(page.browser, 0).send_keys("b").drag_and_drop_by_offset(page["canvas"], 60, 20).perform()
+    page.until("kind", "edited")  # the brush paints
+    ActionChains(page.browser, 0).send_keys(ENTER).perform()
+    page.until("kind", "given by you")
+
+
 def test_downloads_are_named_like_their_video_and_follow_one_another(browser, clip, tmp_path):
     write_video(tmp_path / "Grüße 鱼.mp4", clip[0], fps=10)
     taken = {"behavior": "allow", "downloadPath": str(tmp_path / "taken")}
@@ -368,7 +383,8 @@ def test_the_brush_paints_and_erases_by_the_keyboard(crosshair, tmp_path):
     stroke = len(rows)
     ActionChains(page.browser, 0).key_down(SHIFT).send_keys(LEFT, " ").key_up(SHIFT).perform()
     page.until("kind", "edited")
-    assert 0 < stroke - len(kept(page, tmp_path)[0]) <= dab
+    left = kept(page, tmp_path)
+    assert 0 < stroke - len(left[0]) <= dab, (columns.max(), left[1].min(), left[1].max())
 
 
 def test_a_click_and_a_box_are_made_by_the_keyboard(crosshair, clip):

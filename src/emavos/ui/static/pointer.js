@@ -127,7 +127,8 @@ export function end(here) {
   if (done.kind === "lasso") {
     gesture = { ...done, kind: "polygon" };
     if (extent([...done.corners, here]) >= 8) endPolygon(); // drawn freely
-    else gesture.corners = [done.from]; // a click: the first corner
+    else gesture.corners = hints.path = [done.from]; // a click: the first corner
+    drawMarks();
   }
 }
 canvas.ondblclick = () => gesture?.kind === "polygon" && endPolygon();
@@ -143,8 +144,8 @@ $("stage").addEventListener("wheel", (event) => {
 
 export const idle = () => !gesture;
 export const drawingPolygon = () => gesture?.kind === "polygon";
-export function dropPolygon() {
-  gesture = hints.path = null;
+export function dropPolygon() { // which belongs to its frame and to the lasso
+  if (drawingPolygon()) gesture = hints.path = null;
   drawMarks();
 }
 

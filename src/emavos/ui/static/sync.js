@@ -6,7 +6,7 @@ import { describe } from "./describe.js";
 import { draw, drawMarks, resizeCanvas } from "./view.js";
 import { change, forgetTimer, painted, saveDraft, unsaved } from "./painting.js";
 import { lookSoon } from "./clicks.js";
-import { idle } from "./pointer.js";
+import { dropPolygon, idle } from "./pointer.js";
 
 let known = 0, count = 0, edits = ""; // confidence is known of `count` frames, of all before `known`, after so many edits
 let tagged = ""; // stamp of the frame on the canvas
@@ -105,6 +105,7 @@ async function bring(next, preview) {
   if (edited) new Set(mask).forEach((one) => one && shown.listed.add(one));
   tagged = stamped;
   draw();
+  if (moved) dropPolygon();
   drawMarks();
   describe();
   if (moved || !shown.playing) lookSoon();

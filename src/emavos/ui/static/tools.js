@@ -1,8 +1,9 @@
 // The object and the tool that the pointer works with.
 import { $, shown } from "./state.js";
 import { describe } from "./describe.js";
-import { drawMarks, hints } from "./view.js";
+import { drawMarks } from "./view.js";
 import { lookSoon, settle } from "./clicks.js";
+import { dropPolygon } from "./pointer.js";
 
 export function choose(one) {
   if (one !== shown.id && shown.clicks) settle();
@@ -17,8 +18,7 @@ export function use(tool) {
   if (tool !== "click" && shown.clicks) settle();
   if ((tool === "click") !== (shown.tool === "click")) shown.erase = false; // it means something else there
   shown.tool = tool;
-  hints.path = null;
-  drawMarks();
+  dropPolygon();
   describe();
   lookSoon();
 }

@@ -111,6 +111,10 @@ export function drawMarks() {
     const [x0, y0] = place(rectangle), [x1, y1] = place(rectangle.slice(2));
     outline.rect(x0, y0, x1 - x0, y1 - y0);
   }
+  if (hints.path) { // a ring where it begins
+    const [x, y] = place(hints.path[0]);
+    outline.arc(x, y, 4 * dense, 0, 7);
+  }
   hints.path?.forEach((point, i) => (i ? outline.lineTo(...place(point)) : outline.moveTo(...place(point))));
   stroke(outline, hints.path ? [] : [6, 4]);
   shown.clicks?.points.forEach((point, i) => {
