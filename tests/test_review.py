@@ -76,8 +76,8 @@ def test_the_reason_is_told_of_the_least_sure_object():
         return found.reason
 
     assert reason(ObjectState(False, 0.1, 0)) == "has no mask, and was not seen to leave"
-    assert reason(ObjectState(True, 0.5, 10)) == "shrunk to 20 % of its usual area"
-    assert reason(ObjectState(True, 0.5, 200)) == "grown to 400 % of its usual area"
+    assert reason(ObjectState(True, 0.5, 10)) == "shrunk to 20% of its usual area"
+    assert reason(ObjectState(True, 0.5, 200)) == "grown to 400% of its usual area"
     assert reason(ObjectState(True, 0.5, 60)) == "its outline is blurred"
 
 

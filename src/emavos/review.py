@@ -117,7 +117,7 @@ def _reason(states: Sequence[States], id: int, state: ObjectState) -> str:
         return "has no mask, and was not seen to leave"
     usual = float(np.median(sure)) if sure else math.nan
     if state.area < usual / 2:
-        return f"shrunk to {100 * state.area / usual:.0f} % of its usual area"
+        return f"shrunk to {100 * state.area / usual:.0f}% of its usual area"
     if state.area > usual * 2:
-        return f"grown to {100 * state.area / usual:.0f} % of its usual area"
+        return f"grown to {100 * state.area / usual:.0f}% of its usual area"
     return "its outline is blurred"
