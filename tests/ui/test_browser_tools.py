@@ -465,6 +465,27 @@ def test_no_text_of_the_bar_below_the_frame_is_cut_while_a_queue_is_tracked(page
         page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+# The words of a proposal that needs more clicks, for as long as the page does not describe itself.
+PROPOSED = """
+const guide = document.getElementById("guide"), keep = document.getElementById("keep");
+const top = () => keep.getBoundingClientRect().top, before = top();
+guide.textContent = "Object 12: match about 38%: click more. "
+  + "Right or Alt click: not part of it. Enter keeps, Esc discards.";
+return [before, top()];
+"""
+
+
+def test_the_button_that_keeps_a_mask_stays_in_place_when_there_is_a_proposal(page):
+    try:
+        for width in (1440, 1280, 1024):
+            page.resize(width, 900)
+            page.press("c")  # describes itself again
+            before, after = page.browser.execute_script(PROPOSED)
+            assert after == before, width
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_clips_are_listed_by_name_with_2_before_10(page, clip, tmp_path):
     for name in ("clip10.mp4", "Clip2.mp4"):
         write_video(tmp_path / name, clip[0], fps=10)
