@@ -55,7 +55,7 @@ class CurrentFrame:
     given: tuple[int, ...] = ()  # ids of the objects with a user's mask on this frame
     remembered: frozenset[int] = frozenset()  # ids of the objects with a mask of this frame already in memory
     unmatched: float | None = None  # share of the frame that resembles nothing in the memory
-    forgotten: frozenset[int] = frozenset()  # ids of the objects with a wrong predicted mask on this frame
+    mistaken: frozenset[int] = frozenset()  # ids of the objects with a wrong predicted mask on this frame
     without_masks: bool = False  # after a scene cut, if such frames get no masks
 
     @property
@@ -72,10 +72,10 @@ class CurrentFrame:
     @cached_property
     def last_seen(self) -> LastSeen:
         """Where each object was last seen, for the next frame."""
-        forgotten = [id in self.forgotten for id in self.ids]
-        before = self.before.with_new(len(self.ids)).without_places(forgotten)
+        mistaken = [id in self.mistaken for id in self.ids]
+        before = self.before.with_new(len(self.ids)).without_places(mistaken)
         seen = before.after(self.prob[1:], self.evidence.signs, self.evidence.given)
-        return seen.without_places([id in self.forgotten and id not in self.given for id in self.ids])
+        return seen.without_places([id in self.mistaken and id not in self.given for id in self.ids])
 
     def result(self) -> Result:
         """A result with a copy of the probabilities, because edits still read the frame's own."""

@@ -240,8 +240,8 @@ class Session:
             self._keep_edits()
             store()
         if (now := self._now) is not None and now.index == index:
-            remembered, forgotten = now.remembered.union(learned), now.forgotten.union(learned)
-            self._now = replace(now, remembered=remembered, forgotten=forgotten)
+            remembered, mistaken = now.remembered.union(learned), now.mistaken.union(learned)
+            self._now = replace(now, remembered=remembered, mistaken=mistaken)
         return learned
 
     def add(self, masks: Mapping[int, object]) -> Result:
@@ -436,7 +436,7 @@ class Session:
             raise ValueError(f"since is a frame up to the current one, {self.index - 1}, not {since}")
         self._banks.forget(int(since), until=self.index - 1, ids=ids)
         if self._now is not None:
-            self._now = replace(self._now, forgotten=self._now.forgotten.union(ids))
+            self._now = replace(self._now, mistaken=self._now.mistaken.union(ids))
 
     @contextmanager
     def _editing(self) -> Iterator[CurrentFrame]:
