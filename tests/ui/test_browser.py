@@ -116,6 +116,42 @@ def test_who_goes_to_the_next_frame_while_a_mask_is_being_kept_gets_there(page):
     assert "frame 1 of 7" in page["frame"].text
 
 
+# Masks reach the page only when the next mask has reached the server.
+LATE = """
+const quickly = window.fetch, soon = (wait) => new Promise((done) => setTimeout(done, wait));
+window.held = [];
+window.kept = 0;
+window.fetch = async (url, options) => {
+  const answer = await quickly(url, options);
+  if (!url.startsWith("/api/masks/")) return answer;
+  if (options.method === "GET") await new Promise((done) => window.held.push(done));
+  else {
+    window.held.splice(0).forEach((done) => done());
+    await soon(200);
+    window.kept++;
+  }
+  return answer;
+};
+"""
+
+
+def test_a_mask_that_comes_late_does_not_hide_strokes_that_are_kept_meanwhile(page, tmp_path):
+    page.paint(60, 20)
+    page.browser.execute_script(LATE)
+    page.press(ENTER)
+    page.until("kind", "given by you")
+    for count, (across, down) in enumerate([(60, -40), (-60, 40)], 2):
+        page.wait.until(lambda browser: browser.execute_script("return held.length"))
+        page.paint(across, down)
+        time.sleep(0.5)  # the strokes are stored now
+        page.press(ENTER)
+        page.wait.until(lambda browser, count=count: browser.execute_script("return kept") == count)
+        page.until("kind", "given by you")
+    mask = Project.open(tmp_path / "project").mask(0)
+    assert mask[:40, 90:].any(), "the second stroke is gone"
+    assert mask[56:, :70].any()
+
+
 def test_strokes_are_undone_and_erased(page, tmp_path):
     page.paint(60, 20)
     page.click("undo")

@@ -4,7 +4,7 @@ import { ask, bytes } from "./server.js";
 import { blocked, change, forgetTimer, painted, redoStroke, undoDraft, undoStroke } from "./painting.js";
 import { settle } from "./clicks.js";
 import { forgetSwitches } from "./objects.js";
-import { outdated, refresh, show, showAgain } from "./sync.js";
+import { keeping, outdated, refresh, show, showAgain } from "./sync.js";
 
 export async function keep() {
   if (!await give()) return;
@@ -18,7 +18,7 @@ export async function give() {
   forgetTimer();
   settle();
   const { key, index, past } = shown, mask = shown.mask.slice();
-  const answer = await outdated(() => ask("PUT", `masks/${index}`, mask, { "if-match": shown.tag }));
+  const answer = await outdated(() => keeping(ask("PUT", `masks/${index}`, mask, { "if-match": shown.tag })));
   if (shown.key !== key || shown.index !== index) return true;
   Object.assign(shown, { base: mask, tag: answer.headers.get("etag") });
   if (shown.past === past) Object.assign(shown, { edited: false, past: [], future: [] }); // nothing was painted meanwhile

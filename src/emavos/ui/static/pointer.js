@@ -143,6 +143,7 @@ $("stage").addEventListener("wheel", (event) => {
 }, { passive: false });
 
 export const idle = () => !gesture;
+export const stroking = () => gesture?.kind === "stroke";
 export const drawingPolygon = () => gesture?.kind === "polygon";
 export function dropPolygon() { // which belongs to its frame and to the lasso
   if (drawingPolygon()) gesture = hints.path = null;

@@ -6,7 +6,7 @@ import { describe } from "./describe.js";
 import { draw, drawMarks, resizeCanvas } from "./view.js";
 import { change, forgetTimer, painted, saveDraft, unsaved } from "./painting.js";
 import { lookSoon } from "./clicks.js";
-import { dropPolygon, idle } from "./pointer.js";
+import { dropPolygon, idle, stroking } from "./pointer.js";
 
 let known = 0, count = 0, edits = ""; // confidence is known of `count` frames, of all before `known`, after so many edits
 let tagged = ""; // stamp of the frame on the canvas
@@ -80,6 +80,17 @@ async function showPreview() {
   if (answer.status !== 204 && following) await show(+answer.headers.get("x-frame"), await bytes(answer));
 }
 
+// While a mask is sent to be kept, and a stroke is drawn, the frame on the canvas is not replaced by what was asked for before.
+let sent = 0, answered = 0;
+export async function keeping(answer) {
+  sent++;
+  try {
+    return await answer;
+  } finally {
+    answered++;
+  }
+}
+
 // Show the frame on the canvas again, unless the person has asked for another meanwhile.
 export async function showAgain() {
   if (!coming || coming.index === shown.index) await show(shown.index);
@@ -87,7 +98,7 @@ export async function showAgain() {
 
 async function bring(next, preview) {
   await quietly(saveDraft); // strokes that were not kept stay with their frame
-  const turn = ++showing, { key, project } = shown, index = Math.min(Math.max(next, 0), project.count - 1);
+  const turn = ++showing, before = answered, { key, project } = shown, index = Math.min(Math.max(next, 0), project.count - 1);
   const stamped = stamp(index);
   const frame = ask("GET", `frames/${index}?project=${key}`).then((answer) => answer.blob()).then(createImageBitmap);
   const [image, answer] = await Promise.all([frame, outdated(() => ask("GET", `masks/${index}`))]);
@@ -97,6 +108,7 @@ async function bring(next, preview) {
   const ids = preview && !edited ? preview : stored;
   const mask = edited ? await bytes(draft) : ids.slice();
   if (turn !== showing) return; // another frame was asked for meanwhile
+  if (shown.picture && key === shown.key && index === shown.index && (sent !== before || stroking())) return;
   if (unsaved()) return bring(index, preview); // strokes were made meanwhile: they are stored first
   shown.picture?.close();
   const moved = index !== shown.index;
