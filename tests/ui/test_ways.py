@@ -184,12 +184,24 @@ def test_a_pass_that_is_stopped_writes_nothing(middle, predictor, reads):
         ({"first": 3, "last": 2}, "no frames from 3 to 2"),
         ({"first": 4, "direction": "backward"}, "no frame before it"),
         ({"first": 5, "direction": "both"}, "no frame from 5 to 7 has a mask"),
+        ({"last": 3}, "begins at frame 4, after these frames"),
     ],
 )
 def test_frames_that_cannot_be_tracked_are_refused_with_the_reason(desk, asked, words):
     with pytest.raises(ValueError, match=words):
         desk.track(**asked)
     assert desk.job is None
+
+
+def test_a_clip_that_is_tracked_stays_so_when_it_is_tracked_again(desk):
+    desk.track()
+    desk.job.join()
+    done = desk.job
+    for last in (None, 6):
+        with pytest.raises(ValueError, match="nothing left to track"):
+            desk.track(last=last)
+    assert desk.job is done
+    assert not desk.queue.errors  # which the list of clips would show
 
 
 def test_some_frames_are_tracked_and_the_rest_later(desk):

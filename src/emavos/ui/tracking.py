@@ -14,6 +14,7 @@ from emavos.session import EncodedFrame, Result, Session
 from emavos.session.both_ways import Direction, propagate_backward, propagate_both
 from emavos.ui.project import Project
 
+NOTHING_LEFT = "there is nothing left to track: all these frames have their masks"
 NO_MASK = "no frame has a mask yet: click on the objects of one, paint them, or load a mask"
 _STATE_EVERY = 20  # frames between two saved states of the session
 
@@ -47,7 +48,7 @@ def track_forward(
     begin = max(project.reached, project.first)
     end = project.count if until is None else min(until, project.count)
     if begin >= end:
-        raise ValueError("there is nothing left to track: all these frames have their masks")
+        raise ValueError(NOTHING_LEFT)
     predictor = project.continuing(predictor)
     session = begun(begin)
     if session is None:

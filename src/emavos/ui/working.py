@@ -18,7 +18,7 @@ from emavos.ui.job import Job
 from emavos.ui.project import Project
 from emavos.ui.reviewing import suggestions
 from emavos.ui.table import Table
-from emavos.ui.tracking import NO_MASK, steps_of, track_forward, track_ways
+from emavos.ui.tracking import NO_MASK, NOTHING_LEFT, steps_of, track_forward, track_ways
 
 
 class Working(Table):
@@ -40,7 +40,8 @@ class Working(Table):
         first, last: track only from frame to frame; None for the first and the last of the video. Forward
             tracking begins where it ended, so there only `last` counts.
 
-        Raises Busy, Outdated, or ValueError if no mask was given, or frames or direction do not exist.
+        Raises Busy, Outdated, or ValueError if no mask was given, no frame is left to track, or frames or
+        direction do not exist.
         """
         with self._changing(None, key, None) as project:
             if project.first is None:
@@ -49,6 +50,10 @@ class Working(Table):
             asked = _frames(project, frames, way, first, last)
             if way != "forward":
                 steps_of(project, way, asked)  # raises
+            elif not asked and project.reached < project.first:
+                raise ValueError(f"tracking forward begins at frame {project.first}, after these frames")
+            elif not asked:
+                raise ValueError(NOTHING_LEFT)
             self.queue.stop(project.folder)  # if it waits already, this takes its place
             self.job = self._tracking(project.folder, way, frames, first, last)
             self.queue.add(self.job)
