@@ -108,6 +108,9 @@ def test_objects_are_named_hidden_and_locked_and_tracked_backward_and_both_ways(
     page.wait.until(lambda _: "to fix" in page["told"].text or "no frame looks wrong" in page["told"].text)
     page.control("z")
     page.until("told", "undone: tracked both ways")
+    page.press("1")
+    page.click("remove")
+    page.until("told", "object 1 · ball is removed from all frames")
 
 
 # What the page says of the frame, each time it says something else.

@@ -3,7 +3,7 @@ import { $, say, shown } from "./state.js";
 import { ask, bytes } from "./server.js";
 import { blocked, change, forgetTimer, painted, redoStroke, undoDraft, undoStroke } from "./painting.js";
 import { settle } from "./clicks.js";
-import { forgetSwitches } from "./objects.js";
+import { forgetSwitches, titleOf } from "./objects.js";
 import { keeping, outdated, refresh, show, showAgain } from "./sync.js";
 
 export async function keep() {
@@ -57,10 +57,10 @@ export async function load(file) {
 }
 
 export async function remove() {
-  const { id, project, key } = shown;
+  const { id, project, key } = shown, title = titleOf(id);
   if (project.ids.includes(id)) {
     await outdated(() => ask("DELETE", `objects/${id}`, undefined, { "if-match": String(project.edits) }));
-    say(`object ${id} is removed from all frames; Undo brings it back`);
+    say(`object ${title} is removed from all frames; Undo brings it back`);
   }
   if (shown.key !== key) return; // another project was opened meanwhile, whose objects are others
   shown.listed.delete(id);
