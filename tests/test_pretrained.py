@@ -88,7 +88,7 @@ def test_a_device_that_is_not_there_is_a_value_error(device):
 
 
 @pytest.mark.parametrize(
-    ("name", "preset", "most"), [("tiny", "stcn-tiny-scene", 25e6), ("base", "stcn-base-parts", 60e6)]
+    ("name", "preset", "most"), [("tiny", "stcn-tiny-scene", 25e6), ("base", "stcn-base-wide", 60e6)]
 )
 def test_models_in_the_package_are_presets_in_half_precision_and_load_as_single(name, preset, most):
     model = load_model(name)

@@ -18,9 +18,11 @@ from emavos.cli import main
 from emavos.data import Clips
 from emavos.models import PRESETS, STCN
 from emavos.training import TrainConfig, train
+from emavos.training.clip import clip_logits
 from emavos.training.sources import open_samples
 from emavos.training.start import add_key_parts, add_positions, add_transformer, mean_of_weights
 from emavos.training.validation import validate
+from emavos.training.widen import widened
 from emavos.weights import load_model, save_model
 from trees import davis_tree, training_tree
 
@@ -270,6 +272,32 @@ def miniature(monkeypatch):
     """The presets with a transformer have one of a single block."""
     for name in ("stcn-base-position", "stcn-base-parts"):
         monkeypatch.setitem(PRESETS, name, dataclasses.replace(PRESETS[name], vit_depth=1))
+
+
+def test_a_wider_model_gives_the_masks_of_the_narrow_one_at_first_and_learns(monkeypatch):
+    for name in ("stcn-base-parts", "stcn-base-wide"):
+        monkeypatch.setitem(PRESETS, name, dataclasses.replace(PRESETS[name], vit_depth=1))
+    torch.manual_seed(0)
+    model = STCN(PRESETS["stcn-base-parts"]).eval()
+    wide = widened(model, "stcn-base-wide", seed=1).eval()
+    frames, first = torch.randn(1, 3, 3, 64, 96), (torch.rand(1, 2, 64, 96) > 0.5).float()
+    with torch.no_grad():
+        for narrow_logits, logits in zip(
+            clip_logits(model, frames, first), clip_logits(wide, frames, first), strict=True
+        ):
+            torch.testing.assert_close(logits, narrow_logits, atol=1e-4, rtol=1e-4)
+    sum(logits.square().mean() for logits in clip_logits(wide, frames, first)).backward()
+    values = wide.value_encoder.fusion.block2.conv2.weight.grad[128:]
+    assert values.abs().max() > 0  # the new values, zero at first
+    assert wide.decoder.pred.weight.grad[:, 32:].abs().max() > 0
+
+
+def test_a_model_is_widened_only_to_a_wider_preset():
+    model = STCN(PRESETS["stcn-tiny-scene"])
+    with pytest.raises(ValueError, match="in more than value_channels"):
+        widened(model, "stcn-base-wide")
+    with pytest.raises(ValueError, match="not wider"):
+        widened(model, "stcn-tiny-scene")
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
         "--stage",
         default="finetune",
         metavar="NAME",
-        help="finetune: on your clips (default); tiny-1 to tiny-10 and base-1 to base-6: the embedded "
+        help="finetune: on your clips (default); tiny-1 to tiny-11 and base-1 to base-7: the embedded "
         "models; 0, 1, 2, 3: STCN; paper-pretrained, paper-alone: the paper; clicks: a click head for --init",
     )
     parser.add_argument(

@@ -136,6 +136,7 @@ _TINY_ATTENTION: Mapping[str, tuple[Attention, Attention]] = {  # of keys, of va
     "stcn-tiny-external-value": ("none", "external"),
 }
 _NEAR = dataclasses.replace(_BOTH, unit_keys=True, key_positions=True)
+_PARTS = dataclasses.replace(_NEAR, vit="dinov2-s", key_channels=128, vit_key_channels=64, locality=True)
 
 PRESETS: Mapping[str, STCNConfig] = {
     "stcn": STCNConfig(),
@@ -157,7 +158,8 @@ PRESETS: Mapping[str, STCNConfig] = {
     ),
     "stcn-base": dataclasses.replace(_BOTH, unit_keys=True, vit="dinov2-s"),
     "stcn-base-position": dataclasses.replace(_NEAR, vit="dinov2-s"),
-    "stcn-base-parts": dataclasses.replace(
-        _NEAR, vit="dinov2-s", key_channels=128, vit_key_channels=64, locality=True
+    "stcn-base-parts": _PARTS,
+    "stcn-base-wide": dataclasses.replace(
+        _PARTS, value_channels=256, context_channels=256, decoder_channels=(256, 128, 64)
     ),
 }

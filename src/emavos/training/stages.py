@@ -94,6 +94,14 @@ _FIRST_BLOCKS = tuple(f"value_encoder.trunk.{part}." for part in ("stem", "block
 _LAST: Mapping[str, Any] = {"decay_from": 0, "warmup": 10, "size": 256, "ema": 0.99}  # the rate falls
 _LARGE: Mapping[str, Any] = {**_LAST, "batch": 2, "size": 384, "frames": 3, "lr": 2e-4, "trunk_lr": 7e-5}
 _MINUTES_OF_GPU: Mapping[str, Any] = {**_LARGE, "frames": 4, "batch": 24, "lr": 4e-4, "trunk_lr": 1.3e-4}
+_MORE_OF_GPU: Mapping[str, Any] = {  # frames of a batch were made on the GPU: see docs/training.md
+    **_MINUTES_OF_GPU,
+    "warmup": 30,
+    "batch": 28,
+    "real": 0.45,
+    "several": (0.45, 0.37, 0.18),
+    "precision": "bfloat16",
+}
 _UNIT = replace(
     _MIXED,
     preset="stcn-tiny-unit",
@@ -122,6 +130,14 @@ TINY: Mapping[str, TrainConfig] = {
     "tiny-10": replace(
         _TINY_7, preset="stcn-tiny-scene", iterations=2481, **_MINUTES_OF_GPU, top_k=6, seed=71
     ),
+    "tiny-11": replace(  # the key trunk learns again
+        _UNIT,
+        preset="stcn-tiny-scene",
+        iterations=2770,
+        **{**_MORE_OF_GPU, "decay_from": 831},
+        top_k=6,
+        seed=81,
+    ),
 }
 
 _BASE = replace(
@@ -139,6 +155,20 @@ BASE: Mapping[str, TrainConfig] = {
     "base-4": replace(_BASE, preset="stcn-base-parts", iterations=380, **_LAST, seed=43),
     "base-5": replace(_BASE, preset="stcn-base-parts", iterations=300, **_LARGE, seed=61),
     "base-6": replace(_BASE, preset="stcn-base-parts", iterations=827, **_MINUTES_OF_GPU, seed=72),
+    "base-7": replace(
+        _BASE,
+        preset="stcn-base-wide",
+        iterations=2377,
+        **{**_MORE_OF_GPU, "decay_from": 713, "lr": 3e-4, "trunk_lr": 1e-4},
+        frozen=(
+            *(f"key_encoder.trunk.{part}." for part in ("stem", "blocks.0", "blocks.1")),
+            *_FIRST_BLOCKS,
+            *(f"key_encoder.vit.{part}" for part in ("patch.", "class_", "positions")),
+            *(f"key_encoder.vit.blocks.{number}." for number in range(6)),
+        ),
+        top_k=20,
+        seed=82,
+    ),
 }
 
 # Cheng et al., NeurIPS 2021, whose recipe Kim and Hong keep. Each stage continues the last: 0, 1, 2 or 0, 3.

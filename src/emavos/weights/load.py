@@ -43,12 +43,12 @@ class KnownModel:
 KNOWN: Mapping[str, KnownModel] = {
     "tiny": KnownModel(
         Path(__file__).parent / "tiny",
-        "d838a443033f26f06339be42a4d1470a190bc4dbeb399f751d588376def271eb",
+        "2f30dbf292a78553fd27c01d113d59173fdcdc5e4f960589f21d6d422c880df5",
         "fff474a70144e0ed966a2e72fe838dafb690b2c176592c9f690e4760d30a1fcf",
     ),
     "base": KnownModel(
         Path(__file__).parent / "base",
-        "0df514d4b354b3449db47fdf680082421d9ef01d4e8e1500760d16593a62adac",
+        "2ca5b5176327af27922212ac08b6d6c1ee8cb2fb06de2c3c9c1c3044ee58ccab",
         clicks_of="tiny",
     ),
 }
