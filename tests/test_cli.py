@@ -362,7 +362,7 @@ def test_a_camera_is_followed_to_its_end_and_clicked_on_its_first_frame(here, mo
             yield frame
 
     monkeypatch.setattr("emavos.io.video.CameraSource.__iter__", play)
-    argv = ["segment", "camera:0", *option, "--stop", "3", "--size", "48", "--device", "cpu", "--quiet"]
+    argv = ["segment", "camera:0", *option, "--stop", "3", "--size", "96", "--device", "cpu", "--quiet"]
     assert main([*argv, "--out", "out"]) == 0
     assert names(here / "out") == ["00000.png", "00001.png", "00002.png"]
     assert plays == [3]

@@ -133,6 +133,7 @@ from onnx_stream import Stream
 frame = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 mask = np.zeros((40, 50), int)
 mask[8:30, 10:30] = 7
+frame[mask == 7] = 250, 20, 20
 stream = Stream(Path({str(onnx_graphs)!r}), threads=1)
 print((stream.step(frame, mask) == mask).all(), *np.unique(stream.step(frame)))
 """
