@@ -66,7 +66,7 @@ def page(browser, clip, tmp_path):
 @pytest.fixture
 def slow(browser, clip, tmp_path):
     """The page with a mask of frame 4, and frames so large for the network that a pass can be watched."""
-    with given(browser, clip, tmp_path, "--size", "480") as page:
+    with given(browser, clip, tmp_path, "--size", "800") as page:
         yield page
 
 
