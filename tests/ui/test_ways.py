@@ -169,10 +169,10 @@ def test_undo_brings_back_masks_of_both_ways_that_tracking_forward_replaced(midd
 
 @pytest.mark.parametrize("reads", [3, 5])  # 5: all frames of the pass are read
 def test_a_pass_that_is_stopped_writes_nothing(middle, predictor, reads):
-    told, before = [], middle.edits
-    stopped = track_ways(middle, predictor, "backward", range(8), told.append, lambda: len(told) >= reads)
+    steps, before = [], middle.edits
+    stopped = track_ways(middle, predictor, "backward", range(8), steps.append, lambda: len(steps) >= reads)
     assert list(stopped) == []
-    assert (middle.kind(0), middle.can_redo, middle.edits, len(told)) == ("none", False, before, reads)
+    assert (middle.kind(0), middle.can_redo, middle.edits, len(steps)) == ("none", False, before, reads)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,8 @@ from emavos.training.start import grow
 # them to the memory. The layers that read them have random weights for them.
 _ZERO_AT_FIRST = ("fusion.block1.conv2", "fusion.block1.skip", "fusion.block2.conv2")
 _READ_ZEROS = ("fusion.cbam.mlp.0", "fusion.block2.conv1")
-_OF_READOUT = (
-    "decoder.compress.conv1",
-    "decoder.compress.skip",
-)  # channels of the readout, then of the context
+# These read the channels of the readout, then those of the context.
+_OF_READOUT = ("decoder.compress.conv1", "decoder.compress.skip")
 
 
 def widened(model: STCN, preset: str, seed: int = 0) -> STCN:
