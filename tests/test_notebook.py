@@ -68,6 +68,17 @@ def test_a_result_is_shown_as_its_mask_in_colours(mask):
     assert "objects none" in result(0 * mask)._repr_html_()
 
 
+def test_every_picture_and_bar_has_words_for_screen_readers(mask, shown):
+    frame = np.zeros((*mask.shape, 3), np.uint8)
+    [*show([result(mask)] * 3, [frame] * 3, every=1)]
+    [*show([result(mask)] * 3, every=1)]
+    [*show([result(mask)] * 3, pictures=0)]
+    for page in (*shown, result(mask)._repr_html_()):
+        tags = re.findall(r"<(?:img|progress|input)[^>]*>", page)
+        assert all(re.search(r'(alt|aria-label)="[^"]+"', tag) for tag in tags), page[:300]
+    assert 'alt="mask of frame 0: objects 1, 700"' in result(mask)._repr_html_()
+
+
 def output_of(*arguments, folder):
     """What Python prints in a folder, where warnings are no errors: Jupyter has some of its own."""
     done = subprocess.run(
@@ -193,6 +204,7 @@ def test_a_player_plays_and_scrubs_in_a_file_without_a_server(tmp_path, mask, sh
             last = image.get_attribute("src")
             slider.send_keys("\ue012\ue012")  # left
             assert name.text == "frame 3"
+            assert image.get_attribute("alt") == slider.get_attribute("aria-valuetext") == "frame 3"
             assert image.get_attribute("src") != last
             wide = slider.size["width"]
             button.click()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Plays in a saved notebook too: nothing is fetched. If scripts are not run, the last picture is shown.
 # A page may hold the output twice, so a script starts all players of its key that do not run yet.
 # Words on the button, because many fonts have no sign for a pause.
-_PLAYER = Template("""<div class="emavos-player" data-key="$key"
+_PLAYER = Template("""<div class="emavos-player" data-key="$key" role="group" aria-label="player"
 style="display: inline-block; min-width: min(320px, 100%); max-width: 100%">
 <img src="$last" alt="$text" style="display: block; max-width: 100%">
 <div style="display: none; gap: 0.5em; align-items: center; margin-top: 4px">
@@ -38,7 +38,8 @@ document.querySelectorAll('.emavos-player[data-key="$key"]:not([data-runs])').fo
   const show = (place) => {
     slider.value = place;
     image.src = pictures[place];
-    name.textContent = names[place];
+    image.alt = name.textContent = names[place];
+    slider.setAttribute("aria-valuetext", names[place]); // not the number of the picture
   };
   const stop = () => { clearInterval(timer); timer = 0; button.textContent = "Play"; };
   const play = () => {
@@ -129,7 +130,7 @@ class show:
 
     def _shown(self, result: Result, frame: Any) -> str:
         done, total = result.index + 1, self.total
-        bar = "" if total is None else f'<progress value="{done}" max="{total}"></progress> '
+        bar = f'<progress aria-label="tracked" value="{done}" max="{total}"></progress> ' if total else ""
         place = f"frame {done}" + ("" if total is None else f" of {total}")
         if frame is None:
             return f"<p>{bar}{place}</p>{result._repr_html_()}"

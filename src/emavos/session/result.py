@@ -140,5 +140,5 @@ class Result:
     def _repr_html_(self) -> str:
         seen = [id for id, state in self.objects.items() if state.present]
         objects = ", ".join(map(str, seen)) or "none"
-        picture = b64encode(self._repr_png_()).decode()
-        return f'<p>frame {self.index}: objects {objects}</p><img src="data:image/png;base64,{picture}">'
+        picture, text = b64encode(self._repr_png_()).decode(), f"frame {self.index}: objects {objects}"
+        return f'<p>{text}</p><img src="data:image/png;base64,{picture}" alt="mask of {text}">'
