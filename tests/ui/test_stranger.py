@@ -18,6 +18,7 @@ from emavos.io import InputWarning, open_frames, write_mask
 from emavos.ui import Project
 from emavos.ui.downloads import write_masks, write_overlay
 from emavos.ui.folder import Folder
+from emavos.ui.history import Tracked
 from emavos.ui.image_files import mask_name
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of POSIX")
@@ -287,6 +288,28 @@ def test_an_edit_that_the_disk_does_not_take_is_not_made(project, clip, monkeypa
                 edit(project)
     assert project.given == Project.open(project.folder).given == {0: (1, 2)}
     np.testing.assert_array_equal(project.mask(0), clip[1][0])
+
+
+@posix
+def test_a_line_that_the_disk_takes_in_part_does_not_spoil_those_after_it(project, clip):
+    import resource
+
+    project = tracked(project, clip[1])
+    lines = project.folder / "track.jsonl"
+    before, limits = lines.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    for _ in range(3):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 11, limits[1]))
+            with pytest.raises(OSError, match=r"track\.jsonl"):
+                project._track.add(7, Tracked({1: 0.25}))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert lines.read_bytes().startswith(before)
+        assert Project.open(project.folder).confidence[7] == {1: 0.5}
+    project._track.add(7, Tracked({1: 0.25}))
+    project._track.add(6, Tracked({1: 0.75}))
+    sure = Project.open(project.folder).confidence
+    assert (sure[5], sure[6], sure[7]) == ({1: 0.5}, {1: 0.75}, {1: 0.25})
 
 
 def test_a_removed_object_does_not_come_back_with_a_stroke_on_an_outdated_frame(project, clip, tmp_path):

@@ -25,7 +25,7 @@ class Track:
         self.confidence: dict[int, dict[int, float]] = {}
         self._versions: dict[int, int] = {}  # which file of a frame is meant
         self._back: set[int] = set()  # frames whose masks also depend on masks of later frames
-        self._cut = False  # whether the last line of the file has no end, since a process was killed
+        self._cut = False  # whether the last line of the file may lack its end: a kill, or a full disk
 
     def version(self, index: int) -> int:
         """The version of a tracked frame's mask."""
@@ -50,7 +50,9 @@ class Track:
         """Add a tracked frame; its mask was written before."""
         if self._cut:
             self._write()
+        self._cut = True
         self._files.append(_FILE, _line(index, tracked).encode())
+        self._cut = False
         self._remember(index, tracked)
 
     def forget(self, index: int, withdrawn: bool) -> None:
