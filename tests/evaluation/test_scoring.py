@@ -413,6 +413,42 @@ def test_late_objects_count_from_the_frame_after_the_one_that_shows_them():
     assert score[2].J_frames == tuple(region_similarity(*pair) for pair in pairs)
 
 
+@pytest.mark.parametrize("empty", [1, 2, 3])
+def test_late_objects_may_begin_after_frames_whose_truth_is_empty(empty, tmp_path):
+    truth, pred = video(7), video(7, speed=0)
+    truth[:empty] = pred[:empty] = 0
+    score = score_sequence(truth, pred, late=True)
+    assert [(i, one.begin, len(one.J_frames)) for i, one in score.items()] == [
+        (i, empty, 5 - empty) for i in (1, 2)
+    ]
+    assert score[2].J_frames[0] == region_similarity(pred[empty + 1] == 2, truth[empty + 1] == 2)
+    write_video(tmp_path / "Annotations" / "cow", truth)
+    write_video(tmp_path / "results" / "cow", pred)
+    for protocol in ("lvos", "mose"):
+        folder = score_folder(tmp_path, tmp_path / "results", PROTOCOLS[protocol])
+        assert folder.sequences["cow"] == score
+        assert [*folder.over_time("cow")] == [f"{t:05d}" for t in range(empty + 1, 6)]
+    if empty > 1:
+        pred[1] = video(7)[1]
+        with pytest.raises(ValueError, match=r"frame 1: pred has id 1, 2 but truth has no object up to"):
+            score_sequence(truth, pred, late=True)
+
+
+def test_late_objects_that_never_count_are_refused():
+    truth = video(5)
+    with pytest.raises(ValueError, match=r"frame 4: truth has no object, nor has any frame before"):
+        score_sequence(truth * 0, truth * 0, late=True)
+    truth[:3] = 0
+    with pytest.raises(ValueError, match=r"frame 4: every object of truth begins so late that no frame"):
+        score_sequence(truth, truth, late=True)
+    assert [*score_sequence(truth, truth, late=True, scores_last=True)] == [1, 2]
+
+
+def test_frames_beyond_the_names_are_numbered():
+    with pytest.raises(ValueError, match=r"^frame 3: pred has id 7"):
+        score_sequence(video(6), np.where(np.arange(6)[:, None, None] == 3, 7, video(6)), names=["a", "b"])
+
+
 def test_where_the_last_frame_counts_there_is_one_more():
     truth, pred = video(6), video(6, speed=0)
     with_last = score_sequence(truth, pred, scores_last=True)

@@ -76,10 +76,13 @@ def objects_of(name: str, truth: AnyMask) -> list[int]:
     return [i for i in ids if i != VOID]
 
 
-def check_ids(name: str, pred: AnyMask, objects: Collection[int], later: Collection[int]) -> None:
+def check_ids(
+    name: str, pred: AnyMask, objects: Collection[int], later: Collection[int], late: bool = False
+) -> None:
     """Raise ValueError if a result contains an id that is not in `objects`.
 
     later: ids that the truth shows, but only after its first frame, in a protocol without such objects.
+    late: whether objects may appear later, so that `objects` are those of the frames up to this one.
     """
     if not (foreign := [i for i in _ids(pred) if i not in objects]):
         return
@@ -90,11 +93,11 @@ def check_ids(name: str, pred: AnyMask, objects: Collection[int], later: Collect
         )
     several = sorted(objects) == [*range(1, 1 + len(objects))]
     present = f"objects 1 to {len(objects)}" if several else f"objects {', '.join(map(str, sorted(objects)))}"
-    raise ValueError(
-        f"{name}: pred has id {', '.join(map(str, foreign))} but truth has "
-        f"{'only object 1' if [*objects] == [1] else present}; "
-        "renumber pred, or use binary=True if 255 is the object"
-    )
+    present = "only object 1" if [*objects] == [1] else present if objects else "no object"
+    remedy = "renumber pred, or use binary=True if 255 is the object"
+    if late:
+        present, remedy = f"{present} up to this frame", f"{remedy}; before an object begins, pred is 0"
+    raise ValueError(f"{name}: pred has id {', '.join(map(str, foreign))} but truth has {present}; {remedy}")
 
 
 def _pngs(folder: Path) -> list[str]:

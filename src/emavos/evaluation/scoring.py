@@ -34,6 +34,7 @@ from emavos.evaluation.scores import ObjectScore, Score
 from emavos.io.ahead import cores
 
 _Measures: TypeAlias = tuple[float, float, bool]  # J, F, and whether the object is absent from the truth
+_OR_BINARY = "; if 255 is the object and not void, use binary=True"
 _Scored: TypeAlias = tuple[dict[int, ObjectScore], tuple[int, ...]]  # by object, and the ids not counted
 
 
@@ -132,14 +133,14 @@ def score_sequence(
     binary: treat all nonzero pixels, including 255, as one object (DAVIS 2016).
     late: whether objects may appear later. Each object counts from the frame after its first.
     scores_last: whether the last frame counts.
-    names: names of the frames for error messages.
+    names: names of the frames for error messages; frames without a name are numbered.
 
     The objects are the ids of the first ground truth. 255 is void and counts as background. Ids that first
     appear in later ground truths also count as background, with a warning. With `late`, the objects are the
-    ids of all ground truths except 255; an object without a counted frame is left out. The first frame does
-    not count, and only the size of its `pred` is checked.
+    ids of all ground truths except 255, and the first ground truths may be empty; an object without a
+    counted frame is left out. The first frame does not count, and only the size of its `pred` is checked.
 
-    Raises ValueError if `pred` has any other id.
+    Raises ValueError if `pred` has any other id, or no object of `truth` has a counted frame.
     """
     scores, later = _score(truth, pred, binary=binary, late=late, scores_last=scores_last, names=names)
     if later:
@@ -167,7 +168,7 @@ def _score(
     # of each object, per frame after the first
     rows: list[dict[int, _Measures]] = []
     for index, (true_ids, pred_ids) in enumerate(zip_longest(truth, pred)):
-        name = names[index] if names else f"frame {index}"
+        name = names[index] if names and index < len(names) else f"frame {index}"
         check_pair(name, true_ids, pred_ids)
         if binary:
             true_ids, pred_ids = true_ids != 0, pred_ids != 0
@@ -179,18 +180,20 @@ def _score(
         else:
             ignored.update(i for i in shown if i not in begins)
         if index == 0:
-            if not begins:
-                raise ValueError(
-                    f"{name}: truth has no object; if 255 is the object and not void, use binary=True"
-                )
+            if not begins and not late:
+                raise ValueError(f"{name}: truth has no object{_OR_BINARY}")
             continue
-        check_ids(name, pred_ids, begins, ignored)
+        check_ids(name, pred_ids, begins, ignored, late)
         rows.append({i: _measure(pred_ids == i, true_ids == i, scoring) for i in counting})
     series = rows if scores_last else rows[:-1]
     if not series:
         least, left_out = ("two", "the first does") if scores_last else ("three", "the first and the last do")
         raise ValueError(f"a score needs {least} frames or more, as {left_out} not count")
-    return _of_objects(series, begins), tuple(sorted(ignored))
+    if not begins:
+        raise ValueError(f"{name}: truth has no object, nor has any frame before it{_OR_BINARY}")
+    if not (scores := _of_objects(series, begins)):
+        raise ValueError(f"{name}: every object of truth begins so late that no frame counts")
+    return scores, tuple(sorted(ignored))
 
 
 def _of_objects(
