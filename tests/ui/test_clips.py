@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -181,6 +184,78 @@ def test_only_a_clip_that_nobody_works_on_is_deleted(desk, shelf, tmp_path):
     with pytest.raises(ValueError, match="is a link"):
         desk.remove_clip("link")
     assert Project.open(tmp_path / "elsewhere" / "one").count == 8
+
+
+class Killed(BaseException):
+    """A process that ends here."""
+
+
+def files_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("place", range(0, 24, 2))
+def test_a_clip_whose_deletion_is_killed_is_whole_or_is_removed_by_the_next_page(
+    desk, shelf, predictor, clip, monkeypatch, place
+):
+    desk.open_clip("one")
+    desk.give(0, clip[1][0])
+    desk.open_clip("two")
+    whole, steps, others = files_of(shelf.folder / "one"), iter(range(place)), files_of(shelf.folder / "two")
+
+    def counted(call):
+        def step(*arguments, **named):
+            if next(steps, None) is None:
+                raise Killed
+            return call(*arguments, **named)
+
+        return step
+
+    with monkeypatch.context() as patch:
+        for call in ("replace", "unlink", "rmdir"):
+            patch.setattr(os, call, counted(getattr(os, call)))
+        with suppress(Killed):
+            desk.remove_clip("one")
+    listed = "one" in by_key(desk)
+    Desk(predictor, shelf.folder, keeps=False).close()
+    left = {path.name for path in shelf.folder.iterdir()}
+    assert left == ({"one", "two"} if listed else {"two"})
+    if listed:
+        assert {name: body for name, body in files_of(shelf.folder / "one").items() if name in whole} == whole
+        desk.open_clip("one")
+        assert files_of(shelf.folder / "one") == whole
+    assert files_of(shelf.folder / "two") == others
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are killed as POSIX does")
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_video_whose_reading_is_killed_is_removed_by_the_next_page(shelf, predictor, video, count):
+    code = """if True:
+        import os, sys
+        from pathlib import Path
+        from emavos.io import open_frames
+        from emavos.ui.importing import import_video
+        for number in import_video(Path(sys.argv[1]), open_frames(sys.argv[2]), "three"):
+            if number > int(sys.argv[3]):
+                os.kill(os.getpid(), 9)
+    """
+    places = {name: shelf.folder / name for name in ("three", "mine", "link")}
+    subprocess.run([sys.executable, "-c", code, places["three"], video, str(count)], check=False)
+    assert (places["three"] / ".unfinished").exists()
+    places["mine"].mkdir()
+    (places["mine"] / "frames").mkdir()  # of the user: nothing says that it is unfinished
+    places["link"].symlink_to(video)
+    (video / ".unfinished").touch()
+    reading = import_video(
+        shelf.folder / "four", open_frames([*map(str, sorted(video.glob("*.png")))]), "four"
+    )
+    assert next(reading) == 1  # another page reads it now
+    kept = files_of(video)
+    Desk(predictor, shelf.folder, keeps=False).close()
+    assert {path.name for path in shelf.folder.iterdir()} == {"one", "two", "mine", "link", "four"}
+    assert files_of(video) == kept
+    assert [*reading][-1] == 8
+    assert {clip.key for clip in shelf.clips()} == {"one", "two", "four"}
 
 
 def test_all_clips_with_masks_are_tracked_one_after_another(desk, shelf, clip):

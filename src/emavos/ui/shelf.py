@@ -16,7 +16,9 @@ from pathlib import Path
 from PIL import Image
 
 from emavos.ui.facts import FILE
-from emavos.ui.hold import Hold
+from emavos.ui.folder import Folder
+from emavos.ui.hold import HELD, Hold
+from emavos.ui.importing import UNFINISHED
 from emavos.ui.project import Project
 from emavos.visualize import overlay
 
@@ -133,11 +135,30 @@ class Shelf:
             raise ValueError(f"{folder} is a link; remove it yourself")
         hold = Hold(folder)
         try:
-            (folder / FILE).unlink()  # first: from now on the folder is no project, also after a kill
+            with suppress(OSError):  # a full disk, where clips are deleted for their room
+                Folder(folder).write(UNFINISHED, b"")  # so that `sweep` ends what a kill interrupts
+            (folder / FILE).unlink()  # from now on the folder is no project
         finally:
             hold.release()
-        shutil.rmtree(folder)
+        _remove(folder)
         self._seen.pop(key, None)
+
+    def sweep(self) -> None:
+        """Remove the folders that killed processes left: videos read in part, and clips deleted in part.
+
+        Folders of running processes stay, and all folders on file systems without locks.
+        """
+        with suppress(OSError):
+            left = [Path(one.path) for one in os.scandir(self.folder) if one.is_dir(follow_symlinks=False)]
+            for folder in left:
+                with suppress(OSError, ValueError):  # gone, or locked by another process
+                    if _is_unfinished(folder):
+                        hold = Hold(folder)
+                        try:
+                            if hold.held and _is_unfinished(folder):
+                                _remove(folder)
+                        finally:
+                            hold.release()
 
 
 def clip_of(project: Project, changed: float = 0.0) -> Clip:
@@ -155,6 +176,21 @@ def clip_of(project: Project, changed: float = 0.0) -> Clip:
         changed,
         origin=project.origin,
     )
+
+
+def _is_unfinished(folder: Path) -> bool:
+    names = {*os.listdir(folder)}
+    return UNFINISHED in names and FILE not in names
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder with its contents; the marker of an unfinished one is removed last."""
+    for path in [one for one in folder.iterdir() if one.name not in (UNFINISHED, HELD)]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    shutil.rmtree(folder)
 
 
 def _stamp(file: Path) -> int:

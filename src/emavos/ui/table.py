@@ -68,6 +68,8 @@ class Table:
         self._temporary: Temporary | None = None
         self._lock = threading.RLock()
         self.holding = Holding()
+        if self.shelf is not None:
+            self.shelf.sweep()
         if keeps and (folder / "project.json").exists():
             self._take(folder)
         elif keeps:
