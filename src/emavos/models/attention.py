@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emavos.models.scaled_dot_product import attend
+
 Form = Literal["equation", "block"]
 
 
@@ -166,9 +168,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         features = _to_sequence(x, self.channels)
-        out = functional.scaled_dot_product_attention(
-            self.query(features), self.key(features), self.value(features)
-        )
+        out = attend(self.query(features), self.key(features), self.value(features))
         out = _like(out, x)
         return x + out if self.residual else out
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emavos.models.linear import Linear
+from emavos.models.scaled_dot_product import attend
 
 _PATCH = 14  # pixels of a side
 _STRIDE = 16  # pixels of a frame to a cell
@@ -114,5 +115,5 @@ class Attention(nn.Module):
         q, k, v = (
             self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         )  # (B, heads, N, _)
-        mixed = functional.scaled_dot_product_attention(q, k, v)
+        mixed = attend(q, k, v)
         return self.project(mixed.transpose(1, 2).flatten(2))
