@@ -68,14 +68,17 @@ def test_a_result_is_shown_as_its_mask_in_colours(mask):
     assert "objects none" in result(0 * mask)._repr_html_()
 
 
-def test_every_picture_and_bar_has_words_for_screen_readers(mask, shown):
+def test_a_player_is_used_with_a_screen_reader_and_the_keys_alone(mask, shown):
     frame = np.zeros((*mask.shape, 3), np.uint8)
     [*show([result(mask)] * 3, [frame] * 3, every=1)]
     [*show([result(mask)] * 3, every=1)]
     [*show([result(mask)] * 3, pictures=0)]
+    [*show([result(mask)] * 3, [frame] * 3)]
     for page in (*shown, result(mask)._repr_html_()):
         tags = re.findall(r"<(?:img|progress|input)[^>]*>", page)
         assert all(re.search(r'(alt|aria-label)="[^"]+"', tag) for tag in tags), page[:300]
+    for tag in re.findall(r"<(?:input|button)[^>]*>", shown[-1]):
+        assert "data-lm-suppress-shortcuts" in tag  # JupyterLab leaves the arrow keys to them
     assert 'alt="mask of frame 0: objects 1, 700"' in result(mask)._repr_html_()
 
 

@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 
 # Plays in a saved notebook too: nothing is fetched. If scripts are not run, the last picture is shown.
 # A page may hold the output twice, so a script starts all players of its key that do not run yet.
+# With data-lm-suppress-shortcuts, JupyterLab leaves the keys to the button and the slider. Otherwise the left
+# arrow closes the section of the notebook.
 # Words on the button, because many fonts have no sign for a pause.
 _PLAYER = Template("""<div class="emavos-player" data-key="$key" role="group" aria-label="player"
 style="display: inline-block; min-width: min(320px, 100%); max-width: 100%">
 <img src="$last" alt="$text" style="display: block; max-width: 100%">
 <div style="display: none; gap: 0.5em; align-items: center; margin-top: 4px">
-<button type="button" style="width: 4.5em">Play</button>
-<input type="range" min="0" max="$most" value="$most" aria-label="Frame" style="flex: 1; min-width: 0">
+<button type="button" data-lm-suppress-shortcuts style="width: 4.5em">Play</button>
+<input type="range" min="0" max="$most" value="$most" aria-label="Frame" data-lm-suppress-shortcuts
+style="flex: 1; min-width: 0">
 <output aria-live="off" style="min-width: ${wide}ch; font-variant-numeric: tabular-nums"></output></div>
 <p>$text</p>
 <script>
