@@ -233,6 +233,25 @@ def test_a_stroke_on_a_mask_that_another_tab_changed_is_refused(client, desk, cl
     assert client.delete("/api/objects/2", headers={"if-match": str(edits)}).status_code == 200
 
 
+def test_a_stroke_is_tagged_as_it_was_made_whatever_another_tab_does_meanwhile(
+    client, desk, clip, monkeypatch
+):
+    first, mended = clip[1][0].astype(np.uint8), desk.mended
+
+    def another_tab(project, index):  # comes in just after the edit
+        monkeypatch.setattr(desk, "mended", mended)
+        desk.give(index, clip[1][0])
+
+    monkeypatch.setattr(desk, "mended", another_tab)
+    answer = client.put("/api/masks/0", content=(first * (first == 1)).tobytes(), headers=seen(client, 0))
+    assert answer.json() == {"ids": [1]}
+    assert desk.the_project().given == {0: (1, 2)}
+    tag = {"if-match": answer.headers["etag"], "x-project": desk.key}
+    assert client.put("/api/masks/0", content=bytes(first.size), headers=tag).status_code == 409
+    assert desk.the_project().given == {0: (1, 2)}
+    np.testing.assert_array_equal(desk.the_project().mask(0), clip[1][0])
+
+
 def test_a_change_that_does_not_say_what_it_was_made_on_is_refused(client, desk):
     mask = bytes([1]) * 96 * 160
     for method, path in (("PUT", "/api/masks/0"), ("DELETE", "/api/masks/0"), ("DELETE", "/api/objects/1")):

@@ -25,10 +25,17 @@ class Editing(Table):
         key: key of the project shown by the page.
         tag: tag of the mask before painting.
         """
+        return self.give_tagged(index, mask, key, tag)[0]
+
+    def give_tagged(
+        self, index: int, mask: IdMask, key: str | None = None, tag: str | None = None
+    ) -> tuple[tuple[int, ...], str]:
+        """Like `give`; also returns the tag of the mask as it was given, before another window changes it."""
         with self._changing(index, key, tag) as project:
             ids = project.give(index, mask)
+            given = self.tag(index)
         self.mended(project, index)
-        return ids
+        return ids, given
 
     def take_back(self, index: int, key: str | None = None, tag: str | None = None) -> None:
         """Like `Project.take_back`. Raises Busy and Outdated."""

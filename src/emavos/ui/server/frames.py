@@ -67,8 +67,7 @@ class FrameRequests:
         """Give a mask: the body is H x W bytes, one id each."""
         seen = key_of_change(request), tag_of_change(request)
         mask = await self._sent_mask(request)
-        ids = await run_in_threadpool(self.desk.give, request.path_params["index"], mask, *seen)
-        tag = await run_in_threadpool(self.desk.tag, request.path_params["index"])
+        ids, tag = await run_in_threadpool(self.desk.give_tagged, request.path_params["index"], mask, *seen)
         return Json({"ids": ids}, headers={"etag": f'"{tag}"'})
 
     async def take_back(self, request: Request) -> Response:
