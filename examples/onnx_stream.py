@@ -116,7 +116,7 @@ class Stream:
 class LastSeen:
     """Where each object was last seen, and how much less likely it is far from there.
 
-    The same as `emavos.session.last_seen`, for objects that all start in the first frame.
+    The same as `emavos.session.memory`, for objects that all start in the first frame.
     """
 
     def update(self, prob: Array, stride: int = 16) -> None:

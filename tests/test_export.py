@@ -18,7 +18,7 @@ from emavos.cli import main
 from emavos.demo import synthetic_clip
 from emavos.export import check_onnx, export_onnx, export_programs
 from emavos.models import PRESETS, STCN, Features
-from emavos.session.last_seen import LastSeen
+from emavos.session.memory import LastSeen
 from emavos.weights import load_model
 
 ROOT = Path(__file__).parents[1]

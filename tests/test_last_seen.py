@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from emavos import Predictor
 from emavos.cli import main
 from emavos.models import PRESETS, STCN
-from emavos.session.last_seen import LastSeen, distances
+from emavos.session.memory import LastSeen, distances
 
 HEIGHT, WIDTH = 192, 320
 ROWS, COLUMNS = np.mgrid[:HEIGHT, :WIDTH]

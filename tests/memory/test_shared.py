@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from emavos.memory import MemoryPolicy
 from emavos.memory.shared import shared_top
-from emavos.session.banks import Banks
+from emavos.session.memory import Banks
 
 BACKENDS = [
     "auto",

@@ -24,7 +24,7 @@ from emavos.data import Clips
 from emavos.frames.preprocess import normalize, to_frame
 from emavos.memory import MemoryPolicy
 from emavos.models import STCN, folded
-from emavos.session.banks import UNLIKE, Banks, unlike
+from emavos.session.memory import UNLIKE, Banks, unlike
 from emavos.session.result import CUT
 from emavos.weights import load_model
 

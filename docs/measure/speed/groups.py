@@ -23,7 +23,7 @@ from emavos.machine import describe
 from emavos.memory import MemoryPolicy
 from emavos.memory.bank import joined
 from emavos.memory.readout import Backend
-from emavos.session.banks import Banks
+from emavos.session.memory import Banks
 
 VALUE_CHANNELS = 128  # as of the small models
 

@@ -22,8 +22,7 @@ from emavos.memory.bank import Kind
 from emavos.memory.readout import CannotRunError
 from emavos.models import STCN, weights_sha256
 from emavos.models.stcn import STRIDE
-from emavos.session.banks import Banks, Group
-from emavos.session.last_seen import LastSeen
+from emavos.session.memory import Banks, Group, LastSeen
 from emavos.settings import Settings, Shortcuts, differences
 
 _FORMAT = 3

@@ -14,8 +14,7 @@ from torch import Tensor
 from emavos.confidence.expected import Evidence
 from emavos.frames.preprocess import Crop, WorkingFrame, pad_to_stride, resize
 from emavos.models import STCN, Features, aggregate
-from emavos.session.banks import Banks, unlike
-from emavos.session.last_seen import LastSeen
+from emavos.session.memory import Banks, LastSeen, unlike
 from emavos.session.result import CUT, Result
 from emavos.session.shortcuts import cells_near, coverage, encode_near
 from emavos.settings import Settings, Shortcuts

@@ -24,10 +24,9 @@ from emavos.frames.preprocess import (
 )
 from emavos.memory import MemoryPolicy
 from emavos.models import STCN, is_compiled
-from emavos.session.banks import Banks, BanksMark, Group
 from emavos.session.file import SessionState, read_state, write_state
 from emavos.session.frame import CurrentFrame, Tracker, computing, without_objects
-from emavos.session.last_seen import LastSeen
+from emavos.session.memory import Banks, BanksMark, Group, LastSeen
 from emavos.session.references import Reference, referring, remembering, taught
 from emavos.session.result import Result
 from emavos.settings import Settings, Shortcuts
