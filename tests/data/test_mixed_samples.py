@@ -56,6 +56,20 @@ def test_things_that_lie_under_hide_nothing_of_the_others(samples):
         assert torch.equal(hidden[i].masks[0], alone[i].masks[0])
 
 
+def test_the_choices_of_a_sample_depend_on_masks_and_not_on_colours(root, samples):
+    class Inverted(StaticImages):
+        def load(self, video, frame):
+            image, mask = super().load(video, frame)
+            return 255 - image, mask
+
+    inverted = dataclasses.replace(samples, stills=Inverted(root / "static"), real=0.0)
+    samples = dataclasses.replace(samples, real=0.0)
+    for i in range(8):
+        ours, theirs = samples[i], inverted[i]
+        assert torch.equal(ours.masks, theirs.masks)
+        assert not torch.allclose(ours.frames, theirs.frames)
+
+
 def test_remembered_pictures_are_the_same_and_loaded_once(root):
     loads = []
 

@@ -51,6 +51,8 @@ class Motion:
         """Map regular points (S, S, 2) on the square [-1, 1] x [-1, 1] to their source positions."""
         moved = points @ self.matrix[:, :2].T + self.matrix[:, 2]
         size = points.shape[0]
+        if not self.warp.any():
+            return moved
         if self.thin_plate:
             return moved + thin_plate_warp(self.warp, size)
         warp = functional.interpolate(self.warp[None], (size, size), mode="bicubic", align_corners=True)
@@ -75,21 +77,43 @@ class View:
 
         Outside the picture, the colour is the picture's mean and the id is 0.
         """
+        grid = self._grid(mask, motion, size)
+        pixels = reduced(image, self.reduction(size))
+        mean = pixels.mean(dim=(1, 2), keepdim=True)
+        seen = functional.grid_sample((pixels - mean)[None], grid, align_corners=False)[0] + mean
+        return seen, _ids_at(mask, grid)
+
+    def sample_ids(self, mask: Tensor, motion: Motion, size: int) -> Tensor:
+        """The ids (size, size) that `sample` returns."""
+        return _ids_at(mask, self._grid(mask, motion, size))
+
+    def reduction(self, size: int) -> int:
+        """Pixels of the picture per pixel of the window, rounded down: `sample` averages their squares."""
+        return max(int(2 * min(self.half) / size), 1)
+
+    def _grid(self, mask: Tensor, motion: Motion, size: int) -> Tensor:
+        """The positions (1, size, size, 2) of the window's pixels; the picture's corners are -1 and 1."""
         height, width = mask.shape
         source = motion(regular_points(size)) * torch.tensor(self.half, **_HERE)
         if self.mirrored:
             source[..., 0] *= -1
         source = source + torch.tensor(self.centre, **_HERE)
-        grid = (source / torch.tensor([width, height], **_HERE) * 2 - 1)[None]
-        pixels = image.float() / 255
-        times = int(2 * min(self.half) / size)
-        if times > 1:  # average the covered pixels instead of picking one
-            small = (max(height // times, 1), max(width // times, 1))
-            pixels = functional.interpolate(pixels[None], small, mode="area")[0]
-        mean = pixels.mean(dim=(1, 2), keepdim=True)
-        seen = functional.grid_sample((pixels - mean)[None], grid, align_corners=False)[0] + mean
-        ids = functional.grid_sample(mask[None, None].float(), grid, mode="nearest", align_corners=False)
-        return seen, ids[0, 0].to(torch.uint8)
+        return (source / torch.tensor([width, height], **_HERE) * 2 - 1)[None]
+
+
+def reduced(image: Tensor, times: int) -> Tensor:
+    """An image (3, H, W) uint8 in [0, 1]; each square of `times` x `times` pixels becomes its mean."""
+    pixels = image.float() / 255
+    if times == 1:
+        return pixels
+    small = [max(side // times, 1) for side in image.shape[1:]]
+    return functional.interpolate(pixels[None], small, mode="area")[0]
+
+
+def _ids_at(mask: Tensor, grid: Tensor) -> Tensor:
+    """The ids (S, S) uint8 of a mask (H, W) at the positions of a grid (1, S, S, 2)."""
+    ids = functional.grid_sample(mask[None, None].float(), grid, mode="nearest", align_corners=False)
+    return ids[0, 0].to(torch.uint8)
 
 
 def draw_view(mask: Tensor, rng: np.random.Generator, zoom: tuple[float, float]) -> View:
