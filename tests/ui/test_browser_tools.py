@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from browsing import (
+    CONTROL,
     DOWN,
     ENTER,
     ESCAPE,
@@ -209,6 +210,80 @@ requestAnimationFrame(() => {
   done(seen.filter((value, i) => i % 4 === 3 && value > 100).length);
 });
 """
+
+
+@pytest.fixture
+def brushed(page):
+    """The page at frame 7 with the brush and one stroke that was not kept."""
+    page.press("\ue010")  # End
+    page.until("frame", "frame 7 of 7")
+    page.paint(-60, -20)
+    return page
+
+
+def held(page, *keys):
+    """A stroke of the brush with keys pressed in the middle of it, until it is let go."""
+    chain = ActionChains(page.browser, 0).move_to_element(page["canvas"]).click_and_hold()
+    return chain.move_by_offset(40, 0).send_keys(*keys).move_by_offset(40, 0)
+
+
+DRAWN = "return document.getElementById('canvas').toDataURL()"
+
+
+TEXT = "return document.body.innerText"
+OTHERS = [ENTER, RIGHT, LEFT, "\ue011", " ", *"2clehkgn?x"]
+
+
+def test_a_key_in_the_middle_of_a_stroke_does_nothing(brushed):
+    page, before = brushed, brushed.browser.execute_script(TEXT)
+    for key in OTHERS:
+        held(page, key).perform()
+        assert page.browser.execute_script(TEXT) == before, key
+        ActionChains(page.browser, 0).release().perform()
+        assert page.browser.execute_script(TEXT) == before, key
+        assert not page["keys"].is_displayed()
+    for _ in [*OTHERS, "the first"]:  # the halves of a stroke are undone together
+        page.until("kind", "edited, not kept yet")
+        page.click("undo")
+    page.until("kind", "no mask yet")
+
+
+def test_escape_in_the_middle_of_a_stroke_takes_back_only_this_stroke(brushed):
+    before = brushed.browser.execute_script(DRAWN)
+    held(brushed, ESCAPE).release().perform()
+    assert brushed.browser.execute_script(DRAWN) == before
+    brushed.until("kind", "edited, not kept yet")
+    brushed.press("x")
+    ActionChains(brushed.browser, 0).key_down(" ").send_keys(RIGHT, RIGHT, ESCAPE, RIGHT).key_up(
+        " "
+    ).perform()
+    assert brushed.browser.execute_script(DRAWN) == before
+    assert brushed.browser.switch_to.active_element == brushed["canvas"]  # a second time leaves
+    held(brushed, CONTROL + "z").release().perform()
+    assert brushed.browser.execute_script(DRAWN) != before  # Undo waits for the end of the stroke
+
+
+def test_a_box_and_a_lasso_are_dropped_by_escape_in_the_middle(page):
+    page.press("\ue010")  # End
+    page.until("frame", "frame 7 of 7")
+    for tool in "cl":
+        page.press(tool)
+        held(page, ESCAPE).move_by_offset(0, 40).release().perform()
+        assert page["kind"].text == "no mask yet"
+    assert page.browser.execute_script(SENT) == []
+
+
+def test_a_mask_that_another_finger_keeps_in_the_middle_of_a_stroke_loses_nothing(touched):
+    touched.press("b")
+    tap(touched, (-60, 0))
+    touched.until("kind", "edited, not kept yet")
+    touch(touched, "Start", (-60, 40))
+    touch(touched, "Move", (-20, 40))
+    touched.browser.execute_script("document.getElementById('keep').click()")
+    touched.until("kind", "given by you")
+    touch(touched, "Move", (60, 40))
+    touch(touched, "End")
+    touched.until("kind", "edited, not kept yet")
 
 
 def test_the_ring_and_the_words_say_that_the_eraser_is_on(page):

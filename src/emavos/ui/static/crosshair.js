@@ -1,7 +1,7 @@
 // The keyboard on the canvas: arrow keys move a crosshair, and Space is the button of the mouse.
 import { $, say, shown } from "./state.js";
 import { drawMarks, fitted, hints, inside, reveal } from "./view.js";
-import { begin, drawingPolygon, end, move } from "./pointer.js";
+import { begin, cancel, drawing, drawingPolygon, end, move } from "./pointer.js";
 
 const STEP = 10; // pixels of the screen for each press of an arrow key
 const HELP = "Arrow keys move the crosshair, with Shift by one pixel. Space is the left button, Shift and Space the right. Esc leaves.";
@@ -41,9 +41,10 @@ canvas.onkeydown = (event) => {
   if (!shown.mask || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key in ways) go(ways[event.key], event.shiftKey);
   else if (event.key === " ") {
-    if (!held) begin(place, event.shiftKey ? 2 : 0), drawMarks();
+    if (!held && !event.repeat) begin(place, event.shiftKey ? 2 : 0), drawMarks();
     held = true;
-  } else if (event.key === "Escape" && !drawingPolygon()) canvas.blur();
+  } else if (event.key === "Escape" && drawing()) cancel();
+  else if (event.key === "Escape" && !drawingPolygon()) canvas.blur();
   else return; // to the other keys
   event.preventDefault();
   event.stopPropagation();

@@ -4,7 +4,7 @@ import { act } from "./acting.js";
 import { blocked, discard } from "./painting.js";
 import { keep, redo, undo } from "./edits.js";
 import { choose, resize, use } from "./tools.js";
-import { endPolygon, dropPolygon, drawingPolygon, holdSpace, letSpaceGo } from "./pointer.js";
+import { cancel, drawing, drawingPolygon, dropPolygon, endPolygon, holdSpace, letSpaceGo } from "./pointer.js";
 import { fit } from "./view.js";
 import { toggle } from "./objects.js";
 import { aim, go, isShown } from "./sync.js";
@@ -16,6 +16,7 @@ document.addEventListener("click", (event) => {
   if (event.detail && !event.target.closest(".text")) event.target.closest("button, input, label")?.blur();
 });
 const step = (by) => go(Math.min(Math.max(aim() + by, 0), shown.project.count - 1));
+const whileDrawing = ["Escape", "[", "]"]; // other keys would act on half a stroke
 const steps = ["ArrowLeft", "ArrowRight", "PageUp", "PageDown"];
 const keys = {
   ArrowLeft: () => step(-1), ArrowRight: () => step(1), Home: () => go(0), End: () => go(shown.project.count - 1),
@@ -23,7 +24,8 @@ const keys = {
   i: () => mark(0), o: () => mark(1), n: () => !$("fix").disabled && nextToFix(),
   Enter: () => (drawingPolygon() ? endPolygon() : keep()),
   Escape: () => {
-    if (drawingPolygon()) dropPolygon();
+    if (drawing()) cancel();
+    else if (drawingPolygon()) dropPolygon();
     else if (shown.edited && !blocked()) discard();
   },
   c: () => use("click"), b: () => use("brush"), l: () => use("lasso"), e: () => $("eraser").click(), g: () => $("clean").click(), f: () => fit(), h: () => toggle("hide"), s: () => toggle("alone"), k: () => toggle("lock"),
@@ -33,11 +35,11 @@ const keys = {
 };
 document.onkeydown = (event) => {
   if (document.querySelector("dialog[open]") || event.altKey || event.target.closest("input:not([type=file]):not([type=checkbox]), select")) return;
-  if (event.key === "?") return $("keys").showModal();
+  if (event.key === "?" && !drawing()) return $("keys").showModal();
   if (!shown.project || [" ", "Enter"].includes(event.key) && event.target.closest("button, input, label")) return;
   if (event.key === " ") {
     event.preventDefault();
-    if (!event.repeat) holdSpace();
+    if (!event.repeat && !drawing()) holdSpace();
     return;
   }
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key, ctrl = event.ctrlKey || event.metaKey;
@@ -45,6 +47,7 @@ document.onkeydown = (event) => {
     : /^[1-9]$/.test(key) ? () => choose(+key) : keys[key];
   if (!action) return;
   event.preventDefault();
+  if (drawing() && !whileDrawing.includes(key)) return;
   if (event.repeat && steps.includes(key) && !isShown()) return; // a key that is held shows each frame
   if (ctrl && blocked()) return;
   act(action);

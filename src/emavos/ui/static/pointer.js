@@ -117,7 +117,10 @@ export function end(here) {
   const done = gesture;
   if (!done || done.kind === "polygon") return;
   gesture = null;
-  if (done.kind === "stroke") painted();
+  if (done.kind === "stroke") {
+    shown.edited = true; // also if the mask was kept in the middle of the stroke, by another finger
+    painted();
+  }
   if (done.kind === "click") {
     const box = dragged(done.from, here);
     hints.box = null;
@@ -133,7 +136,12 @@ export function end(here) {
 }
 canvas.ondblclick = () => gesture?.kind === "polygon" && endPolygon();
 canvas.onpointerleave = () => { hints.pointer = null; drawMarks(); };
-canvas.onpointercancel = (event) => { pointers.delete(event.pointerId); gesture = hints.box = hints.path = null; drawMarks(); };
+canvas.onpointercancel = (event) => {
+  pointers.delete(event.pointerId);
+  if (stroking()) end();
+  else gesture = hints.box = hints.path = null;
+  drawMarks();
+};
 canvas.oncontextmenu = () => false;
 $("stage").addEventListener("wheel", (event) => {
   if (!shown.project) return;
@@ -143,6 +151,12 @@ $("stage").addEventListener("wheel", (event) => {
 }, { passive: false });
 
 export const idle = () => !gesture;
+export const drawing = () => ["stroke", "click", "lasso"].includes(gesture?.kind); // the button is held
+export function cancel() { // what was begun is taken back; the pointer may still be down
+  if (stroking()) undoStroke(), shown.future = [];
+  gesture = hints.box = hints.path = null;
+  drawMarks();
+}
 export const stroking = () => gesture?.kind === "stroke";
 export const drawingPolygon = () => gesture?.kind === "polygon";
 export function dropPolygon() { // which belongs to its frame and to the lasso
