@@ -203,3 +203,19 @@ def test_a_session_goes_on_with_the_whole_video_and_not_with_its_rest(predictor)
     with pytest.raises(ValueError, match="session is at frame 4, and the video has 2 frames; pass the whole"):
         list(predictor.propagate(FRAMES[4:], session=session))
     assert [result.index for result in predictor.propagate(FRAMES, session=session)] == [4, 5]
+
+
+@pytest.mark.parametrize("frames", ["list", "generator", "folder"])
+def test_a_session_that_is_stepped_elsewhere_meanwhile_is_refused(predictor, frames, folder):
+    source = {"list": FRAMES, "generator": (frame for frame in FRAMES), "folder": folder}[frames]
+    session = predictor.session()
+    results = predictor.propagate(source, MASKS[0], session=session)
+    assert next(results).index == 0
+    session.step(FRAMES[1])
+    with pytest.raises(ValueError, match="frame 1 comes next here, but the session is at frame 2, because"):
+        next(results)
+    one, other = predictor.propagate(FRAMES, session=session), predictor.propagate(FRAMES, session=session)
+    assert [next(one).index, next(other).index] == [2, 3]
+    with pytest.raises(ValueError, match="frame 3 comes next here, but the session is at frame 4"):
+        next(one)
+    assert [result.index for result in other] == [*range(4, len(FRAMES))]

@@ -180,9 +180,9 @@ class Predictor:
             whose frames before the session's index are skipped. No mask is needed. Only for "forward".
             None: a new session.
 
-        Raises ValueError as `Session.step` does, if the direction needs frames that cannot be read again, and
-        if a mask is for a frame that does not exist ("forward" raises this at the end of a stream, because
-        the frame might still come).
+        Raises ValueError as `Session.step` does, if the direction needs frames that cannot be read again, if
+        a mask is for a frame that does not exist ("forward" raises this at the end of a stream, because the
+        frame might still come), and if something else steps the session between two frames.
         """
         if direction != "forward":
             check_direction(direction)
@@ -229,6 +229,11 @@ class Predictor:
         else:
             ready = islice(read_ahead(frames), first, None)
         for index, frame in enumerate(ready, first):
+            if session.index != index:
+                raise ValueError(
+                    f"frame {index} comes next here, but the session is at frame {session.index}, because it "
+                    "was stepped elsewhere meanwhile; step a session from one place at a time"
+                )
             yield session.step(frame, _read(masks.pop(index, None)))
         if unused := [index for index in masks if index >= first]:
             raise ValueError(
