@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -52,6 +53,20 @@ def test_editing_a_frame_is_giving_its_mask_when_it_comes(model):
         result = getattr(edited, edit)({id: given})
         assert np.array_equal(result.mask == id, whole.step(FRAMES[4], given).mask == id)
         assert_same(go_on(edited), go_on(whole))
+
+
+def test_a_copied_session_goes_on_by_itself_with_the_same_network(model):
+    video, alone = session(model, 3), session(model, 3)
+    video.correct({1: only(1, 2) != 0})
+    twin = copy.copy(video)
+    twin.undo()
+    twin.remove([3])
+    others = go_on(twin)
+    assert [result.ids for result in others] == 3 * [(1, 2)]
+    video.undo()
+    assert_same(go_on(video), go_on(alone))
+    assert twin.model is video.model
+    assert twin.network is twin._tracker.network is video.network
 
 
 def test_an_object_that_is_added_takes_its_pixels_and_no_others(model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -107,6 +108,12 @@ class Session:
             f"Session(index={self.index}, ids={self.ids}, frame_size={size}, "
             f"memory={self.nbytes / 1e6:.1f} MB)"
         )
+
+    def __copy__(self) -> Session:
+        """A session that continues on its own from here, with the same network: `copy.copy(session)`."""
+        shared = (self.model, self.network, self._look, self._seen, self._order)
+        twin: Session = copy.deepcopy(self, {id(each): each for each in shared})
+        return twin
 
     @property
     def _banks(self) -> Banks:
