@@ -17,6 +17,7 @@ from PIL import Image
 from emavos.io import InputWarning, open_frames, write_mask
 from emavos.ui import Project
 from emavos.ui.downloads import write_masks, write_overlay
+from emavos.ui.facts import MOST_EDITS, MOST_VERSIONS
 from emavos.ui.folder import Folder
 from emavos.ui.history import Tracked
 from emavos.ui.image_files import mask_name
@@ -164,6 +165,13 @@ def test_a_copy_by_hard_links_stays_as_it_is(project, tmp_path):
         '"revisions": {"0": 1e999}',
         '"settings": 3',
         '"settings": [1]',
+        '"settings": ' + '{"a": ' * 500 + "0" + "}" * 500,  # deeper than an edit could write
+        '"settings": {"a": [[0]]}',
+        '"settings": {"a": "' + "x" * 100_000 + '"}',
+        '"given": {"0": [' + "1, " * 100_000 + "1]}",
+        '"generation": 9007199254740992',
+        '"revisions": {"0": 9007199254740992}',
+        '"hidden": {"0": 9007199254740992}',
         '"name": 3',
     ],
 )
@@ -185,6 +193,7 @@ def test_numbers_and_names_without_bounds_are_damage(project, change):
         '{"frame": 0, "sure": {"300": 0.5}}',
         '{"frame": 0, "sure": {"a": 0.5}}',
         '{"frame": 0, "sure": []}',
+        '{"frame": 0, "sure": {}, "version": 9007199254740992}',
         "[" * 100_000,
         "\udcff",
         "0",
@@ -194,6 +203,49 @@ def test_what_is_said_of_frames_that_there_cannot_be_is_damage(project, line):
     (project.folder / "track.jsonl").write_text(line + "\n", errors="surrogateescape")
     with pytest.raises(ValueError, match=r"project\.json is damaged"):
         Project.open(project.folder)
+
+
+@pytest.mark.parametrize("name", ["step", "generation", "masks", "given", "history"])
+def test_a_project_whose_numbers_are_as_large_as_they_may_be_opens_again_after_every_edit(
+    project, clip, name
+):
+    project = tracked(project, clip[1])
+    project.give(1, clip[1][1])
+    folder, last = project.folder, f"-{MOST_VERSIONS}.png"
+    facts = json.loads((folder / "project.json").read_text())
+    if name == "step":
+        facts["step"] = MOST_EDITS
+        for step in (MOST_EDITS - 1, MOST_EDITS, MOST_EDITS + 1):
+            shutil.copy(folder / "history" / "000000.json", folder / "history" / f"{step:06d}.json")
+    elif name == "generation":
+        facts["generation"] = MOST_VERSIONS
+    elif name == "history":
+        state = json.loads((folder / "history" / "000001.json").read_text())
+        state |= {"revisions": {"0": MOST_VERSIONS}, "hidden": {"0": MOST_VERSIONS}}
+        (folder / "history" / "000001.json").write_text(json.dumps(state))
+        shutil.copy(folder / "given" / "00000.png", folder / "given" / f"00000{last}")
+    else:
+        shutil.copy(folder / "given" / "00000.png", folder / name / f"00000{last}")
+        shutil.copy(folder / "given" / "00000.png", folder / name / f"00000-{MOST_VERSIONS + 1}.png")
+    (folder / "project.json").write_text(json.dumps(facts))
+    erased = np.zeros(project.size, np.int32)
+    steps = [
+        *(Project.redo, Project.undo, Project.undo),
+        lambda p: p.store(2, erased, erased.astype(np.float32), {}),
+        *(lambda p: p.give(0, erased), lambda p: p.begin_ways("tracked", 0)),
+        lambda p: p.store(3, erased, erased.astype(np.float32), {}),
+        *(Project.undo, Project.redo, lambda p: p.remove(1), lambda p: p.take_back(1), Project.redo),
+    ]
+    for step in steps:
+        project = Project.open(folder)
+        project.sweep()
+        with suppress(ValueError):
+            step(project)
+            assert project.step <= MOST_EDITS
+            tracks = project.confidence
+            again = Project.open(folder)
+            assert (again.given, again.confidence) == (project.given, tracks)
+        Project.open(folder)
 
 
 def test_a_name_that_no_json_can_hold_is_shown_with_dashes(project):

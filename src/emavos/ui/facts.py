@@ -17,7 +17,9 @@ _FORMAT = 2
 _READABLE = (1, 2)  # 1 had no history
 LONGEST_LABEL = 60  # letters of the name of an object
 MOST_EDITS = 999_000  # of a project; their numbers have six digits
+MOST_VERSIONS = 10**12  # of a frame's mask; a number in the mask's file name
 _LONGEST_NAME = 255  # letters
+_LONGEST_SETTINGS = 10_000  # letters in JSON
 _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\ud800-\udfff]")
 
 
@@ -72,11 +74,11 @@ def read_facts(files: Folder) -> Facts:
         (height, width),
         count,
         _names(facts["names"], count),
-        None if facts["settings"] is None else _of(dict, facts["settings"]),
+        settings_of(facts["settings"]),
         ids_by_frame(facts["given"], count),
         numbers_by_frame(facts.get("revisions", {}), count),
         numbers_by_frame(facts.get("hidden", {}), count),
-        whole_in(facts.get("generation", 0), 0, 1 << 53),
+        whole_in(facts.get("generation", 0), 0, MOST_VERSIONS),
         whole_in(facts.get("step", 0), 0, MOST_EDITS),
         _of(str, facts.get("origin", ""))[:64],
         labels_of(facts.get("labels", {})),
@@ -92,21 +94,41 @@ def write_facts(files: Folder, facts: Facts) -> None:
 
 def ids_by_frame(given: dict[str, list[object]], count: int) -> dict[int, tuple[int, ...]]:
     """{frame: ids} from its checked JSON."""
-    return {
-        number_of(index, count): tuple(whole_in(id, 1, LARGEST_ID) for id in ids)
-        for index, ids in given.items()
-    }
+    return {number_of(index, count): _ids(ids) for index, ids in given.items()}
+
+
+def _ids(ids: list[object]) -> tuple[int, ...]:
+    if len(ids) > LARGEST_ID:
+        raise ValueError(f"it has {len(ids)} ids on a frame, of at most {LARGEST_ID}")
+    return tuple(whole_in(id, 1, LARGEST_ID) for id in ids)
 
 
 def numbers_by_frame(numbers: dict[str, object], count: int) -> dict[int, int]:
     """{frame: number} from its checked JSON."""
-    return {number_of(index, count): whole_in(number, 0, 1 << 53) for index, number in numbers.items()}
+    return {number_of(index, count): whole_in(number, 0, MOST_VERSIONS) for index, number in numbers.items()}
 
 
 def labels_of(labels: dict[str, object]) -> dict[int, str]:
     """{id: name of the object} from its checked JSON."""
     named = {number_of(id, LARGEST_ID + 1): _of(str, label) for id, label in labels.items()}
     return {id: fit_name(label)[:LONGEST_LABEL] for id, label in named.items() if label}
+
+
+def settings_of(settings: object) -> dict[str, Any] | None:
+    """Settings from their JSON: numbers and words, as in `emavos.settings.Settings.facts`; None without any.
+
+    Lists and objects of these are accepted too. Raises ValueError for settings nested deeper, or too long.
+    """
+    if settings is None:
+        return None
+    facts: dict[str, Any] = _of(dict, settings)
+    for fact in facts.values():
+        inner = fact.values() if isinstance(fact, dict) else fact if isinstance(fact, list) else ()
+        if any(isinstance(one, dict | list) for one in inner):
+            raise ValueError("its settings are not numbers and words")
+    if len(json.dumps(facts)) > _LONGEST_SETTINGS:
+        raise ValueError(f"its settings have more than {_LONGEST_SETTINGS:,} letters")
+    return facts
 
 
 def fit_name(name: str) -> str:

@@ -9,12 +9,14 @@ from typing import Any
 
 from emavos.ui.facts import (
     LARGEST_ID,
+    MOST_VERSIONS,
     fit_name,
     ids_by_frame,
     labels_of,
     number_in,
     number_of,
     numbers_by_frame,
+    settings_of,
     whole_in,
 )
 from emavos.ui.folder import Folder
@@ -92,15 +94,12 @@ class History:
         try:
             facts = json.loads(self._files.read(name))
             track = {number_of(i, self._count): tracked_of(fact) for i, fact in facts["track"].items()}
-            settings = facts["settings"]
-            if not isinstance(settings, dict | None):
-                raise TypeError("its settings are not an object")
             return Snapshot(
                 ids_by_frame(facts["given"], self._count),
                 numbers_by_frame(facts["revisions"], self._count),
                 numbers_by_frame(facts["hidden"], self._count),
                 track,
-                settings,
+                settings_of(facts["settings"]),
                 fit_name(str(facts["what"])),
                 whole_in(facts["frame"], 0, self._count - 1),
                 labels_of(facts.get("labels", {})),
@@ -135,4 +134,4 @@ def tracked_of(fact: dict[str, object]) -> Tracked:
     if not isinstance(sure, dict):
         raise TypeError("it has no confidence for each object")
     of = {number_of(id, LARGEST_ID + 1): number_in(x, 0, 1) for id, x in sure.items()}
-    return Tracked(of, whole_in(fact.get("version", 0), 0, 1 << 53), fact.get("back") is True)
+    return Tracked(of, whole_in(fact.get("version", 0), 0, MOST_VERSIONS), fact.get("back") is True)

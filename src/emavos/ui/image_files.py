@@ -14,7 +14,7 @@ from emavos.io import IdMask, Pixels
 from emavos.io.ids import ids_of_picture
 from emavos.io.images import decode_image, pixels_of
 from emavos.io.png import encode_mask
-from emavos.ui.facts import LARGEST_ID
+from emavos.ui.facts import LARGEST_ID, MOST_VERSIONS
 from emavos.ui.folder import Folder
 
 
@@ -62,7 +62,7 @@ class ImageFiles:
         versions: dict[int, set[int]] = {}
         for name in (self._files / folder).names():
             match = re.fullmatch(r"(\d{5,7})(?:-(\d{1,15}))?\.png", name, re.ASCII)
-            if match and int(match[1]) < self._count:
+            if match and int(match[1]) < self._count and int(match[2] or 0) <= MOST_VERSIONS:
                 versions.setdefault(int(match[1]), set()).add(int(match[2] or 0))
         return versions
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from emavos.io import IdMask
 from emavos.predictor import Predictor
 from emavos.settings import comparable, differences
-from emavos.ui.facts import FILE, MOST_EDITS, Facts, read_facts, write_facts
+from emavos.ui.facts import FILE, MOST_EDITS, MOST_VERSIONS, Facts, read_facts, write_facts
 from emavos.ui.folder import Folder
 from emavos.ui.history import MOST, History, Snapshot, Tracked
 from emavos.ui.image_files import ImageFiles, mask_name
@@ -149,6 +149,7 @@ class Record:
         If the process is killed, the project is left either unchanged or fully changed.
         """
         self._check_edits()
+        generation = self._next_generation()
         painted = dict(masks)
         if gone := {*self.ids} - {id for ids in given.values() for id in ids}:
             for index in given.keys() - masks.keys():
@@ -158,7 +159,7 @@ class Record:
         revisions = {index: self.revisions.get(index, 0) for index in given}
         stored = self._images.versions("given")
         for index, mask in painted.items():  # the earlier masks stay, for the history
-            revisions[index] = max(stored.get(index, ()), default=-1) + 1
+            revisions[index] = self._next(stored.get(index, ()))
             self._images.write_mask("given", index, revisions[index], mask)
         # masks of frames that are no longer given show what was painted, so they are not shown
         hidden = self.hidden | {
@@ -173,7 +174,7 @@ class Record:
             given=given,
             revisions=revisions,
             hidden=hidden,
-            generation=self._next_generation(),
+            generation=generation,
             step=self.step + 1,
             labels={id: name for id, name in self.labels.items() if id not in removed},
         )
@@ -198,7 +199,17 @@ class Record:
 
     def _next_generation(self) -> int:
         """A version that no mask of the history has."""
-        return max((v for versions in self._masks.values() for v in versions), default=-1) + 1
+        return self._next(v for versions in [*self._masks.values()] for v in versions)
+
+    def _next(self, versions: Iterable[int]) -> int:
+        """The version after these. Raises ValueError if that is too large, as a stranger may have made it."""
+        after = max(versions, default=-1) + 1
+        if after > MOST_VERSIONS:
+            raise ValueError(
+                f"{self.folder} has a mask with number {after - 1:,} in its name, which is the largest; "
+                "start another project"
+            )
+        return after
 
     @property
     def can_undo(self) -> bool:
@@ -206,7 +217,7 @@ class Record:
 
     @property
     def can_redo(self) -> bool:
-        return self._history.has(self.step + 1)
+        return self.step < MOST_EDITS and self._history.has(self.step + 1)
 
     def undo(self) -> tuple[str, int]:
         """Undo the last edit: masks given, masks taken back, objects removed, and the tracking they dropped.
@@ -225,6 +236,7 @@ class Record:
 
     def _travel(self, step: int) -> tuple[str, int]:
         """Replace the present state by that of another step."""
+        generation = self._next_generation()
         there = self._history.read(step)
         said = self._history.read(self.step) if self._history.has(self.step) else Snapshot({}, {}, {})
         edit = there if step < self.step else said
@@ -247,7 +259,7 @@ class Record:
             given=there.given,
             revisions=there.revisions,
             hidden=there.hidden,
-            generation=self._next_generation(),
+            generation=generation,
             step=step,
             labels=labels,
         )
@@ -261,9 +273,10 @@ class Record:
         frame: the first frame that is replaced.
         """
         self._check_edits()
+        generation = self._next_generation()
         self._history.write(self.step, self._snapshot(what, frame))
         self.edits += 1
-        self._write(generation=self._next_generation(), step=self.step + 1)
+        self._write(generation=generation, step=self.step + 1)
         if self._history.keep(self.step - MOST, self.step - 1):
             self._tidy()
 
@@ -311,7 +324,7 @@ class Record:
         differ = differences(self.settings or {}, now, any_backend)
         if self.settings is not None and self.confidence and differ:
             names, began = {"weights": "other weights"}, comparable(self.settings)
-            words = [names.get(key, f"{key} {began.get(key)}") for key in differ]
+            words = [names.get(key, f"{key:.40} {began.get(key)!s:.40}") for key in differ]
             raise ValueError(f"this project was begun with {', '.join(words)}; start the page with these")
         if differ:
             self.states.forget(-1)
