@@ -9,6 +9,7 @@ import json
 import re
 import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -171,6 +172,98 @@ def test_a_changed_bit_of_an_animated_png_is_found_by_its_checksum(tmp_path):
         for name in ("b.apng", "b.png"):  # read by FFmpeg, and by Pillow
             (tmp_path / name).write_bytes(changed)
             assert f"{name} is " in str(outcome(tmp_path / name)[0])
+
+
+def parts_of_png(content):
+    """[kind, body] of each chunk."""
+    parts, at = [], 8
+    while at < len(content):
+        (length,) = struct.unpack_from(">I", content, at)
+        parts.append([content[at + 4 : at + 8], content[at + 8 : at + 8 + length]])
+        at += 12 + length
+    return parts
+
+
+def png_of(parts):
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in parts
+    )
+
+
+def later_rows(parts, at, change):
+    """Change the rows of a later picture, from their bytes before compression."""
+    number, rows = parts[at][1][:4], zlib.decompress(parts[at][1][4:])
+    parts[at][1] = number + change(rows)
+
+
+def with_half(parts, at):
+    later_rows(parts, at, lambda rows: zlib.compress(rows)[: len(zlib.compress(rows)) // 2])
+
+
+def without_rows(parts, at):
+    later_rows(parts, at, lambda rows: zlib.compress(rows[: len(rows) // 2]))
+
+
+def with_noise(parts, at):
+    later_rows(parts, at, lambda rows: b"\x78\x9c" + b"\xff" * len(rows))
+
+
+def without_rows_in_two(parts, at):
+    without_rows(parts, at)
+    number, data = struct.unpack(">I", parts[at][1][:4])[0], parts[at][1][4:]
+    parts[at : at + 1] = [
+        [b"fdAT", struct.pack(">I", number) + data[:50]],
+        [b"fdAT", struct.pack(">I", number + 1) + data[50:]],
+    ]
+    for count, part in enumerate(x for x in parts if x[0] in (b"fcTL", b"fdAT")):
+        part[1] = struct.pack(">I", count) + part[1][4:]
+
+
+def without_pixels(parts, at):
+    del parts[at]
+
+
+def without_a_picture(parts, at):
+    del parts[at - 1 : at + 1]
+
+
+def without_the_rest(parts, at):
+    del parts[at + 1 : -1]
+
+
+@pytest.mark.parametrize("name", ["b.apng", "b.png"])  # read by FFmpeg, and by Pillow
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        with_half,
+        without_rows,
+        with_noise,
+        without_rows_in_two,
+        without_pixels,
+        without_a_picture,
+        without_the_rest,
+    ],
+)
+def test_later_pictures_of_an_animated_png_are_checked_as_the_first(tmp_path, name, damage, interlaced):
+    """The checksums are right; FFmpeg and Pillow read missing rows as others."""
+    pictures = [Image.fromarray(picture) for picture in NOISE[:4]]
+    pictures[0].save(tmp_path / "a.png", save_all=True, append_images=pictures[1:], duration=40)
+    parts = parts_of_png((tmp_path / "a.png").read_bytes())
+    if interlaced:
+        parts[0][1] = parts[0][1][:12] + b"\1"
+        black = zlib.compress(bytes(7 * NOISE.shape[1] + NOISE[0].size))
+        for part in parts:
+            if part[0] in (b"IDAT", b"fdAT"):
+                part[1] = part[1][:4] * (part[0] == b"fdAT") + black
+    (tmp_path / name).write_bytes(png_of(parts))
+    count, _ = outcome(tmp_path / name)
+    assert count == 4
+    damage(parts, [at for at, (kind, _) in enumerate(parts) if kind == b"fdAT"][1])
+    (tmp_path / name).write_bytes(png_of(parts))
+    count, _ = outcome(tmp_path / name)
+    assert f"{name} is " in str(count)
 
 
 @pytest.mark.parametrize("kind", ["mp4", "gif"])

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from emavos.io.images import check_sums
+from emavos.io.chunks import check_pictures
 
 _ASF = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # GUID of the file properties object
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
@@ -327,7 +327,7 @@ def _apng(file: BinaryIO, size: int) -> bool:
     if at + 12 > size:
         return True
     try:
-        check_sums(file)
+        check_pictures(file)
     except ValueError as error:
         raise Broken from error
     return False

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from emavos.io.addresses import absent
+from emavos.io.chunks import check_pictures, check_rows, check_sums
 from emavos.io.ids import MARK, IdMask, ids_of_picture, is_known_palette
 from emavos.io.source import FrameSource, notice
 from emavos.io.tiff import kinds_of_pages
@@ -30,9 +29,6 @@ IMAGE_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
 _PAGED = ("GIF", "PNG", "TIFF", "WEBP")
 _DEEP = (".pgm", ".png", ".pnm", ".tif", ".tiff")  # formats with 16-bit images
 _LOOKED_AT = 16  # images whose values choose a window
-_BLOCK = 1 << 20  # bytes of a PNG that are read or inflated at a time
-_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG, by colour type
-_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 PathLike = str | os.PathLike[str]
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
@@ -76,19 +72,21 @@ def decode_image(content: PathLike | BinaryIO, name: str) -> Image.Image:
         with _bytes_of(content) as raw:
             check_sums(raw)
             image = _loaded(file)
-            _check_rows(raw, file)
+            check_rows(raw, file)
             return image
 
 
 def pages_of(path: PathLike) -> Iterator[Image.Image]:
     """The pictures of a TIFF, an animated PNG or WebP, each fully loaded and upright."""
     with _opened(path) as file:
+        opened: Any = file  # Pillow's types lack `decoderconfig`
         if file.format == "PNG":
             with _bytes_of(path) as raw:
-                check_sums(raw)
+                check_pictures(raw)
         for page in _pages(file):
             file.seek(page)
             _check_pixels(file)
+            opened.decoderconfig = ()  # Pillow adds to it at each picture that is interlaced, and then fails
             yield _loaded(file)
 
 
@@ -290,72 +288,6 @@ def _opened_as(content: PathLike | BinaryIO, name: str) -> Iterator[Image.Image]
         if isinstance(error, OSError) and error.filename is not None:  # the system cannot open it
             raise
         raise ValueError(f"{name} is not an image that can be read: {error or repr(error)}") from error
-
-
-def check_sums(file: BinaryIO) -> None:
-    """Raise ValueError if a chunk of a PNG is cut or its checksum wrong. The position in the file stays."""
-    for _ in _png_data(file):
-        pass
-
-
-def _check_rows(file: BinaryIO, image: Image.Image) -> None:
-    """Raise ValueError if the pixels of a PNG end before its last row. The position in the file stays.
-
-    file: PNG.
-    image: the picture as decoded by Pillow, not turned. Rows are counted only if its last row may be missing.
-    """
-    needed, interlaced = _rows_of_png(file)
-    width, height = image.size
-    if not interlaced and np.asarray(image.crop((0, height - 1, width, height))).any():
-        return
-    if _inflated_png(file, needed) < needed:
-        raise ValueError("its pixels end before its last row")
-
-
-def _rows_of_png(file: BinaryIO) -> tuple[int, bool]:
-    """The bytes of all rows before compression, and whether they are interlaced."""
-    place = file.tell()
-    file.seek(16)
-    width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", file.read(13))
-    file.seek(place)
-    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
-    sizes = ((-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes)
-    # a row begins with the byte of its filter
-    needed = sum((1 + -(-w * bits * _CHANNELS[colour] // 8)) * h for w, h in sizes if w > 0 and h > 0)
-    return needed, bool(interlaced)
-
-
-def _inflated_png(file: BinaryIO, most: int) -> int:
-    """The number of bytes that the pixel data inflate to; counting ends at `most`."""
-    inflate, count = zlib.decompressobj(), 0
-    for block in _png_data(file):
-        rest = block
-        while count < most and (part := inflate.decompress(rest, _BLOCK)):
-            count += len(part)
-            rest = inflate.unconsumed_tail
-    return count
-
-
-def _png_data(file: BinaryIO) -> Iterator[bytes]:
-    """The compressed pixels of the first picture, in blocks. Raises ValueError at a damaged chunk."""
-    place = file.tell()
-    file.seek(8)
-    try:
-        while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
-            length, kind = struct.unpack(">I4s", head)
-            checksum = zlib.crc32(kind)
-            while length and (block := file.read(min(length, _BLOCK))):
-                length -= len(block)
-                checksum = zlib.crc32(block, checksum)
-                if kind == b"IDAT":
-                    yield block
-            end = file.read(4)
-            if len(end) < 4:
-                raise ValueError("it is truncated")
-            if int.from_bytes(end, "big") != checksum:
-                raise ValueError("it is damaged: a checksum is wrong")
-    finally:
-        file.seek(place)
 
 
 def _bytes_of(content: PathLike | BinaryIO) -> AbstractContextManager[BinaryIO]:
