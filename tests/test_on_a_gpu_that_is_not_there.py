@@ -13,17 +13,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import emavos
 from emavos import Predictor
 from emavos import predictor as predictor_module
+from emavos.data import Clips, MixedSamples, StaticImages
+from emavos.data.device_samples import draw_plans
+from emavos.data.loaded import Loaded
+from emavos.data.stacked_plans import stack_plans
 from emavos.frames import preprocess
 from emavos.memory import MemoryPolicy
 from emavos.models import PRESETS, STCN, folded
 from emavos.session import Session, references
 from emavos.session import session as session_module
+from trees import training_tree
 
 PACKAGE = str(Path(emavos.__file__).parent)
 SIZE = (64, 96)
@@ -181,3 +186,17 @@ def test_auto_computes_in_the_dtype_that_is_fastest_for_the_model(
     assert followed.step(FRAME).prob.is_cuda
     (group,) = followed.groups
     assert {buffer.dtype for buffer in group.bank._buffers} >= {dtype}
+
+
+def test_a_batch_of_samples_is_drawn_without_waiting(tmp_path, waits):
+    root = training_tree(tmp_path)
+    with unset_fake_temporarily():
+        here = [Loaded(StaticImages(root / "static")), Loaded(Clips(root / "clips"))]
+        samples = MixedSamples(*here, count=8, batch=8, size=32, frames=3, lookalike=0.5, blur=1.0)
+        plans = stack_plans([samples.plan(i) for i in range(8)], 32)
+    stills, clips = (videos.to(torch.device("cuda")) for videos in here)
+    waits.places.clear()
+    sample = draw_plans(plans, stills, clips, 32, torch.device("cuda"))
+    assert all(x.is_cuda for x in sample)
+    assert sample.frames.shape == (8, 3, 3, 32, 32)
+    assert waits.places == []

@@ -112,6 +112,12 @@ def _add_habits(parser: argparse.ArgumentParser) -> None:
         help="processes that make samples (1)",
     )
     habits.add_argument(
+        "--samples-on-device",
+        action="store_true",
+        help="load all pictures into the device's memory and draw mixed samples there (tiny-4 to tiny-11, "
+        "base-1 to base-7)",
+    )
+    habits.add_argument(
         "--save-every", type=whole(1), default=100, metavar="N", help="iterations between checkpoints (100)"
     )
     habits.add_argument(
@@ -162,6 +168,7 @@ def _train(args: argparse.Namespace) -> None:
                 validate_every=args.validate_every,
                 pictures_every=args.pictures_every,
                 tensorboard=args.tensorboard,
+                samples_on_device=args.samples_on_device,
                 stop=args.iterations,
                 stopping=stopping,
                 report=report,
@@ -192,10 +199,11 @@ def _train_clicks(args: argparse.Namespace) -> None:
         or args.tensorboard
         or args.vit
         or args.teacher
+        or args.samples_on_device
     ):
         raise ValueError(
-            "stage clicks has no --hold-out, --validate-every, --pictures-every, --tensorboard, --vit and "
-            "--teacher; measure the head with docs/measure/quality/clicks.py"
+            "stage clicks has no --hold-out, --validate-every, --pictures-every, --tensorboard, --vit, "
+            "--teacher and --samples-on-device; measure the head with docs/measure/quality/clicks.py"
         )
     config = _with(ClickConfig(), args.set)
     network = load_model(args.init, device=choose_device(args.device))

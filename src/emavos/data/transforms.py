@@ -166,12 +166,22 @@ class Colour:
 
     def __call__(self, image: Tensor) -> Tensor:
         """Apply the change to an image (3, S, S) in [0, 1]."""
-        gray = image.mean(dim=0, keepdim=True)
-        image = gray + (image - gray) * self.saturation
-        # per channel first: a sum over everything is split among threads, so its rounding varies
-        mean = image.mean(dim=(1, 2)).mean()
-        image = (image - mean) * self.contrast + mean * self.brightness + self.cast
-        return image.clamp(0, 1)
+        return recoloured(image, self.brightness, self.contrast, self.saturation, self.cast)
+
+
+Factor = float | Tensor  # or one number for each image, (..., 1, 1, 1)
+
+
+def recoloured(
+    image: Tensor, brightness: Factor, contrast: Factor, saturation: Factor, cast: Tensor
+) -> Tensor:
+    """Images (..., 3, S, S) in [0, 1] with other brightness, contrast, saturation and cast (..., 3, 1, 1)."""
+    gray = image.mean(dim=-3, keepdim=True)
+    image = gray + (image - gray) * saturation
+    # per channel first: a sum over everything is split among threads, so its rounding varies
+    mean = image.mean(dim=(-2, -1), keepdim=True).mean(dim=-3, keepdim=True)
+    image = (image - mean) * contrast + mean * brightness + cast
+    return image.clamp(0, 1)
 
 
 @dataclass(frozen=True)

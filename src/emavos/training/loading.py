@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from emavos.data import Sample
 from emavos.training import distributed
 from emavos.training.config import TrainConfig
 
 
 def load_batches(
-    samples: Dataset[Sample], start: int, end: int, config: TrainConfig, workers: int
-) -> DataLoader[Sample]:
+    samples: Dataset[Any],
+    start: int,
+    end: int,
+    config: TrainConfig,
+    workers: int,
+    collate: Callable[[list[Any]], Any] | None = None,
+) -> DataLoader[Any]:
     """The batches of iterations `start` to `end`; in distributed training, this process's share of each.
 
     samples: samples by index.
     start, end: first iteration, and the one after the last.
     config: config with the batch size.
     workers: number of worker processes.
+    collate: makes a batch of a list of samples; None stacks their tensors.
 
     Raises ValueError if a batch cannot be divided equally among the processes.
     """
@@ -34,6 +40,7 @@ def load_batches(
         samples,
         batch_sampler=batches,
         num_workers=workers,
+        collate_fn=collate,
         pin_memory=torch.accelerator.is_available(),
         worker_init_fn=_outlive_sigterm,
     )

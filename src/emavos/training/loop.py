@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from emavos.data import Sample
 from emavos.models import PRESETS, STCN
 from emavos.training import distributed
+from emavos.training.batches import open_batches
 from emavos.training.config import TrainConfig
 from emavos.training.keeper import Keeper, Schedule
 from emavos.training.learner import Learner
 from emavos.training.loading import load_batches
 from emavos.training.log import Progress
-from emavos.training.sources import open_held_out, open_samples
+from emavos.training.sources import open_held_out
 
 
 def train(
@@ -28,6 +28,7 @@ def train(
     validate_every: int = 0,
     pictures_every: int = 0,
     tensorboard: bool = False,
+    samples_on_device: bool = False,
     stop: int | None = None,
     stopping: Callable[[], bool] | None = None,
     report: Callable[[Progress], None] | None = None,
@@ -45,6 +46,8 @@ def train(
         `validation.csv`; the best model is saved in `best/`. 0 for never.
     pictures_every: iterations between pictures of a batch in `pictures/`. 0 for never.
     tensorboard: whether to write TensorBoard events too (extra `tensorboard`).
+    samples_on_device: whether to load all pictures into the memory of the model's device and to draw the
+        samples there; for mixed samples. They are the same but for rounding, and need fewer workers.
     stop: iteration to stop at, to resume later; defaults to the config's `iterations`.
     stopping: called after each iteration; if True, the run is saved and stops, to resume later.
     report: called after each iteration.
@@ -58,7 +61,8 @@ def train(
     if model.config != PRESETS[config.preset]:
         raise ValueError(f"the model is not of the config's preset, {config.preset}")
     data, out = Path(data), Path(out)
-    samples = open_samples(data, config)
+    device = next(model.parameters()).device
+    batches = open_batches(data, config, device, samples_on_device, workers)
     held_out = open_held_out(data, config) if validate_every else []
     if validate_every and not held_out:
         raise ValueError(
@@ -75,11 +79,10 @@ def train(
     keeper = Keeper(out, learner, held_out, schedule, tensorboard)
     end = config.iterations if stop is None else min(stop, config.iterations)
     ready = time.perf_counter()
-    for iteration, sample in enumerate(
-        load_batches(samples, keeper.start, end, config, workers), keeper.start
-    ):
+    loader = load_batches(batches.items, keeper.start, end, config, workers, batches.collate)
+    for iteration, items in enumerate(loader, keeper.start):
+        sample = batches.draw(items)
         began = time.perf_counter()
-        sample = Sample(*(x.to(learner.device, non_blocking=True) for x in sample))
         try:
             learned = learner.step(sample, iteration)
         except FloatingPointError as error:

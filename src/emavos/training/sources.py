@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch.utils.data import Dataset
@@ -17,6 +18,7 @@ from emavos.data import (
     Remembered,
     Sample,
     StaticImages,
+    Videos,
     VideoSamples,
     YouTubeVOS,
 )
@@ -59,7 +61,8 @@ def open_samples(data: Path, config: TrainConfig) -> Dataset[Sample]:
             seed=config.seed,
         )
     if config.sampling == "mixed":
-        return _mixed(data, config, count)
+        samples = open_mixed(open_sets(data, config), config)
+        return replace(samples, stills=Remembered(samples.stills), clips=Remembered(samples.clips))
     if config.sources != ("static", "clips"):
         raise ValueError(f"composed samples are made of static and clips, not {', '.join(config.sources)}")
     return ClipSamples(
@@ -80,23 +83,26 @@ def open_samples(data: Path, config: TrainConfig) -> Dataset[Sample]:
     )
 
 
-def _mixed(data: Path, config: TrainConfig, count: int) -> MixedSamples:
+def open_mixed(sets: Mapping[str, Videos], config: TrainConfig) -> MixedSamples:
+    """The mixed samples of a run.
+
+    sets: each of `config.sources`, by name.
+    config: config of the run.
+
+    Raises ValueError if there are no still images or no clips among the sets.
+    """
     repeats = config.repeats or (1,) * len(config.sources)
-    sets = [
-        part
-        for name, times in zip(config.sources, repeats, strict=True)
-        for part in [_open(data, name, config)] * times
-    ]
-    stills = [part for part in sets if isinstance(part, StaticImages)]
-    clips = [part for part in sets if not isinstance(part, StaticImages)]
+    names = [name for name, times in zip(config.sources, repeats, strict=True) for _ in range(times)]
+    stills = [sets[name] for name in names if _place(name)[1] is None]
+    clips = [sets[name] for name in names if _place(name)[1] is not None]
     if not stills or not clips:
         raise ValueError(
             f"mixed samples are made of stills and clips, not of {', '.join(config.sources)} only"
         )
     return MixedSamples(
-        Remembered(Joined(stills)),
-        Remembered(Joined(clips)),
-        count=count,
+        Joined(stills),
+        Joined(clips),
+        count=config.iterations * config.batch,
         batch=config.batch,
         size=config.size,
         frames=config.frames,
@@ -110,6 +116,11 @@ def _mixed(data: Path, config: TrainConfig, count: int) -> MixedSamples:
         zoom=config.zoom,
         seed=config.seed,
     )
+
+
+def open_sets(data: Path, config: TrainConfig) -> dict[str, Clips | StaticImages]:
+    """The data sets of `config.sources` by name, without the sequences of `config.leave_out`."""
+    return {name: _open(data, name, config) for name in config.sources}
 
 
 def open_held_out(data: Path, config: TrainConfig) -> list[Clips]:
