@@ -57,6 +57,22 @@ def sound(path):
         container.mux(stream.encode())
 
 
+def song(path):
+    """Sound with a cover picture, as m4a."""
+    with av.open(str(path), "w", format="mp4") as container:
+        sound = container.add_stream("aac", rate=44100, layout="mono")
+        cover = container.add_stream("mjpeg", rate=25)
+        cover.width, cover.height, cover.pix_fmt = 48, 32, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(NOISE[0], format="rgb24")))
+        container.mux(cover.encode())
+        for _ in range(4):
+            samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            samples.rate = 44100
+            container.mux(sound.encode(samples))
+        container.mux(sound.encode())
+
+
 def empty(path):
     with av.open(str(path), "w", format="matroska") as container:
         stream = container.add_stream("ffv1", rate=25)
@@ -120,6 +136,7 @@ REFUSED = {  # the case as the page tells it: what makes it, and words of the me
     "a video cut in the middle": (cut, r"is damaged or cut off: \d+ of 12 frames could be read"),
     "a list of other files under the name of a video": (playlist, "is not a video"),
     "a video of sound alone": (sound, "is not a video: it has only audio"),
+    "a song with a cover picture": (song, "is not a video: it has only a picture, audio"),
     "a video without a frame": (empty, "no frames could be read"),
     "a video whose size changes midway": (
         two_sizes,

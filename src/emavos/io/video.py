@@ -30,6 +30,7 @@ _STREAMED = "rtsp,rtsps,rtp,srtp,tcp,udp,tls"  # protocols within a stream
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _PATIENCE = 20.0  # seconds to wait for a stream
 _MOST_LISTED = 20  # runs of damaged frames in a message
+_ATTACHED_PICTURE = 0x400  # among the dispositions of FFmpeg
 _BAND = 1 << 20  # pixels that are blended at a time
 _NO_VIDEO = "is not a video, or is cut off: no frames could be read"
 
@@ -416,7 +417,8 @@ def _memory_ran_out() -> bool:
 
 
 def _is_cover(stream: Any) -> bool:
-    return "attached_pic" in str(getattr(stream, "disposition", ""))
+    disposition = getattr(stream, "disposition", 0)  # a flag of Python; some versions are no integers
+    return bool(getattr(disposition, "value", disposition) & _ATTACHED_PICTURE)
 
 
 def _upright(frame: Any) -> Pixels:
