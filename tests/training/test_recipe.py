@@ -156,6 +156,24 @@ def test_the_optimiser_is_the_one_of_the_config():
     assert kinds == {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
+def test_trunks_and_transformer_have_learning_rates_of_their_own(monkeypatch):
+    monkeypatch.setitem(PRESETS, "stcn-base", dataclasses.replace(PRESETS["stcn-base"], vit_depth=1))
+    model = STCN(PRESETS["stcn-base"])
+    names = {id(p): name for name, p in model.named_parameters()}
+    config = dataclasses.replace(SMALL, lr=1e-3, trunk_lr=1e-4, vit_lr=1e-5)
+    rates = {
+        names[id(p)]: group["base"]
+        for group in make_optimiser(model, config).param_groups
+        for p in group["params"]
+    }
+    assert set(rates) == set(names.values())
+    assert {rate for name, rate in rates.items() if ".trunk." in name} == {1e-4}
+    assert {rate for name, rate in rates.items() if name.startswith("key_encoder.vit.")} == {1e-5}
+    assert rates["key_encoder.vit_proj.weight"] == rates["decoder.pred.weight"] == 1e-3
+    for group in make_optimiser(model, dataclasses.replace(config, vit_lr=0.0)).param_groups:
+        assert group["base"] == (1e-4 if ".trunk." in names[id(group["params"][0])] else 1e-3)
+
+
 def test_the_scaler_of_half_precision_is_resumed(tmp_path):
     config = dataclasses.replace(SMALL, precision="float16")
     learner = Learner(fresh(), config)

@@ -69,6 +69,7 @@ class TrainConfig(RunConfig):
     optimiser: Optimiser = "adamw"
     lr: float = 4e-4
     trunk_lr: float = 1.3e-4  # the trunks start from ImageNet
+    vit_lr: float = 0.0  # learning rate of the vision transformer; 0 for `lr`
     frozen: tuple[str, ...] = ()  # name prefixes of the parameters to freeze
     weight_decay: float = 1e-2
     clip_grad: float = 5.0  # largest norm of the gradient; 0 for no limit
@@ -118,7 +119,7 @@ class TrainConfig(RunConfig):
         for name in ("real", "two_objects", "occluder", "lookalike", "under", "blur", "least_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is from 0 to 1, not {getattr(self, name)}")
-        for name in ("weight_decay", "warmup", "dice", "matching", "clip_grad", "top_k"):
+        for name in ("vit_lr", "weight_decay", "warmup", "dice", "matching", "clip_grad", "top_k"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is at least 0, not {getattr(self, name)}")
         if not self.several or min(self.several) < 0 or not sum(self.several) > 0:
@@ -146,7 +147,7 @@ class TrainConfig(RunConfig):
             raise ValueError(f"a clip has at least 2 frames, not {self.frames}")
 
     def learning_rate(self, iteration: int) -> float:
-        """The factor on `lr` and `trunk_lr` at an iteration, counted from 0."""
+        """The factor on `lr`, `trunk_lr` and `vit_lr` at an iteration, counted from 0."""
         rise = min((iteration + 1) / self.warmup, 1.0) if self.warmup else 1.0
         if iteration < self.decay_from:
             return rise

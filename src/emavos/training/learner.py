@@ -126,10 +126,15 @@ def _freeze(model: STCN, beginnings: Sequence[str]) -> None:
 
 
 def make_optimiser(model: STCN, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimiser of the config, with a separate learning rate for the trunks."""
+    """The optimiser of the config, with separate learning rates for the trunks and the transformer."""
     learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     trunks = [p for name, p in learning if ".trunk." in name]
-    others = [p for name, p in learning if ".trunk." not in name]
-    groups = [{"params": others, "base": config.lr}, {"params": trunks, "base": config.trunk_lr}]
+    vit = [p for name, p in learning if ".vit." in name]
+    others = [p for name, p in learning if ".trunk." not in name and ".vit." not in name]
+    groups = [
+        {"params": others, "base": config.lr},
+        {"params": trunks, "base": config.trunk_lr},
+        {"params": vit, "base": config.vit_lr or config.lr},
+    ]
     kind = torch.optim.Adam if config.optimiser == "adam" else torch.optim.AdamW
     return kind(groups, lr=config.lr, weight_decay=config.weight_decay)

@@ -159,7 +159,7 @@ BASE: Mapping[str, TrainConfig] = {
         _BASE,
         preset="stcn-base-wide",
         iterations=2377,
-        **{**_MORE_OF_GPU, "decay_from": 713, "lr": 3e-4, "trunk_lr": 1e-4},
+        **{**_MORE_OF_GPU, "decay_from": 713, "lr": 3e-4, "trunk_lr": 1e-4, "vit_lr": 2e-5},
         frozen=(
             *(f"key_encoder.trunk.{part}." for part in ("stem", "blocks.0", "blocks.1")),
             *_FIRST_BLOCKS,
