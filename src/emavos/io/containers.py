@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from emavos.io.chunks import check_pictures
+from emavos.io.images import check_pictures
 
 _ASF = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # GUID of the file properties object
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
