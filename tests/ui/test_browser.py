@@ -198,6 +198,7 @@ def test_tracking_that_is_stopped_keeps_its_masks_and_goes_on_from_there(empty, 
     assert not empty["stop"].is_enabled()
     reached = int(empty.data("reached"))
     assert 0 < reached < 400
+    empty.until("told", f"stopped: tracked to frame {reached - 1}; Track continues")
     masks = [Project.open(tmp_path / "project").mask(i) for i in range(reached)]
     assert all(mask.any() for mask in masks[:2])
     assert Project.open(tmp_path / "project").kind(reached) == "none"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -144,7 +145,39 @@ def test_a_pass_backward_that_is_stopped_says_that_its_masks_are_gone(slow, tmp_
     assert Project.open(tmp_path / "home" / "emavos" / "projects" / "clip").confidence == {}
     slow.click("track")
     slow.wait.until(lambda _: slow["kind"].text == "tracked")
-    assert slow["told"].text == ""
+    slow.until("told", "done: tracked backward from frame 4")
+
+
+# The page is in the background, or in front again; the titles that it has had.
+BACKGROUND = """
+Object.defineProperty(document, "hidden", { value: arguments[0], configurable: true });
+document.dispatchEvent(new Event("visibilitychange"));
+window.titles = [];
+const title = document.querySelector("title");
+new MutationObserver(() => titles.push(document.title)).observe(title, { childList: true });
+"""
+
+
+def test_who_looks_away_learns_from_the_title_and_the_words_that_tracking_has_ended(slow):
+    browser = slow.browser
+    assert browser.title == "clip.mp4 · emavos"
+    browser.execute_script(BACKGROUND, True)
+    slow.click("track")
+    slow.until("told", "done: tracked to frame 7")
+    assert slow["told"].get_attribute("role") == "status"
+    assert any(
+        re.match(r"\d+% · clip\.mp4 · emavos", title) for title in browser.execute_script("return titles")
+    )
+    slow.wait.until(lambda _: browser.title == "done · clip.mp4 · emavos")
+    browser.execute_script(BACKGROUND, False)
+    assert browser.title == "clip.mp4 · emavos"
+    slow["way"].send_keys("backward")
+    slow.click("track")
+    slow.until("told", "done: tracked backward from frame 4")
+    assert browser.title == "clip.mp4 · emavos"  # for who looks on
+    slow["way"].send_keys("both")
+    slow.click("track")
+    slow.until("told", "done: tracked both ways")
 
 
 def test_a_lasso_that_ends_where_it_began_is_filled_however_fast_it_is_drawn(page):

@@ -45,6 +45,7 @@ class Job:
         self.stopped = False
         self.again: int | None = None  # the frame up to which earlier steps are repeated, before any progress
         self.frame: int | None = None  # the newest frame, if the page cannot tell this from the project
+        self.way: str | None = None  # the direction of tracking
         self.preview: tuple[int, Callable[[], IdMask]] | None = None  # its mask, if not written yet
         self._began: tuple[int, float] | None = None  # progress and time after the first step
         self._steps = steps
@@ -80,6 +81,7 @@ class Job:
             "frame": self.frame if self.running else None,
             "again": self.again if self.done is None else None,
             "preview": self.preview is not None,
+            "way": self.way,
         }
 
     @property

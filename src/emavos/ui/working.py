@@ -105,6 +105,7 @@ class Working(Table):
             job.show(index, lambda: result.mask)
 
         job = Job("track", steps(), None, folder)
+        job.way = way
         return job
 
     def preview(self) -> tuple[int, IdMask] | None:

@@ -24,7 +24,8 @@ export function describe() {
   const { state, project, index, edited, sure } = shown, job = state?.job, waiting = Boolean(job?.waiting), busy = running() || shown.sending;
   const idle = project && !busy && !shown.lost;
   $("name").textContent = project ? `${project.name} · ${project.width} × ${project.height} · ${project.count} frame${project.count === 1 ? "" : "s"}` : "no video yet";
-  document.title = project ? `${project.name} · emavos` : "emavos";
+  const share = running() && job.total && job.again === null ? `${Math.floor(100 * (job.done ?? 0) / job.total)}%` : "";
+  document.title = [shown.news || share, project?.name, "emavos"].filter(Boolean).join(" · ");
   const enable = (name, when) => { $(name).disabled = !when; };
   enable("stop", (running() || waiting) && !shown.lost);
   for (const name of ["track", "add", "eraser", "mask"]) enable(name, idle);

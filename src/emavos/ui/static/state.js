@@ -26,6 +26,7 @@ export const shown = {
   range: null, // [first, last] frame that is played and tracked
   playing: false,
   sending: false, // a video is sent to the server
+  news: "", // what ended while the page was in the background, for its title
   lost: false, // the server does not answer
 };
 

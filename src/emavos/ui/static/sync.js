@@ -19,7 +19,7 @@ const stamp = (index) => `${edits} ${index in shown.sure}`; // differs once a fr
 
 // beyond: a job; the server answers once the job has gone on, or a quarter of a second later.
 export async function refresh(beyond = null) {
-  const before = shown.state?.job;
+  const before = shown.state?.job, queue = shown.state?.queue;
   shown.state = await (await ask("GET", `state${beyond ? `?job=${beyond.number}&done=${beyond.done ?? ""}` : ""}`)).json();
   const { state } = shown, project = shown.project = state.project;
   shown.lost = false;
@@ -40,12 +40,36 @@ export async function refresh(beyond = null) {
     toldJob = job.number;
     say(job.error, "error");
   } else if (before?.running && job && !job.running && job.number === before.number) toldJob = job.number;
+  tellEnd(before, queue);
   for (const { number, video, error } of state.failed) if (!toldFailed.has(number)) {
     toldFailed.add(number);
     say(`${video} was not added: ${error}`, "error");
   }
   describe();
 }
+
+// What has ended is told: in words, and in the title of a page in the background.
+let ended = 0; // number of the last job
+function tellEnd(before, queue) {
+  const { state: { job, queue: now }, project } = shown, over = job && !job.running && !job.waiting;
+  if (over && job.number !== ended && (following || before?.number === job.number && (before.running || before.waiting))) {
+    ended = job.number;
+    if (job.kind === "track" && !job.error) say(endOf(job, project));
+    if (document.hidden) shown.news = job.error ? "failed" : job.stopped ? "stopped" : "done";
+  } else if (queue?.now && !now.now && !now.waiting && queue.now.number !== job?.number) {
+    say("the other clips are done: see Clips");
+    if (document.hidden) shown.news = "done";
+  }
+}
+function endOf({ way, stopped }, { first, reached }) {
+  if (way === "forward" && reached) return stopped ? `stopped: tracked to frame ${reached - 1}; Track continues` : `done: tracked to frame ${reached - 1}`;
+  return stopped ? "stopped" : way === "both" ? "done: tracked both ways" : `done: tracked backward from frame ${first}`;
+}
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return;
+  shown.news = "";
+  describe();
+});
 
 async function begin() { // another project is open
   forgetTimer(); // strokes of the earlier project cannot be stored any more
@@ -186,7 +210,7 @@ export function go(next) { // where a person looks, the page does not look away
 export async function watch() {
   for (;;) {
     await new Promise((done) => setTimeout(done, 1500));
-    if (document.hidden || shown.sending || running() && following || !idle()) continue;
+    if (document.hidden && !running() && !shown.state?.queue.now || shown.sending || running() && following || !idle()) continue;
     await quietly(async () => {
       await refresh();
       if (shown.project && tagged !== stamp(shown.index) && !shown.edited && !shown.playing && !mending && idle()) await showAgain();
