@@ -160,7 +160,7 @@ def test_an_edit_of_banks_that_share_is_undone_to_the_bit():
     banks, generator = begun(max_frames=4)
     query = key(generator)
     before, nbytes = banks.read(query, None), banks.nbytes
-    mark = banks.mark(cells=True)
+    mark = banks.mark(contents=True)
     banks.divide([2])
     for index in (9, 10):
         banks.adding(key(generator), torch.randn(5, 4, *CELLS, generator=generator), index, given=[2])()

@@ -42,23 +42,23 @@ class WorkingFrame:
 
 
 def to_working(
-    frame: object, short_side: int | None, device: torch.device | None = None, name: int | None = None
+    frame: object, short_side: int | None, device: torch.device | None = None, number: int | None = None
 ) -> WorkingFrame:
     """A frame resized, normalised and padded for the network.
 
     frame: as for `to_frame`.
     short_side: of the working frame, in pixels; None keeps the size of the frame.
     device: of the result; None: the device of the frame.
-    name: index of the frame in errors; None: errors name no frame.
+    number: of the frame in errors; None: errors name no frame.
 
     Raises ValueError as `to_frame` does.
     """
     try:
         pixels = to_frame(frame, device)
     except ValueError as error:
-        if name is None:
+        if number is None:
             raise
-        raise ValueError(f"frame {name}: {error}") from error
+        raise ValueError(f"frame {number}: {error}") from error
     size = (pixels.shape[1], pixels.shape[2])
     working = resize(pixels, working_size(*size, short_side))
     return WorkingFrame(*pad_to_stride(normalize(working)[None]), size)
@@ -69,28 +69,28 @@ def working_frame(
     short_side: int | None,
     device: torch.device,
     video_size: tuple[int, int] | None,
-    name: int,
+    number: int,
 ) -> WorkingFrame:
     """A frame of a video for the network; the frame itself if it is a `WorkingFrame` already.
 
-    frame, short_side, device, name: as for `to_working`.
+    frame, short_side, device, number: as for `to_working`.
     video_size: (H, W) of the first frame; None if `frame` is the first.
 
     Raises ValueError as `to_working` does, if the frame was preprocessed for another size or device, and if
     the first frame had another size.
     """
-    working = frame if isinstance(frame, WorkingFrame) else to_working(frame, short_side, device, name)
+    working = frame if isinstance(frame, WorkingFrame) else to_working(frame, short_side, device, number)
     if not working.suits(short_side, device):
         height, width = working.working_size
         raise ValueError(
-            f"frame {name} was preprocessed at {height}x{width} (height x width) on "
+            f"frame {number} was preprocessed at {height}x{width} (height x width) on "
             f"{working.pixels.device.type}, for a session of another size or device than this one, "
             f"whose size is {short_side} on {device.type}"
         )
     if video_size is not None and working.size != video_size:
         (height, width), size = video_size, working.size
         raise ValueError(
-            f"frame {name} is {size[0]}x{size[1]} but the video began with {height}x{width} "
+            f"frame {number} is {size[0]}x{size[1]} but the video began with {height}x{width} "
             "(height x width); resize it, or begin a new session"
         )
     return working
@@ -173,17 +173,17 @@ def to_mask(mask: object, size: tuple[int, ...]) -> Tensor:
     return mask.to(torch.int32)
 
 
-def to_annotation(mask: object, size: tuple[int, int], name: int) -> tuple[tuple[int, ...], Tensor]:
+def to_annotation(mask: object, size: tuple[int, int], number: int) -> tuple[tuple[int, ...], Tensor]:
     """The ids of the objects that a mask shows, and the mask as (H, W) int32 of ids.
 
     mask, size: as for `to_mask`.
-    name: index of the frame in errors.
+    number: of the frame in errors.
 
     Raises ValueError as `to_mask` does, and if the mask has no object.
     """
     labels = to_mask(mask, size)
     if not (ids := ids_of(labels)):
-        raise ValueError(f"the mask of frame {name} is empty: every pixel is 0, the background")
+        raise ValueError(f"the mask of frame {number} is empty: every pixel is 0, the background")
     return ids, labels
 
 

@@ -97,7 +97,7 @@ class Tracker:
         self,
         working: WorkingFrame,
         index: int,
-        name: int,
+        number: int,
         *,
         is_step: bool = False,
         before: LastSeen | None = None,
@@ -105,7 +105,7 @@ class Tracker:
         """A frame with its predicted masks.
 
         index: of the frame.
-        name: index of the frame in errors.
+        number: of the frame in errors. Backward in time, frame 0 of the session is the last of the video.
         is_step: whether the session steps to the frame. If so, the readout counts as use of the memory, and
             scene cuts are looked for.
         before: where the objects were last seen, on the previous frame; None: there is none.
@@ -127,7 +127,7 @@ class Tracker:
             # an object whose mask of this frame is in the memory is found there, however far
             free = before.without_places([id in remembered for id in banks.ids])
             near = free if self.settings.locality else None
-            prob = probabilities(network, readout, features, banks.ids, self.settings.shortcuts, name, near)
+            prob = probabilities(network, readout, features, banks.ids, self.settings.shortcuts, number, near)
         return CurrentFrame(
             index,
             banks.ids,
@@ -252,7 +252,7 @@ def probabilities(
     features: Features,
     ids: Sequence[int],
     shortcuts: Shortcuts,
-    name: int,
+    number: int,
     near: LastSeen | None = None,
 ) -> Tensor:
     """Probabilities (1 + O, H', W') of a frame, background first, decoded from the memory readout.
@@ -261,13 +261,13 @@ def probabilities(
     features: of the frame.
     ids: of the objects.
     shortcuts: work to skip.
-    name: index of the frame, for errors.
+    number: of the frame in errors.
     near: where the objects were last seen, if they are less likely far from there.
 
     Raises FloatingPointError with the frame and the object if the network returns NaN or infinity.
     """
     logits = decode(network, readout, features, shortcuts)  # (O, H', W')
-    _check_finite(ids, name, readout, logits.clamp(min=0) if shortcuts.decode_near else logits)
+    _check_finite(ids, number, readout, logits.clamp(min=0) if shortcuts.decode_near else logits)
     if near is not None:
         logits -= near.penalty((logits.shape[1], logits.shape[2]))
     return aggregate(logits.sigmoid())
@@ -301,14 +301,14 @@ def encode_values(network: STCN, now: CurrentFrame, shortcuts: Shortcuts) -> Ten
     return torch.cat([values, coverage(prob[0]).to(values.dtype)], dim=1)  # (O, Cv + 1, h, w)
 
 
-def _check_finite(ids: Sequence[int], name: int, *parts: Tensor) -> None:
+def _check_finite(ids: Sequence[int], number: int, *parts: Tensor) -> None:
     """Raise FloatingPointError if an object has NaN or infinity, instead of returning a black mask."""
     sums = torch.stack([part.flatten(1).sum(dim=1, dtype=torch.float32) for part in parts]).sum(dim=0)
     for id, total in zip(ids, sums.tolist(), strict=True):
         if not math.isfinite(total):
             raise FloatingPointError(
-                f"frame {name}: the network gives NaN or infinity for object {id}; its weights are damaged, "
-                "or its numbers too large for their dtype (float32 holds the most)"
+                f"frame {number}: the network gives NaN or infinity for object {id}; its weights are "
+                "damaged, or its numbers too large for their dtype (float32 holds the most)"
             )
 
 

@@ -251,13 +251,14 @@ class Banks:
         latest = max((group.bank.latest(until) for group in self.groups), default=self.memorized)
         self.memorized = max(min(self.memorized, latest), 0)  # corrections never restart the count
 
-    def mark(self, *, cells: bool) -> BanksMark:
+    def mark(self, *, contents: bool) -> BanksMark:
         """A state for `rewind`.
 
-        cells: whether frames may be stored or dropped before `rewind`. Slots are then saved before they are
-            overwritten, until `unmark`.
+        contents: whether `rewind` also restores the contents of the banks. Pass True if frames may be stored
+            or dropped, or objects removed, before `rewind`. Until `unmark`, slots are saved before they are
+            overwritten.
         """
-        marks = tuple((group.bank, group.bank.mark()) for group in self.groups) if cells else ()
+        marks = tuple((group.bank, group.bank.mark()) for group in self.groups) if contents else ()
         return BanksMark(self.groups, self.ids, self.memorized, marks)
 
     def rewind(self, mark: BanksMark) -> None:

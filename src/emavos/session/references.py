@@ -67,7 +67,7 @@ def remembering(
     labels: Tensor,
     index: int,
     at: int,
-    name: int,
+    number: int,
 ) -> tuple[tuple[int, ...], Callable[[], None]]:
     """First half of remembering an annotated frame of another time.
 
@@ -76,11 +76,11 @@ def remembering(
     labels: (H, W) of ids, the mask of the frame.
     index: of the frame.
     at: index of the next step.
-    name: index of the frame in errors.
+    number: of the frame in errors.
     """
-    problem = f"the mask of frame {name} cannot be remembered: it lacks"
+    problem = f"the mask of frame {number} cannot be remembered: it lacks"
     learning = _shown_whole([group.ids for group in tracker.banks], ids_of(labels), problem)
-    now = tracker.see(working, index, name)
+    now = tracker.see(working, index, number)
     return learning, _storing(tracker, now, labels, learning, index, at)
 
 

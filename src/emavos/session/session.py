@@ -169,17 +169,16 @@ class Session:
         FloatingPointError if the network returns NaN or infinity for an object.
         """
         with computing(self.network) as device:
-            working, name = self._working(frame, self.index, device), self._name(self.index)
-            given, labels = ((), None) if mask is None else to_annotation(mask, working.size, name)
-            with self._all_or_nothing(cells=False):
-                for reference in self._references:
-                    referring(self._tracker, reference, working.size, self.index, device, introduce=True)[1]()
-                now = self._tracker.see(working, self.index, name, is_step=True, before=self._last_seen)
+            working, number = self._working(frame, self.index, device), self._number(self.index)
+            given, labels = ((), None) if mask is None else to_annotation(mask, working.size, number)
+            with self._all_or_nothing(contents=False):
+                self._store_references(working.size, device)
+                now = self._tracker.see(working, self.index, number, is_step=True, before=self._last_seen)
                 if labels is not None:
                     now = self._tracker.give(now, given, one_hot(moved(labels, device), given))
                 result = now.result()
                 absent, gone = self._absences(now, result)
-                with self._all_or_nothing(cells=bool(gone)):
+                with self._all_or_nothing(contents=bool(gone)):  # objects leave their banks
                     store = self._tracker.storing(now, gone)
                     if gone:
                         now = without_objects(now, gone)
@@ -204,7 +203,7 @@ class Session:
         """
         _index("index", index)
         with computing(self.network) as device:
-            return to_working(frame, self.size, device, self._name(index))
+            return to_working(frame, self.size, device, self._number(index))
 
     def remember(self, frame: object, mask: object, index: int | None = None) -> tuple[int, ...]:
         """Learn the appearance of objects from an annotated frame of another time, or from another picture.
@@ -240,9 +239,9 @@ class Session:
                     self._tracker, reference, self.frame_size, self.index, device, introduce=False
                 )
             else:
-                working, name = self._working(frame, index, device), self._name(index)
+                working, number = self._working(frame, index, device), self._number(index)
                 labels = to_mask(mask, working.size)  # (H, W) of ids
-                learned, store = remembering(self._tracker, working, labels, index, self.index, name)
+                learned, store = remembering(self._tracker, working, labels, index, self.index, number)
             self._keep_edits()
             store()
         if (now := self._now) is not None and now.index == index:
@@ -412,6 +411,34 @@ class Session:
         session._saved = state.last_seen
         return session
 
+    def _working(self, frame: object, index: int, device: torch.device) -> WorkingFrame:
+        return working_frame(frame, self.size, device, self.frame_size, self._number(index))
+
+    def _number(self, index: int) -> int:
+        """The number of a frame in errors: its index in the video, whatever the order of the steps."""
+        return index if self._order is None or index >= len(self._order) else self._order[index]
+
+    def _store_references(self, size: tuple[int, int], device: torch.device) -> None:
+        """Store the pictures that were remembered before the first frame, whose (H, W) is `size`."""
+        for reference in self._references:
+            _, store = referring(self._tracker, reference, size, self.index, device, introduce=True)
+            store()
+
+    def _absences(self, now: CurrentFrame, result: Result) -> tuple[dict[int, int], list[int]]:
+        """Frames in a row without a pixel of each object, and the objects to drop for it."""
+        if (most := self.settings.drop_absent) is None:
+            return self._absent, []
+        present = {*np.unique(result.mask).tolist()}
+        more = 0 if now.without_masks else 1  # another scene shows nothing of the objects: the counts wait
+        absent = {id: 0 if id in present else self._absent.get(id, 0) + more for id in result.ids}
+        gone = [id for id, frames in absent.items() if frames >= most]
+        return {id: frames for id, frames in absent.items() if id not in gone}, gone
+
+    def _keep_edits(self) -> None:
+        """Clear the undo history, and free what it saved."""
+        self._undo.clear()
+        self._banks.unmark()
+
     def _edit_masks(self, masks: Mapping[int, object], since: int | None = None) -> Result:
         """The result of the current frame with these masks of new or tracked objects, as an edit."""
         with self._editing() as now:
@@ -427,16 +454,6 @@ class Session:
             self._tracker.storing(self._now)()
             return self._now.result()  # the last allocation of an edit, so a failed edit is undone
 
-    def _absences(self, now: CurrentFrame, result: Result) -> tuple[dict[int, int], list[int]]:
-        """Frames in a row without a pixel of each object, and the objects to drop for it."""
-        if (most := self.settings.drop_absent) is None:
-            return self._absent, []
-        present = {*np.unique(result.mask).tolist()}
-        more = 0 if now.without_masks else 1  # another scene shows nothing of the objects: the counts wait
-        absent = {id: 0 if id in present else self._absent.get(id, 0) + more for id in result.ids}
-        gone = [id for id, frames in absent.items() if frames >= most]
-        return {id: frames for id, frames in absent.items() if id not in gone}, gone
-
     def _forget(self, since: int, ids: Collection[int]) -> None:
         if _index("since", since) >= self.index:
             raise ValueError(f"since is a frame up to the current one, {self.index - 1}, not {since}")
@@ -449,17 +466,17 @@ class Session:
         """The current frame, for an edit that can be undone. If the edit fails, nothing changes."""
         if self._now is None:
             raise ValueError("there is no frame to edit yet; step() comes first")
-        with computing(self.network), self._all_or_nothing(cells=True) as before:
+        with computing(self.network), self._all_or_nothing(contents=True) as before:
             yield self._now
         self._undo.append(before)
 
     @contextmanager
-    def _all_or_nothing(self, *, cells: bool) -> Iterator[_Before]:
+    def _all_or_nothing(self, *, contents: bool) -> Iterator[_Before]:
         """The state before a step or an edit. It is restored if the block fails.
 
-        cells: as for `Banks.mark`.
+        contents: as for `Banks.mark`.
         """
-        before = _Before(self._banks.mark(cells=cells), self._now, self._clicks)
+        before = _Before(self._banks.mark(contents=contents), self._now, self._clicks)
         try:
             yield before
         except BaseException:  # out of memory, or interrupted
@@ -467,21 +484,9 @@ class Session:
             self._banks.unread(self.index)
             raise
 
-    def _keep_edits(self) -> None:
-        """Clear the undo history, and free what it saved."""
-        self._undo.clear()
-        self._banks.unmark()
-
     def _restore(self, before: _Before) -> None:
         self._banks.rewind(before.banks)
         self._now, self._clicks = before.now, before.clicks
-
-    def _name(self, index: int) -> int:
-        """The number of a frame in errors."""
-        return index if self._order is None or index >= len(self._order) else self._order[index]
-
-    def _working(self, frame: object, index: int, device: torch.device) -> WorkingFrame:
-        return working_frame(frame, self.size, device, self.frame_size, self._name(index))
 
 
 def _needs_deciding(settings: Settings, network: STCN) -> bool:
