@@ -1,4 +1,4 @@
-"""One frame of a video: the tracker predicts its masks, inserts masks of the user, and stores the frame."""
+"""One frame of a video: the tracker predicts the masks, inserts masks of the user, and stores the frame."""
 
 from __future__ import annotations
 
@@ -20,23 +20,6 @@ from emavos.session.shortcuts import cells_near, coverage, encode_near
 from emavos.settings import Settings, Shortcuts
 
 OBJECTS_AT_ONCE = 8  # objects per pass of the network: bounds its memory, and shared work is computed once
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedFrame(WorkingFrame):
-    """A working frame with its features, so that a step need not encode the frame.
-
-    Make one with `Predictor.encode`.
-    """
-
-    features: Features = field(repr=False)
-    network: STCN = field(repr=False)  # that encoded the frame
-
-    @classmethod
-    def of(cls, network: STCN, working: WorkingFrame) -> EncodedFrame:
-        """The frame, encoded by a network on the same device."""
-        features = network.encode_key(_input_of(network, working))
-        return cls(working.pixels, working.crop, working.size, features, network)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +53,7 @@ class CurrentFrame:
 
     @cached_property
     def last_seen(self) -> LastSeen:
-        """Where each object was last seen, for the next frame."""
+        """Where each object was last seen, for the next frame. Places from wrong masks do not count."""
         mistaken = [id in self.mistaken for id in self.ids]
         before = self.before.with_new(len(self.ids)).without_places(mistaken)
         seen = before.after(self.prob[1:], self.evidence.signs, self.evidence.given)
@@ -87,6 +70,9 @@ class Tracker:
 
     `see` predicts the masks of a frame from the banks, `give` inserts masks of the user, and `storing`
     decides whether to store the frame. Steps, edits and references use these three.
+
+    Storing has two halves: `storing`, like `Banks.adding`, does everything that can fail, and returns a
+    callable that stores the frame and cannot fail.
     """
 
     network: STCN
@@ -117,17 +103,19 @@ class Tracker:
         before = (before or LastSeen.unseen(0, size, key.device)).with_new(len(banks.ids))
         remembered = banks.remembered(index)
         unmatched = self._unmatched(key) if is_step else None
-        without = self.settings.cuts == "stop" and unmatched is not None and unmatched >= CUT
-        if without:
+        without_masks = self.settings.cuts == "stop" and unmatched is not None and unmatched >= CUT
+        if without_masks:
             before = before.anywhere()
-        if without or not banks.groups:
+        if without_masks or not banks.groups:
             prob = only_background(len(banks.ids), frame)
         else:
             readout = banks.read(key, index if is_step else None)  # (O, Cv, h, w)
-            # an object whose mask of this frame is in the memory is found there, however far
-            free = before.without_places([id in remembered for id in banks.ids])
-            near = free if self.settings.locality else None
-            prob = probabilities(network, readout, features, banks.ids, self.settings.shortcuts, number, near)
+            last_seen = None
+            if self.settings.locality:  # an object whose mask of this frame is in memory may be anywhere
+                last_seen = before.without_places([id in remembered for id in banks.ids])
+            prob = probabilities(
+                network, readout, features, banks.ids, self.settings.shortcuts, number, last_seen
+            )
         return CurrentFrame(
             index,
             banks.ids,
@@ -139,7 +127,7 @@ class Tracker:
             before,
             remembered=remembered,
             unmatched=unmatched,
-            without_masks=without,
+            without_masks=without_masks,
         )
 
     def give(
@@ -152,7 +140,7 @@ class Tracker:
 
         given: ids of the objects with a mask.
         planes: (G, H, W) of 0 and 1, the masks of `given`.
-        edit: whether the frame was returned before, see `with_masks`.
+        edit: whether the frame was returned before, so that masks of other objects must not change elsewhere.
         """
         self.banks.divide({*given, *now.given, *now.remembered})
         if new := tuple(id for id in given if id not in self.banks.ids):
@@ -162,9 +150,7 @@ class Tracker:
     def storing(self, now: CurrentFrame, gone: Collection[int] = ()) -> Callable[[], None]:
         """First half of storing a frame that is annotated, due, or kept as the previous one.
 
-        Does everything that can fail, and returns a callable that stores the frame and cannot fail.
-
-        gone: ids of objects to drop from the banks, at once.
+        gone: ids of objects that leave the video with this frame. They are removed from the banks at once.
         """
         banks = self.banks
         empty = not banks.groups or (now.without_masks and not now.given)
@@ -176,7 +162,7 @@ class Tracker:
             values = None if values is None else values[staying]
             banks.remove(gone)
         if values is None:
-            return _nothing
+            return lambda: None
         return banks.adding(
             now.key,
             values,
@@ -208,11 +194,7 @@ class Tracker:
             return True
         late = now.index - self.banks.memorized >= self.settings.policy.every
         still = self.settings.shortcuts.still
-        return late and (still == 0 or bool(distance(now, self.banks.latest_key(now.index)) >= still))
-
-
-def _nothing() -> None:
-    pass
+        return late and (still == 0 or bool(change_since(now, self.banks.latest_key(now.index)) >= still))
 
 
 @contextmanager
@@ -225,6 +207,23 @@ def computing(network: STCN) -> Iterator[torch.device]:
         torch.autocast(device.type, enabled=False),
     ):
         yield device
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedFrame(WorkingFrame):
+    """A working frame with its features, so that a step need not encode the frame.
+
+    Make one with `Predictor.encode`.
+    """
+
+    features: Features = field(repr=False)
+    network: STCN = field(repr=False)  # that encoded the frame
+
+    @classmethod
+    def of(cls, network: STCN, working: WorkingFrame) -> EncodedFrame:
+        """The frame, encoded by a network on the same device."""
+        features = network.encode_key(_input_of(network, working))
+        return cls(working.pixels, working.crop, working.size, features, network)
 
 
 def _input_of(network: STCN, working: WorkingFrame) -> Tensor:
@@ -253,7 +252,7 @@ def probabilities(
     ids: Sequence[int],
     shortcuts: Shortcuts,
     number: int,
-    near: LastSeen | None = None,
+    last_seen: LastSeen | None = None,
 ) -> Tensor:
     """Probabilities (1 + O, H', W') of a frame, background first, decoded from the memory readout.
 
@@ -262,14 +261,15 @@ def probabilities(
     ids: of the objects.
     shortcuts: work to skip.
     number: of the frame in errors.
-    near: where the objects were last seen, if they are less likely far from there.
+    last_seen: where the objects were last seen, to make them less likely far from there; None: equally likely
+        everywhere.
 
     Raises FloatingPointError with the frame and the object if the network returns NaN or infinity.
     """
     logits = decode(network, readout, features, shortcuts)  # (O, H', W')
     _check_finite(ids, number, readout, logits.clamp(min=0) if shortcuts.decode_near else logits)
-    if near is not None:
-        logits -= near.penalty((logits.shape[1], logits.shape[2]))
+    if last_seen is not None:
+        logits -= last_seen.penalty((logits.shape[1], logits.shape[2]))
     return aggregate(logits.sigmoid())
 
 
@@ -280,20 +280,20 @@ def decode(network: STCN, readout: Tensor, features: Features, shortcuts: Shortc
         cells are -infinity.
     features: of the frame.
     """
-    near: Sequence[Tensor | None] = [None] * len(readout)
+    cells: Sequence[Tensor | None] = [None] * len(readout)  # to decode, for each pass; None: all
     if shortcuts.decode_near:
         readout, covered = readout[:, :-1], readout[:, -1]
-        near = cells_near(covered)[None].split(OBJECTS_AT_ONCE, dim=1)
-    passes = zip(readout[None].split(OBJECTS_AT_ONCE, dim=1), near, strict=False)
-    return torch.cat([network.decode(some, features, cells)[0] for some, cells in passes]).float()
+        cells = cells_near(covered)[None].split(OBJECTS_AT_ONCE, dim=1)
+    passes = zip(readout[None].split(OBJECTS_AT_ONCE, dim=1), cells, strict=False)
+    return torch.cat([network.decode(some, features, near)[0] for some, near in passes]).float()
 
 
 def encode_values(network: STCN, now: CurrentFrame, shortcuts: Shortcuts) -> Tensor:
     """Values (O, Cv, h, w) of a frame to store. With `decode_near`, coverage is one more channel."""
     prob = now.prob[None, 1:].to(now.frame.dtype)  # (1, O, H', W')
     total = prob.sum(dim=1, keepdim=True)
-    near = shortcuts.encode_near and not now.given
-    encode = partial(encode_near, network) if near else network.encode_value
+    skips = shortcuts.encode_near and not now.given  # a user's mask is encoded in full
+    encode = partial(encode_near, network) if skips else network.encode_value
     passes = prob.split(OBJECTS_AT_ONCE, dim=1)
     values = torch.cat([encode(now.frame, now.features, some, total)[0] for some in passes])
     if not shortcuts.decode_near:
@@ -312,8 +312,11 @@ def _check_finite(ids: Sequence[int], number: int, *parts: Tensor) -> None:
             )
 
 
-def distance(now: CurrentFrame, key: Tensor) -> Tensor:
-    """Mean squared distance of the frame's keys from the keys (h * w, Ck) of another, over sqrt(Ck)."""
+def change_since(now: CurrentFrame, key: Tensor) -> Tensor:
+    """How much a frame differs from an earlier one: mean squared distance of their keys, over sqrt(Ck).
+
+    key: (h * w, Ck), the keys of the earlier frame.
+    """
     current = now.key.flatten(1).T  # (h * w, Ck)
     return (current - key).square().sum(dim=1).mean() / current.shape[1] ** 0.5
 
@@ -328,8 +331,8 @@ def with_masks(
     given: ids of the objects with a mask.
     planes: (G, H, W) of 0 and 1, the masks of `given`.
     new: whether some of these objects are new.
-    edit: whether the other objects keep their probabilities outside the masks, even if the background is as
-        probable.
+    edit: whether the frame was returned before. If so, the probabilities that the user has seen do not change
+        outside the masks, not even where objects begin.
     """
     height, width = now.prob[now.crop].shape[1:]
     working = pad_to_stride(resize(planes, (height, width)))[0]
@@ -338,7 +341,7 @@ def with_masks(
     return replace(
         now,
         ids=ids,
-        prob=aggregate(prob[1:]) if new else prob,  # as in STCN, where objects begin
+        prob=aggregate(prob[1:]) if new else prob,  # as STCN does on the frame where objects begin
         full=aggregate(full[1:]) if new and not edit else full,
         given=tuple(dict.fromkeys(now.given + given)),
         remembered=now.remembered.difference(given),
