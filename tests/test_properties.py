@@ -280,7 +280,7 @@ class Sessions(RuleBasedStateMachine):
         for act in self.done:
             act(again)
         assert again.ids == self.session.ids
-        assert again._banks.memorized == self.session._banks.memorized
+        assert again._banks.counted_from == self.session._banks.counted_from
         assert_same_banks(again, bank_states(self.session))
         ours, theirs = (one.step(FRAMES[one.index % len(FRAMES)]) for one in (self.session, again))
         assert torch.equal(ours.prob, theirs.prob)

@@ -24,7 +24,7 @@ from emavos.data import Clips
 from emavos.frames.preprocess import normalize, to_frame
 from emavos.memory import MemoryPolicy
 from emavos.models import STCN, folded
-from emavos.session.memory import UNLIKE, Banks, unlike
+from emavos.session.memory import UNLIKE, Banks, unlike_from
 from emavos.session.result import CUT
 from emavos.weights import load_model
 
@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
             np.savez(kept, keys=clips[-1].numpy())
-    figures = measure(clips, args.before, args.after, unlike(network.config))
+    figures = measure(clips, args.before, args.after, unlike_from(network.config))
     print(f"{figures['clips']} clips, {figures['uncut_frames']} uncut frames, {figures['splices']} splices")
     print(f"share of new cells: at most {figures['highest_uncut']:.2f} uncut, ", end="")
     print(f"at least {figures['lowest_cut']:.2f} at a cut\n")

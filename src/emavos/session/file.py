@@ -59,7 +59,7 @@ def write_state(path: str | os.PathLike[str], state: SessionState, model: STCN) 
         "weights": weights_sha256(model),
         "settings": settings.facts(),
         "index": state.index,
-        "memorized": state.banks.memorized,
+        "memorized": state.banks.counted_from,
         "frame_size": state.frame_size,
         "groups": groups,
         "ids": state.banks.ids,

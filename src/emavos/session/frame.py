@@ -14,7 +14,7 @@ from torch import Tensor
 from emavos.confidence.expected import Evidence
 from emavos.frames.preprocess import Crop, WorkingFrame, pad_to_stride, resize
 from emavos.models import STCN, Features, aggregate
-from emavos.session.memory import Banks, LastSeen, unlike
+from emavos.session.memory import Banks, LastSeen, unlike_from
 from emavos.session.result import CUT, Result
 from emavos.session.shortcuts import cells_near, coverage, encode_near
 from emavos.settings import Settings, Shortcuts
@@ -186,13 +186,13 @@ class Tracker:
         """
         if not self.banks.groups or self.settings.cuts == "ignore":
             return None
-        return float(self.banks.unmatched(key, unlike(self.network.config)))
+        return float(self.banks.unmatched(key, unlike_from(self.network.config)))
 
     def _is_due(self, now: CurrentFrame) -> bool:
         """Whether the schedule stores a frame: one that begins an object, or that is late and has changed."""
-        if self.banks.begins:
+        if self.banks.has_new:
             return True
-        late = now.index - self.banks.memorized >= self.settings.policy.every
+        late = now.index - self.banks.counted_from >= self.settings.policy.every
         still = self.settings.shortcuts.still
         return late and (still == 0 or bool(change_since(now, self.banks.latest_key(now.index)) >= still))
 

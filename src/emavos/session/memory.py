@@ -25,20 +25,6 @@ from emavos.models import STRIDE, STCNConfig
 
 _LOOKED_AT = 256  # cells of a frame compared with the memory, about
 UNLIKE = 0.2  # a cell resembles no other from this squared distance on, over its own squared length
-_EDGE_DECAY = 0.9  # per frame, of the share of an outline that was seen at the border
-_SPEED_DECAY = 0.8  # per frame
-_FREE = 0.05  # distance without penalty, in longer sides of the frame
-_FREE_PER_SPEED = 2.0
-_FREE_PER_ABSENCE = 0.1  # for each frame without a mask
-_SLOPE = 20.0  # logits per longer side
-_MOST = 4.0  # logits; what has a probability above 0.98 by itself is found anywhere
-
-
-def unlike(config: STCNConfig) -> float:
-    """The limit `UNLIKE` for the keys of a model; with more parts, keys differ more (docs/experiments.md)."""
-    if config.vit_key_channels:
-        return 0.35
-    return 0.26 if config.fine_key_channels else UNLIKE
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +41,7 @@ class BanksMark:
 
     groups: tuple[Group, ...]
     ids: tuple[int, ...]
-    memorized: int
+    counted_from: int
     marks: tuple[tuple[MemoryBank, Mark], ...]
 
 
@@ -69,7 +55,8 @@ class Banks:
     for the most similar cells.
 
     groups: banks of a saved video.
-    memorized: index of the last frame that began an object or was stored on schedule.
+    counted_from: index of the frame that `MemoryPolicy.every` counts from: the last one that began an object
+        or was stored on schedule.
     ids: of the objects, in the order of introduction; None: the order of the groups.
     """
 
@@ -77,14 +64,14 @@ class Banks:
         self,
         policy: MemoryPolicy,
         groups: Iterable[Group] = (),
-        memorized: int = 0,
+        counted_from: int = 0,
         ids: tuple[int, ...] | None = None,
     ) -> None:
         self.policy = policy
         self.groups = tuple(groups)
         for number, group in enumerate(self.groups):
             group.bank.share(_stored_keys(self.groups[:number]))
-        self.memorized = memorized
+        self.counted_from = counted_from
         self.ids = _ids(self.groups) if ids is None else ids
 
     def __iter__(self) -> Iterator[Group]:
@@ -96,22 +83,21 @@ class Banks:
         keys = {id(x): x for group in self.groups for x in group.bank.stored_keys}
         return sum(group.bank.own_nbytes for group in self.groups) + sum(x.nbytes for x in keys.values())
 
-    def introduce(self, ids: tuple[int, ...]) -> None:
-        """Add a group of new objects. Its bank is empty until the frame is stored."""
-        self.groups += (Group(ids, MemoryBank(self.policy)),)
-        self.ids += ids
+    def remembered(self, index: int) -> frozenset[int]:
+        """Ids of the objects with a user's mask of this frame in memory."""
+        return frozenset(id for group in self.groups if group.bank.was_given(index) for id in group.ids)
 
-    def divide(self, ids: Collection[int]) -> None:
-        """Split groups so that these objects share no bank with other objects."""
-        groups: list[Group] = []
-        for group in self.groups:
-            places = range(len(group.ids))
-            parts = [[i for i in places if (group.ids[i] in ids) is own] for own in (True, False)]
-            if not all(parts):
-                groups.append(group)
-                continue
-            groups += [Group(tuple(group.ids[i] for i in part), group.bank.part(part)) for part in parts]
-        self.groups = tuple(groups)
+    def unmatched(self, key: Tensor, unlike: float = UNLIKE) -> Tensor:
+        """Share of a frame's cells that resemble no cell of the memory, a tensor without dimensions.
+
+        key: (Ck, h, w) of the frame. Every few cells are looked at, 256 or a few more in all.
+        unlike: squared distance from which a cell resembles no other, over its own squared length.
+        """
+        cells = key.flatten(1)
+        some = cells[:, :: max(cells.shape[1] // _LOOKED_AT, 1)]  # (Ck, P)
+        parts = {id(part): part for group in self.groups for part in group.bank.parts()}
+        near = _nearest(some, [*parts.values()])
+        return (near > unlike * some.square().sum(dim=0)).float().mean()
 
     def read(self, key: Tensor, use: int | None) -> Tensor:
         """The readout (O, Cv, h, w) of a frame, in the order of `ids`.
@@ -128,39 +114,26 @@ class Banks:
             return readout
         return torch.stack([readout[grouped.index(id)] for id in self.ids])
 
-    def unmatched(self, key: Tensor, unlike: float = UNLIKE) -> Tensor:
-        """Share of a frame's cells that resemble no cell of the memory, a tensor without dimensions.
-
-        key: (Ck, h, w) of the frame. Every few cells are looked at, 256 or a few more in all.
-        unlike: squared distance from which a cell resembles no other, over its own squared length.
-        """
-        cells = key.flatten(1)
-        some = cells[:, :: max(cells.shape[1] // _LOOKED_AT, 1)]  # (Ck, P)
-        parts = {id(part): part for group in self.groups for part in group.bank.parts()}
-        near = _nearest(some, [*parts.values()])
-        return (near > unlike * some.square().sum(dim=0)).float().mean()
-
-    @property
-    def reference_index(self) -> int:
-        """Index for the next reference image: below those of frames and of earlier references."""
-        return min([0, *(group.bank.first_index() for group in self.groups)]) - 1
-
-    def unread(self, index: int) -> None:
-        """Do not count the last readout as use, if it was for this frame. For a step that failed."""
+    def divide(self, ids: Collection[int]) -> None:
+        """Split groups so that these objects share no bank with other objects."""
+        groups: list[Group] = []
         for group in self.groups:
-            group.bank.unread(index)
+            places = range(len(group.ids))
+            parts = [[i for i in places if (group.ids[i] in ids) is own] for own in (True, False)]
+            if not all(parts):
+                groups.append(group)
+                continue
+            groups += [Group(tuple(group.ids[i] for i in part), group.bank.part(part)) for part in parts]
+        self.groups = tuple(groups)
 
-    def remembered(self, index: int) -> frozenset[int]:
-        """Ids of the objects with a user's mask of this frame in memory."""
-        return frozenset(id for group in self.groups if group.bank.was_given(index) for id in group.ids)
-
-    def within(self, ids: Collection[int]) -> list[Group]:
-        """The groups with all of their objects in `ids`."""
-        return [group for group in self.groups if {*ids}.issuperset(group.ids)]
+    def introduce(self, ids: tuple[int, ...]) -> None:
+        """Add a group of new objects. Its bank is empty until the frame is stored."""
+        self.groups += (Group(ids, MemoryBank(self.policy)),)
+        self.ids += ids
 
     @property
-    def begins(self) -> bool:
-        """Whether a new group has no frame yet."""
+    def has_new(self) -> bool:
+        """Whether objects were introduced whose bank has no frame yet."""
         return any(not len(group.bank) for group in self.groups)
 
     def latest_key(self, index: int) -> Tensor:
@@ -208,9 +181,18 @@ class Banks:
             for one in commits:
                 one()
             if scheduled:
-                self.memorized = index
+                self.counted_from = index
 
         return commit
+
+    def within(self, ids: Collection[int]) -> list[Group]:
+        """The groups with all of their objects in `ids`."""
+        return [group for group in self.groups if {*ids}.issuperset(group.ids)]
+
+    @property
+    def reference_index(self) -> int:
+        """Index for the next reference image: below those of frames and of earlier references."""
+        return min([0, *(group.bank.first_index() for group in self.groups)]) - 1
 
     def adding_given(
         self, key: Tensor, values: Tensor, index: int, groups: Sequence[Group], at: int
@@ -248,8 +230,13 @@ class Banks:
         for group in self.groups:
             if not {*ids}.isdisjoint(group.ids):
                 group.bank.forget(since)
-        latest = max((group.bank.latest(until) for group in self.groups), default=self.memorized)
-        self.memorized = max(min(self.memorized, latest), 0)  # corrections never restart the count
+        latest = max((group.bank.latest(until) for group in self.groups), default=self.counted_from)
+        self.counted_from = max(min(self.counted_from, latest), 0)  # corrections never restart the count
+
+    def unread(self, index: int) -> None:
+        """Do not count the last readout as use, if it was for this frame. For a step that failed."""
+        for group in self.groups:
+            group.bank.unread(index)
 
     def mark(self, *, contents: bool) -> BanksMark:
         """A state for `rewind`.
@@ -259,13 +246,13 @@ class Banks:
             overwritten.
         """
         marks = tuple((group.bank, group.bank.mark()) for group in self.groups) if contents else ()
-        return BanksMark(self.groups, self.ids, self.memorized, marks)
+        return BanksMark(self.groups, self.ids, self.counted_from, marks)
 
     def rewind(self, mark: BanksMark) -> None:
         """Restore a marked state, bit for bit. Cannot fail."""
         for bank, bank_mark in mark.marks:
             bank.rewind(bank_mark)
-        self.groups, self.ids, self.memorized = mark.groups, mark.ids, mark.memorized
+        self.groups, self.ids, self.counted_from = mark.groups, mark.ids, mark.counted_from
 
     def unmark(self) -> None:
         """Discard all marks, and free the saved slots."""
@@ -305,12 +292,28 @@ def _stored_keys(groups: Iterable[Group]) -> dict[int, list[FrameKeys]]:
     return stored
 
 
+def unlike_from(config: STCNConfig) -> float:
+    """`UNLIKE` for the keys of a model: keys with more parts differ more (docs/experiments.md)."""
+    if config.vit_key_channels:
+        return 0.35
+    return 0.26 if config.fine_key_channels else UNLIKE
+
+
 def _nearest(query: Tensor, parts: Sequence[FrameKeys]) -> Tensor:
     """Squared distance of each query cell (Ck, P) to the nearest cell of the memory: (P,) float32."""
     keys, norms = joined(parts)
     query = query.to(norms.dtype)
     similarity = (2 * keys.to(norms.dtype) @ query - norms[:, None]).amax(dim=0)  # (P,)
     return (query.square().sum(dim=0) - similarity).clamp(min=0)
+
+
+_EDGE_DECAY = 0.9  # per frame, of the share of an outline that was seen at the border
+_SPEED_DECAY = 0.8  # per frame
+_FREE = 0.05  # distance without penalty, in longer sides of the frame
+_FREE_PER_SPEED = 2.0
+_FREE_PER_ABSENCE = 0.1  # for each frame without a mask
+_SLOPE = 20.0  # logits per longer side
+_MOST = 4.0  # logits; what has a probability above 0.98 by itself is found anywhere
 
 
 @dataclass(frozen=True, eq=False)

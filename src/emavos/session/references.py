@@ -111,7 +111,7 @@ def referring(
     learning = _shown_whole([group.ids for group in banks], shown, _LACKS)
     store = _storing(tracker, now, labels, learning, banks.reference_index, at, new=bool(new))
     if introduce:  # the schedule of stored frames begins
-        banks.memorized = at
+        banks.counted_from = at
     return learning, store
 
 
