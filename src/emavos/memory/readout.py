@@ -101,71 +101,6 @@ def topk_readout(
         return triton_readout.triton_readout(query, keys, values, top_k, norms, received)
 
 
-def top_cells(
-    query: Tensor, keys: Tensor, top_k: int, backend: Literal["blocks", "native"], norms: Tensor | None = None
-) -> TopCells:
-    """The cells of `topk_readout`, and their similarities. "native" finds them up to a constant per query."""
-    with torch.autocast(query.device.type, enabled=False):  # half precision would select other cells
-        if backend == "blocks":
-            return _block_topk(query, keys, norms, top_k)
-        return native_readout.native_topk(query, keys, min(top_k, len(keys)))
-
-
-def merged(tops: Sequence[TopCells], top_k: int) -> TopCells:
-    """The `top_k` most similar of the cells found in several parts of a memory."""
-    if len(tops) == 1:
-        return tops[0]
-    top, index = (torch.cat(x, dim=1) for x in zip(*tops, strict=True))
-    if top.shape[1] <= top_k:
-        return top, index
-    top, place = top.topk(top_k, dim=1, sorted=False)
-    return top, index.gather(1, place)
-
-
-def weighted_sum(similarity: Tensor, index: Tensor, values: Tensor, received: Tensor | None) -> Tensor:
-    """The values at index (P, k), weighted by the softmax of their similarities: (O, Cv, P)."""
-    cells, objects, channels = values.shape
-    rows = values.reshape(cells, objects * channels)
-    weights = similarity.softmax(dim=1)
-    if received is not None:
-        received.index_add_(0, index.flatten(), weights.detach().flatten().to(received.dtype))
-    weights = weights.to(rows.dtype)
-    if not rows.shape[1]:  # embedding_bag fails on rows without columns if it has several threads
-        return values.new_zeros(objects, channels, len(index))
-    out = functional.embedding_bag(index, rows, mode="sum", per_sample_weights=weights)
-    return out.view(len(index), objects, channels).permute(1, 2, 0)
-
-
-def choose_backend(backend: Backend, device: torch.device, dtype: torch.dtype, top_k: int = 20) -> Backend:
-    """The backend for a whole session, decided before the first frame, so equal runs are equal to the bit.
-
-    backend: as asked for. On a CPU, "auto" becomes "native" if a build is prepared (`prepare`), otherwise
-        "blocks". Nothing is compiled. On other devices "auto" stays, because `topk_readout` decides by the
-        limits of the kernels.
-    device, dtype: of the network.
-    top_k: memory cells per query cell.
-
-    Raises RuntimeError if the backend is "native" or "triton" and cannot run on the device, or "triton" not
-    with so many cells.
-    """
-    if backend in ("native", "triton"):
-        cell = torch.empty(1, 1, dtype=torch.promote_types(dtype, torch.float32), device=device)
-        _check_runs(backend, cell, cell, cell[None], top_k)
-        if backend == "native":
-            native_readout.load()  # compiled now, not in the middle of the first frame
-    if backend != "auto" or device.type != "cpu":
-        return backend
-    is_float64 = torch.promote_types(dtype, torch.float32) != torch.float32
-    return "blocks" if is_float64 or native_readout.unprepared() is not None else "native"
-
-
-def _check_runs(backend: Backend, query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> None:
-    """Raise CannotRunError if the backend, "native" or "triton", cannot read these tensors."""
-    readout = native_readout if backend == "native" else triton_readout
-    if (reason := readout.obstacle(query, keys, values, top_k)) is not None:
-        raise CannotRunError(backend, reason)
-
-
 def dense_readout(
     query: Tensor, keys: Tensor, values: Tensor, top_k: int, received: Tensor | None = None
 ) -> Tensor:
@@ -180,41 +115,14 @@ def dense_readout(
     return (values.to(dtype).permute(1, 2, 0) @ affinity).to(values.dtype)
 
 
-def full_affinity(query: Tensor, keys: Tensor, top_k: int = 0) -> Tensor:
-    """Weights (B, N, P) of all memory cells for each query cell, as in training (STCN, eqs. 1 and 3).
-
-    query: (B, Ck, P).
-    keys: (B, N, Ck). The weights sum to one over N.
-    top_k: give weight only to this many cells, the most similar; 0: to all.
-    """
-    similarity = 2 * keys @ query - keys.square().sum(dim=2, keepdim=True)  # (B, N, P)
-    similarity = similarity / keys.shape[2] ** 0.5
-    if 0 < top_k < keys.shape[1]:
-        least = similarity.detach().topk(top_k, dim=1).values[:, -1:]  # (B, 1, P)
-        similarity = similarity.masked_fill(similarity < least, -math.inf)
-    return similarity.softmax(dim=1)
-
-
-def full_readout(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Readout (B, O, Cv, P) over all cells, for a batch, as in training.
-
-    query: (B, Ck, P).
-    keys: (B, N, Ck).
-    values: (B, N, O, Cv).
-    """
-    return weighted_values(full_affinity(query, keys), values)
-
-
-def weighted_values(affinity: Tensor, values: Tensor) -> Tensor:
-    """Values (B, N, O, Cv) summed with the weights (B, N, P) of an affinity: (B, O, Cv, P)."""
-    out = values.flatten(2).transpose(1, 2) @ affinity  # (B, O * Cv, P)
-    return out.unflatten(1, values.shape[2:])
-
-
-def squared_norms(keys: Tensor) -> Tensor:
-    """|k|^2 of keys (..., Ck): (...,) in float32, or float64 for float64 keys."""
-    wide = keys.to(_dtype(keys, keys))
-    return torch.linalg.vecdot(wide, wide)
+def top_cells(
+    query: Tensor, keys: Tensor, top_k: int, backend: Literal["blocks", "native"], norms: Tensor | None = None
+) -> TopCells:
+    """The cells of `topk_readout`, and their similarities. "native" finds them up to a constant per query."""
+    with torch.autocast(query.device.type, enabled=False):  # half precision would select other cells
+        if backend == "blocks":
+            return _block_topk(query, keys, norms, top_k)
+        return native_readout.native_topk(query, keys, min(top_k, len(keys)))
 
 
 def _block_topk(query: Tensor, keys: Tensor, norms: Tensor | None, top_k: int) -> tuple[Tensor, Tensor]:
@@ -274,6 +182,37 @@ def _topk(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return top, index.gather(1, place)
 
 
+def weighted_sum(similarity: Tensor, index: Tensor, values: Tensor, received: Tensor | None) -> Tensor:
+    """The values at index (P, k), weighted by the softmax of their similarities: (O, Cv, P)."""
+    cells, objects, channels = values.shape
+    rows = values.reshape(cells, objects * channels)
+    weights = similarity.softmax(dim=1)
+    if received is not None:
+        received.index_add_(0, index.flatten(), weights.detach().flatten().to(received.dtype))
+    weights = weights.to(rows.dtype)
+    if not rows.shape[1]:  # embedding_bag fails on rows without columns if it has several threads
+        return values.new_zeros(objects, channels, len(index))
+    out = functional.embedding_bag(index, rows, mode="sum", per_sample_weights=weights)
+    return out.view(len(index), objects, channels).permute(1, 2, 0)
+
+
+def merged(tops: Sequence[TopCells], top_k: int) -> TopCells:
+    """The `top_k` most similar of the cells found in several parts of a memory."""
+    if len(tops) == 1:
+        return tops[0]
+    top, index = (torch.cat(x, dim=1) for x in zip(*tops, strict=True))
+    if top.shape[1] <= top_k:
+        return top, index
+    top, place = top.topk(top_k, dim=1, sorted=False)
+    return top, index.gather(1, place)
+
+
+def squared_norms(keys: Tensor) -> Tensor:
+    """|k|^2 of keys (..., Ck): (...,) in float32, or float64 for float64 keys."""
+    wide = keys.to(_dtype(keys, keys))
+    return torch.linalg.vecdot(wide, wide)
+
+
 def _dtype(query: Tensor, keys: Tensor) -> torch.dtype:
     """The dtype of similarities."""
     return torch.promote_types(torch.promote_types(query.dtype, keys.dtype), torch.float32)
@@ -297,3 +236,64 @@ def _check(
         )
     if top_k < 1:
         raise ValueError(f"top_k is at least 1, not {top_k}")
+
+
+def choose_backend(backend: Backend, device: torch.device, dtype: torch.dtype, top_k: int = 20) -> Backend:
+    """The backend for a whole session, decided before the first frame, so equal runs are equal to the bit.
+
+    backend: as asked for. On a CPU, "auto" becomes "native" if a build is prepared (`prepare`), otherwise
+        "blocks". Nothing is compiled. On other devices "auto" stays, because `topk_readout` decides by the
+        limits of the kernels.
+    device, dtype: of the network.
+    top_k: memory cells per query cell.
+
+    Raises RuntimeError if the backend is "native" or "triton" and cannot run on the device, or "triton" not
+    with so many cells.
+    """
+    if backend in ("native", "triton"):
+        cell = torch.empty(1, 1, dtype=torch.promote_types(dtype, torch.float32), device=device)
+        _check_runs(backend, cell, cell, cell[None], top_k)
+        if backend == "native":
+            native_readout.load()  # compiled now, not in the middle of the first frame
+    if backend != "auto" or device.type != "cpu":
+        return backend
+    is_float64 = torch.promote_types(dtype, torch.float32) != torch.float32
+    return "blocks" if is_float64 or native_readout.unprepared() is not None else "native"
+
+
+def _check_runs(backend: Backend, query: Tensor, keys: Tensor, values: Tensor, top_k: int) -> None:
+    """Raise CannotRunError if the backend, "native" or "triton", cannot read these tensors."""
+    readout = native_readout if backend == "native" else triton_readout
+    if (reason := readout.obstacle(query, keys, values, top_k)) is not None:
+        raise CannotRunError(backend, reason)
+
+
+def full_affinity(query: Tensor, keys: Tensor, top_k: int = 0) -> Tensor:
+    """Weights (B, N, P) of all memory cells for each query cell, as in training (STCN, eqs. 1 and 3).
+
+    query: (B, Ck, P).
+    keys: (B, N, Ck). The weights sum to one over N.
+    top_k: give weight only to this many cells, the most similar; 0: to all.
+    """
+    similarity = 2 * keys @ query - keys.square().sum(dim=2, keepdim=True)  # (B, N, P)
+    similarity = similarity / keys.shape[2] ** 0.5
+    if 0 < top_k < keys.shape[1]:
+        least = similarity.detach().topk(top_k, dim=1).values[:, -1:]  # (B, 1, P)
+        similarity = similarity.masked_fill(similarity < least, -math.inf)
+    return similarity.softmax(dim=1)
+
+
+def full_readout(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Readout (B, O, Cv, P) over all cells, for a batch, as in training.
+
+    query: (B, Ck, P).
+    keys: (B, N, Ck).
+    values: (B, N, O, Cv).
+    """
+    return weighted_values(full_affinity(query, keys), values)
+
+
+def weighted_values(affinity: Tensor, values: Tensor) -> Tensor:
+    """Values (B, N, O, Cv) summed with the weights (B, N, P) of an affinity: (B, O, Cv, P)."""
+    out = values.flatten(2).transpose(1, 2) @ affinity  # (B, O * Cv, P)
+    return out.unflatten(1, values.shape[2:])
