@@ -115,6 +115,31 @@ def _open(
     raise ValueError(f"frames are a folder, a video, a camera or an iterable, not {type(source).__name__}")
 
 
+class _Stream(FrameSource):
+    """Frames from the user's iterable; the session checks them."""
+
+    def __init__(self, frames: Any) -> None:
+        self._frames = frames
+        self.count = len(frames) if isinstance(frames, Sized) else None
+
+    def __iter__(self) -> Iterator[Any]:
+        if isinstance(self._frames, Iterable):
+            return map(_read_named, self._frames)
+        if self.count is None:  # the old iteration protocol: indices from 0 until IndexError
+            return map(_read_named, iter(self._frames))
+        return (_read_named(self._frames[index]) for index in range(self.count))
+
+    def reel(self) -> Any:
+        return (
+            self._frames if isinstance(self._frames, Sized) and hasattr(self._frames, "__getitem__") else None
+        )
+
+
+def _read_named(frame: Any) -> Any:
+    """The picture at a path; other frames unchanged."""
+    return read_frame(frame) if isinstance(frame, (str, os.PathLike)) else frame
+
+
 def _open_path(
     source: PathLike, but: Collection[PathLike], on_damage: OnDamage, window: Window | None
 ) -> FrameSource:
@@ -159,47 +184,6 @@ def open_folder(folder: Path, but: Collection[PathLike] = (), window: Window | N
     return _of_files(images, folder, but, window, _left_out(folder, images))
 
 
-def _without_masks(files: Sequence[Path], but: Collection[PathLike]) -> list[Path]:
-    named = {os.path.realpath(path) for path in but}
-    return [file for file in files if os.path.realpath(file) not in named] if named else list(files)
-
-
-def _of_files(
-    files: Sequence[Path],
-    folder: Path,
-    but: Collection[PathLike],
-    window: Window | None,
-    others: Sequence[Path] = (),
-) -> Images:
-    """The images of one folder, in order. others: files left out, for the note."""
-    frames = _without_masks(files, but)
-    kept = {*frames}
-    masks = [file for file in files if file not in kept]
-    if not frames:
-        raise ValueError(f"{folder} holds no image but the mask; name the folder of the frames")
-    by_stem: dict[str, Path] = {}
-    for file in frames:
-        if (first := by_stem.setdefault(file.stem, file)) != file:
-            raise ValueError(f"{folder} holds both {first.name} and {file.name}; keep one")
-    odd = _named_unlike_the_others(frames)
-    for file in dict.fromkeys((frames[0], *odd[:_LOOKED_AT])):
-        _check(file, alone=len(frames) == 1)
-    if masks or others:
-        notice(f"{folder}: left out: {', '.join(_summary(masks, others))}", stacklevel=3)
-    if odd:
-        one = "is named unlike the other images and is a frame as they are"
-        several = "are named unlike the other images and are frames as they are"
-        notice(f"{folder}: {_some(odd)} {one if len(odd) == 1 else several}", stacklevel=3)
-    if pair := _same_number(frames):
-        notice(
-            f"{folder}: {pair[0].name} and {pair[1].name} have the same number, and both are frames",
-            stacklevel=3,
-        )
-    if note := _note_of_order([file.stem for file in frames]):
-        notice(f"{folder}: {note}", stacklevel=3)
-    return Images(frames, window)
-
-
 def list_images(folder: PathLike) -> list[Path]:
     """The image files of a folder in natural order, without hidden files."""
     images = [p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
@@ -226,6 +210,131 @@ def natural_order(files: Iterable[Path]) -> list[Path]:
     return sorted(files, key=key)
 
 
+def _number_style(stems: Sequence[str]) -> tuple[bool, bool]:
+    """Whether 0.25 in these names is a decimal (not 0 and 25), and whether -1 is negative."""
+    fractions: dict[str, set[str]] = {}
+    for stem in stems:
+        for whole, part in _DOTTED.findall(stem):
+            fractions.setdefault(whole, set()).add(part)
+    parts = {part for each in fractions.values() for part in each}
+    decimals = len({len(part) for part in parts}) > 1 and not all(map(_counts_up, fractions.values()))
+    signed = [bool(_SIGN.search(stem)) for stem in stems]
+    return decimals, any(signed) and not all(signed)
+
+
+def _counts_up(parts: Collection[str]) -> bool:
+    """Whether the numbers count up 1, 2, ... 10 without leading zeros."""
+    if any(part != str(int(part)) for part in parts):
+        return False
+    numbers = sorted(map(int, parts))
+    return numbers[0] <= 1 and numbers == [*range(numbers[0], numbers[0] + len(numbers))]
+
+
+def _number(text: str) -> int | Decimal:
+    return Decimal(text) if "." in text else int(text)
+
+
+def _of_files(
+    files: Sequence[Path],
+    folder: Path,
+    but: Collection[PathLike],
+    window: Window | None,
+    others: Sequence[Path] = (),
+) -> Images:
+    """The images of one folder, in order. others: files left out, for the note."""
+    frames = _without_masks(files, but)
+    kept = {*frames}
+    masks = [file for file in files if file not in kept]
+    if not frames:
+        raise ValueError(f"{folder} holds no image but the mask; name the folder of the frames")
+    by_stem: dict[str, Path] = {}
+    for file in frames:
+        if (first := by_stem.setdefault(file.stem, file)) != file:
+            raise ValueError(f"{folder} holds both {first.name} and {file.name}; keep one")
+    odd = _named_unlike_the_others(frames)
+    for file in dict.fromkeys((frames[0], *odd[:_LOOKED_AT])):
+        _check_frame_file(file, alone=len(frames) == 1)
+    if masks or others:
+        notice(f"{folder}: left out: {', '.join(_summary(masks, others))}", stacklevel=3)
+    if odd:
+        one = "is named unlike the other images and is a frame as they are"
+        several = "are named unlike the other images and are frames as they are"
+        notice(f"{folder}: {_some(odd)} {one if len(odd) == 1 else several}", stacklevel=3)
+    if pair := _same_number(frames):
+        notice(
+            f"{folder}: {pair[0].name} and {pair[1].name} have the same number, and both are frames",
+            stacklevel=3,
+        )
+    if note := _note_of_order([file.stem for file in frames]):
+        notice(f"{folder}: {note}", stacklevel=3)
+    return Images(frames, window)
+
+
+def _without_masks(files: Sequence[Path], but: Collection[PathLike]) -> list[Path]:
+    named = {os.path.realpath(path) for path in but}
+    return [file for file in files if os.path.realpath(file) not in named] if named else list(files)
+
+
+def _check_frame_file(path: Path, alone: bool) -> None:
+    """Raise the errors that `Images` would raise at this file, if its header shows them."""
+    try:
+        pages, _ = count_pages(path)
+    except (ValueError, OSError):  # reported when the file is read
+        return
+    if pages > 1:
+        way = "name that file as the video" if alone else "name that file as the video, or save one a frame"
+        raise ValueError(f"{path} holds {pages} pictures, and a frame is one picture; {way}")
+    with suppress(OSError):
+        try:
+            image = read_image(path) if path.suffix.lower() == ".png" else None
+        except ValueError:
+            return
+        if image is not None:
+            refuse_mask(image, path)
+
+
+def _left_out(folder: Path, files: Sequence[Path]) -> list[Path]:
+    """Skipped files that look like frames: other image formats, and names with the usual pattern."""
+    stems = {file.stem for file in files}
+    usual, _ = Counter(_pattern(file.stem) for file in files).most_common(1)[0]
+    left_out = []
+    for path in folder.iterdir():
+        suffix, begin = path.suffix.lower(), path.name.partition(".")[0]
+        if path.name[0] == "." or suffix in IMAGE_SUFFIXES or path.stem in stems or not path.is_file():
+            continue
+        like_frames = "#" in usual and _pattern(begin) == usual and begin not in stems
+        if like_frames or _FOREIGN.fullmatch(suffix):
+            left_out.append(path)
+    return sorted(left_out)
+
+
+def _summary(masks: Sequence[Path], others: Sequence[Path]) -> Iterator[str]:
+    """Files left out, in words: "8 .heic", "cover.avif", "the mask first.png"."""
+    for suffix, count in Counter(path.suffix for path in others).items():
+        kind = [path for path in others if path.suffix == suffix]
+        yield f"{count} {suffix}" if suffix and count > 2 else _some(kind)
+    if masks:
+        yield f"the {'mask' if len(masks) == 1 else 'masks'} {_some(masks)}"
+
+
+def _some(files: Sequence[Path]) -> str:
+    names = ", ".join(file.name for file in files[:4])
+    return names + (f" and {len(files) - 4} more" if len(files) > 4 else "")
+
+
+def _named_unlike_the_others(files: Sequence[Path]) -> list[Path]:
+    """The images whose names differ from the usual pattern in more than numbers."""
+    patterns = [_pattern(file.stem) for file in files]
+    (usual, most), *_ = Counter(patterns).most_common(1)
+    if most < 2 or most == len(files) or 2 * (len(files) - most) > most:
+        return []
+    return [file for file, pattern in zip(files, patterns, strict=True) if pattern != usual]
+
+
+def _pattern(name: str) -> str:
+    return re.sub(r"-?[0-9]+(\.[0-9]+)?", "#", name.lower())
+
+
 def _same_number(files: Sequence[Path]) -> tuple[Path, Path] | None:
     """The first two files whose names differ only in zeros before a number, such as frame1 and frame01."""
     firsts: dict[str, Path] = {}
@@ -246,112 +355,3 @@ def _note_of_order(stems: Sequence[str]) -> str:
         return ""
     how = "numbers with decimals" if decimals else "two numbers, 1.9 before 1.10"
     return f"names with a point between digits are ordered as {how}: {', '.join(stems[:3])} come first"
-
-
-def _number_style(stems: Sequence[str]) -> tuple[bool, bool]:
-    """Whether 0.25 in these names is a decimal (not 0 and 25), and whether -1 is negative."""
-    fractions: dict[str, set[str]] = {}
-    for stem in stems:
-        for whole, part in _DOTTED.findall(stem):
-            fractions.setdefault(whole, set()).add(part)
-    parts = {part for each in fractions.values() for part in each}
-    decimals = len({len(part) for part in parts}) > 1 and not all(map(_counts, fractions.values()))
-    signed = [bool(_SIGN.search(stem)) for stem in stems]
-    return decimals, any(signed) and not all(signed)
-
-
-def _counts(parts: Collection[str]) -> bool:
-    """Whether the numbers count up 1, 2, ... 10 without leading zeros."""
-    if any(part != str(int(part)) for part in parts):
-        return False
-    numbers = sorted(map(int, parts))
-    return numbers[0] <= 1 and numbers == [*range(numbers[0], numbers[0] + len(numbers))]
-
-
-def _number(text: str) -> int | Decimal:
-    return Decimal(text) if "." in text else int(text)
-
-
-class _Stream(FrameSource):
-    """Frames from the user's iterable; the session checks them."""
-
-    def __init__(self, frames: Any) -> None:
-        self._frames = frames
-        self.count = len(frames) if isinstance(frames, Sized) else None
-
-    def __iter__(self) -> Iterator[Any]:
-        if isinstance(self._frames, Iterable):
-            return map(_read_named, self._frames)
-        if self.count is None:  # the old iteration protocol: indices from 0 until IndexError
-            return map(_read_named, iter(self._frames))
-        return (_read_named(self._frames[index]) for index in range(self.count))
-
-    def reel(self) -> Any:
-        return (
-            self._frames if isinstance(self._frames, Sized) and hasattr(self._frames, "__getitem__") else None
-        )
-
-
-def _read_named(frame: Any) -> Any:
-    """The picture at a path; other frames unchanged."""
-    return read_frame(frame) if isinstance(frame, (str, os.PathLike)) else frame
-
-
-def _check(path: Path, alone: bool) -> None:
-    """Raise the errors that `Images` would raise at this file, if its header shows them."""
-    try:
-        pages, _ = count_pages(path)
-    except (ValueError, OSError):  # reported when the file is read
-        return
-    if pages > 1:
-        way = "name that file as the video" if alone else "name that file as the video, or save one a frame"
-        raise ValueError(f"{path} holds {pages} pictures, and a frame is one picture; {way}")
-    with suppress(OSError):
-        try:
-            image = read_image(path) if path.suffix.lower() == ".png" else None
-        except ValueError:
-            return
-        if image is not None:
-            refuse_mask(image, path)
-
-
-def _summary(masks: Sequence[Path], others: Sequence[Path]) -> Iterator[str]:
-    """Files left out, in words: "8 .heic", "cover.avif", "the mask first.png"."""
-    for suffix, count in Counter(path.suffix for path in others).items():
-        kind = [path for path in others if path.suffix == suffix]
-        yield f"{count} {suffix}" if suffix and count > 2 else _some(kind)
-    if masks:
-        yield f"the {'mask' if len(masks) == 1 else 'masks'} {_some(masks)}"
-
-
-def _some(files: Sequence[Path]) -> str:
-    names = ", ".join(file.name for file in files[:4])
-    return names + (f" and {len(files) - 4} more" if len(files) > 4 else "")
-
-
-def _pattern(name: str) -> str:
-    return re.sub(r"-?[0-9]+(\.[0-9]+)?", "#", name.lower())
-
-
-def _named_unlike_the_others(files: Sequence[Path]) -> list[Path]:
-    """The images whose names differ from the usual pattern in more than numbers."""
-    patterns = [_pattern(file.stem) for file in files]
-    (usual, most), *_ = Counter(patterns).most_common(1)
-    if most < 2 or most == len(files) or 2 * (len(files) - most) > most:
-        return []
-    return [file for file, pattern in zip(files, patterns, strict=True) if pattern != usual]
-
-
-def _left_out(folder: Path, files: Sequence[Path]) -> list[Path]:
-    """Skipped files that look like frames: other image formats, and names with the usual pattern."""
-    stems = {file.stem for file in files}
-    usual, _ = Counter(_pattern(file.stem) for file in files).most_common(1)[0]
-    left_out = []
-    for path in folder.iterdir():
-        suffix, begin = path.suffix.lower(), path.name.partition(".")[0]
-        if path.name[0] == "." or suffix in IMAGE_SUFFIXES or path.stem in stems or not path.is_file():
-            continue
-        like_frames = "#" in usual and _pattern(begin) == usual and begin not in stems
-        if like_frames or _FOREIGN.fullmatch(suffix):
-            left_out.append(path)
-    return sorted(left_out)
