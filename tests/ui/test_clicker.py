@@ -211,6 +211,7 @@ def test_the_page_is_given_masks_and_nothing_is_stored(client, middle):
         ('{"points": [[1, 1]], "labels": []}', "1 points and 0 labels"),
         ('{"points": [], "labels": []}', "nothing says where"),
         ('{"points": [], "labels": [], "box": [5, 5, 1, 1]}', "box is"),
+        (json.dumps({"points": [[1, 1]] * 201, "labels": [1] * 201}), "201 clicks"),
     ],
 )
 def test_a_prompt_that_fits_no_frame_is_refused_with_a_reason(client, prompt, words):

@@ -19,6 +19,9 @@ from emavos.ui.facts import LARGEST_ID, fit_name
 from emavos.ui.project import Project
 
 
+_MOST_CLICKS = 200  # of a prompt; each is a step of the network, and the page cannot end within them
+
+
 class TooLarge(ValueError):
     """The request is larger than the limit."""
 
@@ -70,7 +73,7 @@ def whole_number(text: str, name: str) -> int | None:
 
 
 def prompt_of(text: str) -> tuple[list[tuple[float, float]], list[int], list[float] | None]:
-    """Points, labels and box of a prompt in JSON. Raises ValueError unless they are numbers."""
+    """Points, labels and box of a prompt in JSON. Raises ValueError unless they are numbers, and not many."""
     try:
         said = json.loads(text)
         points = [(float(x), float(y)) for x, y in said["points"]]
@@ -78,6 +81,8 @@ def prompt_of(text: str) -> tuple[list[tuple[float, float]], list[int], list[flo
         box = None if said.get("box") is None else [float(side) for side in said["box"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"a prompt is JSON with points, labels and box, not {text!r:.60}") from error
+    if len(points) > _MOST_CLICKS:
+        raise ValueError(f"there are {len(points)} clicks, and at most {_MOST_CLICKS} on one object")
     return points, labels, box
 
 
