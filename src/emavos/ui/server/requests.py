@@ -18,7 +18,6 @@ from emavos.ui.desk import Desk
 from emavos.ui.facts import LARGEST_ID, fit_name
 from emavos.ui.project import Project
 
-
 _MOST_CLICKS = 200  # of a prompt; each is a step of the network, and the page cannot end within them
 
 
