@@ -232,11 +232,44 @@ def test_a_transparent_frame_is_blended_in_bands_as_in_one_piece(monkeypatch, ki
 
 def test_frames_of_unequal_length_count_once_each(tmp_path):
     times = [0, 40, 50, 500, 520, 2000]
-    for form, fps in (("mp4", 6 / 2.04), ("matroska", 25)):  # the mean; what its head declares
+    for form, fps in (("mp4", 6 / 2.04), ("matroska", 5 / 2)):
         lossless(tmp_path / "a.mp4", NOISE[:6], form=form, times=times)
         frames = open_frames(tmp_path / "a.mp4")
         assert np.array_equal(list(frames), NOISE[:6])
         assert frames.fps == pytest.approx(fps, rel=0.25)
+
+
+@pytest.mark.parametrize("form", ["matroska", "flv", "mpegts", "mp4", "fragmented"])
+@pytest.mark.parametrize("rate", [1000, 25])
+def test_the_frame_rate_is_the_mean_and_not_what_a_recording_declares(tmp_path, form, rate):
+    times = np.cumsum(np.random.default_rng(1).integers(20, 120, 40)).tolist()
+    codec = "flv1" if form == "flv" else "mpeg4"
+    options = {"movflags": "frag_keyframe+empty_moov"} if form == "fragmented" else {}
+    kind = "mp4" if form == "fragmented" else form
+    with av.open(f"{tmp_path}/a.mp4", "w", format=kind, options=options) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for i, time in enumerate(times):
+            picture = av.VideoFrame.from_ndarray(NOISE[i % 12], format="rgb24")
+            picture.pts, picture.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    frames = open_frames(tmp_path / "a.mp4")
+    assert frames.fps == pytest.approx(39e3 / (times[-1] - times[0]), rel=0.03)
+    half = open_frames(tmp_path / "a.mp4", step=2)
+    assert half.fps == frames.fps / 2
+
+
+@pytest.mark.parametrize("form", ["matroska", "mpegts", "mp4"])
+def test_a_constant_frame_rate_is_exactly_what_the_container_declares(tmp_path, form):
+    with av.open(f"{tmp_path}/a.mp4", "w", format=form) as container:
+        stream = container.add_stream("mpeg4", rate=Fraction(24000, 1001))
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for pixels in NOISE[np.arange(200) % 12]:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    assert open_frames(tmp_path / "a.mp4").fps == 24000 / 1001
 
 
 def test_a_video_is_turned_as_its_container_says(tmp_path):

@@ -9,6 +9,8 @@ import struct
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
+from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -60,12 +62,34 @@ class VideoSource(FrameSource):
         with self._open() as container:
             stream = self._stream(container)
             self.count = stream.frames or None
-            self.fps = float(stream.average_rate) if stream.average_rate else None
             listed = "mp4" in container.format.name.split(",")
         if listed and is_fragmented(path):
             self.count, listed = None, False
         self.exact = listed
         self.sound = Sound(path)
+
+    @cached_property
+    def fps(self) -> float | None:  # type: ignore[override]
+        """Frames per second, on average.
+
+        The index of an mp4 has it. Other containers declare a rate or none, and a recording of a screen or a
+        browser declares up to 1000. So packets are counted, which reads the file once.
+        """
+        count, first, last = 0, inf, -inf
+        with self._open() as container, suppress(self._av.FFmpegError):
+            stream = self._stream(container)
+            declared = float(stream.average_rate) if stream.average_rate else None
+            if not self.exact:
+                for packet in container.demux(stream):
+                    if packet.pts is not None and packet.size:
+                        at = float(packet.pts * packet.time_base)
+                        count, first, last = count + 1, min(first, at), max(last, at)
+        if count < 2 or first == last:
+            return declared
+        gaps, lasts = count - 1, last - first
+        if declared and any(abs(declared * fields * lasts - gaps) < 2 for fields in (1, 2)):
+            return declared  # more exact than times in milliseconds; a packet may be a field, half a frame
+        return gaps / lasts
 
     def __iter__(self) -> Iterator[Pixels]:
         how = yield from self._frames()
