@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -94,6 +95,18 @@ def short(path):
     path.write_bytes(chunked((b"IHDR", head), (b"IDAT", pixels), (b"IEND", b"")))
 
 
+def filled(path):
+    """A JPEG whose second half became zeros, as after a crash of the system."""
+    picture = Image.fromarray(PIXELS)
+    picture.save(path, format="JPEG")
+    content = path.read_bytes()
+    path.write_bytes(content[:-200] + bytes(2000))
+
+
+def cut_number(path):
+    path.write_bytes(b"P2\n4 2\n255\n0 0 1 1 2 2 120 12")  # of 120
+
+
 def circle(path):
     path.symlink_to(path.name)
 
@@ -102,6 +115,8 @@ IMAGES = {  # the case as the page tells it: what makes it, the exception, and w
     "an image cut in the middle": (truncated, ValueError, "truncated"),
     "a PNG with a changed byte": (changed, ValueError, "a checksum is wrong"),
     "a PNG without its last row": (short, ValueError, "end before its last row"),
+    "a JPEG cut in the middle and filled with zeros": (filled, ValueError, "filled with zeros"),
+    "a PGM or PPM of numbers as text, cut in its last number": (cut_number, ValueError, "may be cut off"),
     "an empty file": (Path.touch, ValueError, "cannot identify"),
     "text under the name of an image": (lambda p: p.write_text("text"), ValueError, "cannot identify"),
     "PostScript under the name of an image": (postscript, ValueError, "cannot identify"),
@@ -130,6 +145,85 @@ def test_an_image_that_cannot_be_is_refused_by_name(tmp_path, read, case):
     make(path)
     with pytest.raises(kind, match=rf"bad\.png.*{words}"):
         read(path)
+
+
+IDS = np.zeros((9, 11), np.uint8)
+IDS[2:5, 3:8], IDS[4:, 1:4] = 1, 7
+TEXT = b"P2\n11 9\n255\n" + b"\n".join(b" ".join(b"%d" % id for id in row) for row in IDS * 17) + b"\n"
+FILES = {  # masks: the format and options of Pillow
+    "PNG": ("PNG", {}),
+    "BMP": ("BMP", {}),
+    "GIF": ("GIF", {}),
+    "PGM": ("PPM", {}),
+    "WebP": ("WEBP", {"lossless": True}),
+    "TIFF": ("TIFF", {}),
+} | {f"TIFF, {way}": ("TIFF", {"compression": way}) for way in ("tiff_lzw", "tiff_adobe_deflate", "packbits")}
+
+
+def contents():
+    """Masks of each format in 8 bits, and some of 16 and 1."""
+    for name, (form, options) in FILES.items():
+        ids = (IDS,) if form in ("BMP", "GIF", "WEBP") else (IDS, 300 * IDS.astype(np.uint16))
+        for mask in ids:
+            picture, file = Image.fromarray(mask), BytesIO()
+            (picture.convert("RGB") if form == "WEBP" else picture).save(file, format=form, **options)
+            yield pytest.param(file.getvalue(), mask, id=f"{name}, {mask.dtype}")
+    for form, options in (("BMP", {}), ("PPM", {}), ("TIFF", {}), ("TIFF", {"compression": "group4"})):
+        file = BytesIO()
+        Image.fromarray(255 * (IDS > 0).astype(np.uint8)).convert("1").save(file, format=form, **options)
+        yield pytest.param(file.getvalue(), IDS > 0, id=f"{form}, 1 bit, {options}")
+    yield pytest.param(TEXT, IDS * 17, id="PGM as text")
+
+
+@pytest.mark.parametrize(("content", "mask"), [*contents()])
+def test_a_mask_cut_at_any_byte_is_right_or_refused_by_name(tmp_path, content, mask):
+    path, errors = tmp_path / "a.png", set()
+    path.write_bytes(content)
+    known = read_mask(path)
+    assert np.array_equal(known > 0, mask > 0)
+    for end in range(len(content)):
+        path.write_bytes(content[:end])
+        try:
+            ids = read_mask(path)
+        except ValueError as error:
+            errors.add(str(error))
+            continue
+        assert np.array_equal(ids, known)
+    assert len(errors) > 1
+    assert all(re.search(r"a\.png .+", error) and "\n" not in error for error in errors)
+    path.write_bytes(content + b"more" * 9 + b"\n")
+    assert np.array_equal(read_mask(path), known)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"exif": b"Exif\0\0"}], ids=str)
+def test_a_jpeg_cut_at_any_byte_is_right_or_refused_by_name(tmp_path, options):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(PIXELS).save(path, **options)
+    content, pixels, errors = path.read_bytes(), read_frame(path), set()
+    for end in range(len(content)):
+        for rest in (b"", bytes(3000)):
+            path.write_bytes(content[:end] + rest)
+            try:
+                found = read_frame(path)
+            except ValueError as error:
+                errors.add(str(error))
+                continue
+            assert np.array_equal(found, pixels)
+    assert len(errors) > 1
+    assert all("a.jpg is not an image that can be read" in error for error in errors)
+    for rest in (b"more" * 9, bytes(3000)):
+        path.write_bytes(content + rest)
+        assert np.array_equal(read_frame(path), pixels)
+
+
+@pytest.mark.parametrize("white", [3, 100, 255, 1000, 65535])
+@pytest.mark.parametrize("magic", ["P2", "P5"])
+def test_ids_of_a_pgm_are_its_numbers_whatever_it_declares_as_white(tmp_path, magic, white):
+    ids = np.array([[0, 0, 1, 1], [2, 2, 3, 3]], np.int32)
+    numbers = " ".join(map(str, ids.ravel())).encode() + b"\n"
+    content = numbers if magic == "P2" else ids.astype("u1" if white < 256 else ">u2").tobytes()
+    (tmp_path / "a.pgm").write_bytes(f"{magic}\n4 2\n{white}\n".encode() + content)
+    assert np.array_equal(read_mask(tmp_path / "a.pgm"), ids)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is one of Linux")

@@ -15,6 +15,7 @@ from emavos.io.source import notice
 
 IdMask = NDArray[np.int32]  # (H, W), 0 is background
 MARK = "emavos-ids"  # key of a PNG text chunk with `mark_of` the ids
+WHITE = "emavos-white"  # key of the largest value that a gray picture declares, to which Pillow scaled it
 
 
 def ids_of_picture(image: Image.Image, name: str = "the mask") -> IdMask:
@@ -40,6 +41,8 @@ def ids_of_picture(image: Image.Image, name: str = "the mask") -> IdMask:
         image = Image.fromarray(values.astype(np.int32))
     if image.mode in ("1", "L", "P") or image.mode.startswith("I"):
         mask = np.array(image).astype(np.int32)
+        if white := image.info.get(WHITE):
+            mask = np.rint(mask * (white / (0xFF if image.mode == "L" else 0xFFFF))).astype(np.int32)
         ours = _has_our_palette(image, mask) or image.info.get(MARK) == mark_of(mask)
         if image.mode == "P" and not ours:
             mask = _background_at_zero(image, mask, name)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from emavos.io.addresses import absent
-from emavos.io.ids import MARK, IdMask, ids_of_picture, is_known_palette
+from emavos.io.ids import MARK, WHITE, IdMask, ids_of_picture, is_known_palette
 from emavos.io.source import FrameSource, notice
 from emavos.io.tiff import kinds_of_pages
 
@@ -71,13 +71,18 @@ def decode_image(content: PathLike | BinaryIO, name: str) -> Image.Image:
             raise ValueError(
                 f"it holds {pages} pictures; pass the file as the video, or save one picture per file"
             )
-        if file.format != "PNG":
-            return _loaded(file)
+        white = _white_of_ppm(file)
         with _bytes_of(content) as raw:
-            check_sums(raw)
+            if file.format == "PNG":
+                check_sums(raw)
+            elif file.format in ("JPEG", "PPM"):
+                _check_end(raw, file.format)
             image = _loaded(file)
-            _check_rows(raw, file)
-            return image
+            if file.format == "PNG":
+                _check_rows(raw, file)
+        if white is not None:
+            image.info[WHITE] = white
+        return image
 
 
 def pages_of(path: PathLike) -> Iterator[Image.Image]:
@@ -404,6 +409,44 @@ def _blocks_of_png(file: BinaryIO) -> Iterator[tuple[bytes, bool, bytes]]:
                 raise ValueError("it is damaged: a checksum is wrong")
     finally:
         file.seek(place)
+
+
+def _check_end(file: BinaryIO, form: str) -> None:
+    """Raise ValueError if a file ends too early in a way that Pillow does not see. The position stays.
+
+    A JPEG without its end, followed by zeros as after a crash of the system, is decoded with wrong pixels. If
+    numbers in a PPM are texts, the last one can be cut to a smaller one; white space belongs after it.
+    """
+    place = file.tell()
+    file.seek(0)
+    magic = file.read(2)
+    file.seek(-1, os.SEEK_END)
+    last = file.read(1)
+    if form == "JPEG" and last == b"\0":
+        file.seek(0)
+        if not _has_end(file.read()):
+            raise ValueError("it is truncated, and filled with zeros")
+    if form == "PPM" and magic in (b"P2", b"P3") and last.isdigit():
+        raise ValueError("its last number may be cut off; end the file with a line end")
+    file.seek(place)
+
+
+def _has_end(jpeg: bytes) -> bool:
+    """Whether the end of the picture follows its pixels, in which no marker of an end occurs."""
+    at = 2
+    while jpeg[at : at + 1] == b"\xff" and jpeg[at + 1 : at + 2] != b"\xda":
+        fill = jpeg[at + 1 : at + 2] == b"\xff"
+        at += 1 if fill else 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+    return jpeg.find(b"\xff\xd9", at) >= 0
+
+
+def _white_of_ppm(file: Image.Image) -> int | None:
+    """The largest value that a gray PPM declares, if Pillow scales its values so that it is white."""
+    if file.format != "PPM" or file.mode not in ("L", "I"):
+        return None
+    opened: Any = file  # Pillow's types lack `tile`
+    decoder, _, _, options = opened.tile[0]
+    return int(options[-1]) if decoder.startswith("ppm") else None
 
 
 def _bytes_of(content: PathLike | BinaryIO) -> AbstractContextManager[BinaryIO]:
