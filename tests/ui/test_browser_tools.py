@@ -115,6 +115,20 @@ def test_objects_are_named_hidden_and_locked_and_tracked_backward_and_both_ways(
     page.until("told", "object 1 · ball is removed from all frames")
 
 
+# The widths of the bands that a pass backward has drawn on the timeline, in frames.
+BANDS = """
+const line = document.getElementById("timeline"), to = line.getContext("2d"), fill = to.fillRect;
+const probe = document.createElement("canvas").getContext("2d");
+probe.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--passed");
+window.bands = [];
+to.fillRect = function (x, y, w, h) {
+  const frames = [x, w].map((one) => Math.round(8 * one / line.clientWidth));
+  if (this.fillStyle === probe.fillStyle) bands.push(frames);
+  return fill.call(this, x, y, w, h);
+};
+"""
+
+
 # What the page says of the frame, each time it says something else.
 NOTED = """
 window.kinds = [];
@@ -126,6 +140,7 @@ new MutationObserver(() => window.kinds.push(kind.textContent)).observe(kind, { 
 @pytest.mark.parametrize("way", ["backward", "both"])
 def test_masks_are_shown_while_the_page_tracks_backward(slow, way):
     slow.browser.execute_script(NOTED)
+    slow.browser.execute_script(BANDS)
     slow["way"].send_keys(way)
     slow.click("track")
     slow.until("kind", "tracked backward, not stored yet")
@@ -133,6 +148,9 @@ def test_masks_are_shown_while_the_page_tracks_backward(slow, way):
     slow.wait.until(lambda _: slow["kind"].text == "tracked")
     kinds = slow.browser.execute_script("return kinds")
     assert kinds.count("tracked backward, not stored yet") > 1
+    bands = slow.browser.execute_script("return bands")
+    assert len({start for start, _ in bands}) > 1
+    assert {start + width for start, width in bands} == {5}  # after the mask that was given
 
 
 def test_a_pass_backward_that_is_stopped_says_that_its_masks_are_gone(slow, tmp_path):

@@ -48,13 +48,14 @@ def test_masks_of_the_pass_backward_are_shown_before_they_are_written(
     desk, predictor, clip, monkeypatch, direction
 ):
     wanted = list(predictor.propagate(clip[0], masks={4: clip[1][4]}, direction="backward"))
-    seen, step = {}, tracking._Reporting.step
+    seen, step, passed = {}, tracking._Reporting.step, []
 
     def stepped(session, frame, mask=None):
         result = step(session, frame, mask)
         index = desk.job.facts["frame"]
         newest, seen[index] = desk.preview()
         assert newest == index
+        passed.append(desk.job.facts["passed"])
         assert (desk.project.confidence, desk.project.kind(0)) == ({}, "none")
         return result
 
@@ -63,6 +64,8 @@ def test_masks_of_the_pass_backward_are_shown_before_they_are_written(
     desk.queue.join()
     assert desk.job.error is None
     assert [*seen] == [4, 3, 2, 1, 0]
+    assert passed == [[first, 5] for first in seen]
+    assert desk.job.facts["passed"] is None
     for index, mask in seen.items():
         assert (mask == wanted[index].mask).mean() > 0.97  # frames were stored as JPEGs
     assert desk.preview() is None

@@ -46,6 +46,7 @@ class Job:
         self.again: int | None = None  # the frame up to which earlier steps are repeated, before any progress
         self.frame: int | None = None  # the newest frame, if the page cannot tell this from the project
         self.way: str | None = None  # the direction of tracking
+        self.passed: range | None = None  # frames that a pass backward has tracked and not written yet
         self.preview: tuple[int, Callable[[], IdMask]] | None = None  # its mask, if not written yet
         self._began: tuple[int, float] | None = None  # progress and time after the first step
         self._steps = steps
@@ -82,6 +83,7 @@ class Job:
             "again": self.again if self.done is None else None,
             "preview": self.preview is not None,
             "way": self.way,
+            "passed": [self.passed.start, self.passed.stop] if self.running and self.passed else None,
         }
 
     @property

@@ -90,6 +90,7 @@ class Working(Table):
                         project, self.predictor, way, asked, job.tell, lambda: job.stopping, passed
                     )
                     for index in tracked:
+                        job.passed = range(index + 1, job.passed.stop) if job.passed else None
                         if way == "both":
                             job.show(index)
                         yield job.done or 0
@@ -102,6 +103,7 @@ class Working(Table):
                         yield index - asked.start + 1
 
         def passed(index: int, result: Result) -> None:
+            job.passed = range(index, job.passed.stop if job.passed else index + 1)
             job.show(index, lambda: result.mask)
 
         job = Job("track", steps(), None, folder)

@@ -19,6 +19,13 @@ export function drawTimeline() {
   drawTicks(to, width, height, middle, of("--soft"), of("--line"));
   to.fillStyle = of("--outdated"); // masks that an edit before them made outdated
   for (const [start, end] of project.outdated) bar(start, end, TOP, floor);
+  const passed = shown.state.job?.passed;
+  if (passed) { // masks of a pass backward, which are not stored yet
+    to.fillStyle = of("--passed");
+    bar(...passed, TOP, floor);
+    to.fillStyle = of("--focus");
+    bar(...passed, floor, floor + 3);
+  }
   project.ids.forEach((one, place) => {
     const foot = TOP + (place + 1) * row;
     to.fillStyle = `rgb(${colour(one)})`;
