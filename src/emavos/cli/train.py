@@ -95,6 +95,13 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         help="another value for a field of the stage's TrainConfig, as JSON; may be repeated",
     )
     recipe.add_argument(
+        "--seconds",
+        type=float,
+        metavar="N",
+        help="end the run after N seconds, with a learning rate that falls with the time; short for --set "
+        "seconds=N",
+    )
+    recipe.add_argument(
         "--hold-out", nargs="+", metavar="CLIP", help="clips to keep out of training, for --validate-every"
     )
 
@@ -200,10 +207,12 @@ def _train_clicks(args: argparse.Namespace) -> None:
         or args.vit
         or args.teacher
         or args.samples_on_device
+        or args.seconds
     ):
         raise ValueError(
             "stage clicks has no --hold-out, --validate-every, --pictures-every, --tensorboard, --vit, "
-            "--teacher and --samples-on-device; measure the head with docs/measure/quality/clicks.py"
+            "--teacher, --samples-on-device and --seconds; measure the head with "
+            "docs/measure/quality/clicks.py"
         )
     config = _with(ClickConfig(), args.set)
     network = load_model(args.init, device=choose_device(args.device))
@@ -282,7 +291,8 @@ def _config(args: argparse.Namespace) -> TrainConfig:
         raise ValueError("--teacher extends a model; add --init tiny, or another model")
     if args.vit is not None and args.init is None:
         raise ValueError("--vit extends a model; add --init tiny, or another model")
-    config = _with(STAGES[args.stage], args.set)
+    by_clock = [] if args.seconds is None else [f"seconds={args.seconds}"]
+    config = _with(STAGES[args.stage], [*args.set, *by_clock])
     if not args.hold_out:
         return config
     config = replace(config, leave_out=tuple(args.hold_out))
@@ -340,6 +350,8 @@ def _bar(
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
     end = min(args.iterations or config.iterations, config.iterations)
+    if getattr(config, "seconds", 0):
+        end = args.iterations  # None: the clock decides
     # disable=None: only on a terminal
     bar: Any = tqdm(total=end, unit="it", leave=False, disable=quiet or None)
 

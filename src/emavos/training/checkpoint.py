@@ -13,6 +13,7 @@ from torch import Tensor
 
 from emavos.io.images import check_file
 from emavos.io.whole import write_tensors
+from emavos.training.clock import Clock
 from emavos.training.config import TrainConfig
 from emavos.training.learner import Learner
 from emavos.weights.load import load_strictly
@@ -39,6 +40,8 @@ def save_checkpoint(path: Path, learner: Learner, iteration: int) -> None:
         "config": learner.config.to_json(),
         "scaler": json.dumps(learner.scaler.state_dict()),
     }
+    if learner.config.seconds:
+        metadata["spent"] = str(learner.clock.spent)
     write_tensors(path, tensors, metadata)
 
 
@@ -61,9 +64,11 @@ def load_checkpoint(path: Path, learner: Learner) -> int:
         iteration = int(metadata["iteration"])
         begun = TrainConfig.from_json(metadata["config"])
         scaler = json.loads(metadata.get("scaler", "{}"))
+        spent = float(metadata.get("spent", "0"))
     except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{what} ({error}); delete it") from error
     _check_same(path, begun, learner.config, iteration)
+    learner.clock = Clock(learner.config, learner.device, spent)
     model = learner.model
     load_strictly(model, {key[6:]: x for key, x in state.items() if key.startswith("model.")}, what)
     for name, parameter in model.named_parameters():
@@ -98,8 +103,9 @@ def _check_shapes(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size],
 
 def _check_same(path: Path, begun: TrainConfig, config: TrainConfig, iteration: int) -> None:
     ours, theirs = dataclasses.asdict(config), dataclasses.asdict(begun)
-    # gaps depend on the length of the run
-    if iteration <= min(begun.decay_from, config.decay_from) and not config.gaps:
+    # gaps depend on the length of the run, and by the clock the fall may have begun before
+    fixed = config.gaps or config.seconds
+    if iteration <= min(begun.decay_from, config.decay_from) and not fixed:
         for name in ("iterations", "decay_from"):
             del ours[name], theirs[name]
     differing = [f"{name} was {theirs[name]}, is {ours[name]}" for name in ours if ours[name] != theirs[name]]

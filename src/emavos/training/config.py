@@ -43,11 +43,13 @@ class TrainConfig(RunConfig):
 
     The learning rate rises over `warmup` iterations and then stays constant. With `decay="linear"`, the rate
     falls to zero from `decay_from` to `iterations`, so you can lengthen a run until the fall begins. With
-    `decay="step"`, the rate is a tenth from `decay_from` on.
+    `decay="step"`, the rate is a tenth from `decay_from` on. With `seconds`, the run ends by the clock:
+    `iterations` and `decay_from` then only say which share of the time comes before the fall.
     """
 
     preset: str = "stcn-tiny"
     iterations: int = 3000
+    seconds: float = 0.0  # length of a run that ends by the clock; 0 if it ends after `iterations`
     batch: int = 4  # clips per iteration, over all processes
     sources: tuple[str, ...] = ("static", "clips")  # names of `emavos.training.sources.SOURCES`
     repeats: tuple[int, ...] = ()  # mixed samples: how many times each source counts; () for once each
@@ -119,7 +121,7 @@ class TrainConfig(RunConfig):
         for name in ("real", "two_objects", "occluder", "lookalike", "under", "blur", "least_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is from 0 to 1, not {getattr(self, name)}")
-        for name in ("vit_lr", "weight_decay", "warmup", "dice", "matching", "clip_grad", "top_k"):
+        for name in ("seconds", "vit_lr", "weight_decay", "warmup", "dice", "matching", "clip_grad", "top_k"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is at least 0, not {getattr(self, name)}")
         if not self.several or min(self.several) < 0 or not sum(self.several) > 0:
@@ -146,14 +148,19 @@ class TrainConfig(RunConfig):
         if self.frames < 2:
             raise ValueError(f"a clip has at least 2 frames, not {self.frames}")
 
-    def learning_rate(self, iteration: int) -> float:
-        """The factor on `lr`, `trunk_lr` and `vit_lr` at an iteration, counted from 0."""
+    def learning_rate(self, iteration: int, place: float | None = None) -> float:
+        """The factor on `lr`, `trunk_lr` and `vit_lr` at an iteration.
+
+        iteration: number of the iteration, counted from 0, for the rise.
+        place: place in the schedule, for the fall, if the run ends by the clock: see `Clock`.
+        """
+        place = iteration if place is None else place
         rise = min((iteration + 1) / self.warmup, 1.0) if self.warmup else 1.0
-        if iteration < self.decay_from:
+        if place < self.decay_from:
             return rise
         if self.decay == "step":
             return 0.1 * rise
-        return rise * (self.iterations - iteration) / (self.iterations - self.decay_from)
+        return rise * max(self.iterations - place, 0) / (self.iterations - self.decay_from)
 
 
 _PARTS: Mapping[str, tuple[tuple[type, ...], str]] = {  # types of the lists' items

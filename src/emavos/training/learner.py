@@ -15,6 +15,7 @@ from emavos.models import STCN
 from emavos.training import distributed
 from emavos.training.average import WeightAverage
 from emavos.training.clip import ClipNetwork, cell_coverage
+from emavos.training.clock import Clock
 from emavos.training.config import TrainConfig
 from emavos.training.losses import bootstrapped_cross_entropy, dice_loss, hardest_fraction, matching_loss
 
@@ -37,6 +38,8 @@ class Learner:
         _freeze(model, config.frozen)
         self.config = config
         self.device = next(model.parameters()).device
+        self.clock = Clock(config, self.device)
+        self.rate = 0.0  # factor on the learning rates in the last step
         self.optimiser = make_optimiser(model, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
         self.average = WeightAverage(model, config.ema) if config.ema else None
@@ -51,9 +54,11 @@ class Learner:
         Raises FloatingPointError in every process, before any weight changes, if the loss or its gradient is
         not finite. In float16 a gradient may overflow; such a step is skipped and the scale is reduced.
         """
+        place = self.clock.place(iteration)
+        self.rate = self.config.learning_rate(iteration, place)
         for group in self.optimiser.param_groups:
-            group["lr"] = group["base"] * self.config.learning_rate(iteration)
-        loss, *rest = self._loss(sample, iteration)
+            group["lr"] = group["base"] * self.rate
+        loss, *rest = self._loss(sample, place)
         learned = Learned(*distributed.mean(torch.stack([loss, *rest]).detach()).tolist())
         if not math.isfinite(learned.loss):
             raise FloatingPointError(f"the loss of iteration {iteration} is {learned.loss}")
@@ -83,11 +88,11 @@ class Learner:
         finally:
             self.model.load_state_dict(weights, strict=False)
 
-    def _loss(self, sample: Sample, iteration: int) -> tuple[Tensor, ...]:
+    def _loss(self, sample: Sample, place: float) -> tuple[Tensor, ...]:
         """The fields of `Learned` as scalars; only the first has a gradient."""
         config, (frames, masks, valid) = self.config, sample  # (B, T, 3, S, S), (B, T, O, S, S), (B, O)
         fraction = hardest_fraction(
-            iteration, config.all_pixels_until, config.hardest_from, config.least_fraction
+            place, config.all_pixels_until, config.hardest_from, config.least_fraction
         )
         dtype = torch.float16 if config.precision == "float16" else torch.bfloat16
         with torch.autocast(self.device.type, dtype, enabled=config.precision != "float32"):

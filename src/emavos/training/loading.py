@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from emavos.training.config import TrainConfig
 def load_batches(
     samples: Dataset[Any],
     start: int,
-    end: int,
+    end: int | None,
     config: TrainConfig,
     workers: int,
     collate: Callable[[list[Any]], Any] | None = None,
@@ -24,7 +25,7 @@ def load_batches(
     """The batches of iterations `start` to `end`; in distributed training, this process's share of each.
 
     samples: samples by index.
-    start, end: first iteration, and the one after the last.
+    start, end: first iteration, and the one after the last; None for endless batches.
     config: config with the batch size.
     workers: number of worker processes.
     collate: makes a batch of a list of samples; None stacks their tensors.
@@ -34,8 +35,9 @@ def load_batches(
     share, rest = divmod(config.batch, distributed.count())
     if rest:
         raise ValueError(f"a batch of {config.batch} cannot be shared by {distributed.count()} processes")
-    firsts = (i * config.batch + distributed.rank() * share for i in range(start, end))
-    batches: list[Any] = [range(first, first + share) for first in firsts]
+    iterations = itertools.count(start) if end is None else range(start, end)
+    firsts = (i * config.batch + distributed.rank() * share for i in iterations)
+    batches: Any = (range(first, first + share) for first in firsts)
     return DataLoader(
         samples,
         batch_sampler=batches,

@@ -77,7 +77,7 @@ def train(
     learner = Learner(model, config)
     schedule = Schedule(save_every, validate_every, pictures_every)
     keeper = Keeper(out, learner, held_out, schedule, tensorboard)
-    end = config.iterations if stop is None else min(stop, config.iterations)
+    end = _end(learner, keeper.start, stop)
     ready = time.perf_counter()
     loader = load_batches(batches.items, keeper.start, end, config, workers, batches.collate)
     for iteration, items in enumerate(loader, keeper.start):
@@ -88,11 +88,12 @@ def train(
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}; the batch is {keeper.failed(sample, iteration)}") from error
         seconds, waited = time.perf_counter() - began, began - ready
-        progress = Progress(iteration, *learned, config.learning_rate(iteration), seconds, waited)
+        progress = Progress(iteration, *learned, learner.rate, seconds, waited)
         keeper.learned(progress, sample)
         if report is not None:
             report(progress)
         ends_now = stopping is not None and distributed.anywhere(stopping(), learner.device)
+        ends_now |= learner.clock.place(iteration + 1) >= config.iterations
         keeper.save(iteration + 1, ended=ends_now or iteration + 1 == end)
         if ends_now:
             break
@@ -101,3 +102,13 @@ def train(
     if learner.average is not None:
         learner.average.put_into(model)
     return model.eval()
+
+
+def _end(learner: Learner, start: int, stop: int | None) -> int | None:
+    """The iteration before which a run stops; None if the clock decides."""
+    config = learner.config
+    if learner.clock.place(start) >= config.iterations:  # the run has ended already
+        return start
+    if config.seconds:
+        return stop
+    return config.iterations if stop is None else min(stop, config.iterations)

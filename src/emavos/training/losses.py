@@ -10,7 +10,7 @@ from torch.nn import functional
 Bootstrapping = Literal["hardest", "scaled"]
 
 
-def hardest_fraction(iteration: int, start: int = 20_000, end: int = 70_000, least: float = 0.15) -> float:
+def hardest_fraction(iteration: float, start: int = 20_000, end: int = 70_000, least: float = 0.15) -> float:
     """The fraction p of pixels to count: 1 until `start`, then falling linearly to `least` at `end`.
 
     iteration: iteration, counted from 0.
