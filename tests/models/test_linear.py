@@ -62,3 +62,12 @@ def test_without_the_operator_of_onednn_convolutions_are_the_same(monkeypatch):
         assert plain_inference(x)
         found, expected = winograd(x, weight), functional.conv2d(x, weight, padding=1)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_what_another_thread_compiles_changes_nothing_here(monkeypatch):
+    """torch's `is_compiling` is of the whole process, and true for as long as any thread compiles."""
+    if not hasattr(torch.compiler, "is_exporting"):
+        pytest.skip("this torch cannot tell the two apart")
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    with torch.no_grad():
+        assert plain_inference(torch.zeros(1))

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emavos.models.convolution import Conv2d
 from emavos.models.linear import plain_inference
-from emavos.models.winograd import Conv2d
 
 # Bytes. If the map of all objects is larger, objects are decoded one by one: the C library returns blocks
 # above 32 MB to the system each time they are freed, and the system has to zero every new block.

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emavos.models.convolution import convolve
+
 # Input channels, output channels, expansion, kernel and stride of each block. Stride 32 is omitted.
 _BLOCKS = (
     (32, 16, 1, 3, 1),
@@ -166,8 +168,10 @@ class ConvNorm(nn.Module):
             and torch.is_grad_enabled()
         ):
             x = _Depthwise.apply(x, weight.to(x.dtype), bias.to(x.dtype), conv.stride, conv.padding)
-        else:
+        elif conv.groups > 1:
             x = functional.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups)
+        else:
+            x = convolve(x, weight, bias, conv.stride[0], conv.kernel_size[0] // 2)
         return functional.relu6(x, inplace=True) if self.relu else x
 
 

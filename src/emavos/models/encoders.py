@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emavos.models.blocks import FeatureFusion
+from emavos.models.convolution import Conv2d
 from emavos.models.dinov2 import DinoV2
 from emavos.models.efficientnet_lite import EfficientNetLiteTrunk
 from emavos.models.resnet import ResNetTrunk
 from emavos.models.scene_key import SceneKey
-from emavos.models.winograd import Conv2d
 
 Trunk = ResNetTrunk | EfficientNetLiteTrunk
 
@@ -92,7 +92,7 @@ class KeyEncoder(nn.Module):
         nn.init.orthogonal_(self.key_proj.weight)
         self.vit = vit
         if vit is not None:
-            self.vit_proj = nn.Conv2d(vit.channels, trunk.channels[2], 1)
+            self.vit_proj = Conv2d(vit.channels, trunk.channels[2], 1)
             self.vit_key = nn.Conv2d(vit.channels, vit_key_channels or key_channels, 1)
             nn.init.zeros_(self.vit_proj.weight)
             assert self.vit_proj.bias is not None

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from emavos.models.winograd import convolve
+from emavos.models.convolution import convolve
 
 
 class ResNetTrunk(nn.Module):

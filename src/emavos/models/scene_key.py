@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emavos.models.convolution import Conv2d
+
 _WIDTH = 96
 _BLOCKS = 3
 _KERNEL = 7
@@ -25,7 +27,7 @@ class SceneKey(nn.Module):
         self.norm = nn.BatchNorm2d(sum(trunk_channels), affine=False)
         self.stem = nn.Conv2d(sum(trunk_channels), _WIDTH, 3, padding=1)
         self.blocks = nn.Sequential(*(SceneBlock(_WIDTH) for _ in range(_BLOCKS)))
-        self.proj = nn.Conv2d(_WIDTH, channels, 1)
+        self.proj = Conv2d(_WIDTH, channels, 1)
 
     def forward(self, f4: Tensor, f8: Tensor, f16: Tensor) -> Tensor:
         """The features (B, width, h, w) from which `proj` makes the part of the key.
@@ -56,8 +58,8 @@ class SceneBlock(nn.Module):
         self.near = nn.Conv2d(channels, channels, _KERNEL, padding=_KERNEL // 2, groups=channels)
         self.norm = nn.GroupNorm(1, channels)
         self.frame = nn.Linear(channels, channels)
-        self.widen = nn.Conv2d(channels, 2 * channels, 1)
-        self.narrow = nn.Conv2d(2 * channels, channels, 1)
+        self.widen = Conv2d(channels, 2 * channels, 1)
+        self.narrow = Conv2d(2 * channels, channels, 1)
         nn.init.zeros_(self.narrow.weight)
 
     def forward(self, x: Tensor) -> Tensor:

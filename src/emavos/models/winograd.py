@@ -7,10 +7,9 @@ after are passes over memory, so the method pays if both sides have many channel
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from emavos.models.linear import plain_inference, product
+from emavos.models.linear import product
 
 _CHANNELS = 256  # input and output channels, at least
 _TILES = 64  # tiles of 4x4 outputs, at least
@@ -22,36 +21,10 @@ _A, _B = 0.5, 2.0  # the squares of the points; their product is 1
 _POINTS = (_A**0.5, -(_A**0.5), _B**0.5, -(_B**0.5))
 
 
-class Conv2d(nn.Conv2d):
-    """nn.Conv2d with zero padding and without groups, computed by `convolve`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.with_weight(x, self.weight, self.bias)
-
-    def with_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """This convolution with another weight, for example a slice of its channels."""
-        return convolve(x, weight, bias, self.stride[0], self.kernel_size[0] // 2)
-
-
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 1) -> Tensor:
-    """functional.conv2d, by Winograd's method if the method is faster and no gradient is needed.
-
-    Both agree to the rounding of single precision: about 4e-6 of the largest output.
-    """
-    if stride == 1 and padding == 1 and _pays(x, weight):
-        return winograd(x, weight, bias)
-    return functional.conv2d(x, weight, bias, stride, padding)
-
-
-def _pays(x: Tensor, weight: Tensor) -> bool:
-    return (
-        plain_inference(x)
-        and not torch.is_autocast_enabled("cpu")
-        and x.dtype == weight.dtype == torch.float32
-        and weight.shape[2:] == (3, 3)
-        and min(weight.shape[:2]) >= _CHANNELS
-        and len(x) * -(-x.shape[2] // 4) * -(-x.shape[3] // 4) >= _TILES
-    )
+def pays(x: Tensor, weight: Tensor) -> bool:
+    """Whether `winograd` is faster than a direct convolution for x (B, C, h, w), weight (D, C, 3, 3)."""
+    tiles = len(x) * -(-x.shape[2] // 4) * -(-x.shape[3] // 4)
+    return min(weight.shape[:2]) >= _CHANNELS and tiles >= _TILES
 
 
 def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
