@@ -240,6 +240,18 @@ def test_a_preview_is_small_and_plays_at_the_speed_of_its_video(tmp_path, kind):
         assert image.info["loop"] == 0
 
 
+def test_a_small_object_keeps_its_colour_in_a_gif(tmp_path):
+    generator = np.random.default_rng(0)
+    sea = generator.integers((0, 90, 90), (60, 150, 150), (120, 160, 3)).astype(np.uint8)
+    sea[60:66, 80:92] = 38, 156, 255
+    with AnimationWriter(tmp_path / "a.gif", 5) as preview:
+        preview.write(sea)
+    with Image.open(tmp_path / "a.gif") as image:
+        shown = np.array(image.convert("RGB")).astype(int)
+    assert abs(shown[60:66, 80:92] - (38, 156, 255)).max() < 20
+    assert abs(shown - sea).mean() < 8
+
+
 def test_a_long_preview_is_thinned_out(tmp_path, monkeypatch):
     monkeypatch.setattr("emavos.io.animation._MOST_FRAMES", 8)
     with AnimationWriter(tmp_path / "a.gif", fps=10) as preview:

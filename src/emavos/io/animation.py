@@ -56,6 +56,8 @@ class AnimationWriter:
         if self._count % self._step == 0:
             picture = Image.fromarray(frame)
             picture.thumbnail((self._longest, self._longest), Image.Resampling.BOX, reducing_gap=None)
+            if self.path.suffix.lower() == ".gif":  # a palette that keeps the colour of a small object
+                picture = picture.quantize(256, Image.Quantize.FASTOCTREE)
             self._pictures.append(picture)
             if len(self._pictures) > _MOST_FRAMES:
                 self._pictures, self._step = self._pictures[::2], 2 * self._step
