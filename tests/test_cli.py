@@ -331,6 +331,30 @@ def test_an_output_that_cannot_be_is_refused(here, capsys):
     refused(capsys, here, "shown.avi", ".mp4")
 
 
+@pytest.mark.parametrize("option", ["--out", "--overlay", "--matte", "--cutout", "--rle"])
+@pytest.mark.parametrize("place", ["https://host/out.mp4", "s3://bucket/out", "gs://bucket/out.mov"])
+def test_an_output_that_is_an_address_is_refused(here, capsys, option, place):
+    assert segment(option, place) == 1
+    refused(capsys, here, f"{option} {place} is an address; write to this machine")
+    assert sorted(os.listdir(here)) == ["clip", "first.png"]
+
+
+def test_the_home_folder_stands_for_its_sign_where_a_shell_leaves_it(here, monkeypatch):
+    home = here / "home"
+    home.mkdir()
+    for name in ("clip", "first.png"):
+        (here / name).rename(home / name)
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(home))
+    argv = ["segment", "~/clip", "--mask=~/first.png", "--out=~/out", "--overlay=~/shown", "--quiet"]
+    assert main([*argv, "--device", "cpu", "--size", "0"]) == 0
+    assert os.listdir(here) == ["home"]
+    assert sorted(os.listdir(home)) == ["clip", "first.png", "out", "shown"]
+    (here / "~").mkdir()  # what is called so is meant, as the shell would say with ./~
+    assert main(["masks", "convert", f"{home}/first.png", "--out=~/ids", "--quiet"]) == 0
+    assert os.listdir(here / "~") == ["ids"]
+
+
 def test_an_unknown_model_is_refused_with_those_that_are_known(here, capsys):
     assert segment("--model", "huge") == 1
     refused(capsys, here, "huge", "tiny")

@@ -37,6 +37,7 @@ from emavos.cli import (
     ui,
 )
 from emavos.cli.completion import add_completion_argument, command_of, with_suggestion
+from emavos.cli.places import resolve_places
 from emavos.cli.streams import speaking
 from emavos.cli.words import plain
 from emavos.machine import spin_briefly
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     try:
         args = _parser().parse_args(argv)
+        resolve_places(args)
         spin_briefly()
         with _terminable(), _notices_in_a_line():
             args.run(args)

@@ -20,11 +20,15 @@ def without_secrets(text: str) -> str:
     return _AFTER_SCHEME.sub(lambda match: match[0].partition("?")[0].rpartition("@")[2], text)
 
 
+def lengthened(text: str) -> str:
+    """A text with both slashes of an address that `Path` shortened to one, as in s3:/bucket."""
+    match = _SHORTENED.match(text)
+    return f"{match[1]}://{text[match.end() :]}" if match else text
+
+
 def absent(path: str | os.PathLike[str]) -> FileNotFoundError:
     """The error for a path without a file. Names an address as such, even one that `Path` shortened."""
-    text = os.fspath(path)
-    if match := _SHORTENED.match(text):
-        text = f"{match[1]}://{text[match.end() :]}"
+    text = lengthened(os.fspath(path))
     if not is_address(text):
         return FileNotFoundError(f"{text} does not exist")
     return FileNotFoundError(
