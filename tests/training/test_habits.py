@@ -292,6 +292,18 @@ def test_a_wider_model_gives_the_masks_of_the_narrow_one_at_first_and_learns(mon
     assert wide.decoder.pred.weight.grad[:, 32:].abs().max() > 0
 
 
+def test_a_stage_of_a_wider_preset_widens_the_model_before_it(root, tmp_path, monkeypatch):
+    for name in ("stcn-base-parts", "stcn-base-wide"):
+        monkeypatch.setitem(PRESETS, name, dataclasses.replace(PRESETS[name], vit_depth=1))
+    save_model(STCN(PRESETS["stcn-base-parts"]), tmp_path / "narrow")
+    fields = ("iterations=1", "decay_from=1", "batch=1", "size=32", "frames=2", "frozen=[]", "leave_out=[]")
+    settings = [part for field in fields for part in ("--set", field)]
+    paths = ["--init", str(tmp_path / "narrow"), "--data", str(root), "--out", str(tmp_path / "run")]
+    habits = ["--set", 'sources=["static","clips"]', "--device", "cpu", "--workers", "0", "--quiet"]
+    assert main(["train", "--stage", "base-7", *paths, *settings, *habits]) == 0
+    assert load_model(tmp_path / "run" / "model").config == PRESETS["stcn-base-wide"]
+
+
 def test_a_model_is_widened_only_to_a_wider_preset():
     model = STCN(PRESETS["stcn-tiny-scene"])
     with pytest.raises(ValueError, match="in more than value_channels"):

@@ -246,6 +246,7 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
     from emavos.training.sources import open_samples
     from emavos.training.stages import BASE, TINY
     from emavos.training.start import add_transformer, extended, grow
+    from emavos.training.widen import is_narrower, widened
     from emavos.weights.load import load_model
 
     config = _config(args)
@@ -264,6 +265,8 @@ def _start(args: argparse.Namespace) -> tuple[TrainConfig, STCN]:
             raise ValueError(f"{config.preset} has a vision transformer and {args.init} has none; add --vit")
         if PRESETS[config.preset].scene_key_channels and not model.config.scene_key_channels:
             raise ValueError(f"{args.init} has no scene's part of the key; add --teacher base")
+        if is_narrower(model.config, config.preset):
+            return config, widened(model, config.preset, config.seed)
         if (grown := extended(model, config.preset, samples, config.seed)) is not None:
             return config, grown
     names = [name for name, preset in PRESETS.items() if preset == model.config]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from emavos.models import PRESETS, STCN
+from emavos.models import PRESETS, STCN, STCNConfig
 from emavos.training.start import grow
 
 # New channels of these layers are zero at first, because what follows takes statistics over channels or hands
@@ -16,6 +16,19 @@ _ZERO_AT_FIRST = ("fusion.block1.conv2", "fusion.block1.skip", "fusion.block2.co
 _READ_ZEROS = ("fusion.cbam.mlp.0", "fusion.block2.conv1")
 # These read the channels of the readout, then those of the context.
 _OF_READOUT = ("decoder.compress.conv1", "decoder.compress.skip")
+
+
+_WIDTHS = ("value_channels", "context_channels", "decoder_channels")
+
+
+def is_narrower(config: STCNConfig, preset: str) -> bool:
+    """Whether a preset has more channels in values, context and decoder than a config, and is equal else."""
+    wide = PRESETS[preset]
+    return _with_widths(config, wide) == wide and config.value_channels < wide.value_channels
+
+
+def _with_widths(config: STCNConfig, wide: STCNConfig) -> STCNConfig:
+    return replace(config, **{name: getattr(wide, name) for name in _WIDTHS})
 
 
 def widened(model: STCN, preset: str, seed: int = 0) -> STCN:
@@ -32,16 +45,15 @@ def widened(model: STCN, preset: str, seed: int = 0) -> STCN:
     Raises ValueError if the configs differ in something else, or if the preset is not wider.
     """
     narrow, wide = model.config, PRESETS[preset]
-    widths = ("value_channels", "context_channels", "decoder_channels")
-    if replace(narrow, **{name: getattr(wide, name) for name in widths}) != wide:
-        raise ValueError(f"the model differs from {preset} in more than {', '.join(widths)}")
+    if _with_widths(narrow, wide) != wide:
+        raise ValueError(f"the model differs from {preset} in more than {', '.join(_WIDTHS)}")
     pairs = zip(
         (narrow.value_channels, narrow.context_channels, *narrow.decoder_channels),
         (wide.value_channels, wide.context_channels, *wide.decoder_channels),
         strict=True,
     )
     if not all(old < new for old, new in pairs):
-        raise ValueError(f"{preset} is not wider than the model in all of {', '.join(widths)}")
+        raise ValueError(f"{preset} is not wider than the model in all of {', '.join(_WIDTHS)}")
     grown = grow(model, preset, seed)
     with torch.no_grad():
         for name, weight in grown.state_dict().items():
