@@ -100,16 +100,28 @@ def test_workers_find_relative_paths_wherever_they_work(tmp_path, monkeypatch):
     assert run_batch([], load, tmp_path / "none", workers=RayWorkers(1)) == []
 
 
+CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+
+@pytest.mark.parametrize("chosen", [None, "1"])
 @pytest.mark.parametrize("address", [None, "", "10.0.0.1:6379"])
-def test_ray_listens_on_this_machine_alone_unless_a_cluster_is_named(tmp_path, monkeypatch, address):
+def test_ray_listens_on_this_machine_alone_unless_a_cluster_is_named(tmp_path, monkeypatch, address, chosen):
     kills.clips(tmp_path / "data", 1)
     monkeypatch.setenv("RAY_ADDRESS", address or "")
     if address is None:
         monkeypatch.delenv("RAY_ADDRESS")
-    started = {}
+    monkeypatch.delenv(CLUSTERS, raising=False)
+    if chosen is not None:
+        monkeypatch.setenv(CLUSTERS, chosen)
+    started, constants = {}, SimpleNamespace(ENABLE_RAY_CLUSTER=True)
+
+    def init(**options):
+        started.update(options, cluster=constants.ENABLE_RAY_CLUSTER, variable=os.environ.get(CLUSTERS))
+
     ray = SimpleNamespace(
+        _private=SimpleNamespace(ray_constants=constants),
         is_initialized=lambda: False,
-        init=lambda **options: started.update(options),
+        init=init,
         shutdown=lambda: None,
         exceptions=SimpleNamespace(RayError=ZeroDivisionError),
     )
@@ -124,6 +136,9 @@ def test_ray_listens_on_this_machine_alone_unless_a_cluster_is_named(tmp_path, m
     here = {"address": "local", "_node_ip_address": "127.0.0.1", "num_cpus": 6}
     assert {name: value for name, value in started.items() if name in here} == ({} if address else here)
     assert started["include_dashboard"] is False
+    alone = not address and chosen is None  # Ray was imported long before, and reads its variable then
+    assert (started["cluster"], started["variable"]) == ((False, "0") if alone else (True, chosen))
+    assert (constants.ENABLE_RAY_CLUSTER, os.environ.get(CLUSTERS)) == (True, chosen)
 
 
 @pytest.mark.parametrize("given", [{}, {"RAY_AUTH_TOKEN": "mine" * 8}, {"RAY_AUTH_TOKEN_PATH": "/mine"}])
@@ -154,23 +169,33 @@ def test_ray_is_of_this_machine_alone_unless_you_said_otherwise(monkeypatch, add
     assert os.environ.get(name) == (given or (None if address else "0"))
 
 
-ADDRESS = """
+ADDRESS = {
+    "command": """
 from emavos.cli import batch
 batch._prepare_ray()
 import ray
 from ray._private import services
 from emavos.batch import on_ray
 print(services.resolve_ip_for_localhost(on_ray._here(1)["_node_ip_address"]))
-"""
+""",
+    "python": """
+import ray
+from ray._private import services
+from emavos.batch import on_ray
+with on_ray._keeping_to_loopback(ray):
+    print(services.resolve_ip_for_localhost(on_ray._here(1)["_node_ip_address"]))
+""",
+}
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("way", ADDRESS)
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray (extra: ray)")
-def test_the_address_that_ray_is_given_stays_that_of_this_machine_alone():
+def test_the_address_that_ray_is_given_stays_that_of_this_machine_alone(way):
     """Ray's servers listen at 127.0.0.1 if that is their node's address, and else at every address."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     done = subprocess.run(
-        [sys.executable, "-c", ADDRESS], env=environ, capture_output=True, text=True, check=True
+        [sys.executable, "-c", ADDRESS[way]], env=environ, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["127.0.0.1"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from emavos.batch.jobs import Job
 from emavos.batch.run import Batch, Outcome
 from emavos.machine import how_to_install
 from emavos.predictor import Predictor
+
+_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # whether Ray may be of several machines
 
 
 class _Worker:
@@ -42,8 +45,8 @@ class RayWorkers:
     threads: processors per worker. A worker also gets a GPU if its predictor uses one.
 
     Runs on the connected Ray cluster, or the cluster at RAY_ADDRESS; otherwise Ray is started on this machine
-    and stopped at the end. Workers use the same paths for inputs and outputs, so several machines need a
-    shared disk. The outputs equal those of one process with as many threads, byte for byte.
+    at 127.0.0.1 only, and stopped at the end. Workers use the same paths for inputs and outputs, so several
+    machines need a shared disk. The outputs equal those of one process with as many threads, byte for byte.
 
     Raises ValueError if a number is below 1, and ImportError without Ray.
     """
@@ -69,12 +72,13 @@ class RayWorkers:
         started = not ray.is_initialized()
         if started:
             try:
-                ray.init(
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level="ERROR",
-                    **_here(self.count * self.threads),
-                )
+                with _keeping_to_loopback(ray):
+                    ray.init(
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level="ERROR",
+                        **_here(self.count * self.threads),
+                    )
             except Exception as error:  # Ray raises no specific error here
                 raise ValueError(f"Ray does not start: {error}") from error
         try:
@@ -99,6 +103,26 @@ def _here(processors: int) -> dict[str, Any]:
     if os.environ.get("RAY_ADDRESS"):
         return {}
     return {"address": "local", "_node_ip_address": "127.0.0.1", "num_cpus": processors}
+
+
+@contextmanager
+def _keeping_to_loopback(ray: Any) -> Iterator[None]:
+    """Context in which Ray starts at 127.0.0.1 only, unless you named a cluster or set its variable.
+
+    On Linux, Ray would replace 127.0.0.1 by the machine's own address and listen on all of them. Ray reads
+    the variable when it is imported, which may be long past; its processes read it when they start.
+    """
+    if os.environ.get("RAY_ADDRESS") or _CLUSTERS in os.environ:
+        yield
+        return
+    constants = ray._private.ray_constants
+    before = constants.ENABLE_RAY_CLUSTER
+    os.environ[_CLUSTERS], constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+        del os.environ[_CLUSTERS]
 
 
 def _rows(
