@@ -244,6 +244,8 @@ def test_downloads_are_named_like_their_video_and_follow_one_another(browser, cl
         page.paint(60, 20)
         page.click("keep")
         page.until("kind", "given by you")
+        page.click("downloads")
+        page.until("exports-part", "0 of 8 frames are tracked. Only frames with an up-to-date mask")
         page.download("masks.json", tmp_path / "taken" / "Grüße 鱼-masks.json")
         focused = page.browser.switch_to.active_element
         assert focused.get_attribute("data-download") == "masks.json"

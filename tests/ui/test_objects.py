@@ -12,7 +12,7 @@ from PIL import Image
 
 from emavos.bridges import CocoWriter
 from emavos.ui import Desk, Project
-from emavos.ui.downloads import DOWNLOADS
+from emavos.ui.downloads import DOWNLOADS, steps_of
 from emavos.ui.switches import Switches
 from emavos.ui.tracking import track_forward
 
@@ -86,7 +86,8 @@ def test_every_download_is_written_from_a_frame_with_a_given_mask(given, tmp_pat
     if name.endswith((".mp4", ".mov")):
         pytest.importorskip("av")
     given.rename(1, "horse")
-    assert [*DOWNLOADS[name](given, tmp_path / name, False)]
+    steps = [*DOWNLOADS[name](given, tmp_path / name, False)]
+    assert steps == [*range(1, steps_of(given, name, False) + 1)]
     content = (tmp_path / name).read_bytes()
     if name in ("masks.json", "youtube-vis.json"):
         assert "horse" in {one["name"] for one in json.loads(content)["categories"]}

@@ -414,6 +414,7 @@ def test_masks_are_given_tracked_and_downloaded(client, desk, clip):
         client.post(f"/api/downloads/{name}")
         desk.job.join()
         assert desk.job.error is None
+        assert (desk.job.done, desk.job.total) == (8, 8)  # so the page shows how much is left
         assert client.get(f"/api/downloads/{name}").content
     assert client.delete("/api/masks/0", headers=seen(client, 0)).status_code == 200
     answer = client.delete("/api/masks/0", headers=seen(client, 0))

@@ -38,6 +38,12 @@ def _ready(project: Project, outdated: bool) -> list[int]:
     return ready
 
 
+def steps_of(project: Project, name: str, outdated: bool) -> int:
+    """The number of steps of one of `DOWNLOADS`, for its progress. Raises ValueError without masks."""
+    ready = _ready(project, outdated)
+    return ready[-1] + 1 if Path(name).suffix in (".mp4", ".mov", ".gif", ".webp") else len(ready)
+
+
 def _film(project: Project, outdated: bool) -> Iterator[tuple[int, Pixels, bool]]:
     """Yield the frames up to the last one with a mask: index, frame, and whether its mask is shown."""
     ready = _ready(project, outdated)

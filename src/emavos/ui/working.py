@@ -13,6 +13,7 @@ from emavos.io.source import noting
 from emavos.session import Result
 from emavos.session.both_ways import Direction, check_direction
 from emavos.ui.downloads import DOWNLOADS
+from emavos.ui.downloads import steps_of as steps_of_download
 from emavos.ui.folder import Folder
 from emavos.ui.job import Job
 from emavos.ui.project import Project
@@ -132,7 +133,12 @@ class Working(Table):
                 raise ValueError(f"there is no {name}; there are {', '.join(DOWNLOADS)}")
             files = Folder(project.folder, "downloads")
             files.remove(name)
-            job = Job(name, self._write(project, name, files, outdated), None, project.folder)
+
+            def steps() -> Iterator[int]:
+                job.total = steps_of_download(project, name, outdated)
+                yield from self._write(project, name, files, outdated)
+
+            job = Job(name, steps(), None, project.folder)
             self.queue.claim(project.folder)  # until the file is written
             try:
                 self._start(job, lambda: self.queue.leave(project.folder))

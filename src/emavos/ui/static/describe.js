@@ -46,6 +46,8 @@ export function describe() {
   $("range").textContent = shown.range ? `${shown.range[0]}–${shown.range[1]} ×` : "";
   enable("downloads", idle && project.made);
   for (const button of document.querySelectorAll("[data-download]")) button.disabled = !idle || !project.made;
+  $("exports-part").hidden = !project || project.tracked >= project.count;
+  $("exports-part").textContent = project ? `${project.tracked} of ${project.count} frames are tracked. Only frames with an up-to-date mask are included, and videos end with the last of them.` : "";
   $("outdated").hidden = !project?.outdated.length;
   const queue = state?.queue, queued = (queue?.now ? 1 : 0) + (queue?.waiting ?? 0);
   const others = queued - (waiting || queue?.now && job?.number === queue.now.number ? 1 : 0);
