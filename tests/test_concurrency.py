@@ -18,7 +18,7 @@ from PIL import Image
 from emavos import MemoryPolicy, Predictor, Session, Shortcuts
 from emavos.demo import synthetic_clip
 from emavos.io import InputWarning, open_frames, read_ahead
-from emavos.io.source import notice, noting
+from emavos.io.notices import notice, noting
 from emavos.weights import load_model
 from trees import training_tree
 
@@ -203,7 +203,7 @@ from emavos import MemoryPolicy, Predictor
 from emavos.data import Clips, ClipSamples, StaticImages
 from emavos.demo import synthetic_clip
 from emavos.io import InputWarning, open_frames, read_ahead
-from emavos.io.source import notice, noting
+from emavos.io.notices import notice, noting
 from emavos.weights import load_model
 
 torch.set_num_threads(2)

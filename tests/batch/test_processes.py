@@ -22,7 +22,7 @@ from emavos import Predictor
 from emavos.batch import Processes, find_jobs, processes, run_batch
 from emavos.batch.run import Batch, Outcome
 from emavos.cli import main
-from emavos.io.source import InputWarning
+from emavos.io.notices import InputWarning
 from kills import tree
 
 

@@ -24,8 +24,8 @@ from emavos.annotations.yolo import read_yolo
 from emavos.annotations.youtubevis import read_youtube_vis
 from emavos.io.ids import IdMask
 from emavos.io.images import IMAGE_SUFFIXES, PathLike
+from emavos.io.notices import notice
 from emavos.io.opening import natural_order
-from emavos.io.source import notice
 from emavos.io.text import read_json, read_text
 
 SUFFIXES = (".json", ".xml", ".txt")

@@ -14,7 +14,7 @@ from emavos.frames.preprocess import check_short_side
 from emavos.io import list_images
 from emavos.io.addresses import absent, is_address
 from emavos.io.images import PathLike
-from emavos.io.source import notice
+from emavos.io.notices import notice
 from emavos.io.text import read_text
 from emavos.memory import MemoryPolicy
 

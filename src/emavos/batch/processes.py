@@ -15,7 +15,7 @@ from typing import Any, Literal
 from emavos.batch.jobs import Job
 from emavos.batch.run import TRIES, Batch, Outcome, give_up_killed
 from emavos.io.ahead import cores
-from emavos.io.source import notice
+from emavos.io.notices import notice
 from emavos.io.whole import sweep
 from emavos.machine import end_with_parent, free_memory
 from emavos.predictor import Predictor

@@ -20,7 +20,7 @@ from emavos.frames.mask_files import mask_files, read_masks
 from emavos.io import VideoWriter, list_images, open_frames, read_frame, read_mask, write_mask
 from emavos.io.fingerprint import fingerprint
 from emavos.io.images import PathLike, check_file
-from emavos.io.source import notice, noting
+from emavos.io.notices import notice, noting
 from emavos.io.text import read_json
 from emavos.io.video import OnDamage
 from emavos.io.whole import alone_in, claim, partial_folder, release, replacing, sweep

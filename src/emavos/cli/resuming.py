@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emavos.io.source import InputWarning
+from emavos.io.notices import InputWarning
 from emavos.io.text import read_json
 from emavos.io.whole import replacing, shortened, sweep
 from emavos.settings import differences

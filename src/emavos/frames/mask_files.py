@@ -19,8 +19,8 @@ from emavos.frames.preprocess import check_given
 from emavos.io import FrameSource, IdMask, Pixels, list_images, read_mask
 from emavos.io.ids import flat_colours
 from emavos.io.images import IMAGE_SUFFIXES, PathLike, read_image
+from emavos.io.notices import notice
 from emavos.io.opening import natural_order
-from emavos.io.source import notice
 
 ARRAYS = (".npy", ".npz")
 MASK_SUFFIXES = frozenset({*IMAGE_SUFFIXES, *ARRAYS, *SUFFIXES})

@@ -11,8 +11,9 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+from emavos.io.notices import notice
 from emavos.io.sound import Sound
-from emavos.io.source import FrameSource, notice
+from emavos.io.source import FrameSource
 
 _NUMBERED = re.compile(r"%(0?)([0-9]{0,2})d")
 _MOST_MISSING = 4  # missing numbers listed in a warning

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from emavos.io.source import notice
+from emavos.io.notices import notice
 
 IdMask = NDArray[np.int32]  # (H, W), 0 is background
 MARK = "emavos-ids"  # key of a PNG text chunk with `mark_of` the ids

@@ -16,7 +16,8 @@ from PIL import Image, ImageOps
 
 from emavos.io.addresses import absent
 from emavos.io.ids import MARK, WHITE, IdMask, ids_of_picture, is_known_palette
-from emavos.io.source import FrameSource, notice
+from emavos.io.notices import notice
+from emavos.io.source import FrameSource
 from emavos.io.tiff import kinds_of_pages
 
 # Recognised by content, not by name. Pillow supports more formats, some of which start other programs (EPS).

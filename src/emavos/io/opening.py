@@ -26,7 +26,8 @@ from emavos.io.images import (
     read_image,
     refuse_mask,
 )
-from emavos.io.source import FrameSource, notice
+from emavos.io.notices import notice
+from emavos.io.source import FrameSource
 from emavos.io.video import CameraSource, OnDamage, StreamSource, VideoSource
 
 # Image formats of cameras and programs without support here; a warning lists such files.

@@ -21,8 +21,9 @@ from emavos.io.addresses import without_secrets
 from emavos.io.containers import Broken, declares_duration, gaps_in_ts, is_cut, is_fragmented
 from emavos.io.ffmpeg import LIMIT, SAFE, import_av
 from emavos.io.images import MAX_PIXELS, Pixels, check_file, pixels_of
+from emavos.io.notices import notice, noting
 from emavos.io.sound import Sound
-from emavos.io.source import FrameSource, notice, noting
+from emavos.io.source import FrameSource
 
 _ENDLESS = ("dv", "h264", "hevc", "mpeg", "mpegvideo", "nut")  # raw streams; NUT and MPEG without their ends
 _CUT, _DAMAGED = "ends before the end that it declares", "is damaged"

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from emavos.io.ffmpeg import SAFE, import_av
 from emavos.io.images import PathLike, Pixels
+from emavos.io.notices import notice
 from emavos.io.sound import CODECS, Sound, codec_of, packets
-from emavos.io.source import notice
 from emavos.io.whole import claim, named_as, release, sweep
 
 # errors of the disk, not of the encoder

@@ -12,7 +12,7 @@ from typing import Any
 
 from emavos.frames.mask_files import read_masks
 from emavos.io import FrameSource, IdMask, open_frames
-from emavos.io.source import noting
+from emavos.io.notices import noting
 from emavos.io.spool import named_temporary
 from emavos.ui.adding import Added
 from emavos.ui.importing import check_free, import_video

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from emavos.io.ffmpeg import SAFE, import_av
+from emavos.io.notices import notice
 from emavos.io.sound import CODECS, Sound, codec_of, packets
-from emavos.io.source import notice
 from emavos.io.whole import partial_folder
 from emavos.ui.folder import Folder
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from emavos.io import IdMask
-from emavos.io.source import noting
+from emavos.io.notices import noting
 from emavos.session import Result
 from emavos.session.both_ways import Direction, check_direction
 from emavos.ui.downloads import DOWNLOADS

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from emavos.clicks.model import ClickHead
-from emavos.io.source import InputWarning
+from emavos.io.notices import InputWarning
 from emavos.io.whole import write_tensors
 from emavos.models import STCN, folded
 from emavos.weights.load import KNOWN, find_files, load_model, load_strictly, read_weights
