@@ -13,6 +13,7 @@ from PIL import Image
 
 from emavos.cli import main
 from emavos.data import BL30K, Clips, Davis, Joined, StaticImages, VideoSamples, YouTubeVOS
+from emavos.data.check import list_groups
 from emavos.data.places import draw_places, gap_at
 from emavos.data.static import read_still_mask
 from emavos.data.thin_plate import thin_plate_warp
@@ -254,3 +255,22 @@ def test_a_thin_plate_bends_no_more_than_it_must():
     line = (torch.arange(20) + 0.5) / 10 - 1
     y, x = torch.meshgrid(line, line, indexing="ij")
     torch.testing.assert_close(warp, torch.stack([0.1 + 0.2 * x - 0.1 * y, 0.3 * y], -1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_still_image_may_be_webp(tmp_path, apart):
+    root = training_tree(tmp_path)
+    images, masks = root / "static" / "images", root / "static" / "masks"
+    Image.open(images / "a.jpg").save(images / "a.webp", lossless=True)
+    with Image.open(images / "a.jpg") as image:
+        pixels = torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)
+    (images / "a.jpg").unlink()
+    if not apart:
+        for path in list(images.iterdir()):
+            path.rename(masks / path.name)
+        masks.rename(root / "static" / "both")
+    stills = StaticImages(root / "static")
+    assert [path.name for path in stills.images] == ["a.webp", "b.jpg"]
+    assert torch.equal(stills[0][0], pixels)
+    groups, wrong = list_groups(root / "static")
+    assert (len(groups), wrong) == (2, [])

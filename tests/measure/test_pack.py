@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import pack
@@ -39,7 +40,7 @@ def test_a_pack_has_the_folders_of_the_data_and_nothing_is_wrong_with_it(train, 
 
 
 def test_masks_keep_their_ids_and_images_shrink_to_the_short_side(train, tmp_path):
-    pack.pack(train, tmp_path / "pack", short_side=64)
+    pack.pack(train, tmp_path / "pack", pack.Look(short_side=64))
     packed, whole = Clips(tmp_path / "pack" / "clips"), Clips(train / "clips")
     image, mask = packed.load(0, 1)
     full = whole.load(0, 2)[1]
@@ -53,6 +54,27 @@ def test_masks_keep_their_ids_and_images_shrink_to_the_short_side(train, tmp_pat
     assert Clips(tmp_path / "pack" / "more" / "clips").load(0, 0)[0].shape == (3, 48, 64)  # was smaller
     white_on_black = StaticImages(tmp_path / "pack" / "static")[0][1]
     assert white_on_black.unique().tolist() == [0, 1]
+
+
+def test_a_pack_of_webp_has_stills_of_their_own_side_and_the_same_ids(train, tmp_path):
+    out = tmp_path / "pack"
+    sides = ["--short-side", "64", "--still-side", "40", "--quality", "52", "--still-quality", "58"]
+    pack.main(["--data", str(train), "--out", str(out), "--format", "webp", *sides])
+    assert not list(out.rglob("*.jpg"))
+    groups, wrong = list_groups(out)
+    assert not wrong
+    assert not [line for group in groups for line in check_group(group)]
+    frame, mask = Clips(out / "clips").load(0, 0)
+    still, ids = StaticImages(out / "static")[1]
+    assert (frame.shape, still.shape) == ((3, 64, 85), (3, 40, 53))
+    for packed, whole in (
+        (mask, Clips(train / "clips").load(0, 0)[1]),
+        (ids, StaticImages(train / "static")[1][1]),
+    ):
+        assert packed.unique().tolist() == whole.unique().tolist()
+    full = StaticImages(train / "static")[1][0].float()
+    small = torch.nn.functional.interpolate(full[None], (40, 53), mode="area")[0]
+    assert (still - small).abs().mean() < 12
 
 
 def test_a_pack_stays_within_its_limit_and_is_equal_every_time(train, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emavos.data.static import read_still_mask
+from emavos.data.static import STILL_SUFFIXES, image_of, read_still_mask
 from emavos.io import list_images, read_frame, read_mask
 
 # subfolders of a folder with several data sets; all but the first contain clips
@@ -113,10 +113,9 @@ def _clips(root: Path) -> tuple[list[Group], list[str]]:
 def _still_images(root: Path) -> tuple[list[Group], list[str]]:
     apart = (root / "masks").is_dir()
     masks = sorted((root / "masks").glob("*.png") if apart else root.rglob("*.png"))
-    images = sorted((root / "images").glob("*.jpg") if apart else root.rglob("*.jpg"))
-    ours = {
-        (root / "images" / f"{mask.stem}.jpg" if apart else mask.with_suffix(".jpg")): mask for mask in masks
-    }
+    files = (root / "images").glob("*") if apart else root.rglob("*")
+    images = sorted(path for path in files if path.suffix in STILL_SUFFIXES)
+    ours = {image_of(root / "images" / mask.name if apart else mask): mask for mask in masks}
     there = set(images)
     groups = [
         Group(str(image), ((image, mask),), still=True) for image, mask in ours.items() if image in there

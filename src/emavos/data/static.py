@@ -13,9 +13,13 @@ from emavos.io import IdMask, read_frame, read_mask
 from emavos.io.ids import ids_of_picture
 from emavos.io.images import read_image
 
+STILL_SUFFIXES = (".jpg", ".webp")
+
 
 class StaticImages(Sequence[tuple[Tensor, Tensor]]):
     """`root/images/NAME.jpg` with `root/masks/NAME.png`; or NAME.png beside NAME.jpg at any depth.
+
+    Instead of NAME.jpg, an image may be NAME.webp.
 
     An item is an image (3, H, W) uint8 and its mask (H, W) uint8 of ids, read by `read_still_mask`. Used as
     `Videos`, each image is a video of one frame.
@@ -27,10 +31,10 @@ class StaticImages(Sequence[tuple[Tensor, Tensor]]):
         root = Path(root)
         if (root / "masks").is_dir():
             self.masks = sorted((root / "masks").glob("*.png"))
-            self.images = [root / "images" / f"{mask.stem}.jpg" for mask in self.masks]
+            self.images = [image_of(root / "images" / mask.name) for mask in self.masks]
         else:
             self.masks = sorted(root.rglob("*.png"))
-            self.images = [mask.with_suffix(".jpg") for mask in self.masks]
+            self.images = [image_of(mask) for mask in self.masks]
         if not self.masks:
             raise ValueError(
                 f"{root} holds no masks (PNG); expected images/NAME.jpg and masks/NAME.png, or NAME.jpg "
@@ -57,6 +61,12 @@ class StaticImages(Sequence[tuple[Tensor, Tensor]]):
     def load(self, video: int, frame: int) -> tuple[Tensor, Tensor]:
         """The item, for `Videos`."""
         return self[video]
+
+
+def image_of(mask: Path) -> Path:
+    """The image beside a mask: NAME.jpg, or NAME.webp if only this file exists."""
+    paths = [mask.with_suffix(suffix) for suffix in STILL_SUFFIXES]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def load_pair(image: Path, mask: Path, read: Callable[[Path], IdMask] = read_mask) -> tuple[Tensor, Tensor]:
