@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -566,3 +567,36 @@ def test_a_config_without_end_is_one_line(here, capsys):
     (here / "model" / "model.safetensors").write_bytes(b"")
     assert segment("--model", "model") == 1
     refused(capsys, here, "config.json")
+
+
+INTERRUPTED = """
+import sys
+
+module = sys.argv[1]
+
+class Stopping:
+    def find_spec(self, name, path, target=None):
+        if name == module:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Stopping())
+from emavos.__main__ import main
+sys.argv[1:] = ["segment", "clip", "--mask", "first.png", "--out", "out"]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["emavos.cli", "emavos.cli.ui", "argparse", "numpy", "torch", "emavos.session"]
+)
+def test_ctrl_c_during_an_import_is_one_line_and_leaves_nothing(here, module):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, module], capture_output=True, text=True, cwd=here
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "emavos: error: interrupted\n")
+    assert sorted(os.listdir(here)) == ["clip", "first.png"]
+
+
+def test_the_command_and_the_module_begin_with_the_same_function():
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'emavos = "emavos.__main__:main"' in text
