@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 from emavos import Predictor
 from emavos.cli import main
 from emavos.io import InputWarning, list_images, open_frames, read_frame, read_mask, write_mask
+from emavos.io.notices import noting
 
 BOX = np.zeros((32, 48), np.uint8)
 BOX[8:24, 8:24] = 1
@@ -178,6 +180,38 @@ def test_an_image_of_several_pictures_is_a_video(tmp_path, name):
     assert [int(pixels[0, 0, 0]) for pixels in source] == [20 + 30 * i for i in range(6)]
     assert (source.count, source.size()) == (6, (20, 30))
     assert name == "a.tif" or source.fps == 25
+
+
+IMAGEJ = "ImageJ=1.53t\nimages=12\n{}hyperstack=true\nmode=grayscale\n"
+OME = '<?xml version="1.0"?><OME><Image ID="I:0"><Pixels ID="P:0" SizeX="3" {} Type="uint16"/></Image></OME>'
+
+
+@pytest.mark.parametrize(
+    ("description", "words"),
+    [
+        (IMAGEJ.format("channels=2\nframes=6\n"), "has 2 channels at each time.*12 pages.*--step 2 with"),
+        (IMAGEJ.format("slices=3\nframes=4\n"), "has 3 slices at each time.*--step 3 with"),
+        (IMAGEJ.format("channels=2\nslices=3\nframes=2\n"), "has 2 channels and 3 slices at.*--step 6 with"),
+        (IMAGEJ.format("channels=2\nslices=6\n"), "has 2 channels at each time.*--step 2 with"),
+        (OME.format('SizeC="3" SizeT="4" SizeZ="1"'), "has 3 channels at each time.*--step 3 with"),
+        (OME.format('SizeC="1" SizeT="4" SizeZ="3"'), "has 3 slices at each time.*--step 3 with"),
+        (IMAGEJ.format("slices=12\n"), None),  # as ImageJ saves a film by default
+        (IMAGEJ.format("frames=12\n"), None),
+        (IMAGEJ.format("channels=99\n"), None),  # more than there are pages
+        (OME.format('SizeC="1" SizeT="12" SizeZ="1"'), None),
+        ('{"shape": [12, 20, 30]}', None),
+        ("channels=2", None),
+    ],
+)
+def test_a_stack_of_channels_or_slices_is_told_of(tmp_path, description, words):
+    pages = [Image.fromarray(np.full((20, 30), 65535 - 4000 * i, np.uint16)) for i in range(12)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], tiffinfo={270: description})
+    with noting() as notes:
+        assert len([*open_frames(tmp_path / "a.tif")]) == 12
+        shown = [int(x[0, 0, 0]) for x in open_frames(tmp_path / "a.tif", start=1, step=2)]
+    assert shown == pytest.approx([(65535 - 4000 * i) / 257 for i in range(1, 12, 2)], abs=1)
+    assert len(notes) == (words is not None)
+    assert words is None or re.search(rf"a\.tif {words}", notes[0])
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif"])

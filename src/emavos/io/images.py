@@ -18,7 +18,7 @@ from emavos.io.addresses import absent
 from emavos.io.ids import MARK, WHITE, IdMask, ids_of_picture, is_known_palette
 from emavos.io.notices import notice
 from emavos.io.source import FrameSource
-from emavos.io.tiff import kinds_of_pages
+from emavos.io.tiff import kinds_of_pages, planes_of
 
 # Recognised by content, not by name. Pillow supports more formats, some of which start other programs (EPS).
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -28,6 +28,7 @@ MAX_SIDE = 2**24  # of an image in pixels; Pillow counts the bits of a row with 
 _KINDS = "bmp dib jfif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
 IMAGE_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
 # formats with several pictures per file; the second of a JPEG is only a preview
+_DESCRIPTION = 270  # the tag ImageDescription of a TIFF
 _PAGED = ("GIF", "PNG", "TIFF", "WEBP")
 _DEEP = (".pgm", ".png", ".pnm", ".tif", ".tiff")  # formats with 16-bit images
 _LOOKED_AT = 16  # images whose values choose a window
@@ -230,6 +231,7 @@ class Pages(FrameSource):
 
     def __iter__(self) -> Iterator[Pixels]:
         window = self._window
+        self._tell_of_planes()
         for index, page in enumerate(pages_of(self._path)):
             if not index and window is None:
                 window = _window_up_to([_highest(page)], os.fspath(self._path))
@@ -237,6 +239,21 @@ class Pages(FrameSource):
 
     def size(self) -> tuple[int, int] | None:
         return header_size(self._path)
+
+    def _tell_of_planes(self) -> None:
+        """Warn if pages are channels or slices of one time, as each page is a frame."""
+        with _opened(self._path) as file:
+            channels, slices = planes_of(getattr(file, "tag_v2", {}).get(_DESCRIPTION))
+        planes = channels * slices
+        if planes > 1 and self.count and self.count >= planes:
+            each = " and ".join(
+                [f"{channels} channels"] * (channels > 1) + [f"{slices} slices"] * (slices > 1)
+            )
+            notice(
+                f"{self._path} has {each} at each time, and each of its {self.count} pages is a frame here; "
+                f"for one of them, pass --step {planes} with --start, or step= and start= to open_frames",
+                stacklevel=4,
+            )
 
 
 def _read_image(path: Path, window: Window | None, asked: bool) -> Pixels:

@@ -3,8 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from typing import Any
+
+_MOST_TEXT = 1 << 16  # characters of a description that are searched
+
+
+def planes_of(description: object) -> tuple[int, int]:
+    """The numbers of channels and of slices at each time of a stack; 1 if its description names none.
+
+    description: the tag ImageDescription of the first picture, as ImageJ or OME write it.
+
+    Slices without times are the times of a film that was saved as a stack, so they count as 1.
+    """
+    if not isinstance(description, str):
+        return 1, 1
+    if description.startswith("ImageJ="):
+        words, form = ("channels", "slices", "frames"), "^{}=([0-9]{{1,6}})$"
+    else:  # attributes of the element <Pixels ...>
+        words, form = ("SizeC", "SizeZ", "SizeT"), ' {}="([0-9]{{1,6}})"'
+        description = description[max(description.find("<Pixels "), 0) :].partition(">")[0]
+    found = [re.search(form.format(word), description[:_MOST_TEXT], re.MULTILINE) for word in words]
+    channels, slices, times = (int(match[1]) if match else 1 for match in found)
+    return channels, slices if times > 1 else 1
 
 
 def kinds_of_pages(file: Any) -> list[int]:
