@@ -625,6 +625,9 @@ def test_clips_are_listed_by_name_with_2_before_10(page, clip, tmp_path):
         page.until("frame", "of 7")
     page.click("clips")
     page.wait.until(lambda _: page["all-clips"].text.count("8 frames") == 3)
+    page.click("track-all")  # says so in the list, behind which other words are not seen
+    page.until("clips-told", "1 clip to track, one after another")
+    page.until("clips-told", "the other clips are done")
     lines = page["all-clips"].text.splitlines()
     assert [line for line in lines if ".mp4" in line] == ["clip.mp4", "Clip2.mp4", "clip10.mp4"]
 

@@ -56,7 +56,7 @@ export const events = new EventTarget();
 export const announce = (name) => events.dispatchEvent(new Event(name));
 
 export function say(text, kind = "note") {
-  for (const place of ["told", "exports-told"]) { // the second is seen while files are downloaded
+  for (const place of ["told", "exports-told", "clips-told"]) { // of which an open dialog hides the first
     $(place).textContent = text;
     $(place).dataset.kind = kind;
   }
