@@ -363,6 +363,8 @@ def test_a_server_that_was_killed_is_told_of_and_the_next_goes_on(page, address,
     ) as again:  # as documented
         second = Page(page.browser, again, "clip.mp4")
         second.until("kind", "edited")
+        chosen = page.browser.find_element("css selector", ".pick[aria-pressed='true']")
+        assert chosen.text == "2"  # the object of the strokes that were not kept
         second.press(ENTER)
         second.until("kind", "given by you")
         assert Project.open(tmp_path / "project").given == {0: (1, 2)}

@@ -734,7 +734,7 @@ def test_switches_of_an_object_that_an_undo_took_are_off_after_a_reload(page, tm
     page.control("z")
     page.until("told", "undone")
     page.browser.refresh()
-    page.until("frame", "frame 0 of 7")
+    page.until("frame", "frame 4 of 7")  # where it was
     page.press("h")  # object 1
     page.wait.until(lambda _: Project.open(folder).switches == Switches(hidden=(1,)))
 

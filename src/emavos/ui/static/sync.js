@@ -82,8 +82,26 @@ async function begin() { // another project is open
   Object.assign(shown, { picture: null, mask: null, id: 1, listed: new Set([1]), range: null, hiddenIds: new Set(switches.hidden.filter(has)), alone: has(switches.alone) ? switches.alone : null, locked: new Set(switches.locked.filter(has)), edited: false, clicks: null, past: [], future: [] });
   shown.tool = shown.project.first === null && !shown.state.clicks?.problem ? "click" : "brush";
   edits = "";
-  await show(places.get(shown.project.folder) ?? shown.project.drafts[0] ?? 0);
+  await show(places.get(shown.project.folder) ?? shown.project.drafts[0] ?? placeBefore() ?? 0);
+  if (shown.edited) chooseDraft();
   if (shown.state.notes.length) say(shown.state.notes.join("; "));
+}
+
+function chooseDraft() { // go on with the object of the strokes that were not kept, not with another
+  const { mask, base } = shown, changed = mask.findIndex((one, i) => one !== base[i]);
+  shown.id = mask[changed] || base[changed] || shown.id;
+}
+
+// The frame that this tab showed before a reload.
+function placeBefore() {
+  try {
+    const [folder, index] = JSON.parse(sessionStorage.getItem("emavos-place"));
+    return folder === shown.project.folder ? index : null;
+  } catch { return null; } // there is none, or the browser stores nothing
+}
+function keepPlace(folder, index) {
+  places.set(folder, index);
+  try { sessionStorage.setItem("emavos-place", JSON.stringify([folder, index])); } catch { /* then a reload shows the first frame */ }
 }
 
 // preview: show this mask of a pass backward, which is not stored yet.
@@ -136,7 +154,7 @@ async function bring(next, preview) {
   if (unsaved()) return bring(index, preview); // strokes were made meanwhile: they are stored first
   shown.picture?.close();
   const moved = index !== shown.index;
-  places.set(project.folder, index);
+  keepPlace(project.folder, index);
   Object.assign(shown, { index, picture: image, mask, base: ids, tag: answer.headers.get("etag"), past: [], future: [], clicks: null, edited, preview: ids !== stored });
   if (edited) new Set(mask).forEach((one) => one && shown.listed.add(one));
   tagged = stamped;
