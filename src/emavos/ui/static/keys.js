@@ -4,7 +4,7 @@ import { act } from "./acting.js";
 import { blocked, discard } from "./painting.js";
 import { keep, redo, undo } from "./edits.js";
 import { choose, resize, use } from "./tools.js";
-import { cancel, drawing, drawingPolygon, dropPolygon, endPolygon, holdSpace, letSpaceGo } from "./pointer.js";
+import { cancel, drawing, drawingPolygon, dropCorner, dropPolygon, endPolygon, holdSpace, letSpaceGo } from "./pointer.js";
 import { fit } from "./view.js";
 import { toggle } from "./objects.js";
 import { aim, go, isShown } from "./sync.js";
@@ -43,7 +43,7 @@ document.onkeydown = (event) => {
     return;
   }
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key, ctrl = event.ctrlKey || event.metaKey;
-  const action = ctrl ? (key === "z" ? (event.shiftKey ? redo : undo) : key === "y" ? redo : null)
+  const action = ctrl ? (key === "z" ? (event.shiftKey ? redo : drawingPolygon() ? dropCorner : undo) : key === "y" ? redo : null)
     : /^[1-9]$/.test(key) ? () => choose(+key) : keys[key];
   if (!action) return;
   event.preventDefault();

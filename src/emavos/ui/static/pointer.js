@@ -159,6 +159,12 @@ export function cancel() { // what was begun is taken back; the pointer may stil
 }
 export const stroking = () => gesture?.kind === "stroke";
 export const drawingPolygon = () => gesture?.kind === "polygon";
+export function dropCorner() { // the last one; without corners, there is no polygon
+  gesture.corners.pop();
+  hints.path = [...gesture.corners];
+  if (gesture.corners.length) drawMarks();
+  else dropPolygon();
+}
 export function dropPolygon() { // which belongs to its frame and to the lasso
   if (drawingPolygon()) gesture = hints.path = null;
   drawMarks();
