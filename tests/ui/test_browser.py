@@ -372,6 +372,17 @@ def test_a_server_that_was_killed_is_told_of_and_the_next_goes_on(page, address,
     page.browser.get_log("browser")  # of the server that was killed
 
 
+def test_the_list_of_keys_begins_at_its_top_on_a_small_screen(empty):
+    empty.resize(390, 500)
+    try:
+        empty.click("help")
+        empty.wait.until(lambda _: empty["keys-title"].is_displayed())
+        top = "return [keys.scrollTop, keys.scrollHeight > keys.clientHeight]"
+        assert empty.browser.execute_script(top) == [0, True]
+    finally:
+        empty.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (820, 1180), (1280, 720)])
 def test_every_control_is_on_the_screen_of_a_phone_and_of_a_tablet(page, width, height):

@@ -10,6 +10,10 @@ export const quietly = (action) => Promise.resolve().then(action).catch((error) 
   if (error.lost) lose(error);
   else say(error.message, "error");
 });
+export function openDialog(name) {
+  $(name).showModal();
+  $(name).scrollTop = 0; // the focus is on its last button
+}
 // A button that was pressed by the keyboard and disabled meanwhile gets the focus back.
 export const press = (name, action) => {
   const button = $(name);

@@ -1,6 +1,6 @@
 // The keyboard.
 import { $, shown } from "./state.js";
-import { act } from "./acting.js";
+import { act, openDialog } from "./acting.js";
 import { blocked, discard } from "./painting.js";
 import { keep, redo, undo } from "./edits.js";
 import { choose, resize, use } from "./tools.js";
@@ -35,7 +35,7 @@ const keys = {
 };
 document.onkeydown = (event) => {
   if (document.querySelector("dialog[open]") || event.altKey || event.target.closest("input:not([type=file]):not([type=checkbox]), select")) return;
-  if (event.key === "?" && !drawing()) return $("keys").showModal();
+  if (event.key === "?" && !drawing()) return openDialog("keys");
   if (!shown.project || [" ", "Enter"].includes(event.key) && event.target.closest("button, input, label")) return;
   if (event.key === " ") {
     event.preventDefault();

@@ -2,7 +2,7 @@
 // clips.js, tracking.js, pointer.js and keys.js; view.js and timeline.js draw, describe.js writes.
 import { $, events, say, shown } from "./state.js";
 import { ask } from "./server.js";
-import { act, press, quietly } from "./acting.js";
+import { act, openDialog, press, quietly } from "./acting.js";
 import { describe } from "./describe.js";
 import { draw, drawMarks, fit } from "./view.js";
 import { blocked, discard, saveDraft } from "./painting.js";
@@ -39,13 +39,13 @@ press("clean", async () => {
   await cleanUp();
   if (shown.clicks) use("click"); // which refines it
 });
-press("help", () => $("keys").showModal());
+press("help", () => openDialog("keys"));
 press("mark-in", () => mark(0));
 press("mark-out", () => mark(1));
 press("range", clearRange);
 press("fix", nextToFix);
 press("clips", showClips);
-press("downloads", () => $("exports").showModal());
+press("downloads", () => openDialog("exports"));
 press("track-all", trackAll);
 press("stop-all", () => ask("POST", "stop?all=1"));
 press("drafts", () => go(shown.project.drafts.find((one) => one !== shown.index) ?? shown.index));
