@@ -1,7 +1,8 @@
 """Measure the speed of training and its waiting for data: `python docs/measure/speed/training.py --data DIR`.
 
 Worker processes prepare samples while the model learns. Three rates show whether the workers keep up: samples
-only, learning only (on one repeated batch), and both together.
+only, learning only (on one repeated batch), and both together. With --samples-on-device, workers make plans
+and this process draws samples.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,9 +19,9 @@ import torch
 from emavos.data import Sample
 from emavos.models import PRESETS, STCN
 from emavos.training import STAGES, TrainConfig
+from emavos.training.batches import Batches, open_batches
 from emavos.training.learner import Learner
 from emavos.training.loading import load_batches
-from emavos.training.sources import open_samples
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,22 @@ class Rates:
 
 
 def measure(
-    data: Path, config: TrainConfig, *, batches: int = 10, workers: int = 1, device: str = "cpu"
+    data: Path,
+    config: TrainConfig,
+    *,
+    batches: int = 10,
+    workers: int = 1,
+    device: str = "cpu",
+    on_device: bool = False,
 ) -> Rates:
     """The rates of a stage over `batches` batches, after a warm-up, with random weights."""
     config = replace(config, iterations=max(config.iterations, batches + 1))
-    samples = open_samples(data, config)
-
-    def load() -> list[float]:
-        """Arrival times of the batches, without the first, which includes the start of the workers."""
-        return [time.perf_counter() for _ in load_batches(samples, 0, batches + 1, config, workers)]
-
-    came = load()
+    source = open_batches(data, config, torch.device(device), on_device, workers)
+    # arrival times of the batches; the first includes the start of the workers
+    came = [time.perf_counter() for _ in _load(source, batches + 1, config, workers)]
     learner = Learner(STCN(PRESETS[config.preset]).to(device), config)
     start_cpu = time.process_time()
-    one = next(iter(load_batches(samples, 0, 1, config, 0)))
+    one = next(_load(source, 1, config, 0))
     data_cpu = time.process_time() - start_cpu
     _learn(learner, one)
     start, start_cpu = time.perf_counter(), time.process_time()
@@ -61,7 +64,7 @@ def measure(
         _learn(learner, one)
     computed, compute_cpu = time.perf_counter() - start, time.process_time() - start_cpu
     waited, spent, ready = 0.0, 0.0, time.perf_counter()
-    for i, batch in enumerate(load_batches(samples, 0, batches + 1, config, workers)):
+    for i, batch in enumerate(_load(source, batches + 1, config, workers)):
         began = time.perf_counter()
         _learn(learner, batch)
         if i:
@@ -79,9 +82,17 @@ def measure(
     )
 
 
+def _load(source: Batches, count: int, config: TrainConfig, workers: int) -> Iterator[Sample]:
+    """Yield the first `count` batches, drawn to their end."""
+    for items in load_batches(source.items, 0, count, config, workers, source.collate):
+        sample = source.draw(items)
+        if sample.frames.is_cuda:
+            torch.cuda.synchronize()
+        yield sample
+
+
 def _learn(learner: Learner, batch: Sample) -> None:
-    # the step reads the loss, so the work is done
-    learner.step(Sample(*(x.to(learner.device) for x in batch)), 0)
+    learner.step(batch, 0)  # reads the loss, so the work is done
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -94,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--threads", type=int, help="threads of torch (its default)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+    parser.add_argument("--samples-on-device", action="store_true", help="draw mixed samples on the device")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     args = parser.parse_args(argv)
     if args.threads is not None:
@@ -109,7 +121,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     rows = []
     for workers in args.workers:
-        rates = measure(args.data, config, batches=args.batches, workers=workers, device=args.device)
+        rates = measure(
+            args.data,
+            config,
+            batches=args.batches,
+            workers=workers,
+            device=args.device,
+            on_device=args.samples_on_device,
+        )
         rows.append(asdict(rates))
         print(
             f"{workers:8}{rates.data:9.2f}{rates.compute:9.2f}{rates.together:10.2f}{rates.waiting:9.1%}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,9 @@ def open_batches(
     that are not mixed are to be drawn on the device.
     """
     if not on_device:
-        return Batches(open_samples(data, config), partial(_moved, device=device))
+        samples = open_samples(data, config)
+        items = _Phased(samples) if isinstance(samples, MixedSamples) and config.phases else samples
+        return Batches(items, partial(_moved, device=device))
     if config.sampling != "mixed":
         raise ValueError(
             f"only mixed samples are drawn on the device, and sampling is {config.sampling!r}; leave out "
@@ -65,13 +67,25 @@ def open_batches(
 
 
 class _Plans(Dataset[Plan]):
-    """The plans of mixed samples, by index."""
+    """The plans of mixed samples, by index or by frames and index."""
 
     def __init__(self, samples: MixedSamples) -> None:
         self._samples = samples
 
-    def __getitem__(self, index: int) -> Plan:
-        return self._samples.plan(index)
+    def __getitem__(self, key: int | tuple[int, int]) -> Plan:
+        if isinstance(key, int):
+            return self._samples.plan(key)
+        return replace(self._samples, frames=key[0]).plan(key[1])
+
+
+class _Phased(Dataset[Sample]):
+    """Mixed samples, by frames and index."""
+
+    def __init__(self, samples: MixedSamples) -> None:
+        self._samples = samples
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        return replace(self._samples, frames=key[0])[key[1]]
 
 
 def _moved(sample: Sample, device: torch.device) -> Sample:

@@ -103,8 +103,8 @@ def _check_shapes(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size],
 
 def _check_same(path: Path, begun: TrainConfig, config: TrainConfig, iteration: int) -> None:
     ours, theirs = dataclasses.asdict(config), dataclasses.asdict(begun)
-    # gaps depend on the length of the run, and by the clock the fall may have begun before
-    fixed = config.gaps or config.seconds
+    # gaps and phases depend on the length of the run, and by the clock the fall may have begun before
+    fixed = config.gaps or config.phases or config.seconds
     if iteration <= min(begun.decay_from, config.decay_from) and not fixed:
         for name in ("iterations", "decay_from"):
             del ours[name], theirs[name]

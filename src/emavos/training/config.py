@@ -56,6 +56,7 @@ class TrainConfig(RunConfig):
     sampling: Sampling = "composed"  # `ClipSamples`; "videos": `VideoSamples`; "mixed": `MixedSamples`
     size: int = 224  # side of the square clips
     frames: int = 3
+    phases: tuple[tuple[float, int, int], ...] = ()  # (fraction of the run, frames, batch) from there on
     max_gap: int = 12
     gaps: tuple[tuple[float, int], ...] = ()  # (fraction of the run, max_gap from there on)
     real: float = 0.5  # fraction of samples from real video
@@ -107,6 +108,9 @@ class TrainConfig(RunConfig):
         if any(len(pair) != 2 or type(pair[1]) is not int for pair in self.gaps):
             raise ValueError(f"gaps are {_PARTS['gaps'][1]}, not {self.gaps}")
         object.__setattr__(self, "gaps", tuple((begin, gap) for begin, gap in self.gaps))
+        if any(len(part) != 3 or [type(x) for x in part[1:]] != [int, int] for part in self.phases):
+            raise ValueError(f"phases are {_PARTS['phases'][1]}, not {self.phases}")
+        object.__setattr__(self, "phases", tuple((begin, n, batch) for begin, n, batch in self.phases))
         if self.preset not in PRESETS:
             raise ValueError(f"there is no preset {self.preset}; they are {', '.join(PRESETS)}")
         for name, choices in _CHOICES.items():
@@ -130,6 +134,16 @@ class TrainConfig(RunConfig):
             raise ValueError(f"repeats are for mixed samples, not for sampling {self.sampling!r}")
         if self.repeats and (len(self.repeats) != len(self.sources) or min(self.repeats) < 1):
             raise ValueError(f"repeats are one number of at least 1 per source, not {self.repeats}")
+        begins = [begin for begin, _, _ in self.phases]
+        if begins != sorted(begins) or any(
+            not 0 < begin < 1 or frames < 2 or batch < 1 for begin, frames, batch in self.phases
+        ):
+            raise ValueError(
+                f"phases are {_PARTS['phases'][1]}, with rising fractions between 0 and 1, at least 2 frames "
+                f"and 1 clip, not {self.phases}"
+            )
+        if self.phases and self.sampling != "mixed":
+            raise ValueError(f"phases are for mixed samples, not for sampling {self.sampling!r}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is from 0 to below 1, not {self.ema}")
         if not 0 <= self.decay_from <= self.iterations:
@@ -147,6 +161,16 @@ class TrainConfig(RunConfig):
             )
         if self.frames < 2:
             raise ValueError(f"a clip has at least 2 frames, not {self.frames}")
+
+    @property
+    def largest_batch(self) -> int:
+        """The largest number of clips per iteration in any phase."""
+        return max([self.batch, *(batch for _, _, batch in self.phases)])
+
+    def shape_at(self, place: float) -> tuple[int, int]:
+        """Frames of a clip and clips of a batch at a place in the schedule, counted in iterations."""
+        begun = [(frames, batch) for begin, frames, batch in self.phases if begin * self.iterations <= place]
+        return begun[-1] if begun else (self.frames, self.batch)
 
     def learning_rate(self, iteration: int, place: float | None = None) -> float:
         """The factor on `lr`, `trunk_lr` and `vit_lr` at an iteration.
@@ -171,6 +195,7 @@ _PARTS: Mapping[str, tuple[tuple[type, ...], str]] = {  # types of the lists' it
     "frozen": ((str,), "names"),
     "repeats": ((int,), "whole numbers"),
     "gaps": ((list, tuple), "pairs (fraction of the run, gap)"),
+    "phases": ((list, tuple), "triples (fraction of the run, frames, batch)"),
 }
 _CHOICES = {
     "precision": get_args(Precision),

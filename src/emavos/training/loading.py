@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,23 +21,24 @@ def load_batches(
     config: TrainConfig,
     workers: int,
     collate: Callable[[list[Any]], Any] | None = None,
+    place: Callable[[int], float] = float,
 ) -> DataLoader[Any]:
     """The batches of iterations `start` to `end`; in distributed training, this process's share of each.
 
-    samples: samples by index.
+    samples: samples by index, or by frames and index if the config has phases.
     start, end: first iteration, and the one after the last; None for endless batches.
     config: config with the batch size.
     workers: number of worker processes.
     collate: makes a batch of a list of samples; None stacks their tensors.
+    place: place of an iteration in the schedule, see `Clock.place`.
 
     Raises ValueError if a batch cannot be divided equally among the processes.
     """
-    share, rest = divmod(config.batch, distributed.count())
-    if rest:
-        raise ValueError(f"a batch of {config.batch} cannot be shared by {distributed.count()} processes")
+    for batch in (config.batch, *(batch for _, _, batch in config.phases)):
+        if batch % distributed.count():
+            raise ValueError(f"a batch of {batch} cannot be shared by {distributed.count()} processes")
     iterations = itertools.count(start) if end is None else range(start, end)
-    firsts = (i * config.batch + distributed.rank() * share for i in iterations)
-    batches: Any = (range(first, first + share) for first in firsts)
+    batches: Any = (_share(i, place(i), config) for i in iterations)
     return DataLoader(
         samples,
         batch_sampler=batches,
@@ -46,6 +47,15 @@ def load_batches(
         pin_memory=torch.accelerator.is_available(),
         worker_init_fn=_outlive_sigterm,
     )
+
+
+def _share(iteration: int, place: float, config: TrainConfig) -> Sequence[Any]:
+    """This process's samples of an iteration: their indices, with phases pairs of frames and index."""
+    frames, batch = config.shape_at(place)
+    share = batch // distributed.count()
+    first = iteration * config.largest_batch + distributed.rank() * share
+    indices = range(first, first + share)
+    return [(frames, index) for index in indices] if config.phases else indices
 
 
 def _outlive_sigterm(_: int) -> None:

@@ -79,7 +79,8 @@ def train(
     keeper = Keeper(out, learner, held_out, schedule, tensorboard)
     end = _end(learner, keeper.start, stop)
     ready = time.perf_counter()
-    loader = load_batches(batches.items, keeper.start, end, config, workers, batches.collate)
+    place = learner.clock.place
+    loader = load_batches(batches.items, keeper.start, end, config, workers, batches.collate, place)
     for iteration, items in enumerate(loader, keeper.start):
         sample = batches.draw(items)
         began = time.perf_counter()

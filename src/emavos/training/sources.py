@@ -102,8 +102,8 @@ def open_mixed(sets: Mapping[str, Videos], config: TrainConfig) -> MixedSamples:
     return MixedSamples(
         Joined(stills),
         Joined(clips),
-        count=config.iterations * config.batch,
-        batch=config.batch,
+        count=config.iterations * config.largest_batch,
+        batch=config.largest_batch,
         size=config.size,
         frames=config.frames,
         max_gap=config.max_gap,

@@ -94,10 +94,11 @@ _FIRST_BLOCKS = tuple(f"value_encoder.trunk.{part}." for part in ("stem", "block
 _LAST: Mapping[str, Any] = {"decay_from": 0, "warmup": 10, "size": 256, "ema": 0.99}  # the rate falls
 _LARGE: Mapping[str, Any] = {**_LAST, "batch": 2, "size": 384, "frames": 3, "lr": 2e-4, "trunk_lr": 7e-5}
 _MINUTES_OF_GPU: Mapping[str, Any] = {**_LARGE, "frames": 4, "batch": 24, "lr": 4e-4, "trunk_lr": 1.3e-4}
-_MORE_OF_GPU: Mapping[str, Any] = {  # frames of a batch were made on the GPU: see docs/training.md
+_MORE_OF_GPU: Mapping[str, Any] = {
     **_MINUTES_OF_GPU,
     "warmup": 30,
     "batch": 28,
+    "phases": ((0.62, 6, 16),),
     "real": 0.45,
     "several": (0.45, 0.37, 0.18),
     "precision": "bfloat16",
