@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from emavos.cli import main
-from emavos.io import InputWarning, open_frames, read_frame, video, write_mask, write_video
+from emavos.io import InputWarning, open_frames, read_frame, video, video_writer, write_mask, write_video
 from emavos.io.images import pixels_of
 
 av = pytest.importorskip("av")
@@ -294,6 +294,45 @@ def test_a_video_of_odd_sides_keeps_them(tmp_path, shape):
     assert np.array_equal(list(open_frames(tmp_path / "a.mp4")), frames)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_pixels_that_are_not_square_stay_so_in_what_is_written(tmp_path, turned):
+    with av.open(f"{tmp_path}/a.mp4", "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        for pixels in NOISE[:3]:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    content = bytearray((tmp_path / "a.mp4").read_bytes())
+    if turned:
+        matrix = content.find(b"tkhd") + 4 + 4 + 20 + 8 + 8
+        struct.pack_into(">9i", content, matrix, 0, 65536, 0, -65536, 0, 0, 32 << 16, 0, 1 << 30)
+    (tmp_path / "a.mp4").write_bytes(content)
+    frames = open_frames(tmp_path / "a.mp4", start=1)
+    aspect = Fraction(3, 4) if turned else Fraction(4, 3)
+    assert frames.pixel_aspect == aspect
+    mask = np.zeros(frames.size(), np.uint8)
+    mask[8:20, 8:20] = 1
+    write_mask(tmp_path / "first.png", mask)
+    written = [f"{tmp_path}/{name}" for name in ("overlay.mp4", "matte.mov", "cutout.mov")]
+    argv = ["segment", f"{tmp_path}/a.mp4", "--mask", f"{tmp_path}/first.png", "--out", f"{tmp_path}/out"]
+    options = [
+        x
+        for kind, name in zip(("overlay", "matte", "cutout"), written, strict=True)
+        for x in (f"--{kind}", name)
+    ]
+    assert main([*argv, *options, "--size", "32", "--quiet"]) == 0
+    assert [open_frames(name).pixel_aspect for name in written] == 3 * [aspect]
+    write_video(tmp_path / "square.mp4", NOISE[:2], fps=25)
+    assert open_frames(tmp_path / "square.mp4").pixel_aspect is None
+
+
+@pytest.mark.parametrize("aspect", [0, -1, 1000, float("nan")])
+def test_a_pixel_aspect_that_no_pixel_has_is_refused(tmp_path, aspect):
+    with pytest.raises(ValueError, match=r"pixel_aspect is from 0\.01 to 100, not"):
+        video_writer.VideoWriter(tmp_path / "a.mp4", 25, pixel_aspect=aspect)
+
+
 def test_ten_bits_become_eight(tmp_path):
     levels = np.arange(1024, dtype=np.uint16).reshape(32, 32, 1).repeat(3, axis=2)
     lossless(tmp_path / "a.mp4", [levels], pix_fmt="gbrp10le")
@@ -313,6 +352,7 @@ ODD = (
     "a video of frames of unequal length",
     "a video that its container turns",
     "a video of odd sides",
+    "a video whose pixels are not square",
     "a video of 10 bits",
 )
 

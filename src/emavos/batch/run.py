@@ -233,7 +233,12 @@ class Batch:
         with ExitStack() as stack:
             if self.overlay:
                 video = stack.enter_context(
-                    VideoWriter(stage / "overlays.mp4", frames.fps or FPS, frames.sound)
+                    VideoWriter(
+                        stage / "overlays.mp4",
+                        frames.fps or FPS,
+                        frames.sound,
+                        pixel_aspect=frames.pixel_aspect,
+                    )
                 )
             if self.rle:
                 coco = stack.enter_context(CocoWriter(stage / "rle.json"))

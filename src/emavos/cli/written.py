@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from emavos.cli.resuming import Progress
     from emavos.cli.staging import Outputs
-    from emavos.io import FrameSource, IdMask, Pixels, Sound
+    from emavos.io import FrameSource, IdMask, Pixels
     from emavos.session import Result
 
     Matte = NDArray[np.float32]  # (H, W) in [0, 1]
@@ -38,7 +38,6 @@ class Written:
     def __init__(
         self, args: argparse.Namespace, frames: FrameSource, outputs: Outputs, stack: ExitStack
     ) -> None:
-        from emavos.batch.tracking import FPS
         from emavos.bridges import CocoWriter
 
         self.count = 0  # frames with all of their outputs
@@ -48,9 +47,8 @@ class Written:
         self._frames = frames
         self._clean: int = args.clean
         self._ids: Sequence[int] | None = args.matte_of
-        fps, bits = frames.fps or FPS, args.matte_bits
         self._draw = {
-            option: stack.enter_context(_writer(path, option, outputs, fps, frames.sound, bits))
+            option: stack.enter_context(_writer(path, option, outputs, frames, args.matte_bits))
             for option, path in picture_places(args).items()
             if path is not None
         }
@@ -162,9 +160,10 @@ def check_kind(option: str, path: Path | None) -> None:
 
 @contextmanager
 def _writer(
-    path: Path, option: str, outputs: Outputs, fps: float, sound: Sound | None, bits: int
+    path: Path, option: str, outputs: Outputs, frames: FrameSource, bits: int
 ) -> Iterator[Callable[[str, NDArray[Any]], None]]:
     """A function that writes a picture or a matte by the name of its frame, to a file or a folder."""
+    from emavos.batch.tracking import FPS
     from emavos.io import AnimationWriter, VideoWriter, write_image, write_matte
 
     kind = path.suffix.lower()
@@ -177,10 +176,11 @@ def _writer(
         return
     place = outputs.file(path, option)
     if kind in (".gif", ".webp"):
-        with AnimationWriter(place, fps) as preview:
+        with AnimationWriter(place, frames.fps or FPS) as preview:
             yield lambda name, frame: preview.write(frame)
         return
-    with VideoWriter(place, fps, sound if option == "--overlay" else None) as video:
+    sound = frames.sound if option == "--overlay" else None
+    with VideoWriter(place, frames.fps or FPS, sound, pixel_aspect=frames.pixel_aspect) as video:
         if option == "--matte":
             yield lambda name, matte: video.write(_gray(matte))
         else:

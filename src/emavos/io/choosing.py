@@ -6,6 +6,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from fractions import Fraction
 from functools import cached_property
 from itertools import islice, pairwise
 from pathlib import Path
@@ -79,6 +80,10 @@ class _Part(FrameSource):
 
     def size(self) -> tuple[int, int] | None:
         return self._source.size()
+
+    @property
+    def pixel_aspect(self) -> Fraction | None:
+        return self._source.pixel_aspect
 
     def name(self, index: int) -> str:
         return self._source.name(self._number(index))

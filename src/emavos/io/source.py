@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from typing import Any, Protocol
 
 from emavos.io.sound import Sound
@@ -37,6 +38,11 @@ class FrameSource:
     exact = True
     fps: float | None = None
     sound: Sound | None = None
+
+    @property
+    def pixel_aspect(self) -> Fraction | None:
+        """Width of a pixel over its height as players show it; None if pixels are square, as of images."""
+        return None
 
     def __iter__(self) -> Iterator[Any]:
         raise NotImplementedError

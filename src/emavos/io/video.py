@@ -9,6 +9,7 @@ import struct
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
+from fractions import Fraction
 from functools import cached_property
 from math import inf
 from pathlib import Path
@@ -91,6 +92,17 @@ class VideoSource(FrameSource):
         if declared and any(abs(declared * fields * lasts - gaps) < 2 for fields in (1, 2)):
             return declared  # more exact than times in milliseconds; a packet may be a field, half a frame
         return gaps / lasts
+
+    @cached_property
+    def pixel_aspect(self) -> Fraction | None:
+        with self._open() as container, suppress(self._av.FFmpegError):
+            stream = self._stream(container)
+            aspect: Fraction | None = stream.sample_aspect_ratio
+            if not aspect or aspect == 1:
+                return None
+            for frame in container.decode(stream):
+                return 1 / aspect if _is_on_its_side(_matrix_of(frame)) else aspect
+        return None
 
     def __iter__(self) -> Iterator[Pixels]:
         how = yield from self._frames()
@@ -448,21 +460,33 @@ def _is_cover(stream: Any) -> bool:
 
 def _upright(frame: Any) -> Pixels:
     """A decoded frame as RGB, rotated and mirrored like players do, with transparent parts on black."""
-    from av.sidedata.sidedata import SideDataContainer
-
     if frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components):
         pixels = _over_black(frame if frame.format.name == "bgra" else frame.reformat(format="rgba"))
     else:
         pixels = frame.to_ndarray(format="rgb24")
+    a, b, c, d = matrix = _matrix_of(frame)
+    if _is_on_its_side(matrix):
+        pixels, a, d = pixels.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def _matrix_of(frame: Any) -> tuple[int, int, int, int]:
+    """How a frame is turned and mirrored for display: a, b, c, d of x' = a x + c y, y' = b x + d y."""
+    from av.sidedata.sidedata import SideDataContainer
+
     # `frame.side_data` makes a cycle, so that frames would stay in memory until the garbage collector runs
     side_data_of: Any = SideDataContainer  # PyAV's types lack its argument
     matrix = side_data_of(frame).get("DISPLAYMATRIX")
     if matrix is None:
-        return np.ascontiguousarray(pixels)
-    a, b, _, c, d, *_ = struct.unpack_from("=9i", bytes(matrix))  # x' = a x + c y, y' = b x + d y
-    if abs(a) + abs(d) < abs(b) + abs(c):  # rotated by 90 degrees
-        pixels, a, d = pixels.transpose(1, 0, 2), c, b
-    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+        return 1, 0, 0, 1
+    a, b, _, c, d, *_ = struct.unpack_from("=9i", bytes(matrix))
+    return a, b, c, d
+
+
+def _is_on_its_side(matrix: tuple[int, int, int, int]) -> bool:
+    """Whether a matrix turns by 90 degrees, either way."""
+    a, b, c, d = matrix
+    return abs(a) + abs(d) < abs(b) + abs(c)
 
 
 def _over_black(frame: Any) -> Pixels:

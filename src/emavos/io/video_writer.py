@@ -35,21 +35,33 @@ class VideoWriter:
     fps: frames per second, from 0.01 to 1000.
     sound: copied into the file without encoding, such as `open_frames("video.mp4").sound`. Sound that is
         damaged, or of a codec that the file cannot have, is left out with an `InputWarning`.
+    pixel_aspect: width of a pixel over its height, such as `open_frames("video.mp4").pixel_aspect`; None:
+        pixels are square.
 
     >>> with VideoWriter("overlay.mp4", fps=25) as video:
     ...     for frame in frames:  # (H, W, 3) of uint8
     ...         video.write(frame)
     """
 
-    def __init__(self, path: PathLike, fps: float, sound: Sound | None = None) -> None:
+    def __init__(
+        self,
+        path: PathLike,
+        fps: float,
+        sound: Sound | None = None,
+        *,
+        pixel_aspect: float | Fraction | None = None,
+    ) -> None:
         self.path = Path(path)
         self._kind = self.path.suffix.lower()
         if self._kind not in CODECS:
             raise ValueError(f"{path} is not named .mp4 or .mov, the kinds of video that are written")
         if not 0.01 <= fps <= 1000:
             raise ValueError(f"fps is from 0.01 to 1000, not {fps}")
+        if pixel_aspect is not None and not 0.01 <= pixel_aspect <= 100:
+            raise ValueError(f"pixel_aspect is from 0.01 to 100, not {pixel_aspect}")
         self._av = import_av(f"writing {path}")
         self._rate = Fraction(fps).limit_denominator(1001)
+        self._pixel_aspect = None if pixel_aspect is None else Fraction(pixel_aspect).limit_denominator(1001)
         self._partial: tuple[Path, int | None] | None = None
         self._container: Any = None
         self._closed = False
@@ -103,6 +115,8 @@ class VideoWriter:
             self._add_h264(height, width)
         else:
             self._add_prores(height, width)
+        if self._pixel_aspect is not None:
+            self._stream.codec_context.sample_aspect_ratio = self._pixel_aspect
         if self._sound is not None:
             self._sound.begin(self._container)
 
