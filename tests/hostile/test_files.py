@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import struct
@@ -15,7 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emavos import Session
+from emavos import Predictor, Session
+from emavos.annotations import read_arrays, read_labels
+from emavos.batch import find_jobs
+from emavos.evaluation import PROTOCOLS, find_videos
 from emavos.io import open_frames, read_frame, read_mask, write_mask
 from emavos.weights import load_model
 
@@ -240,6 +244,47 @@ def test_an_image_that_the_system_cannot_open_is_not_called_damaged(tmp_path, re
             read(tmp_path / "a.png")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture
+def locked(tmp_path, monkeypatch):
+    """A folder that nobody may enter, not even root."""
+    folder, stat = tmp_path / "locked", os.stat
+
+    def refused(path, *arguments, **options):
+        if isinstance(path, (str, os.PathLike)) and str(path).startswith(f"{folder}{os.sep}"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, *arguments, **options)
+
+    folder.mkdir()
+    monkeypatch.setattr(os, "stat", refused)
+    return folder
+
+
+NEEDED = {
+    "frame": lambda folder: read_frame(folder / "a.png"),
+    "mask": lambda folder: read_mask(folder / "a.png"),
+    "array": lambda folder: read_arrays(folder / "a.npy"),
+    "mask of propagate": lambda folder: next(load_predictor().propagate([PIXELS], folder / "a.png")),
+    "list of labels": lambda folder: read_labels(folder / "labels.txt"),
+    "video": lambda folder: open_frames(folder / "a.mp4"),
+    "frames": lambda folder: open_frames(folder / "frames"),
+    "pattern": lambda folder: open_frames(folder / "frames" / "*.png"),
+    "list of images": lambda folder: open_frames([folder / "a.png"]),
+    "model": lambda folder: load_model(folder / "model"),
+    "jobs": lambda folder: find_jobs(folder / "jobs.jsonl"),
+    "data set": lambda folder: find_videos(folder / "davis", PROTOCOLS["davis-2017-val"]),
+}
+
+
+def load_predictor():
+    return Predictor.from_pretrained(device="cpu", size=16)
+
+
+@pytest.mark.parametrize("what", NEEDED)
+def test_what_is_in_a_folder_that_you_may_not_enter_is_not_said_to_be_missing(locked, what):
+    with pytest.raises(PermissionError, match=r"Permission denied.*locked"):
+        NEEDED[what](locked)
 
 
 def test_a_changed_bit_in_the_pixels_of_a_mask_is_refused(tmp_path):

@@ -18,6 +18,7 @@ from emavos.batch.tracking import FPS, track
 from emavos.bridges import CocoWriter
 from emavos.frames.mask_files import mask_files, read_masks
 from emavos.io import VideoWriter, list_images, open_frames, read_frame, read_mask, write_mask
+from emavos.io.addresses import absent
 from emavos.io.fingerprint import fingerprint
 from emavos.io.images import PathLike, check_file
 from emavos.io.notices import notice, noting
@@ -424,7 +425,7 @@ def inputs_sha256(videos: Sequence[Path], masks: Path | Mapping[str, Path]) -> s
         digest.update(os.fsencode(f"{name} ") + hashlib.sha256(path.read_bytes()).digest())
     for video in videos:
         if not video.exists():
-            raise FileNotFoundError(f"{video} does not exist")
+            raise absent(video)
         for path in list_images(video) if video.is_dir() else [video]:
             digest.update(fingerprint(path))
     return digest.hexdigest()

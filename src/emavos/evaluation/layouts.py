@@ -14,6 +14,7 @@ import numpy as np
 from emavos.evaluation.burst import FIRST, BurstSequence, FrameRuns, read_burst
 from emavos.evaluation.protocol import Protocol
 from emavos.io import IdMask, list_images, read_mask
+from emavos.io.addresses import check_reachable
 from emavos.io.text import read_json, read_text
 
 Annotation: TypeAlias = Path | FrameRuns  # the mask of a frame: a PNG, or runs of a file of annotations
@@ -129,6 +130,7 @@ def find_videos(
     """
     root = Path(data)
     if not root.is_dir():
+        check_reachable(root)
         what = "is a file" if root.exists() else "does not exist"
         raise ValueError(f"{root} {what}; name the folder of a data set")
     if protocol.annotations:

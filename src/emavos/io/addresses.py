@@ -26,8 +26,22 @@ def lengthened(text: str) -> str:
     return f"{match[1]}://{text[match.end() :]}" if match else text
 
 
+def check_reachable(path: str | os.PathLike[str]) -> None:
+    """Raise PermissionError if you may not enter a folder above a path, so that nothing in it is known."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        raise
+    except (OSError, ValueError):  # reported by the caller
+        return
+
+
 def absent(path: str | os.PathLike[str]) -> FileNotFoundError:
-    """The error for a path without a file. Names an address as such, even one that `Path` shortened."""
+    """The error for a path without a file. Names an address as such, even one that `Path` shortened.
+
+    Raises PermissionError if you may not enter a folder above the path.
+    """
+    check_reachable(path)
     text = lengthened(os.fspath(path))
     if not is_address(text):
         return FileNotFoundError(f"{text} does not exist")

@@ -12,6 +12,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+from emavos.io.addresses import check_reachable
 from emavos.io.notices import notice
 from emavos.io.sound import Sound
 from emavos.io.source import FrameSource
@@ -34,6 +35,7 @@ def matching(path: Path) -> list[Path]:
     """
     folder, name = path.parent, path.name
     if not folder.is_dir():
+        check_reachable(folder)
         raise FileNotFoundError(f"{path} matches no file: there is no folder {folder}")
     names = [file.name for file in folder.iterdir() if file.name[0] != "."]
     numbered = _NUMBERED.search(name)

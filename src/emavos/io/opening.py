@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from emavos.io.addresses import is_address, without_secrets
+from emavos.io.addresses import check_reachable, is_address, without_secrets
 from emavos.io.choosing import WithoutDamaged, chosen, is_pattern, matching
 from emavos.io.images import (
     IMAGE_SUFFIXES,
@@ -168,6 +168,7 @@ def _open_path(
         )
     if is_pattern(path):
         return _of_files(natural_order(matching(path)), path.parent, but, window)
+    check_reachable(path)
     raise FileNotFoundError(f"{path} does not exist; frames are a folder of images or a video file")
 
 

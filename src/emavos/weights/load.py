@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from emavos.io.addresses import check_reachable
 from emavos.io.whole import replacing, sweep
 from emavos.machine import multiplies_bfloat16
 from emavos.models import STCN, STCNConfig
@@ -110,6 +111,8 @@ def find_files(
         raise ValueError(f"{name} is a file; a model is a folder of {CONFIG_NAME} and {WEIGHTS_NAME}")
     elif os.path.isdir(name):
         return Path(name, hub.get("subfolder") or ""), KnownModel(Path(name))
+    else:
+        check_reachable(name)
     if isinstance(entry.place, Path):
         if hub.get("subfolder"):
             raise ValueError(
