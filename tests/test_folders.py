@@ -231,7 +231,7 @@ def test_pictures_of_an_image_do_not_vanish_among_frames(tmp_path, name, others)
     with pytest.raises(ValueError, match=rf"{name}.*holds 6 pictures"):
         list(open_frames(folder))
     for read in (read_frame, read_mask):
-        with pytest.raises(ValueError, match=rf"{name}.*holds 6 pictures"):
+        with pytest.raises(ValueError, match=rf"{name}.*holds 6 pictures.*masks .* can be a \.npy"):
             read(folder / name)
 
 
@@ -491,3 +491,15 @@ def test_frames_of_different_numbers_cause_no_note(tmp_path, stems):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert open_frames(tmp_path / "f").count == len(stems)
+
+
+def test_masks_of_several_pages_can_be_passed_as_the_array_that_the_error_names(tmp_path, predictor):
+    frames = [np.full((20, 30, 3), 90, np.uint8) for _ in range(3)]
+    masks = np.zeros((3, 20, 30), np.uint16)
+    masks[:, 5:12, 5:12], masks[2, 14:18, 20:26] = 7, 300
+    pages = [Image.fromarray(mask) for mask in masks]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ValueError, match=r"a\.tif.*holds 3 pictures.*\.npy of ids \(T, H, W\)"):
+        next(predictor.propagate(frames, tmp_path / "a.tif"))
+    np.save(tmp_path / "a.npy", masks)
+    assert [result.ids for result in predictor.propagate(frames, tmp_path / "a.npy")] == [(7,), (7,), (7, 300)]

@@ -71,7 +71,8 @@ def decode_image(content: PathLike | BinaryIO, name: str) -> Image.Image:
         _check_pixels(file)
         if file.format in _PAGED and (pages := len(_pages(file))) > 1:
             raise ValueError(
-                f"it holds {pages} pictures; pass the file as the video, or save one picture per file"
+                f"it holds {pages} pictures; pass the file as the video, or save one picture per file; masks "
+                "of several frames can be a .npy of ids (T, H, W) too"
             )
         white = _white_of_ppm(file)
         with _bytes_of(content) as raw:
