@@ -147,6 +147,40 @@ def test_lost_packets_of_a_transport_stream_are_noted_and_joined_files_are_not(t
         assert "b.ts is " in str(count) or "packets are missing at one place" in notes[0]
 
 
+@pytest.mark.parametrize("on_damage", ["stop", "hold", "skip"])
+@pytest.mark.parametrize("codec", ["mpeg2video", "libx264"])
+def test_frames_that_were_lost_before_a_key_frame_are_noticed_by_their_times(tmp_path, codec, on_damage):
+    """The decoder begins anew at a key frame, and all later masks would belong to other frames."""
+    encode(
+        tmp_path / "a.ts",
+        codec,
+        "yuv420p",
+        "mpegts",
+        NOISE.repeat(4, axis=0)[:, :16, :16],
+        options={"g": "6"},
+    )
+    content = (tmp_path / "a.ts").read_bytes()
+    packets = [content[at : at + 188] for at in range(0, len(content), 188)]
+    keys = [i for i, p in enumerate(packets) if p[1] & 31 == 1 and p[3] & 32 and p[4] and p[5] & 64]
+    assert len(keys) > 3
+    refused = 0
+    for key, lost in itertools.product(keys[1:], (1, 3, 6)):
+        (tmp_path / "b.ts").write_bytes(b"".join(packets[: key - lost] + packets[key:]))
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
+            try:
+                count = sum(1 for _ in open_frames(tmp_path / "b.ts", on_damage=on_damage))
+            except ValueError as error:
+                refused += bool(
+                    re.search(r"b\.ts is .*lacks packets and, by the times of its frames, \d", str(error))
+                )
+                continue
+        told = [str(note.message) for note in notes if "by the times of its frames" in str(note.message)]
+        refused += bool(told)
+        assert told or count == 48  # only packets of tables were lost
+    assert refused >= len(keys) - 1
+
+
 @pytest.mark.parametrize("lost", [1000, 100, 7])
 @pytest.mark.parametrize("form", [188, 192, 204])
 def test_a_hole_near_the_beginning_of_a_transport_stream_is_found(tmp_path, form, lost):

@@ -209,14 +209,15 @@ def _form_of_ts(file: BinaryIO) -> tuple[int, int] | None:
     return (length, offset) if shown else None
 
 
-def gaps_in_ts(path: Path, stream: int) -> int:
+def gaps_in_ts(path: Path, stream: int, joined: bool = False) -> int:
     """The number of places where packets of a stream are missing in an MPEG transport stream.
 
     path: video file.
     stream: number of the stream's packets (PID).
+    joined: whether to count jumps before a key frame too.
 
     Each packet has the number of the one before plus 1, modulo 16, or the same if it is repeated. A jump
-    before a key frame is no gap: files that were joined have one there.
+    before a key frame may be no gap: files that were joined have one there.
     """
     gaps, last = 0, None
     with path.open("rb") as file:
@@ -237,7 +238,7 @@ def gaps_in_ts(path: Path, stream: int) -> int:
             jumps = np.diff(numbers) % 16 > 1
             # the flags of a new count and of a key frame
             begins = (heads[:, 3] & 32 > 0) & (heads[:, 4] > 0) & (heads[:, 5] & 0xC0 > 0)
-            gaps += int((jumps & ~begins[len(begins) - len(jumps) :]).sum())
+            gaps += int((jumps & (joined | ~begins[len(begins) - len(jumps) :])).sum())
     return gaps
 
 

@@ -7,6 +7,7 @@ import mmap
 import os
 import struct
 import sys
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -32,6 +33,7 @@ OnDamage = Literal["stop", "skip", "hold"]
 _BROKEN = "has a damaged part, from which frames may be missing"
 _STREAMED = "rtsp,rtsps,rtp,srtp,tcp,udp,tls"  # protocols within a stream
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+_LONGEST_PAUSE = 10.0  # seconds between frames
 _PATIENCE = 20.0  # seconds to wait for a stream
 _MOST_LISTED = 20  # runs of damaged frames in a message
 _ATTACHED_PICTURE = 0x400  # among the dispositions of FFmpeg
@@ -220,6 +222,8 @@ class VideoSource(FrameSource):
             return _CUT, ""
         if codec in ("h264", "hevc") and ends.missing > 0:
             return f"lacks {ends.missing} frames that its decoder passed over", ""
+        if kind == "mpegts" and ends.lost and gaps_in_ts(self.path, number, joined=True):
+            return f"lacks packets and, by the times of its frames, {ends.lost} frames", ""
         if kind == "mpegts" and (gaps := gaps_in_ts(self.path, number)):
             places = "one place" if gaps == 1 else f"{gaps} places"
             return "", f"{self.path}: packets are missing at {places}, and frames may be missing as well"
@@ -347,6 +351,9 @@ class _Ends:
         self._early: list[int] = []
         self._asked = self._shown = self._failed = 0
         self._interlaced = False
+        self._shown_at: int | None = None
+        self._steps = Counter[int]()  # between frames, in units of the stream
+        self._unit = 0.0  # in seconds
 
     def add(self, packet: Any) -> None:
         if packet.pts is not None:
@@ -367,11 +374,26 @@ class _Ends:
             self._first = 0 if frame.pts is None else frame.pts
             self._asked += sum(pts >= self._first for pts in self._early)
         self._shown += 1
+        if frame.pts is not None:
+            if self._shown_at is not None:
+                self._steps[frame.pts - self._shown_at] += 1
+            self._shown_at, self._unit = frame.pts, float(frame.time_base or 0)
         self._interlaced |= bool(frame.interlaced_frame)
 
     def failed(self) -> None:
         """Count a packet that could not be decoded, whose fault is known."""
         self._failed += 1
+
+    @property
+    def lost(self) -> int:
+        """The number of frames that fit into the pauses between frames.
+
+        A longer step than 1.7 usual ones is a pause, because some films alternate between 1 and 1.5. A pause of
+        more than 10 s is an edit.
+        """
+        usual = max(self._steps, key=self._steps.__getitem__, default=0)
+        pauses = [s for s in self._steps if 1.7 * usual < s and s * self._unit < _LONGEST_PAUSE]
+        return sum(self._steps[s] * (round(s / usual) - 1) for s in pauses) if usual > 0 else 0
 
     @property
     def missing(self) -> int:
