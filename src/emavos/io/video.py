@@ -388,8 +388,8 @@ class _Ends:
     def lost(self) -> int:
         """The number of frames that fit into the pauses between frames.
 
-        A longer step than 1.7 usual ones is a pause, because some films alternate between 1 and 1.5. A pause of
-        more than 10 s is an edit.
+        A step longer than 1.7 usual ones is a pause, because some films alternate between 1 and 1.5. A pause
+        of more than 10 s is an edit.
         """
         usual = max(self._steps, key=self._steps.__getitem__, default=0)
         pauses = [s for s in self._steps if 1.7 * usual < s and s * self._unit < _LONGEST_PAUSE]
