@@ -502,4 +502,5 @@ def test_masks_of_several_pages_can_be_passed_as_the_array_that_the_error_names(
     with pytest.raises(ValueError, match=r"a\.tif.*holds 3 pictures.*\.npy of ids \(T, H, W\)"):
         next(predictor.propagate(frames, tmp_path / "a.tif"))
     np.save(tmp_path / "a.npy", masks)
-    assert [result.ids for result in predictor.propagate(frames, tmp_path / "a.npy")] == [(7,), (7,), (7, 300)]
+    results = predictor.propagate(frames, tmp_path / "a.npy")
+    assert [result.ids for result in results] == [(7,), (7,), (7, 300)]
