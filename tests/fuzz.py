@@ -56,13 +56,15 @@ def instrumented() -> contextlib.AbstractContextManager[Any]:
 with instrumented():
     from PIL import Image
 
-    from emavos import Session, weights
+    from emavos import Predictor, Session, weights
     from emavos.annotations import read_annotations, read_arrays, read_labels
-    from emavos.batch import find_jobs
+    from emavos.annotations.rle import encode_rle
+    from emavos.batch import Batch, Job, find_jobs
     from emavos.bridges import CocoWriter, read_coco, read_stack, write_stack
     from emavos.cli.confidences import COLUMNS, read_confidences, write_confidences
     from emavos.cli.resuming import Progress
     from emavos.evaluation import PROTOCOLS, find_videos
+    from emavos.evaluation.burst import read_burst
     from emavos.evaluation.prediction import Run, Timing
     from emavos.evaluation.report import Method, overview
     from emavos.io import FrameSource, images, open_frames, read_frame, read_mask, write_mask
@@ -77,6 +79,7 @@ with instrumented():
 Raw = Callable[[bytes], bytes]  # changes bytes without knowing what they mean
 FRAME = np.full((32, 48, 3), 90, np.uint8)
 MODEL = load_model()
+PREDICTOR = Predictor(MODEL, size=None)
 HEAD = Path(weights.__file__).parent / "tiny" / "clicks.safetensors"
 RUN = TrainConfig(
     iterations=4, decay_from=2, warmup=1, batch=1, size=48, all_pixels_until=1, hardest_from=3, ema=0.5
@@ -501,6 +504,79 @@ def feed_meta(home: Path, content: bytes) -> None:
             assert video.wanted
 
 
+def burst_seeds(home: Path) -> list[bytes]:
+    masks = [np.eye(12, 16, k=k, dtype=np.int32) for k in range(2)]
+    sequence = {
+        "dataset": "YFCC100M",
+        "seq_name": "a",
+        "height": 12,
+        "width": 16,
+        "id": 1,
+        "fps": 30,
+        "all_image_paths": ["0.jpg", "1.jpg", "2.jpg"],
+        "annotated_image_paths": ["0.jpg", "2.jpg"],
+        "track_category_ids": {"1": 4, "2": 900},
+        "segmentations": [
+            {str(id): {"rle": encode_rle(masks[id - 1] > 0)["counts"]} for id in ids}
+            for ids in ((1,), (1, 2))
+        ],
+    }
+    return [json.dumps({"split": "val", "sequences": [sequence]}).encode()]
+
+
+def feed_burst(home: Path, content: bytes) -> None:
+    path = home / "fed.json"
+    path.write_bytes(content)
+    with _refused(path):
+        for sequence in read_burst(path):
+            assert len({*"/\\"} & {*sequence.name.partition("/")[2]}) == 0
+            for frame in sequence.frames:
+                assert frame.mask().shape == frame.size
+
+
+class _Untracked(Batch):
+    """A batch whose videos have no frames."""
+
+    def _track(self, predictor: Predictor, job: Job, stage: Path) -> tuple[int, list[int], bool]:
+        (stage / "masks").mkdir()
+        return 0, [], False
+
+
+def status_seeds(home: Path) -> list[bytes]:
+    """The status of a video that was made, of one that failed, and of one whose worker was killed."""
+    batch, job = _batch(home)
+    batch.begin([job])
+    seeds = []
+    for status in ({}, {"state": "failed", "error": "a"}, {"state": "begun", "run": "r", "tries": 1}):
+        assert not batch.run(PREDICTOR, job).error
+        if status:
+            batch._write_status(job, **status)
+        seeds.append((batch.out / "status" / "a.json").read_bytes())
+    return seeds
+
+
+def feed_status(home: Path, content: bytes) -> None:
+    batch, job = _batch(home)
+    (batch.out / "status" / "a.json").write_bytes(content)
+    with _refused(batch.out):
+        batch.begin([job])
+    with _refused(batch.out, "these facts"):
+        Batch.of(PREDICTOR, batch.out)
+    outcome = batch.run(PREDICTOR, job)
+    assert not outcome.error or "kill" in outcome.error, outcome.error
+    assert all(type(id) is int for id in outcome.ids)
+    assert type(outcome.frames) is int
+
+
+def _batch(home: Path) -> tuple[_Untracked, Job]:
+    if not (home / "a.png").exists():
+        write_mask(home / "a.png", np.eye(32, 48, dtype=np.int32))
+        Image.fromarray(FRAME).save(home / "a.jpg")
+    return _Untracked(home / "batch", PREDICTOR.facts(), retries="r"), Job(
+        "a", home / "a.jpg", home / "a.png"
+    )
+
+
 # lists of jobs, projects of the page, videos
 
 
@@ -800,6 +876,8 @@ TARGETS = {
     "tables": Target(table_seeds, feed_table, mutate_table),
     "runs": Target(run_seeds, feed_run, mutate_json),
     "metas": Target(meta_seeds, feed_meta, mutate_json),
+    "bursts": Target(burst_seeds, feed_burst, mutate_json),
+    "statuses": Target(status_seeds, feed_status, mutate_json),
     "jobs": Target(job_seeds, feed_jobs, mutate_lines),
     "projects": Target(project_seeds, feed_project, mutate_lines),
     "histories": Target(history_seeds, feed_history, mutate_json),

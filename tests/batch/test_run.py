@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fuzz
 import kills
 from emavos import Predictor, Session
 from emavos.batch import Job, find_jobs, run_batch
@@ -99,6 +100,20 @@ def test_the_command_prints_a_line_for_each_video_that_is_finished(here, capsys)
     assert last.startswith("emavos: clip1: ")
     assert batch("--quiet") == 1
     assert capsys.readouterr().err == f"{last}\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"settings": [1]}, {"settings": "a"}, {"settings": None}, {"ids": None}, {"ids": [1e999]}),
+        *({"ids": {"1": 1}}, {"frames": "0"}, {"frames": False}, {"run": "r"}, {"run": "r", "tries": "1"}),
+    ],
+)
+def test_a_status_with_odd_values_is_told_and_its_video_made_again(tmp_path, change):
+    seed = fuzz.status_seeds(tmp_path)[0]
+    with pytest.warns(InputWarning, match="a.json is damaged; a is made again"):
+        fuzz.feed_status(tmp_path, json.dumps(json.loads(seed) | change).encode())
+    assert (tmp_path / "batch" / "status" / "a.json").read_bytes() == seed
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '"done"'])

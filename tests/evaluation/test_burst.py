@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -189,6 +190,11 @@ def test_a_sequence_whose_object_begins_on_its_last_annotated_frame_counts_in_ho
         (lambda one: one.update(height=10**7), "the size of a run-length encoding"),
         (lambda one: one.pop("width"), "width"),
         (lambda one: one.update(segmentations=3), "has no len"),
+        (
+            lambda one: one["track_category_ids"].update({"1": math.inf}),
+            "inf is not the number of a category",
+        ),
+        (lambda one: one["track_category_ids"].update({"1": "4"}), "'4' is not the number of a category"),
     ],
 )
 def test_a_damaged_file_of_burst_is_refused_by_name(burst, change, words):

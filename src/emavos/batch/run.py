@@ -308,12 +308,12 @@ class Batch:
         return self.out / "status" / f"{job.name}.json"
 
     def _status(self, job: Job) -> dict[str, Any]:
-        """The stored status of a video; empty if there is none or it cannot be read."""
+        """The stored status of a video; empty if there is none, or it cannot be read or is damaged."""
         try:
             status = read_json(self._status_path(job), "the status of a video")
         except (OSError, ValueError):
             return {}
-        return status if isinstance(status, dict) else {}
+        return status if _is_status(status) else {}
 
     def _write_status(self, job: Job, **status: Any) -> None:
         content = {"name": job.name, **status, "settings": self._settings(job)}
@@ -458,6 +458,17 @@ def _settings_of(path: Path) -> Mapping[str, Any] | None:
         if isinstance(settings, dict) and settings["backend"] in get_args(Backend):
             return settings
     return None
+
+
+def _is_status(status: Any) -> bool:
+    """Whether a JSON value is the status of a video, as `Batch` writes it."""
+    if not isinstance(status, dict) or not isinstance(status.get("settings"), dict):
+        return False
+    if "run" in status and type(status.get("tries")) is not int:
+        return False
+    ids = status.get("ids", [])
+    whole = isinstance(ids, list) and all(type(id) is int for id in [status.get("frames", 0), *ids])
+    return whole and (status.get("state") != "done" or {"frames", "ids"} <= status.keys())
 
 
 def _options(job: Job) -> dict[str, Any]:

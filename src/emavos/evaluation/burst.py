@@ -234,7 +234,7 @@ def _sequence(path: Path, one: Mapping[str, Any]) -> BurstSequence:
         raise ValueError(
             f"{name} has {len(annotated)} annotated frames and {len(one['segmentations'])} masks"
         )
-    classes = {_id(track): int(category) for track, category in one["track_category_ids"].items()}
+    classes = {_id(track): _category(category) for track, category in one["track_category_ids"].items()}
     frames = []
     for image, masks in zip(annotated, one["segmentations"], strict=True):
         runs = {_id(track): str(mask["rle"]) for track, mask in masks.items()}
@@ -252,6 +252,12 @@ def _part(name: Any) -> str:
     if not isinstance(name, str) or name in ("", ".", "..") or not {"/", "\\", "\0"}.isdisjoint(name):
         raise ValueError(f"{name!r:.60} is not the name of a file or a folder")
     return name
+
+
+def _category(number: Any) -> int:
+    if type(number) is not int:
+        raise ValueError(f"{number!r:.60} is not the number of a category")
+    return number
 
 
 def _id(track: Any) -> int:
