@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from emavos.frames.preprocess import normalize, resize, to_frame, working_size
+from emavos.frames.preprocess import normalize, resize, to_frame, to_mask, working_size
 from emavos.io import read_frame
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -100,3 +100,16 @@ def test_a_float_frame_may_overshoot_by_rounding():
     assert torch.equal(to_frame(frame).flatten(), torch.tensor([0.0, 0.5, 1.0]))
     with pytest.raises(ValueError, match="divide by 255"):
         to_frame(frame * 1.1)
+
+
+def test_masked_pixels_of_an_array_are_black_or_background():
+    hidden = np.zeros((6, 8), bool)
+    hidden[2:, 3:] = True
+    pixels = np.random.default_rng(0).integers(1, 256, (6, 8, 3), dtype=np.uint8)
+    ids = np.arange(48).reshape(6, 8) % 3
+    frame = np.ma.masked_array(pixels, np.dstack(3 * [hidden]))
+    assert torch.equal(to_frame(frame), to_frame(np.where(hidden[..., None], 0, pixels).astype(np.uint8)))
+    for mask in (ids, ids.astype(np.uint16), ids > 0):
+        masked = np.ma.masked_array(mask, hidden)
+        assert torch.equal(to_mask(masked, (6, 8)), to_mask(np.where(hidden, 0, mask), (6, 8)))
+    assert np.array_equal(frame.data, pixels)  # what is passed does not change

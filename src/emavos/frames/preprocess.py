@@ -99,13 +99,16 @@ def working_frame(
 def to_frame(frame: object, device: torch.device | None = None) -> Tensor:
     """An image as (3, H, W) float32 in [0, 1].
 
-    frame: a PIL image; an array (H, W, 3) of uint8; or a tensor (3, H, W), uint8 or float in [0, 1].
+    frame: a PIL image; an array (H, W, 3) of uint8; or a tensor (3, H, W), uint8 or float in [0, 1]. Masked
+        values of a numpy masked array are 0.
     device: of the result. Bytes are converted to floats there. None: the device of the frame.
 
     Raises ValueError for anything else.
     """
     if isinstance(frame, Image.Image):
         frame = pixels_of(frame)
+    if isinstance(frame, np.ma.MaskedArray):
+        frame = frame.filled(0)
     if isinstance(frame, np.ndarray):
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise ValueError(
@@ -145,13 +148,16 @@ def to_mask(mask: object, size: tuple[int, ...]) -> Tensor:
     """A mask as (H, W) int32 of ids, 0 for the background.
 
     mask: an array or a tensor (H, W) of integers or bool, or a PIL image of palette, gray or 1-bit kind.
-        Images are checked by `emavos.io.ids.ids_of_picture`; arrays are used unchecked.
+        Images are checked by `emavos.io.ids.ids_of_picture`; arrays are used unchecked. Masked pixels of a
+        numpy masked array are background.
     size: (H, W) of the frame.
 
     Raises ValueError if the mask has another kind or size.
     """
     if isinstance(mask, Image.Image):
         mask = ids_of_picture(mask)
+    if isinstance(mask, np.ma.MaskedArray):
+        mask = mask.filled(0)
     if isinstance(mask, Tensor) and mask.dtype in (torch.uint16, torch.uint32, torch.uint64):
         mask = mask.cpu().numpy()  # torch lacks most operations for these
     if isinstance(mask, np.ndarray):
