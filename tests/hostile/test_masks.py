@@ -159,6 +159,36 @@ def test_slivers_with_ids_above_255_are_ids_until_the_picture_is_changed(tmp_pat
         read_mask(tmp_path / "flipped.png")
 
 
+BEYOND = "a file of masks with a negative id or one above 65535"
+WHOLE = (1, 255, 65535)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.tif"])
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+@pytest.mark.parametrize("id", [-1, 65536, 70000, 1.5, np.nan, np.inf, *WHOLE])
+def test_ids_of_a_file_are_whole_and_fit_a_png_or_the_file_is_refused(tmp_path, capsys, name, kind, id):
+    if kind is np.int32 and id != id // 1:
+        pytest.skip("an id of no whole number")
+    mask = np.zeros((32, 48), kind)
+    mask[8:20, 10:30] = id
+    (tmp_path / "frames").mkdir()
+    Image.fromarray(np.full((32, 48, 3), 90, np.uint8)).save(tmp_path / "frames" / "0.png")
+    if name == "a.tif":
+        Image.fromarray(mask).save(tmp_path / name)
+    else:
+        (np.savez if name == "a.npz" else np.save)(tmp_path / name, mask)
+    out, argv = tmp_path / "out", ["segment", str(tmp_path / "frames"), "--mask", str(tmp_path / name)]
+    done = main([*argv, "--out", str(out), "--quiet", "--size", "32", "--device", "cpu"])
+    error = capsys.readouterr().err
+    if id in WHOLE:
+        assert done == 0, error
+        assert np.array_equal(read_mask(out / "0.png"), mask.astype(np.int32))
+    else:
+        assert (done, error.count("\n"), out.exists()) == (1, 1, False)
+        assert name in error
+        assert "whole ids" in error or f"the id {id}" in error
+
+
 def test_negative_ids_are_followed_and_have_no_place_in_a_file(session, tmp_path):
     result = session.step(FRAME, square(-2, np.int32))
     assert result.ids == (-2,)
@@ -174,6 +204,6 @@ def test_a_mask_that_no_file_gives_back_is_not_written(tmp_path, shape):
     assert [*tmp_path.iterdir()] == []
 
 
-@pytest.mark.parametrize("case", [*REFUSED, *ARRAYS_REFUSED, *FOLLOWED, "an array with negative ids"])
+@pytest.mark.parametrize("case", [*REFUSED, *ARRAYS_REFUSED, *FOLLOWED, "an array with negative ids", BEYOND])
 def test_the_page_tells_of_each_mask(case):
     assert f"| {case} |" in PAGE.read_text()

@@ -29,6 +29,7 @@ _EXPORTS = ("SegmentationObject", "SegmentationClass")  # folders of CVAT and Da
 _BRUSH = re.compile(
     r"task-(?P<task>[0-9]{1,18})-annotation-(?P<annotation>[0-9]{1,18})-by-[^-]*-[^-]*-(?P<label>.+)-[0-9]{1,9}"
 )
+_MOST = 0xFFFF  # the largest id of a PNG
 _INDEXED = ("P", "1", "L", "LA", "F")  # and all that begin with I: image modes with ids as values
 
 Size = tuple[int, int]
@@ -72,6 +73,7 @@ def read_masks(
         later = frames.find(Path(mask).stem) or 0
         if not later or not _there(later, frames):
             ids = entries[0].read(None)
+            _check_ids(ids, entries[0].title)
             check_given(ids, frames.size(), f"{entries[0].title}, the mask of the first frame,")
             return ids
         _tell(f"{os.fspath(mask)} is named as frame {later}, counted from 0, and is the mask of that frame")
@@ -97,6 +99,7 @@ def read_masks(
         if not ids.any():
             empty.append(str(entry.name))
             continue
+        _check_ids(ids, entry.title)
         size = check_given(ids, size, f"{entry.title}, the mask of frame {entry.name},")
         masks[index] = ids
         if not certain:
@@ -114,6 +117,15 @@ def read_masks(
     if empty:
         _tell(f"masks without an object are left out: {_some(empty)}")
     return masks
+
+
+def _check_ids(ids: IdMask, title: str) -> None:
+    """Raise ValueError if masks with these ids could not be written, which would fail only after a frame."""
+    low, high = int(ids.min(initial=0)), int(ids.max(initial=0))
+    if low < 0 or high > _MOST:
+        raise ValueError(
+            f"{title} has the id {low if low < 0 else high}; ids of files are 0 (the background) to {_MOST}"
+        )
 
 
 def names_its_frames(path: PathLike) -> bool:
