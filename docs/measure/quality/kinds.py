@@ -70,7 +70,7 @@ KINDS = (
     Kind(
         "a run is killed",
         "the next run continues to the same bytes, and removes leftovers",
-        ("test_kills.py", "ui/test_desk.py", "ui/test_project.py"),
+        ("test_kills.py", "ui/test_desk.py", "ui/test_project.py", "ui/test_clips.py"),
     ),
     Kind(
         "weights, sessions and checkpoints of strangers",
@@ -80,7 +80,7 @@ KINDS = (
     Kind(
         "small files that declare gigabytes, end in a traceback or steer a terminal",
         "every reader is bounded, and an error is one line without escapes",
-        ("hostile/test_bombs.py", "hostile/test_commands.py"),
+        ("hostile/test_bombs.py", "hostile/test_commands.py", "test_fuzz.py"),
     ),
     Kind(
         "other programs, pages and people reach the page",
@@ -88,8 +88,8 @@ KINDS = (
         ("ui/test_server.py",),
     ),
     Kind(
-        "links in a project folder from a stranger lead elsewhere",
-        "no link is followed, and every number has a bound",
+        "a project folder from a stranger has links, or numbers at their limits",
+        "no link is followed, every number has a bound, and the project opens after every edit",
         ("ui/test_stranger.py",),
     ),
     Kind(
