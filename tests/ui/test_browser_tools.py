@@ -733,9 +733,12 @@ def test_switches_of_an_object_that_an_undo_took_are_off_after_a_reload(page, tm
     page.wait.until(lambda _: Project.open(folder).switches == Switches((3,), (3,)))
     page.control("z")
     page.until("told", "undone")
+    page.press("2")
+    page.paint(60, 20)
+    page.press("1")
     page.browser.refresh()
-    page.until("frame", "frame 4 of 7")  # where it was
-    page.press("h")  # object 1
+    page.until("frame", "frame 4 of 7")  # where it was, with the object that was chosen
+    page.press("h")
     page.wait.until(lambda _: Project.open(folder).switches == Switches(hidden=(1,)))
 
 

@@ -82,8 +82,10 @@ async function begin() { // another project is open
   Object.assign(shown, { picture: null, mask: null, id: 1, listed: new Set([1]), range: null, hiddenIds: new Set(switches.hidden.filter(has)), alone: has(switches.alone) ? switches.alone : null, locked: new Set(switches.locked.filter(has)), edited: false, clicks: null, past: [], future: [] });
   shown.tool = shown.project.first === null && !shown.state.clicks?.problem ? "click" : "brush";
   edits = "";
-  await show(places.get(shown.project.folder) ?? shown.project.drafts[0] ?? placeBefore() ?? 0);
-  if (shown.edited) chooseDraft();
+  const before = beforeReload();
+  await show(places.get(shown.project.folder) ?? shown.project.drafts[0] ?? before.index ?? 0);
+  if (shown.listed.has(before.id) || has(before.id)) shown.id = before.id;
+  else if (shown.edited) chooseDraft();
   if (shown.state.notes.length) say(shown.state.notes.join("; "));
 }
 
@@ -92,17 +94,18 @@ function chooseDraft() { // go on with the object of the strokes that were not k
   shown.id = mask[changed] || base[changed] || shown.id;
 }
 
-// The frame that this tab showed before a reload.
-function placeBefore() {
+// The frame and the object of this tab before a reload.
+function beforeReload() {
   try {
-    const [folder, index] = JSON.parse(sessionStorage.getItem("emavos-place"));
-    return folder === shown.project.folder ? index : null;
-  } catch { return null; } // there is none, or the browser stores nothing
+    const before = JSON.parse(sessionStorage.getItem("emavos-place"));
+    if (before?.folder === shown.project.folder) return before;
+  } catch { /* the browser stores nothing */ }
+  return {};
 }
-function keepPlace(folder, index) {
-  places.set(folder, index);
-  try { sessionStorage.setItem("emavos-place", JSON.stringify([folder, index])); } catch { /* then a reload shows the first frame */ }
-}
+window.addEventListener("pagehide", () => {
+  const place = { folder: shown.project?.folder, index: shown.index, id: shown.id };
+  try { sessionStorage.setItem("emavos-place", JSON.stringify(place)); } catch { /* then a reload shows the first frame */ }
+});
 
 // preview: show this mask of a pass backward, which is not stored yet.
 export async function show(next, preview = null) {
@@ -154,7 +157,7 @@ async function bring(next, preview) {
   if (unsaved()) return bring(index, preview); // strokes were made meanwhile: they are stored first
   shown.picture?.close();
   const moved = index !== shown.index;
-  keepPlace(project.folder, index);
+  places.set(project.folder, index);
   Object.assign(shown, { index, picture: image, mask, base: ids, tag: answer.headers.get("etag"), past: [], future: [], clicks: null, edited, preview: ids !== stored });
   if (edited) new Set(mask).forEach((one) => one && shown.listed.add(one));
   tagged = stamped;
