@@ -215,20 +215,13 @@ class Predictor:
     ) -> Iterator[Result]:
         """Step through the frames. masks: by frame, taken out as their frames are reached."""
         session = self.session() if session is None else session
-        resize_ahead = self.settings.resize_ahead
-        if resize_ahead is None:  # a GPU resizes by itself
-            resize_ahead = self.device.type == "cpu" and has_spare_core(torch.get_num_threads())
         first = session.index
         if frames.exact and frames.count is not None and frames.count < first:
             raise ValueError(
                 f"the session is at frame {first}, and the video has {frames.count} frames; pass the whole "
                 "video, whose frames before the session's are skipped"
             )
-        if resize_ahead and frames.stored:
-            ready: Iterator[Any] = ahead(_preprocessed(session, frames, first))
-        else:
-            ready = islice(read_ahead(frames), first, None)
-        for index, frame in enumerate(ready, first):
+        for index, frame in enumerate(self._read_ahead(session, frames), first):
             if session.index != index:
                 raise ValueError(
                     f"frame {index} comes next here, but the session is at frame {session.index}, because it "
@@ -239,6 +232,15 @@ class Predictor:
             raise ValueError(
                 f"a mask is given for frame {min(unused)} but the video has {session.index} frames"
             )
+
+    def _read_ahead(self, session: Session, frames: FrameSource) -> Iterator[Any]:
+        """The frames from the next step on, prefetched from files, and resized there if a core is free."""
+        resize_ahead = self.settings.resize_ahead
+        if resize_ahead is None:  # a GPU resizes by itself
+            resize_ahead = self.device.type == "cpu" and has_spare_core(torch.get_num_threads())
+        if resize_ahead and frames.stored:
+            return ahead(_preprocessed(session, frames, session.index))
+        return islice(read_ahead(frames), session.index, None)
 
     def session(
         self,
