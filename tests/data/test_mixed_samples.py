@@ -56,6 +56,27 @@ def test_things_that_lie_under_hide_nothing_of_the_others(samples):
         assert torch.equal(hidden[i].masks[0], alone[i].masks[0])
 
 
+def test_copied_things_are_objects_of_the_first_frame(samples):
+    counts = []
+    for lookalike in (0.0, 0.5, 1.0):
+        some = dataclasses.replace(samples, lookalike=lookalike, objects=(1.0,), occluder=1.0)
+        plans = [some.plan(i) for i in range(40)]
+        copies = [plan for plan in plans if plan.pastes[0].still is None]
+        assert all(1 <= plan.pastes[0].source_id <= len(plan.chosen) for plan in copies)
+        counts.append(len(copies))
+    assert counts[0] == 0
+    assert 10 <= counts[1] <= 30
+    assert counts[2] >= 32  # all but those of frames without an object large enough to track
+
+
+def test_a_still_image_and_a_pasted_thing_do_not_move_in_the_first_frame(samples):
+    for plan in map(dataclasses.replace(samples, real=0.0, occluder=1.0).plan, range(8)):
+        for motions in (plan.scene.motions, *(paste.motions for paste in plan.pastes)):
+            assert torch.equal(motions[0].matrix, torch.eye(2, 3))
+            assert not motions[0].warp.any()
+            assert not torch.equal(motions[1].matrix, torch.eye(2, 3))
+
+
 def test_the_choices_of_a_sample_depend_on_masks_and_not_on_colours(root, samples):
     class Inverted(StaticImages):
         def load(self, video, frame):
