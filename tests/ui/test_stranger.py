@@ -274,18 +274,30 @@ def edits(project, clip):
         "a later mask": lambda p: p.give(3, clip[1][3]),
         "a mask taken back": lambda p: p.take_back(0),
         "an object removed": lambda p: p.remove(1),
+        "an undo": Project.undo,
+        "a name": lambda p: p.rename(1, "cow"),
+        "tracking both ways": lambda p: p.begin_ways("tracked both ways", 0),
     }
 
 
-@pytest.mark.parametrize("name", ["another mask", "a later mask", "a mask taken back", "an object removed"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("another mask", "a later mask", "a mask taken back", "an object removed"),
+        *("an undo", "a redo", "a name", "tracking both ways"),
+    ],
+)
 def test_an_edit_that_is_killed_is_made_or_not_made(project, clip, tmp_path, monkeypatch, name):
     project.give(0, clip[1][0])
     project.give(5, clip[1][5])
 
     def facts(project):
-        return project.given, {i: project.given_mask(i).tobytes() for i in project.given}
+        masks = {i: project.given_mask(i).tobytes() for i in project.given}
+        return project.given, masks, project.labels, project.step
 
-    edit, before = edits(project, clip)[name], facts(project)
+    if name == "a redo":
+        project.undo()
+    edit, before = (edits(project, clip) | {"a redo": Project.redo})[name], facts(project)
     shutil.copytree(project.folder, tmp_path / "whole")
     edit(done := Project.open(tmp_path / "whole"))
     after = facts(done)
