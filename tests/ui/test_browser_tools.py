@@ -824,6 +824,25 @@ def test_one_button_says_what_is_not_part_of_an_object_where_there_is_no_right_b
     assert page["eraser"].get_attribute("aria-pressed") == "false"  # it would erase now
 
 
+# Clicks are answered with an empty mask.
+EMPTY = """
+const quickly = window.fetch;
+window.fetch = async (...asked) => {
+  if (!asked[0].startsWith("/api/clicks/")) return quickly(...asked);
+  return new Response(new Uint8Array(96 * 160), { headers: { "x-score": "0" } });
+};
+"""
+
+
+def test_the_page_says_if_nothing_was_found_where_a_person_clicked(page):
+    page.browser.execute_script(EMPTY)
+    page.press("3", "c")
+    page.click_at(3, 3)
+    page.until("guide", "Object 3: nothing was found: click on the middle of the object.")
+    page.press(ESCAPE)
+    page.until("guide", "Click on the object")
+
+
 def test_a_small_picture_shows_the_frame_below_the_mouse_on_the_timeline(page):
     place = ActionChains(page.browser, 0).move_to_element_with_offset
     at = round(page["timeline"].size["width"] * (2.5 / 8 - 0.5))

@@ -44,6 +44,7 @@ export async function click(point, label, box = null) {
     const found = await bytes(answer);
     if (mine !== turn || shown.clicks !== next || shown.index !== index || shown.key !== key) return;
     next.score = Number(answer.headers.get("x-score"));
+    next.nothing = !found.some(Boolean);
     shown.mask = merged(next, found);
     painted();
   } catch (error) {
@@ -87,6 +88,6 @@ export function settle() { // the proposal becomes like strokes; the next click 
 export const guide = () => {
   const { clicks } = shown;
   if (!clicks) return `${touch() ? "Tap" : "Click"} on the object, or drag a box around it.`;
-  const score = clicks.score === null ? "finding the object ..." : `match about ${Math.round(100 * clicks.score)}%${clicks.score < 0.7 ? ": click more." : "."}`;
+  const score = clicks.score === null ? "finding the object ..." : clicks.nothing ? "nothing was found: click on the middle of the object." : `match about ${Math.round(100 * clicks.score)}%${clicks.score < 0.7 ? ": click more." : "."}`;
   return `Object ${clicks.id}: ${score} ${touch() ? "Press Not part, then tap on what is too much." : "Right or Alt click: not part of it. Enter keeps, Esc discards."}`;
 };

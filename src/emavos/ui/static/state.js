@@ -14,7 +14,7 @@ export const shown = {
   edited: false, // whether there are strokes that were not kept
   past: [], // [mask, edited, clicks] before each stroke or click
   future: [], // the same of what was undone
-  clicks: null, // {id, points, labels, box, base, score}: clicks on an object that were not kept
+  clicks: null, // {id, points, labels, box, base, score, nothing}: clicks on an object that were not kept
   sure: {}, // {frame: {id: confidence}}
   id: 1, // object to paint
   listed: new Set([1]), // objects in the list
