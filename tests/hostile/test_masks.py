@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from emavos import Predictor, Session
 from emavos.cli import main
-from emavos.io import read_mask, write_mask
+from emavos.frames.mask_files import read_masks
+from emavos.io import open_frames, read_mask, write_mask
 from emavos.io.ids import MARK
 from emavos.weights import load_model
 
@@ -187,6 +189,22 @@ def test_ids_of_a_file_are_whole_and_fit_a_png_or_the_file_is_refused(tmp_path, 
         assert (done, error.count("\n"), out.exists()) == (1, 1, False)
         assert name in error
         assert "whole ids" in error or f"the id {id}" in error
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_mask_finds_its_frame_however_unicode_writes_its_accents(tmp_path, form):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    (tmp_path / "masks").mkdir()
+    for id, name in enumerate(("Caf\u00e9", "\u00c5ngstr\u00f6m", "plain"), 1):
+        Image.fromarray(FRAME).save(tmp_path / f"{normalize(form, name)}.png")
+        write_mask(tmp_path / "masks" / f"{normalize(other, name)}.png", square(id))
+    frames = open_frames(tmp_path)
+    masks = read_masks(tmp_path / "masks", frames)
+    assert {normalize("NFC", frames.name(i)): int(mask.max()) for i, mask in masks.items()} == {
+        "Caf\u00e9": 1,
+        "\u00c5ngstr\u00f6m": 2,
+        "plain": 3,
+    }
 
 
 def test_negative_ids_are_followed_and_have_no_place_in_a_file(session, tmp_path):

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -194,6 +195,8 @@ class Images(FrameSource):
         stems = [file.stem for file in self.files]
         self._named = len(set(stems)) == len(stems)  # otherwise frames are named by number
         self._indices = {stem: index for index, stem in enumerate(stems)} if self._named else {}
+        composed = {normalize("NFC", stem): index for stem, index in self._indices.items()}
+        self._composed = composed if len(composed) == len(self._indices) else {}
         self.count = len(self.files)
 
     def __iter__(self) -> Iterator[Pixels]:
@@ -212,7 +215,10 @@ class Images(FrameSource):
         return self.files[index].stem if self._named else super().name(index)
 
     def find(self, name: str) -> int | None:
-        return self._indices.get(name) if self._named else super().find(name)
+        if not self._named:
+            return super().find(name)
+        # macOS and its archives may write é as two characters
+        return self._indices.get(name, self._composed.get(normalize("NFC", name)))
 
     def size(self) -> tuple[int, int] | None:
         with suppress(ValueError, OSError):  # reported when the file is read
