@@ -34,6 +34,7 @@ _PAGED = ("GIF", "PNG", "TIFF", "WEBP")
 _DEEP = (".pgm", ".png", ".pnm", ".tif", ".tiff")  # formats with 16-bit images
 _LOOKED_AT = 16  # images whose values choose a window
 _BLOCK = 1 << 20  # bytes of a PNG that are read or inflated at a time
+_UNKNOWN = 2**32 - 1  # pictures that a stream declares, as it cannot know their number
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG, by colour type
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
@@ -379,7 +380,7 @@ def check_pictures(file: BinaryIO) -> None:
             rows.add(block[4:] if begins and kind == b"fdAT" else block)
     if rows is not None:
         rows.check()
-    if pictures < declared:
+    if pictures < declared < _UNKNOWN:
         raise ValueError(f"it declares {declared} pictures but has {pictures}")
 
 
