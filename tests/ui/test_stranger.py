@@ -354,6 +354,24 @@ def test_an_edit_that_the_disk_does_not_take_is_not_made(project, clip, monkeypa
     np.testing.assert_array_equal(project.mask(0), clip[1][0])
 
 
+def test_frames_stay_tracked_if_the_disk_does_not_take_that_they_are_not(project, clip, monkeypatch):
+    project = tracked(project, clip[1])
+    write = Folder.write
+
+    def full(self, name, content):
+        if name == "track.jsonl":
+            raise OSError(28, "No space left on device", name)
+        write(self, name, content)
+
+    monkeypatch.setattr(Folder, "write", full)
+    for edit in edits(project, clip).values():
+        before = project.confidence
+        with suppress(OSError, ValueError):
+            edit(project)
+        assert project.confidence == before == Project.open(project.folder).confidence
+        assert len(before) == project.count
+
+
 @posix
 def test_a_line_that_the_disk_takes_in_part_does_not_spoil_those_after_it(project, clip):
     import resource

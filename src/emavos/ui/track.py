@@ -62,11 +62,14 @@ class Track:
         """
         lost = self._back if withdrawn else set()
         kept = {i: sure for i, sure in self.confidence.items() if i < index and i not in lost}
-        self._back = {i for i in self._back if i in kept}
-        changed = kept != self.confidence
-        self.confidence = kept
-        if changed or self._files.has(_FILE):
-            self._write()
+        before = self.confidence, self._back
+        self.confidence, self._back = kept, {i for i in self._back if i in kept}
+        try:
+            if kept != before[0] or self._files.has(_FILE):
+                self._write()
+        except BaseException:  # as on a full disk, whose file is as it was
+            self.confidence, self._back = before
+            raise
 
     def restore(self, track: Mapping[int, Tracked], versions: Mapping[int, set[int]]) -> None:
         """Add frames that were tracked before, up to the first whose mask is missing.
