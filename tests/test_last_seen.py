@@ -14,7 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from emavos import Predictor
 from emavos.cli import main
+from emavos.memory import MemoryPolicy
 from emavos.models import PRESETS, STCN
+from emavos.session import frame as frame_module
 from emavos.session.memory import LastSeen, distances
 
 HEIGHT, WIDTH = 192, 320
@@ -65,6 +67,46 @@ def test_an_object_that_moves_far_between_frames_is_followed(predictor):
     results = [*predictor.propagate([picture(place) for place in places], disc(*places[0]).astype(np.uint8))]
     for place, result in zip(places, results, strict=True):
         assert (result.mask.astype(bool) & disc(*place)).sum() > 0.9 * disc(*place).sum()
+
+
+@pytest.mark.parametrize("every", [2, 5])
+def test_no_frame_is_stored_while_its_distance_hides_an_object(predictor, every):
+    still, jumped = picture((100, 70)), picture((90, 280))
+    session = predictor.with_settings(policy=MemoryPolicy(every=every)).session()
+    session.step(still, disc(100, 70).astype(np.uint8))
+    for _ in range(2):
+        session.step(still)
+    hidden = []
+    while not session.step(jumped).mask.any():
+        hidden.append(session.index - 1)
+        assert session._now.hidden == {1}
+    assert len(hidden) >= 3, "or this tests nothing"
+    assert not {*hidden} & {*session.groups[0].bank.frame_keys}
+    for _ in range(3):
+        found = session.step(jumped).mask.astype(bool)
+    assert (found & disc(90, 280)).sum() > 0.9 * disc(90, 280).sum()
+
+
+def test_frames_are_stored_at_last_if_an_object_stays_hidden(predictor, monkeypatch):
+    monkeypatch.setattr(frame_module, "_HIDDEN", 2)  # even if no pixel is lost
+    session = predictor.session()
+    session.step(picture((100, 70)), disc(100, 70).astype(np.uint8))
+    for _ in range(30):
+        assert session.step(picture((100, 70))).mask.any()
+        assert session._now.hidden == {1}
+    assert [*session.groups[0].bank.frame_keys] == [0, 20]
+
+
+def test_an_object_that_is_hidden_and_annotated_is_stored(predictor):
+    session = predictor.session()
+    session.step(picture((100, 70)), disc(100, 70).astype(np.uint8))
+    for _ in range(2):
+        session.step(picture((100, 70)))
+    session.step(picture((90, 280)))
+    assert session._now.hidden == {1}, "or this tests nothing"
+    session.correct({1: disc(90, 280)})
+    assert not session._now.hidden
+    assert session.index - 1 in session.groups[0].bank.frame_keys
 
 
 def test_after_a_scene_without_masks_an_object_may_be_anywhere(predictor):

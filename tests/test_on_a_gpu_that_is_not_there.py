@@ -122,9 +122,9 @@ def test_a_step_waits_once_and_reading_the_confidences_again(waits, dtype):
         waits.places.clear()
         result = followed.step(FRAME)
         assert result.prob.is_cuda
-        assert waits.places == ["_check_finite"]
+        assert waits.places == ["probabilities"]
         assert len(result.confidences) == 2
-        assert {*waits.places} == {"_check_finite", "confidences"}
+        assert {*waits.places} == {"probabilities", "confidences"}
 
 
 POLICIES = [

@@ -20,6 +20,8 @@ from emavos.session.shortcuts import cells_near, coverage, encode_near
 from emavos.settings import Settings, Shortcuts
 
 OBJECTS_AT_ONCE = 8  # objects per pass of the network: bounds its memory, and shared work is computed once
+_HIDDEN = 0.25  # of an object's pixels are left, at most, if its distance hides it
+_LONGEST_WAIT = 15  # frames: by then, an object without a mask may be anywhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,7 @@ class CurrentFrame:
     unmatched: float | None = None  # share of the frame that resembles nothing in the memory
     mistaken: frozenset[int] = frozenset()  # ids of the objects with a wrong predicted mask on this frame
     without_masks: bool = False  # after a scene cut, if such frames get no masks
+    hidden: frozenset[int] = frozenset()  # ids of the objects of which their distance left few pixels
 
     @property
     def key(self) -> Tensor:
@@ -106,6 +109,7 @@ class Tracker:
         without_masks = self.settings.cuts == "stop" and unmatched is not None and unmatched >= CUT
         if without_masks:
             before = before.anywhere()
+        hidden: frozenset[int] = frozenset()
         if without_masks or not banks.groups:
             prob = only_background(len(banks.ids), frame)
         else:
@@ -113,7 +117,7 @@ class Tracker:
             last_seen = None
             if self.settings.locality:  # an object whose mask of this frame is in memory may be anywhere
                 last_seen = before.without_places([id in remembered for id in banks.ids])
-            prob = probabilities(
+            prob, hidden = probabilities(
                 network, readout, features, banks.ids, self.settings.shortcuts, number, last_seen
             )
         return CurrentFrame(
@@ -128,6 +132,7 @@ class Tracker:
             remembered=remembered,
             unmatched=unmatched,
             without_masks=without_masks,
+            hidden=hidden,
         )
 
     def give(
@@ -189,10 +194,17 @@ class Tracker:
         return float(self.banks.unmatched(key, unlike_from(self.network.config)))
 
     def _is_due(self, now: CurrentFrame) -> bool:
-        """Whether the schedule stores a frame: one that begins an object, or that is late and has changed."""
+        """Whether the schedule stores a frame: one that begins an object, or that is late and has changed.
+
+        While an object is hidden, no frame is stored: a mask without it in memory would hide it for ever.
+        """
         if self.banks.has_new:
             return True
-        late = now.index - self.banks.counted_from >= self.settings.policy.every
+        since = now.index - self.banks.counted_from
+        every = self.settings.policy.every
+        if now.hidden and since < every + _LONGEST_WAIT:
+            return False
+        late = since >= every
         still = self.settings.shortcuts.still
         return late and (still == 0 or bool(change_since(now, self.banks.latest_key(now.index)) >= still))
 
@@ -253,7 +265,7 @@ def probabilities(
     shortcuts: Shortcuts,
     number: int,
     last_seen: LastSeen | None = None,
-) -> Tensor:
+) -> tuple[Tensor, frozenset[int]]:
     """Probabilities (1 + O, H', W') of a frame, background first, decoded from the memory readout.
 
     readout: (O, Cv, h, w).
@@ -264,13 +276,22 @@ def probabilities(
     last_seen: where the objects were last seen, to make them less likely far from there; None: equally likely
         everywhere.
 
+    Returns also the ids of hidden objects: those that lost three quarters of their pixels, or more, to their
+    distance from where they were last seen.
+
     Raises FloatingPointError with the frame and the object if the network returns NaN or infinity.
     """
     logits = decode(network, readout, features, shortcuts)  # (O, H', W')
-    _check_finite(ids, number, readout, logits.clamp(min=0) if shortcuts.decode_near else logits)
+    finite = logits.clamp(min=0) if shortcuts.decode_near else logits
+    sums = [part.flatten(1).sum(dim=1, dtype=torch.float32) for part in (readout, finite)]
+    anywhere = _area(logits)  # (O,)
     if last_seen is not None:
         logits -= last_seen.penalty((logits.shape[1], logits.shape[2]))
-    return aggregate(logits.sigmoid())
+    near = _area(logits)
+    totals, *areas = torch.stack([sums[0] + sums[1], anywhere, near]).tolist()  # the only wait for a GPU
+    _check_finite(ids, number, totals)
+    hidden = frozenset(id for id, area, left in zip(ids, *areas, strict=True) if left < _HIDDEN * area)
+    return aggregate(logits.sigmoid()), hidden
 
 
 def decode(network: STCN, readout: Tensor, features: Features, shortcuts: Shortcuts) -> Tensor:
@@ -301,10 +322,17 @@ def encode_values(network: STCN, now: CurrentFrame, shortcuts: Shortcuts) -> Ten
     return torch.cat([values, coverage(prob[0]).to(values.dtype)], dim=1)  # (O, Cv + 1, h, w)
 
 
-def _check_finite(ids: Sequence[int], number: int, *parts: Tensor) -> None:
-    """Raise FloatingPointError if an object has NaN or infinity, instead of returning a black mask."""
-    sums = torch.stack([part.flatten(1).sum(dim=1, dtype=torch.float32) for part in parts]).sum(dim=0)
-    for id, total in zip(ids, sums.tolist(), strict=True):
+def _area(logits: Tensor) -> Tensor:
+    """Pixels (O,) of each object by itself. logits: (O, H, W)."""
+    return (logits > 0).to(logits.dtype).flatten(1).sum(dim=1)
+
+
+def _check_finite(ids: Sequence[int], number: int, totals: Sequence[float]) -> None:
+    """Raise FloatingPointError if an object has NaN or infinity, instead of returning a black mask.
+
+    totals: of each object, the sum of all that the network returned for it.
+    """
+    for id, total in zip(ids, totals, strict=True):
         if not math.isfinite(total):
             raise FloatingPointError(
                 f"frame {number}: the network gives NaN or infinity for object {id}; its weights are "
@@ -345,6 +373,7 @@ def with_masks(
         full=aggregate(full[1:]) if new and not edit else full,
         given=tuple(dict.fromkeys(now.given + given)),
         remembered=now.remembered.difference(given),
+        hidden=now.hidden.difference(given),
     )
 
 
@@ -358,6 +387,7 @@ def without_objects(now: CurrentFrame, gone: Collection[int]) -> CurrentFrame:
         full=_only(now.full, staying),
         given=tuple(id for id in now.given if id not in gone),
         before=now.before.with_new(len(now.ids)).only(staying),
+        hidden=now.hidden.difference(gone),
     )
 
 
