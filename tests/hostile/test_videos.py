@@ -272,6 +272,24 @@ def test_a_constant_frame_rate_is_exactly_what_the_container_declares(tmp_path, 
     assert open_frames(tmp_path / "a.mp4").fps == 24000 / 1001
 
 
+@pytest.mark.parametrize("begins", [0, 3600])
+def test_the_frame_rate_of_joined_files_is_that_of_their_pieces(tmp_path, begins):
+    for name, first in ("a", 0), ("b", begins):
+        with av.open(f"{tmp_path}/{name}.ts", "w") as container:
+            stream = container.add_stream("mpeg4", rate=25, options={"bf": "2"})
+            stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+            for i in range(60):
+                picture = av.VideoFrame.from_ndarray(NOISE[i % 12], format="rgb24")
+                picture.pts, picture.time_base = 25 * first + i, Fraction(1, 25)
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+    one, two = ((tmp_path / name).read_bytes() for name in ("a.ts", "b.ts"))
+    (tmp_path / "joined.ts").write_bytes(one + two + two)
+    frames = open_frames(tmp_path / "joined.ts")
+    assert frames.fps == pytest.approx(25, rel=0.01)
+    assert sum(1 for _ in frames) == 180
+
+
 def test_a_video_is_turned_as_its_container_says(tmp_path):
     picture = np.zeros((32, 48, 3), np.uint8)
     picture[:10, :20, 0] = 255

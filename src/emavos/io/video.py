@@ -77,20 +77,31 @@ class VideoSource(FrameSource):
         """Frames per second, on average.
 
         The index of an mp4 has it. Other containers declare a rate or none, and a recording of a screen or a
-        browser declares up to 1000. So packets are counted, which reads the file once.
+        browser declares up to 1000. So packets are counted, which reads the file once. Files that were joined
+        are counted piece by piece, because their times may start again or jump.
         """
-        count, first, last = 0, inf, -inf
+        gaps, lasts, decoded_at = 0, 0.0, None
+        count, first, last = 0, inf, -inf  # of one piece
         with self._open() as container, suppress(self._av.FFmpegError):
             stream = self._stream(container)
             declared = float(stream.average_rate) if stream.average_rate else None
-            if not self.exact:
-                for packet in container.demux(stream):
-                    if packet.pts is not None and packet.size:
-                        at = float(packet.pts * packet.time_base)
-                        count, first, last = count + 1, min(first, at), max(last, at)
-        if count < 2 or first == last:
+            # FFmpeg guesses times of decoding where none are stored, and guesses may go back a little
+            stored = container.format.name in ("mpeg", "mpegts")
+            for packet in () if self.exact else container.demux(stream):
+                if packet.pts is None or not packet.size:
+                    continue
+                at = float(packet.pts * packet.time_base)
+                now = at if packet.dts is None else float(packet.dts * packet.time_base)
+                back = 0.0 if stored else _LONGEST_PAUSE
+                if decoded_at is not None and not -back <= now - decoded_at < _LONGEST_PAUSE:
+                    gaps, lasts = gaps + count - 1, lasts + last - first
+                    count, first, last = 0, inf, -inf
+                decoded_at = now
+                count, first, last = count + 1, min(first, at), max(last, at)
+        if count:
+            gaps, lasts = gaps + count - 1, lasts + last - first
+        if not gaps or not lasts:
             return declared
-        gaps, lasts = count - 1, last - first
         if declared and any(abs(declared * fields * lasts - gaps) < 2 for fields in (1, 2)):
             return declared  # more exact than times in milliseconds; a packet may be a field, half a frame
         return gaps / lasts
