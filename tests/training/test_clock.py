@@ -65,6 +65,12 @@ def test_the_learning_rate_falls_with_the_time_and_is_zero_at_its_end(watch):
     assert Clock(by_iterations, CPU).place(7) == 7
 
 
+@pytest.mark.parametrize("decay", ["linear", "step"])
+def test_a_rate_that_never_falls_stays_if_the_last_batch_comes_after_the_end(decay):
+    constant = dataclasses.replace(SMALL, decay=decay, decay_from=SMALL.iterations)
+    assert [constant.learning_rate(7, place) for place in (0.0, 99.9, 100.0, 130.0)] == [1.0] * 4
+
+
 def test_a_run_by_the_clock_ends_in_time_and_not_after_its_iterations(root, tmp_path, watch):
     run(root, tmp_path / "slow", watch)
     assert rates(tmp_path / "slow") == pytest.approx([1.0, 1.0, 50 / 70, 25 / 70], rel=1e-4)

@@ -180,7 +180,7 @@ class TrainConfig(RunConfig):
         """
         place = iteration if place is None else place
         rise = min((iteration + 1) / self.warmup, 1.0) if self.warmup else 1.0
-        if place < self.decay_from:
+        if place < self.decay_from or self.decay_from == self.iterations:  # the clock may pass the end
             return rise
         if self.decay == "step":
             return 0.1 * rise
