@@ -71,6 +71,14 @@ def test_a_rate_that_never_falls_stays_if_the_last_batch_comes_after_the_end(dec
     assert [constant.learning_rate(7, place) for place in (0.0, 99.9, 100.0, 130.0)] == [1.0] * 4
 
 
+def test_a_single_process_asks_no_device_for_its_place(watch):
+    """Some devices have no float64, and an answer from a GPU would have to be waited for."""
+    of_run = Clock(SMALL, torch.device("meta"))
+    assert of_run.place(0) == 0.0
+    watch.now += 1.0
+    assert of_run.place(1) == 25.0
+
+
 def test_a_run_by_the_clock_ends_in_time_and_not_after_its_iterations(root, tmp_path, watch):
     run(root, tmp_path / "slow", watch)
     assert rates(tmp_path / "slow") == pytest.approx([1.0, 1.0, 50 / 70, 25 / 70], rel=1e-4)

@@ -37,5 +37,7 @@ class Clock:
         """The place of an iteration that begins now; the same in all processes."""
         if not self._config.seconds:
             return iteration
-        share = torch.tensor(self.spent / self._config.seconds, dtype=torch.float64, device=self._device)
-        return self._config.iterations * distributed.mean(share).item()
+        share = self.spent / self._config.seconds
+        if distributed.count() > 1:
+            share = distributed.mean(torch.tensor(share, dtype=torch.float64, device=self._device)).item()
+        return self._config.iterations * share
