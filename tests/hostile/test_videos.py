@@ -345,6 +345,24 @@ def test_pixels_that_are_not_square_stay_so_in_what_is_written(tmp_path, turned)
     assert open_frames(tmp_path / "square.mp4").pixel_aspect is None
 
 
+@pytest.mark.parametrize("aspect", [(1, 300), (300, 1)])
+def test_a_video_that_declares_pixels_as_lines_is_written_with_square_ones(tmp_path, aspect):
+    with video_writer.VideoWriter(tmp_path / "a.mov", 25, pixel_aspect=Fraction(4, 3)) as writer:
+        for frame in NOISE[:3]:
+            writer.write(frame)
+    content = bytearray((tmp_path / "a.mov").read_bytes())
+    struct.pack_into(">II", content, content.find(b"pasp") + 4, *aspect)
+    (tmp_path / "a.mov").write_bytes(content)
+    with av.open(f"{tmp_path}/a.mov") as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(*aspect)
+    frames = open_frames(tmp_path / "a.mov")
+    assert frames.pixel_aspect is None
+    with video_writer.VideoWriter(tmp_path / "b.mp4", 25, pixel_aspect=frames.pixel_aspect) as writer:
+        for frame in frames:
+            writer.write(frame)
+    assert open_frames(tmp_path / "b.mp4").pixel_aspect is None
+
+
 @pytest.mark.parametrize("aspect", [0, -1, 1000, float("nan")])
 def test_a_pixel_aspect_that_no_pixel_has_is_refused(tmp_path, aspect):
     with pytest.raises(ValueError, match=r"pixel_aspect is from 0\.01 to 100, not"):

@@ -111,7 +111,7 @@ class VideoSource(FrameSource):
         with self._open() as container, suppress(self._av.FFmpegError):
             stream = self._stream(container)
             aspect: Fraction | None = stream.sample_aspect_ratio
-            if not aspect or aspect == 1:
+            if not aspect or aspect == 1 or not 0.01 <= aspect <= 100:  # damaged if beyond
                 return None
             for frame in container.decode(stream):
                 return 1 / aspect if _is_on_its_side(_matrix_of(frame)) else aspect
