@@ -77,6 +77,8 @@ def test_a_run_with_phases_is_resumed_to_the_same_bytes(root, tmp_path):
     [
         ({"phases": [[0.5, 4]]}, "phases are triples"),
         ({"phases": [[0.5, 4, 1.5]]}, "phases are triples"),
+        ({"phases": [["half", 4, 1]]}, "phases are triples"),
+        ({"phases": [[0.5, 4, 1], [None, 4, 1]]}, "phases are triples"),
         ({"phases": [[0.7, 4, 1], [0.5, 3, 1]]}, "with rising fractions between 0 and 1"),
         ({"phases": [[0.0, 4, 1]]}, "with rising fractions between 0 and 1"),
         ({"phases": [[0.5, 1, 1]]}, "at least 2 frames and 1 clip"),

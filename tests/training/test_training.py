@@ -271,6 +271,7 @@ def test_stages_survive_json_and_wrong_fields_are_refused():
         ({"sampling": "mixed", "repeats": [0, 1]}, "one number of at least 1 per source"),
         ({"sampling": "mixed", "repeats": [1, 1.5]}, "repeats is a list of whole numbers"),
         ({"repeats": [1, 2]}, "repeats are for mixed samples, not for sampling 'composed'"),
+        ({"gaps": [(0, 3), ("half", 5)]}, "gaps are pairs"),
         ({"gaps": [(0, 5), (0.5, 0)]}, "from fraction 0 on and rising"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
@@ -105,10 +105,10 @@ class TrainConfig(RunConfig):
             if not isinstance(parts, (list, tuple)) or not all(isinstance(part, kinds) for part in parts):
                 raise ValueError(f"{name} is a list of {noun}, not {parts!r}")
             object.__setattr__(self, name, tuple(parts))
-        if any(len(pair) != 2 or type(pair[1]) is not int for pair in self.gaps):
+        if any(_types(pair) not in ((int, int), (float, int)) for pair in self.gaps):
             raise ValueError(f"gaps are {_PARTS['gaps'][1]}, not {self.gaps}")
         object.__setattr__(self, "gaps", tuple((begin, gap) for begin, gap in self.gaps))
-        if any(len(part) != 3 or [type(x) for x in part[1:]] != [int, int] for part in self.phases):
+        if any(_types(part) not in ((int, int, int), (float, int, int)) for part in self.phases):
             raise ValueError(f"phases are {_PARTS['phases'][1]}, not {self.phases}")
         object.__setattr__(self, "phases", tuple((begin, n, batch) for begin, n, batch in self.phases))
         if self.preset not in PRESETS:
@@ -185,6 +185,10 @@ class TrainConfig(RunConfig):
         if self.decay == "step":
             return 0.1 * rise
         return rise * max(self.iterations - place, 0) / (self.iterations - self.decay_from)
+
+
+def _types(values: Sequence[object]) -> tuple[type, ...]:
+    return tuple(type(value) for value in values)
 
 
 _PARTS: Mapping[str, tuple[tuple[type, ...], str]] = {  # types of the lists' items
