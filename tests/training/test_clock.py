@@ -111,3 +111,17 @@ def test_the_command_line_ends_a_run_by_the_clock(root, tmp_path):
 def test_a_run_of_less_than_no_time_is_refused():
     with pytest.raises(ValueError, match=r"seconds is at least 0, not -1\.0"):
         TrainConfig(seconds=-1.0)
+
+
+def test_gaps_that_grow_are_refused_with_a_clock():
+    """The gap of a sample depends on its number, so such a run would end among the first gaps."""
+    with pytest.raises(ValueError, match=r"leave out the seconds, or set gaps=\[\]"):
+        TrainConfig(sampling="videos", seconds=60.0, gaps=((0.0, 5), (0.5, 10)))
+    assert TrainConfig(sampling="videos", seconds=60.0, gaps=((0.0, 5),)).seconds == 60.0
+
+
+def test_the_command_line_refuses_a_clock_for_a_stage_whose_gaps_grow(root, tmp_path, capsys):
+    arguments = ["train", "--stage", "paper-alone", "--data", str(root), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--device", "cpu", "--seconds", "5"]) != 0
+    assert "gaps grow with the iterations" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -159,6 +159,11 @@ class TrainConfig(RunConfig):
             raise ValueError(
                 f"gaps are pairs (fraction of the run, gap), from fraction 0 on and rising, not {self.gaps}"
             )
+        if self.seconds and len(self.gaps) > 1:
+            raise ValueError(
+                "gaps grow with the iterations, and a run with seconds ends by the clock, at any iteration; leave "
+                f"out the seconds, or set gaps=[] and one max_gap instead of {self.gaps}"
+            )
         if self.frames < 2:
             raise ValueError(f"a clip has at least 2 frames, not {self.frames}")
 
