@@ -161,8 +161,8 @@ class TrainConfig(RunConfig):
             )
         if self.seconds and len(self.gaps) > 1:
             raise ValueError(
-                "gaps grow with the iterations, and a run with seconds ends by the clock, at any iteration; leave "
-                f"out the seconds, or set gaps=[] and one max_gap instead of {self.gaps}"
+                "gaps grow with the iterations, and a run with seconds ends by the clock, at any iteration; "
+                f"leave out the seconds, or set gaps=[] and one max_gap instead of {self.gaps}"
             )
         if self.frames < 2:
             raise ValueError(f"a clip has at least 2 frames, not {self.frames}")
