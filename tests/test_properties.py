@@ -179,13 +179,9 @@ class Sessions(RuleBasedStateMachine):
         self.result = self.do(lambda session: session.correct({id: mask == id for id in known}, since))
         self.note_given(known)
         assert all(np.array_equal(self.result.mask == id, mask == id) for id in known)
-        encoded = dict(
-            zip(
-                self.ids,
-                encode_values(MODEL, self.session._now, self.session.shortcuts).flatten(2),
-                strict=True,
-            )
-        )
+        with torch.no_grad():  # as in a session: with gradients, some convolutions round in another way
+            values = encode_values(MODEL, self.session._now, self.session.shortcuts)
+        encoded = dict(zip(self.ids, values.flatten(2), strict=True))
         for number, (ids, _) in enumerate(self.groups):
             if set(ids) & set(known):
                 stored = zip(ids, self.values_of(number, self.result.index), strict=True)
