@@ -23,6 +23,7 @@ from emavos.io import (
     write_video,
 )
 from emavos.io.fingerprint import fingerprint
+from emavos.io.images import pixels_of
 from emavos.visualize import colour
 
 
@@ -126,6 +127,20 @@ def test_a_photograph_is_turned_as_the_camera_was_held(tmp_path):
     exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
     image.save(tmp_path / "a.png", exif=exif)
     np.testing.assert_array_equal(read_frame(tmp_path / "a.png"), np.rot90(picture(), -1))
+
+
+@pytest.mark.parametrize("orientation", [1, 3])
+def test_pixels_are_a_copy_and_an_upright_picture_is_copied_once(monkeypatch, orientation):
+    image, copies = Image.fromarray(picture()), []
+    image.getexif()[0x0112] = orientation
+    monkeypatch.setattr(
+        Image.Image, "copy", lambda self, copy=Image.Image.copy: copies.append(1) or copy(self)
+    )
+    pixels = pixels_of(image)
+    np.testing.assert_array_equal(pixels, np.rot90(picture(), 0 if orientation == 1 else 2))
+    assert not copies
+    pixels[:] = 7  # writable, and not the picture's own
+    np.testing.assert_array_equal(np.asarray(image), picture())
 
 
 def test_a_truncated_image_is_named(tmp_path):

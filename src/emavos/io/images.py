@@ -28,8 +28,9 @@ MAX_PIXELS = 2**27
 MAX_SIDE = 2**24  # of an image in pixels; Pillow counts the bits of a row with 31 bits
 _KINDS = "bmp dib jfif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
 IMAGE_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
-# formats with several pictures per file; the second of a JPEG is only a preview
+_ORIENTATION = 274  # the tag Orientation of EXIF
 _DESCRIPTION = 270  # the tag ImageDescription of a TIFF
+# formats with several pictures per file; the second of a JPEG is only a preview
 _PAGED = ("GIF", "PNG", "TIFF", "WEBP")
 _DEEP = (".pgm", ".png", ".pnm", ".tif", ".tiff")  # formats with 16-bit images
 _LOOKED_AT = 16  # images whose values choose a window
@@ -119,7 +120,7 @@ def header_size(path: PathLike) -> tuple[int, int]:
     """The (H, W) of an image as displayed, read from the header only."""
     with _opened(path) as file:
         width, height = file.size
-        return (width, height) if file.getexif().get(0x0112, 1) >= 5 else (height, width)
+        return (width, height) if file.getexif().get(_ORIENTATION, 1) >= 5 else (height, width)
 
 
 def refuse_mask(image: Image.Image, path: PathLike) -> None:
@@ -141,7 +142,8 @@ def pixels_of(image: Image.Image, name: str = "the frame", window: Window | None
 
     Raises ValueError if a channel has 32 bits and there is no window, or 8 bits and there is one.
     """
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(_ORIENTATION, 1) != 1:  # `exif_transpose` copies upright pictures too
+        image = ImageOps.exif_transpose(image)
     if is_deep(image):  # convert() would clip 16 bits to 8
         gray = np.array(image)
         if window is not None:
@@ -163,7 +165,7 @@ def pixels_of(image: Image.Image, name: str = "the frame", window: Window | None
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def is_deep(image: Image.Image) -> bool:
