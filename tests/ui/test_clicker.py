@@ -70,6 +70,7 @@ def test_parts_far_from_all_clicks_on_the_object_are_left_out(clip):
     assert 0 < score <= 1
     assert parts([(20, 20), (130, 70)])[0] == [True] * 3  # a click adds what it is on
     assert parts([(20, 20), (130, 70)], [1, 0])[0] == [True, True, False]
+    assert parts([(159.9, 95.9)])[0] == [True] * 3  # on the last pixel
     assert parts([(5, 90)])[0] == [True] * 3  # of nothing there, nothing is left out
     assert parts([(20, 20)], box=(0, 0, 160, 96))[0] == [True] * 3
     assert parts([(20, 20)], before=np.zeros((96, 160), bool))[0] == [True] * 3

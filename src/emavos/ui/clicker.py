@@ -152,7 +152,7 @@ def _clicked_parts(answer: Clicked, prompt: Prompt) -> Clicked:
     there = functional.max_pool2d(there, 2 * _REACH + 1, 1, _REACH)  # (1, 1, h, w)
     part = there.new_zeros(there.shape)
     x, y = (prompt.points[prompt.labels == 1] // cell).astype(int).T
-    part[0, 0, y, x] = 1
+    part[0, 0, y.clip(max=part.shape[2] - 1), x.clip(max=part.shape[3] - 1)] = 1  # also at 95.9 of 96
     part *= there
     count = 0
     while (grown := int(part.sum())) != count:
