@@ -88,7 +88,7 @@ class View:
         return _ids_at(mask, self._grid(mask, motion, size))
 
     def reduction(self, size: int) -> int:
-        """Pixels of the picture per pixel of the window, rounded down: `sample` averages their squares."""
+        """Side of the squares of pixels that `sample` averages: a pixel of the window, rounded down."""
         return max(int(2 * min(self.half) / size), 1)
 
     def _grid(self, mask: Tensor, motion: Motion, size: int) -> Tensor:

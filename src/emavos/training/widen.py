@@ -16,13 +16,11 @@ _ZERO_AT_FIRST = ("fusion.block1.conv2", "fusion.block1.skip", "fusion.block2.co
 _READ_ZEROS = ("fusion.cbam.mlp.0", "fusion.block2.conv1")
 # These read the channels of the readout, then those of the context.
 _OF_READOUT = ("decoder.compress.conv1", "decoder.compress.skip")
-
-
 _WIDTHS = ("value_channels", "context_channels", "decoder_channels")
 
 
 def is_narrower(config: STCNConfig, preset: str) -> bool:
-    """Whether a preset has more channels in values, context and decoder than a config, and is equal else."""
+    """Whether a preset differs from a config only in having more channels in values, context and decoder."""
     wide = PRESETS[preset]
     return _with_widths(config, wide) == wide and config.value_channels < wide.value_channels
 
