@@ -86,7 +86,11 @@ def test_products_are_for_one_thread_without_a_gradient(one_thread, monkeypatch)
     conv, x = Conv2d(8, 4, 1), torch.randn(1, 8, 5, 5).to(memory_format=torch.channels_last)
     conv(x)  # a gradient is wanted
     with torch.no_grad():
-        conv(x.contiguous()[:, :, ::2])
+        conv(x.contiguous())  # channels first
+        with torch.autocast("cpu", torch.bfloat16):
+            conv(x)
+        conv.bfloat16()(x.bfloat16())
+        conv.float()
         conv(x[:0])
         conv(x[:, :, :3])  # few cells
         Conv2d(8, 4, 1, stride=2)(x)
