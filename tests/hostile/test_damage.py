@@ -10,6 +10,7 @@ import re
 import struct
 import warnings
 import zlib
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from emavos import Predictor
 from emavos.cli import main, resuming
 from emavos.cli.written import Written
 from emavos.io import InputWarning, open_frames, read_frame, write_mask, write_video
+from emavos.io.containers import gaps_in_ts
 
 av = pytest.importorskip("av")
 
@@ -145,6 +147,26 @@ def test_lost_packets_of_a_transport_stream_are_noted_and_joined_files_are_not(t
         (tmp_path / "b.ts").write_bytes(b"".join(packets[:place] + rest))
         count, notes = outcome(tmp_path / "b.ts")
         assert "b.ts is " in str(count) or "packets are missing at one place" in notes[0]
+
+
+@pytest.mark.parametrize("codec", ["mpeg2video", "libx264"])
+def test_joined_films_with_pauses_of_their_own_are_whole(tmp_path, codec):
+    """A pause counts as lost frames only if packets are missing there, not elsewhere in the file."""
+    for name, count in ("a", 47), ("b", 50):  # so that the numbers of the packets jump where they are joined
+        with av.open(f"{tmp_path}/{name}.ts", "w") as container:
+            stream = container.add_stream(codec, rate=25, options={"g": "12", "bf": "2"})
+            stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+            for i in range(count):
+                picture = av.VideoFrame.from_ndarray(NOISE[i % len(NOISE)], format="rgb24")
+                picture.pts, picture.time_base = i + 9 * (i > 20) + 4 * (i > 24), Fraction(1, 25)
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+    one, two = ((tmp_path / name).read_bytes() for name in ("a.ts", "b.ts"))
+    (tmp_path / "joined.ts").write_bytes(one + two + one)
+    with av.open(f"{tmp_path}/a.ts") as container:
+        stream_id = container.streams.video[0].id
+    assert gaps_in_ts(tmp_path / "joined.ts", stream_id)
+    assert outcome(tmp_path / "joined.ts") == (144, [])
 
 
 @pytest.mark.parametrize("on_damage", ["stop", "hold", "skip"])

@@ -209,36 +209,37 @@ def _form_of_ts(file: BinaryIO) -> tuple[int, int] | None:
     return (length, offset) if shown else None
 
 
-def gaps_in_ts(path: Path, stream: int, joined: bool = False) -> int:
-    """The number of places where packets of a stream are missing in an MPEG transport stream.
+def gaps_in_ts(path: Path, stream: int) -> list[tuple[int, bool]]:
+    """Where packets of a stream are missing in an MPEG transport stream.
 
     path: video file.
     stream: number of the stream's packets (PID).
-    joined: whether to count jumps before a key frame too.
+
+    Returns the place of the next packet in bytes, and whether a key frame begins there.
 
     Each packet has the number of the one before plus 1, modulo 16, or the same if it is repeated. A jump
-    before a key frame may be no gap: files that were joined have one there.
+    at a key frame may be no gap: files that were joined have one there.
     """
-    gaps, last = 0, None
+    gaps: list[tuple[int, bool]] = []
+    last = np.empty(0, np.int64)
     with path.open("rb") as file:
         if (form := _form_of_ts(file)) is None:
-            return 0
+            return []
         length, offset = form
+        begin = offset
         while block := file.read(length << 13):
             count = len(block) // length
             packets = np.frombuffer(block, np.uint8, count * length).reshape(count, length)
             heads = packets[:, offset : offset + 6].astype(np.int64)
             of_stream = (heads[:, 1] & 31) << 8 | heads[:, 2] == stream
-            heads = heads[of_stream & (heads[:, 3] & 16 > 0)]  # with content
-            numbers = heads[:, 3] & 15
-            if last is not None:
-                numbers = np.concatenate([[last], numbers])
-            if len(numbers):
-                last = numbers[-1]
-            jumps = np.diff(numbers) % 16 > 1
+            chosen = np.flatnonzero(of_stream & (heads[:, 3] & 16 > 0))  # with content
+            heads, numbers = heads[chosen], heads[chosen, 3] & 15
+            jumps = np.diff(numbers, prepend=last if len(last) else numbers[:1]) % 16 > 1
             # the flags of a new count and of a key frame
-            begins = (heads[:, 3] & 32 > 0) & (heads[:, 4] > 0) & (heads[:, 5] & 0xC0 > 0)
-            gaps += int((jumps & (joined | ~begins[len(begins) - len(jumps) :])).sum())
+            key = (heads[:, 3] & 32 > 0) & (heads[:, 4] > 0) & (heads[:, 5] & 0xC0 > 0)
+            gaps += zip((begin + length * chosen[jumps]).tolist(), key[jumps].tolist(), strict=True)
+            last = numbers[-1:] if len(numbers) else last
+            begin += len(block)
     return gaps
 
 

@@ -7,7 +7,7 @@ import mmap
 import os
 import struct
 import sys
-from collections import Counter
+from array import array
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -233,10 +233,11 @@ class VideoSource(FrameSource):
             return _CUT, ""
         if codec in ("h264", "hevc") and ends.missing > 0:
             return f"lacks {ends.missing} frames that its decoder passed over", ""
-        if kind == "mpegts" and ends.lost and gaps_in_ts(self.path, number, joined=True):
-            return f"lacks packets and, by the times of its frames, {ends.lost} frames", ""
-        if kind == "mpegts" and (gaps := gaps_in_ts(self.path, number)):
-            places = "one place" if gaps == 1 else f"{gaps} places"
+        gaps = gaps_in_ts(self.path, number) if kind == "mpegts" else []
+        if lost := ends.lost([place for place, _ in gaps]):
+            return f"lacks packets and, by the times of its frames, {lost} frame{'s' * (lost > 1)}", ""
+        if gaps := [gap for gap in gaps if not gap[1]]:  # the others may be joints
+            places = "one place" if len(gaps) == 1 else f"{len(gaps)} places"
             return "", f"{self.path}: packets are missing at {places}, and frames may be missing as well"
         if short:
             how = f"says that it lasts {declared:.1f} s, but its frames end at {ends.last:.1f} s"
@@ -362,9 +363,8 @@ class _Ends:
         self._early: list[int] = []
         self._asked = self._shown = self._failed = 0
         self._interlaced = False
-        self._shown_at: int | None = None
-        self._steps = Counter[int]()  # between frames, in units of the stream
-        self._unit = 0.0  # in seconds
+        self._places, self._times = array("q"), array("q")  # of packets: in the file, and when to decode them
+        self._unit = 0.0  # of the times, in seconds
 
     def add(self, packet: Any) -> None:
         if packet.pts is not None:
@@ -373,6 +373,10 @@ class _Ends:
     def asked(self, packet: Any) -> None:
         self.broken = packet.is_corrupt
         self.place = None if packet.pos is None else packet.pos + packet.size
+        if packet.dts is not None and packet.pos is not None:
+            self._places.append(packet.pos)
+            self._times.append(packet.dts)
+            self._unit = float(packet.time_base)
         if packet.is_discard:
             return
         if self._first is None and packet.pts is not None:
@@ -385,26 +389,28 @@ class _Ends:
             self._first = 0 if frame.pts is None else frame.pts
             self._asked += sum(pts >= self._first for pts in self._early)
         self._shown += 1
-        if frame.pts is not None:
-            if self._shown_at is not None:
-                self._steps[frame.pts - self._shown_at] += 1
-            self._shown_at, self._unit = frame.pts, float(frame.time_base or 0)
         self._interlaced |= bool(frame.interlaced_frame)
 
     def failed(self) -> None:
         """Count a packet that could not be decoded, whose fault is known."""
         self._failed += 1
 
-    @property
-    def lost(self) -> int:
-        """The number of frames that fit into the pauses between frames.
+    def lost(self, gaps: Sequence[int]) -> int:
+        """The number of frames that fit into the pauses at these places of the file.
 
         A step longer than 1.7 usual ones is a pause, because some films alternate between 1 and 1.5. A pause
         of more than 10 s is an edit.
         """
-        usual = max(self._steps, key=self._steps.__getitem__, default=0)
-        pauses = [s for s in self._steps if 1.7 * usual < s and s * self._unit < _LONGEST_PAUSE]
-        return sum(self._steps[s] * (round(s / usual) - 1) for s in pauses) if usual > 0 else 0
+        steps = np.diff(np.array(self._times))
+        if not len(gaps) or not (steps > 0).any():
+            return 0
+        lengths, counts = np.unique(steps[steps > 0], return_counts=True)
+        usual = lengths[counts.argmax()]
+        # FFmpeg's place of a packet may be its time code of 4 bytes before the mark
+        after = np.unique(np.searchsorted(self._places, np.array(gaps) - 8))
+        pauses = steps[after[(after > 0) & (after <= len(steps))] - 1]
+        pauses = pauses[(1.7 * usual < pauses) & (pauses * self._unit < _LONGEST_PAUSE)]
+        return int((np.rint(pauses / usual) - 1).sum())
 
     @property
     def missing(self) -> int:
