@@ -10,9 +10,9 @@ import torch
 
 from emavos import Predictor
 from emavos.clicks import Clicked, ClickHead, SeenFrame
+from emavos.clicks.pieces import near_clicks
 from emavos.clicks.planes import PLANES, Prompts, planes_of
 from emavos.clicks.prompt import make_prompt
-from emavos.clicks.seen import near_clicks
 from emavos.demo import synthetic_clip
 from emavos.io import InputWarning
 from emavos.weights import load_clicks, load_model, save_clicks
@@ -172,6 +172,33 @@ def test_a_mask_from_elsewhere_changes_only_in_pieces_near_clicks():
     assert where[2:8, 8:12].all()
     assert not where[10:].any()
     assert not where[:, :6].any()
+
+
+def test_parts_far_from_all_clicks_on_the_object_are_left_out(model, monkeypatch):
+    logits = torch.full((1, 1, 40, 56), -2.0)  # of a frame of 70x110, at half of its padded size
+    logits[..., 4:12, 4:16] = 2
+    logits[..., 4:12, 18:26] = 2  # 4 pixels beside the first
+    logits[..., 24:32, 40:50] = 2  # far from both
+    monkeypatch.setattr(ClickHead, "forward", lambda head, seen, prompts: logits.clone())
+    seen = Predictor(model, size=None, clicks=ClickHead.of(model).eval()).look(FRAMES[0])
+
+    def parts(points, labels=None, **more):
+        found = seen.click(points, labels, **more)
+        assert 0 < found.score <= 1
+        return [bool(found.mask[place]) for place in ((16, 20), (16, 44), (56, 90))]
+
+    assert parts([(20, 16)]) == [True, True, False]
+    assert parts([(20, 16)], mask=seen.click([(20, 16)])) == [True, True, False]
+    assert parts([(20, 16), (90, 56)]) == [True, True, True]  # a click adds what it is on
+    assert parts([(20, 16), (90, 56)], [1, 0]) == [True, True, False]
+    assert parts([(20, 16)], mask=seen.click([(20, 16), (90, 56)])) == [
+        True,
+        True,
+        True,
+    ]  # it was there before
+    assert parts([(109, 69)]) == [True, True, True]  # the last pixel
+    assert parts([(100, 2)]) == [True, True, True]  # there is nothing, so nothing is left out
+    assert parts([(20, 16)], box=(0, 0, 110, 70)) == [True, True, True]
 
 
 def test_a_predictor_without_a_head_says_so(model, tmp_path):

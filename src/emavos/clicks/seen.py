@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from emavos.clicks.model import ClickHead
+from emavos.clicks.pieces import clicked_parts, near_clicks
 from emavos.clicks.planes import STRIDE, Prompts
 from emavos.clicks.prompt import Prompt, make_prompt, to_prompts
 from emavos.frames.preprocess import WorkingFrame, denormalize, resize, to_pixels
@@ -20,8 +21,6 @@ from emavos.models import STCN, Features
 
 # Returns the mask of an object, (H, W) of bool or of probabilities, for a frame (H, W, 3) uint8 and a prompt.
 Prompter = Callable[[np.ndarray, Prompt], Any]
-
-_REACH = 3  # cells of stride 4 around a click, within which a change counts as meant
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +72,7 @@ class SeenFrame:
             fine = functional.interpolate(prob, scale_factor=2, mode="bilinear", align_corners=False)[0]
             full = resize(fine[working.crop], working.size)[0]
             if not local:
-                return full
+                return full if prompt.box is not None else _without_far_parts(full, prob, prompts, working)
             assert prompt.mask is not None
             changed = near_clicks(functional.avg_pool2d(prob, 2) > 0.5, prompts)
             share = functional.interpolate(changed.float(), scale_factor=STRIDE)[0]
@@ -116,6 +115,9 @@ class SeenFrame:
         scribble_labels: 1 or 0 for each scribble, as for points; None: all are 1.
         mask: the earlier mask of the object. Pass the last result of `click` to continue. In another mask,
             (H, W) of ids, bool or probabilities, only pieces around the clicks change.
+
+        Without a box and such a mask, parts far from all clicks on the object are left out, unless another
+        tool finds the masks.
 
         Raises ValueError if a point or the box is outside the frame, if the mask has another size, if there
         is neither a point nor a box, and if all points are beside the object without a box or a mask.
@@ -235,25 +237,19 @@ def score_of(prob: Tensor) -> float:
     return float(inside / (mask.sum() + prob.sum() - inside).clamp(min=1e-6))
 
 
-def near_clicks(mask: Tensor, prompts: Prompts) -> Tensor:
-    """The cells (1, 1, h, w) of bool of a mask (1, 1, h, w) that may differ from the earlier mask.
+def _without_far_parts(full: Tensor, prob: Tensor, prompts: Prompts, working: WorkingFrame) -> Tensor:
+    """A probability (H, W) without the parts in or near which is neither a click nor the earlier mask.
 
-    These are the connected changes in which or near which a click is, plus one cell around. Without this step
-    of Chen et al., "FocalClick", CVPR 2022, a click on one end of a good mask may spoil the other end.
+    Look-alikes elsewhere get the features of the object, and often the probability of the object.
+
+    prob: (1, 1, H' / 2, W' / 2), the same at the working size.
     """
-    changed = (mask != (prompts.mask > 0.5)).float()
-    cells = (prompts.points[0] / STRIDE).long()
-    x, y = cells[:, 0].clamp(0, mask.shape[3] - 1), cells[:, 1].clamp(0, mask.shape[2] - 1)
-    seeds = torch.zeros_like(changed)
-    seeds[0, 0, y, x] = 1
-    width = 2 * _REACH + 1
-    piece = functional.max_pool2d(seeds, width, 1, _REACH) * changed
-    count = -1
-    while (grown := int(piece.sum())) != count:  # eight steps between looks: a look waits for a GPU
-        count = grown
-        for _ in range(8):
-            piece = functional.max_pool2d(piece, 3, 1, 1) * changed
-    return functional.max_pool2d(piece, 3, 1, 1) > 0
+    parts = clicked_parts(functional.avg_pool2d(prob, 2) > 0.5, prompts)
+    if parts is None:
+        return full
+    share = functional.interpolate(parts.float(), scale_factor=STRIDE)[0]
+    share = resize(share[working.crop], working.size)[0]
+    return full.masked_fill((full > 0.5) & (share < 0.5), 0)
 
 
 def _scaled(prompt: Prompt, scale: tuple[float, float], size: tuple[int, ...]) -> Prompt:

@@ -10,21 +10,15 @@ from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
-from torch import Tensor
-from torch.nn import functional
 
 from emavos.clicks import Clicked, SeenFrame
-from emavos.clicks.prompt import Prompt, make_prompt
-from emavos.clicks.seen import score_of
+from emavos.clicks.prompt import make_prompt
 from emavos.io import IdMask, Pixels
 from emavos.predictor import Predictor
 from emavos.ui.ahead import Ahead
 
 _FRAMES = 4  # frames that are kept: about 20 MB each at 480p
 _ANSWERS = 64  # masks that are kept, so that taking back a click is instant
-
-_CELLS = 214  # along the longer side of a frame, in which parts of a mask are connected
-_REACH = 2  # cells by which a part may be away from another and still belong to it
 
 _T = TypeVar("_T")
 
@@ -103,7 +97,6 @@ class Clicker:
             begun = None if before is None else hashlib.sha256(before.tobytes()).digest()
             corners = None if box is None else tuple(box)
             local = before is not None and corners is None
-            anywhere = local or corners is not None or self._predictor.prompter is not None
 
             def key(count: int) -> Hashable:
                 return (frame_key, begun, corners, tuple(map(tuple, points[:count])), tuple(labels[:count]))
@@ -122,8 +115,6 @@ class Clicker:
                         mask=mask if answer is None else answer.prob,
                     )
                     earlier = seen.answer(prompt, local=local)
-                    if not anywhere:
-                        earlier = _clicked_parts(earlier, prompt)
                 answer = _remember(self._answers, key(count), earlier, _ANSWERS)
             if answer is None:
                 raise ValueError("nothing says where the object is; click on it, or draw a box")
@@ -142,28 +133,6 @@ class Clicker:
             shares = self._predictor.shares_features
             seen = self._predictor.look(self._ahead.encoded(key, frame) if shares else frame())
         return _remember(self._seen, key, seen, _FRAMES)
-
-
-def _clicked_parts(answer: Clicked, prompt: Prompt) -> Clicked:
-    """The answer without the parts that no click on the object is in or near; all of them if none is."""
-    height, width = answer.prob.shape
-    cell = max(1, round(max(height, width) / _CELLS))
-    there = functional.max_pool2d((answer.prob > 0.5).float()[None, None], cell, ceil_mode=True)
-    there = functional.max_pool2d(there, 2 * _REACH + 1, 1, _REACH)  # (1, 1, h, w)
-    part = there.new_zeros(there.shape)
-    x, y = (prompt.points[prompt.labels == 1] // cell).astype(int).T
-    part[0, 0, y.clip(max=part.shape[2] - 1), x.clip(max=part.shape[3] - 1)] = 1  # also at 95.9 of 96
-    part *= there
-    count = 0
-    while (grown := int(part.sum())) != count:
-        count = grown
-        for _ in range(8):
-            part = functional.max_pool2d(part, 3, 1, 1) * there
-    if not count:
-        return answer
-    far = (part == 0).repeat_interleave(cell, 2).repeat_interleave(cell, 3)[0, 0, :height, :width]
-    prob: Tensor = answer.prob.masked_fill(far & (answer.prob > 0.5), 0)
-    return Clicked(prob, score_of(prob))
 
 
 def _remember(cache: OrderedDict[Hashable, _T], key: Hashable, value: _T, most: int) -> _T:
