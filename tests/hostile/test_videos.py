@@ -261,6 +261,19 @@ def test_the_frame_rate_is_the_mean_and_not_what_a_recording_declares(tmp_path, 
     assert half.fps == frames.fps / 2
 
 
+@pytest.mark.parametrize("options", [{"step": 2}, {"start": 3, "stop": 9}, {"on_damage": "skip"}])
+def test_a_part_of_a_video_is_opened_without_a_question_for_its_rate(tmp_path, monkeypatch, options):
+    """The rate of many videos is found by reading the file, and only who writes a video needs it."""
+    lossless(tmp_path / "a.mkv", NOISE)
+    asked = []
+    monkeypatch.setattr(video.VideoSource, "fps", property(lambda self: asked.append(self) or 25.0))
+    frames = open_frames(tmp_path / "a.mkv", **options)
+    assert sum(1 for _ in frames) == (12 if "on_damage" in options else 6)
+    assert not asked
+    assert frames.fps == 25 / options.get("step", 1)
+    assert asked
+
+
 @pytest.mark.parametrize("form", ["matroska", "mpegts", "mp4"])
 def test_a_constant_frame_rate_is_exactly_what_the_container_declares(tmp_path, form):
     with av.open(f"{tmp_path}/a.mp4", "w", format=form) as container:

@@ -110,12 +110,20 @@ class Chosen(_Part):
         self._start, self._stop, self._step = start, stop, step
         self.stored, self.exact, self.holds = source.stored, source.exact, source.holds
         self.live = source.live
-        self.fps = None if source.fps is None else source.fps / step
         self.count = None if source.count is None else len(range(start, _least(stop, source.count), step))
-        if source.sound is not None and source.fps:
-            self.sound = source.sound.part(start / source.fps, None if stop is None else stop / source.fps)
         if self.exact and self.count == 0:
             raise ValueError(f"there is no frame from {start} on; the video has {source.count} frames")
+
+    @cached_property  # for some videos, the rate is found by reading the file
+    def fps(self) -> float | None:  # type: ignore[override]
+        return None if self._source.fps is None else self._source.fps / self._step
+
+    @cached_property
+    def sound(self) -> Sound | None:  # type: ignore[override]
+        sound, fps = self._source.sound, self._source.fps
+        if sound is None or not fps:
+            return None
+        return sound.part(self._start / fps, None if self._stop is None else self._stop / fps)
 
     def __iter__(self) -> Iterator[Any]:
         frames = iter(self._source)
@@ -166,7 +174,7 @@ class WithoutDamaged(_Part):
 
     def __init__(self, source: FrameSource) -> None:
         super().__init__(source)
-        self.fps, self.count = source.fps, source.count
+        self.count = source.count
 
     @cached_property
     def _read(self) -> tuple[list[int], int]:
@@ -179,6 +187,10 @@ class WithoutDamaged(_Part):
     def _good_before(self) -> list[int]:
         """The number of good frames before each damaged one."""
         return [number - place for place, number in enumerate(self._read[0])]
+
+    @property
+    def fps(self) -> float | None:  # type: ignore[override]
+        return self._source.fps
 
     @property
     def sound(self) -> Sound | None:  # type: ignore[override]
