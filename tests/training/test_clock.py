@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from emavos.cli import main
 from emavos.models import PRESETS, STCN
@@ -97,6 +99,17 @@ def test_the_clock_stands_still_while_a_run_is_stopped(root, tmp_path, watch):
     assert all(map(torch.equal, model.parameters(), again.parameters()))
     with pytest.raises(ValueError, match=r"another config: seconds was 4\.0, is 8\.0"):
         run(root, tmp_path, watch, dataclasses.replace(SMALL, seconds=8.0))
+
+
+@pytest.mark.parametrize("spent", ["nan", "inf", "-1000", "soon"])
+def test_a_checkpoint_whose_time_is_no_time_is_refused(root, tmp_path, watch, spent):
+    run(root, tmp_path, watch, stop=1)
+    path = tmp_path / "checkpoint.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(path), path, metadata | {"spent": spent})
+    with pytest.raises(ValueError, match="is damaged, or no checkpoint of a run"):
+        run(root, tmp_path, watch)
 
 
 def test_the_command_line_ends_a_run_by_the_clock(root, tmp_path):

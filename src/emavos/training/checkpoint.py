@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def load_checkpoint(path: Path, learner: Learner) -> int:
     path: file to read.
     learner: learner to restore; its config must equal the config of the run, except as below.
 
-    You can change `iterations` and `decay_from` if the learning rate has not begun to fall yet.
+    You can change `iterations` and `decay_from` if the learning rate has not begun to fall yet, and the
+    config has no gaps, phases or seconds, which depend on the length of the run.
 
     Raises ValueError if the file is damaged, belongs to another model, or the run had another config.
     """
@@ -65,6 +67,8 @@ def load_checkpoint(path: Path, learner: Learner) -> int:
         begun = TrainConfig.from_json(metadata["config"])
         scaler = json.loads(metadata.get("scaler", "{}"))
         spent = float(metadata.get("spent", "0"))
+        if not 0 <= spent < math.inf:
+            raise ValueError(f"{spent} seconds")
     except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{what} ({error}); delete it") from error
     _check_same(path, begun, learner.config, iteration)
