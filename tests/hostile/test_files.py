@@ -220,6 +220,24 @@ def test_a_jpeg_cut_at_any_byte_is_right_or_refused_by_name(tmp_path, options):
         assert np.array_equal(read_frame(path), pixels)
 
 
+def test_a_picture_larger_than_its_animation_is_refused_before_it_is_inflated(tmp_path):
+    """A million bytes of it become a thousand million, and no decoder would need them."""
+
+    def control(number, side):
+        return struct.pack(">IIIIIHHBB", number, side, side, 0, 0, 1, 25, 0, 0)
+
+    head, rows = struct.pack(">IIBBBBB", 4, 4, 8, 0, 0, 0, 0), zlib.compress(bytes(20))
+    for side in (4, 5, 1 << 20):
+        chunks = ((b"IHDR", head), (b"acTL", struct.pack(">II", 2, 0)), (b"fcTL", control(0, 4)))
+        more = ((b"IDAT", rows), (b"fcTL", control(1, side)), (b"fdAT", b"\0\0\0\2" + rows), (b"IEND", b""))
+        (tmp_path / "a.png").write_bytes(chunked(*chunks, *more))
+        if side == 4:
+            assert sum(1 for _ in open_frames(tmp_path / "a.png")) == 2
+            continue
+        with pytest.raises(ValueError, match="picture 1 is larger than the file declares"):
+            list(open_frames(tmp_path / "a.png"))
+
+
 @pytest.mark.parametrize("white", [3, 100, 255, 1000, 65535])
 @pytest.mark.parametrize("magic", ["P2", "P5"])
 def test_ids_of_a_pgm_are_its_numbers_whatever_it_declares_as_white(tmp_path, magic, white):

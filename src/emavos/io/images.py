@@ -361,11 +361,12 @@ def check_pictures(file: BinaryIO) -> None:
     """
     check_sums(file)
     declared, pictures, number = 0, 0, 0
-    form, rows = bytes(13), None
+    form, largest, rows = bytes(13), (0, 0), None
     for kind, begins, block in _blocks_of_png(file):
         if kind == b"IHDR":
             form = block[:13].ljust(13, b"\0")
-            rows = _Rows(form, *struct.unpack(">II", form[:8]))
+            largest = struct.unpack(">II", form[:8])
+            rows = _Rows(form, *largest)
         elif kind == b"acTL":
             declared = int.from_bytes(block[:4], "big")
         if begins and kind in (b"fcTL", b"fdAT"):
@@ -376,6 +377,8 @@ def check_pictures(file: BinaryIO) -> None:
             if pictures and rows is not None:
                 rows.check()
             width, height = struct.unpack(">II", block[4:12].ljust(8, b"\0"))
+            if width > largest[0] or height > largest[1]:
+                raise ValueError(f"picture {pictures} is larger than the file declares")
             rows = _Rows(form, width, height, f"the pixels of picture {pictures}")
             pictures += 1
         elif kind in (b"IDAT", b"fdAT") and rows is not None:
