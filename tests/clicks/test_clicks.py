@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import numpy as np
@@ -290,6 +291,18 @@ def test_clicks_of_a_session_add_up_and_are_undone_one_by_one(square):
     np.testing.assert_array_equal(video.undo().mask, second.mask)
     np.testing.assert_array_equal(video.undo().mask, first.mask)
     np.testing.assert_array_equal(video.click([(70, 30)]).mask, second.mask)
+
+
+def test_a_copied_session_goes_on_with_the_clicks_and_the_same_head(square):
+    video = square.session()
+    video.step(FRAMES[0])
+    first = video.click([(50, 30)])
+    twin = copy.copy(video)
+    assert twin._look is video._look
+    ours = twin.click([(70, 30)])
+    assert (ours.mask > 0).sum() > (first.mask > 0).sum()
+    np.testing.assert_array_equal(video._now.result().mask, first.mask)
+    np.testing.assert_array_equal(video.click([(70, 30)]).mask, ours.mask)
 
 
 def test_a_click_corrects_the_object_that_is_followed(square):
