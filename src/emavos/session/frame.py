@@ -282,13 +282,12 @@ def probabilities(
     Raises FloatingPointError with the frame and the object if the network returns NaN or infinity.
     """
     logits = decode(network, readout, features, shortcuts)  # (O, H', W')
-    finite = logits.clamp(min=0) if shortcuts.decode_near else logits
-    sums = [part.flatten(1).sum(dim=1, dtype=torch.float32) for part in (readout, finite)]
+    sums = _sums(readout) + _sums(logits.clamp(min=0) if shortcuts.decode_near else logits)
     anywhere = _area(logits)  # (O,)
     if last_seen is not None:
         logits -= last_seen.penalty((logits.shape[1], logits.shape[2]))
     near = _area(logits)
-    totals, *areas = torch.stack([sums[0] + sums[1], anywhere, near]).tolist()  # the only wait for a GPU
+    totals, *areas = torch.stack([sums, anywhere, near]).tolist()  # the only wait for a GPU
     _check_finite(ids, number, totals)
     hidden = frozenset(id for id, area, left in zip(ids, *areas, strict=True) if left < _HIDDEN * area)
     return aggregate(logits.sigmoid()), hidden
@@ -320,6 +319,11 @@ def encode_values(network: STCN, now: CurrentFrame, shortcuts: Shortcuts) -> Ten
     if not shortcuts.decode_near:
         return values
     return torch.cat([values, coverage(prob[0]).to(values.dtype)], dim=1)  # (O, Cv + 1, h, w)
+
+
+def _sums(part: Tensor) -> Tensor:
+    """The sum of each object's part: (O, ...) -> (O,) float32."""
+    return part.flatten(1).sum(dim=1, dtype=torch.float32)
 
 
 def _area(logits: Tensor) -> Tensor:
