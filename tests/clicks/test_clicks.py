@@ -14,6 +14,7 @@ from emavos.clicks import Clicked, ClickHead, SeenFrame
 from emavos.clicks.pieces import near_clicks
 from emavos.clicks.planes import PLANES, Prompts, planes_of
 from emavos.clicks.prompt import make_prompt
+from emavos.clicks.seen import score_of
 from emavos.demo import synthetic_clip
 from emavos.io import InputWarning
 from emavos.weights import load_clicks, load_model, save_clicks
@@ -339,3 +340,17 @@ def test_a_seen_frame_knows_its_size(predictor):
     seen = predictor.look(FRAMES[0])
     assert isinstance(seen, SeenFrame)
     assert seen.size == SIZE
+
+
+@pytest.mark.parametrize("size", [(60, 80), (61, 47), (7, 90), (2, 40)])
+def test_a_score_leaves_out_probabilities_far_from_the_mask_and_counts_those_near_it(size):
+    prob = torch.full(size, 0.4)
+    height, width = size[0] // 6 + 1, size[1] // 6 + 1
+    prob[:height, :width] = 0.9
+    far, near = prob.clone(), prob.clone()
+    far[:, size[1] // 2 :] = 0
+    near[:height, width] = 0
+    assert score_of(far) == score_of(prob)
+    assert score_of(near) > score_of(prob)
+    assert score_of(torch.zeros(size)) == 0
+    assert score_of((prob > 0.5).float()) == 1

@@ -231,10 +231,27 @@ Look = Callable[[WorkingFrame, Features], SeenFrame]
 
 
 def score_of(prob: Tensor) -> float:
-    """The expected intersection over union of the mask of a probability (H, W)."""
+    """The expected intersection over union of the mask of a probability (H, W).
+
+    Only pixels in or near the mask count. Low probabilities far from the mask belong to look-alikes, and
+    their sum over a frame can exceed the area of the object.
+    """
     mask = (prob > 0.5).to(prob.dtype)
+    near = prob * _near(mask)
     inside = torch.dot(prob.flatten(), mask.flatten())
-    return float(inside / (mask.sum() + prob.sum() - inside).clamp(min=1e-6))
+    return float(inside / (mask.sum() + near.sum() - inside).clamp(min=1e-6))
+
+
+def _near(mask: Tensor) -> Tensor:
+    """1 in the blocks that touch a mask (H, W) or are next to one that does, 0 elsewhere: (H, W).
+
+    A block is a twentieth of the short side.
+    """
+    height, width = mask.shape
+    block = max(1, min(height, width) // 20)
+    touched = functional.max_pool2d(mask[None, None], block, ceil_mode=True)
+    near = functional.max_pool2d(touched, 3, stride=1, padding=1)[0, 0]
+    return near.repeat_interleave(block, 0).repeat_interleave(block, 1)[:height, :width]
 
 
 def _without_far_parts(full: Tensor, prob: Tensor, prompts: Prompts, working: WorkingFrame) -> Tensor:
