@@ -220,6 +220,20 @@ def test_a_jpeg_cut_at_any_byte_is_right_or_refused_by_name(tmp_path, options):
         assert np.array_equal(read_frame(path), pixels)
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.apng"])  # read by Pillow, and by FFmpeg
+def test_the_picture_that_stands_in_for_an_animation_is_no_frame(tmp_path, name):
+    if name == "a.apng":
+        pytest.importorskip("av")
+    pictures = [np.full((8, 12, 3), level, np.uint8) for level in (9, 50, 100, 150)]
+    first, *others = map(Image.fromarray, pictures)
+    file = BytesIO()
+    first.save(file, "PNG", save_all=True, append_images=others, default_image=True, duration=40)
+    (tmp_path / name).write_bytes(file.getvalue())
+    frames = open_frames(tmp_path / name)
+    assert frames.count in (3, None)
+    assert np.array_equal(list(frames), pictures[1:])
+
+
 def test_a_picture_larger_than_its_animation_is_refused_before_it_is_inflated(tmp_path):
     """A million bytes of it become a thousand million, and no decoder would need them."""
 

@@ -502,7 +502,10 @@ def _loaded(file: Image.Image) -> Image.Image:
 def _pages(file: Image.Image) -> Sequence[int]:
     """The indices of a file's pictures, without the reduced copies in a TIFF."""
     if file.format != "TIFF":
-        return range(getattr(file, "n_frames", 1))  # not a list, since a PNG may declare 2^31 pictures
+        count = getattr(file, "n_frames", 1)
+        # a PNG's picture for programs without animations is none of its frames; as an image it is the picture
+        first = int(count > 1 and bool(file.info.get("default_image")))
+        return range(first, count)  # not a list, since a PNG may declare 2^31 pictures
     opened: Any = file  # Pillow's types lack `fp`
     kinds = kinds_of_pages(opened.fp)
     return [page for page, kind in enumerate(kinds) if not kind & 1] or [0]
