@@ -346,6 +346,15 @@ def test_many_missing_frames_are_named_in_part(tree):
         evaluate(tree)
 
 
+def test_masks_without_a_folder_of_their_sequence_are_refused_with_the_layout(tree):
+    shutil.rmtree(tree / "results" / "cow")
+    (tree / "results" / "ape").rename(tree / "flat")
+    shutil.rmtree(tree / "results")
+    (tree / "flat").rename(tree / "results")
+    with pytest.raises(ValueError, match=r"lacks ape/00001.png, .* to a folder .*results/SEQUENCE$"):
+        evaluate(tree)
+
+
 def test_what_is_missing_is_found_before_anything_is_scored(tree):
     (tree / "results" / "ape" / "00005.png").unlink()
     (tree / "results" / "cow" / "00001.png").write_text("not a picture")

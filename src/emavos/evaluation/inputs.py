@@ -50,7 +50,11 @@ def check_results(videos: Sequence[Video], results: Path) -> CheckedResults:
     allowed |= {f"{video.name}/{video.truths[0].name}" for video in videos}
     there = {f"{video.name}/{name}" for video in videos for name in _pngs(results / video.name)}
     if missing := sorted(compared - there):
-        raise ValueError(f"{results} lacks {some(missing)}; every frame but the first needs a mask")
+        flat = any(results.glob("*.png")) and not any((results / video.name).is_dir() for video in videos)
+        advice = f"; move the masks of each sequence from {results} to a folder {results}/SEQUENCE"
+        raise ValueError(
+            f"{results} lacks {some(missing)}; every frame but the first needs a mask{advice if flat else ''}"
+        )
     return CheckedResults(tuple(sorted(there - compared - allowed)), tuple(untold))
 
 
