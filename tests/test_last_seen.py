@@ -109,6 +109,25 @@ def test_an_object_that_is_hidden_and_annotated_is_stored(predictor):
     assert session.index - 1 in session.groups[0].bank.frame_keys
 
 
+def test_a_correction_of_another_object_does_not_hide_an_object_for_good(predictor):
+    box = np.zeros((HEIGHT, WIDTH), bool)
+    box[140:180, 130:190] = True
+
+    def with_box(place):
+        return np.where(box[..., None], np.uint8([20, 30, 200]), picture(place))
+
+    session = predictor.session()
+    session.step(with_box((100, 70)), np.where(disc(100, 70), 2, box).astype(np.uint8))
+    for _ in range(2):
+        session.step(with_box((100, 70)))
+    session.step(with_box((90, 280)))
+    assert session._now.hidden == {2}, "or this tests nothing"
+    session.correct({1: box})
+    for _ in range(7):
+        found = session.step(with_box((90, 280))).mask == 2
+    assert (found & disc(90, 280)).sum() > 0.9 * disc(90, 280).sum()
+
+
 def test_after_a_scene_without_masks_an_object_may_be_anywhere(predictor):
     session = predictor.with_settings(cuts="stop").session()
     for time in range(3):

@@ -174,6 +174,7 @@ class Tracker:
             now.index,
             given=now.given,
             remembered=now.remembered,
+            waiting=self._waits_for(now),
             stays=stays,
             scheduled=scheduled,
         )
@@ -200,13 +201,16 @@ class Tracker:
         """
         if self.banks.has_new:
             return True
-        since = now.index - self.banks.counted_from
-        every = self.settings.policy.every
-        if now.hidden and since < every + _LONGEST_WAIT:
+        if self._waits_for(now):
             return False
-        late = since >= every
+        late = now.index - self.banks.counted_from >= self.settings.policy.every
         still = self.settings.shortcuts.still
         return late and (still == 0 or bool(change_since(now, self.banks.latest_key(now.index)) >= still))
+
+    def _waits_for(self, now: CurrentFrame) -> frozenset[int]:
+        """Ids of the hidden objects whose banks do not store the frame yet."""
+        longest = self.settings.policy.every + _LONGEST_WAIT
+        return now.hidden if now.index - self.banks.counted_from < longest else frozenset()
 
 
 @contextmanager

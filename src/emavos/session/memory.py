@@ -148,6 +148,7 @@ class Banks:
         *,
         given: Collection[int] = (),
         remembered: Collection[int] = (),
+        waiting: Collection[int] = (),
         stays: bool = True,
         scheduled: bool = False,
     ) -> Callable[[], None]:
@@ -159,6 +160,7 @@ class Banks:
         given: ids of the objects with a user's mask on the frame. Their banks never evict the frame.
         remembered: ids of the objects with a user's mask of the frame already in memory. These values are
             kept.
+        waiting: ids of objects without a mask of the user. Banks with one of them do not store the frame.
         stays: whether the frame is stored. Otherwise the frame is temporary and is dropped at the next
             addition.
         scheduled: whether the count to the next scheduled frame restarts.
@@ -167,7 +169,7 @@ class Banks:
         keys = self._keys(key, index)
         for group, part in self._by_group(values, self.groups):
             keeps = [id in remembered for id in group.ids]
-            if all(keeps):
+            if all(keeps) or not {*waiting}.isdisjoint(group.ids):
                 commits.append(group.bank.forget_previous)  # a prediction does not replace a user's mask
                 continue
             if any(keeps):  # nor for objects that share the bank with a corrected one
