@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from emavos.models.linear import plain_inference, product
 
-_WEIGHTS_AT_ONCE = 2**20  # of a block: 4 MB, whatever the size of the frame
+_WEIGHTS_AT_ONCE = 2**20  # of a block: 4 MB for up to 65,536 keys
 _FEWEST_ROWS = 16
 
 
