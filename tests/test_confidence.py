@@ -63,9 +63,13 @@ def test_an_object_of_which_a_trace_is_left_is_less_surely_gone():
         assert len({*values}) == 3
 
 
-def test_the_score_of_clicks_is_the_agreement_of_a_confidence():
-    for prob in (blob(0.9, 0.1), blob(0.6), blob(0.0)):
+def test_the_score_of_clicks_is_the_agreement_of_a_confidence_in_and_near_the_mask():
+    for prob in (blob(0.9), blob(0.6), blob(0.0)):
         assert score_of(prob[1]) == pytest.approx(float(signs_of(prob)[0, 1]))
+    prob = blob(0.9)
+    prob[1, :2] = 0.4  # far from the mask, as of a look-alike
+    assert score_of(prob[1]) == score_of(blob(0.9)[1])
+    assert float(signs_of(prob)[0, 1]) < score_of(prob[1])
 
 
 def test_a_result_keeps_its_confidences_whatever_happens_before_they_are_read(predictor):
